@@ -1,0 +1,253 @@
+//! The audit: entry bytes in, the first bad seq and why out. Fails closed.
+//!
+//! Two halves. [`check_entry`] looks at one entry alone (bytes, hashes, signature) and may run on
+//! all cores. [`Auditor::push`] takes the results in order and checks what they are to each other:
+//! chain, clock, uniqueness, `seen`, rights at their position, lifecycle, quorum.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+
+use crate::blob::{Blob, BlobRef};
+use crate::entry::{self, Entry, EntryError};
+use crate::event::Event;
+use crate::fold::{self, Attachment, Refusal, State};
+use crate::hash::{Digest, Hash, KeyId, StatementId};
+use crate::lifecycle::Position;
+use crate::merkle::Tree;
+use crate::name::{Principal, Time};
+use crate::rights::ChangeBody;
+use crate::statement::{StatementError, Verified};
+use crate::target::TargetList;
+
+/// What is wrong with an entry.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Reason {
+    /// The bytes are no entry.
+    #[error(transparent)]
+    Entry(#[from] EntryError),
+    /// Signature, payload or shape.
+    #[error(transparent)]
+    Statement(#[from] StatementError),
+    /// Another number than its place.
+    #[error("the entry says it is number {0}")]
+    Seq(u64),
+    /// Its link is not the leaf before it.
+    #[error("the entry does not link to the one before it")]
+    Link,
+    /// Earlier than the one before it.
+    #[error("the entry's time is before that of the entry before it")]
+    Time,
+    /// The entry names another key than its statement.
+    #[error("the entry names another key than its signature")]
+    KeyId,
+    /// Said before.
+    #[error("the same statement stands in the log before")]
+    Duplicate,
+    /// It may not stand here.
+    #[error("{0}")]
+    Refused(#[from] Refusal),
+}
+
+/// The first bad entry, and why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("entry {seq}: {reason}")]
+pub struct Finding {
+    /// Where.
+    pub seq: u64,
+    /// What.
+    pub reason: Reason,
+}
+
+/// An entry that holds by itself.
+#[derive(Debug, Clone)]
+pub struct CheckedEntry {
+    /// Its number, as it says.
+    pub seq: u64,
+    /// Its time.
+    pub time: Time,
+    /// Its link.
+    pub prev: Hash,
+    /// Its own hash.
+    pub leaf: Hash,
+    /// Its statement.
+    pub verified: Verified,
+}
+
+/// Checks all of one entry that needs no other: bytes, hash, signature, shape.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_entry(bytes: &[u8]) -> Result<CheckedEntry, Reason> {
+    let Entry {
+        seq,
+        time,
+        prev,
+        key_id,
+        statement,
+    } = Entry::decode(bytes)?;
+    let verified = statement.verify()?;
+    let signer: KeyId = verified.facts().key_id;
+    if signer != key_id {
+        return Err(Reason::KeyId);
+    }
+    Ok(CheckedEntry {
+        seq,
+        time,
+        prev,
+        leaf: entry::leaf(bytes),
+        verified,
+    })
+}
+
+/// Finds the document that an event needs to be judged, among the blobs that are at hand.
+///
+/// # Errors
+/// The document is there and is not what was signed.
+pub fn attachment(
+    event: &Event,
+    mut blob: impl FnMut(&BlobRef) -> Option<Blob>,
+) -> Result<Attachment, Refusal> {
+    if let Event::ChangeRequested(request) = event {
+        let Some(blob) = blob(&request.body) else {
+            return Ok(Attachment::Withheld);
+        };
+        blob.verify(&request.body)
+            .map_err(|_| Refusal::BodyMissing)?;
+        let body = ChangeBody::parse(blob.content()).map_err(|_| Refusal::BodyMissing)?;
+        return Ok(Attachment::Body(body));
+    }
+    if let Event::CommandRequested(request) = event {
+        let targets = &request.act.targets;
+        let Some(blob) = blob(&targets.list) else {
+            return Ok(Attachment::Withheld);
+        };
+        blob.verify(&targets.list).map_err(|_| Refusal::Targets)?;
+        let list = TargetList::parse(blob.content(), targets).map_err(|_| Refusal::Targets)?;
+        return Ok(Attachment::Targets(list));
+    }
+    Ok(Attachment::None)
+}
+
+/// Folds checked entries from the first on.
+#[derive(Debug, Default)]
+pub struct Auditor {
+    state: State,
+    tree: Tree,
+    last: Option<(Hash, Time)>,
+    statements: BTreeSet<StatementId>,
+    client_refs: BTreeMap<(Principal, Digest), StatementId>,
+    not_rejudged: u64,
+}
+
+impl Auditor {
+    /// An auditor before the first entry.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Number of entries taken.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.tree.size()
+    }
+
+    /// This log's root when it had `size` entries.
+    #[must_use]
+    pub fn root_at(&self, size: u64) -> Option<Hash> {
+        self.tree.root_at(size)
+    }
+
+    /// All entries' nodes: to prove inclusion and consistency from.
+    #[must_use]
+    pub const fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// The fold of all entries taken.
+    #[must_use]
+    pub const fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Entries whose judgement needs a document that was not at hand.
+    #[must_use]
+    pub const fn not_rejudged(&self) -> u64 {
+        self.not_rejudged
+    }
+
+    /// Takes the next entry. After an error the auditor must not be used on.
+    ///
+    /// # Errors
+    /// The entry's place and what is wrong with it.
+    pub fn push(&mut self, entry: CheckedEntry, attachment: Attachment) -> Result<(), Finding> {
+        let seq = self.size();
+        self.take(seq, entry, attachment)
+            .map_err(|reason| Finding { seq, reason })
+    }
+
+    fn take(
+        &mut self,
+        seq: u64,
+        entry: CheckedEntry,
+        attachment: Attachment,
+    ) -> Result<(), Reason> {
+        if entry.seq != seq {
+            return Err(Reason::Seq(entry.seq));
+        }
+        let (prev, not_before) = self.last.unwrap_or((Hash::ZERO, entry.time));
+        if entry.prev != prev {
+            return Err(Reason::Link);
+        }
+        if entry.time < not_before {
+            return Err(Reason::Time);
+        }
+        let event = entry.verified.event();
+        let id = entry.verified.id();
+        if !self.statements.insert(id) {
+            return Err(Reason::Duplicate);
+        }
+        if let Some(seen) = event.header().seen {
+            fold::check_seen(&seen, seq, self.tree.root_at(seen.size))?;
+        }
+        if let Event::CommandRequested(request) = event
+            && let Some(reference) = request.client_ref
+            && self
+                .client_refs
+                .insert((request.principal.clone(), reference), id)
+                .is_some()
+        {
+            return Err(Refusal::ClientRef.into());
+        }
+        self.not_rejudged += u64::from(matches!(attachment, Attachment::Withheld));
+        let at = Position {
+            seq,
+            time: entry.time,
+            id,
+        };
+        self.state
+            .admit(&entry.verified, at, entry.leaf, attachment)?;
+        self.tree.push(entry.leaf);
+        self.last = Some((entry.leaf, entry.time));
+        Ok(())
+    }
+}
+
+/// Audits entries from the first on, one after the other.
+///
+/// # Errors
+/// The first bad entry.
+pub fn audit<'a>(
+    entries: impl IntoIterator<Item = &'a [u8]>,
+    mut blob: impl FnMut(&BlobRef) -> Option<Blob>,
+) -> Result<Auditor, Finding> {
+    let mut auditor = Auditor::new();
+    for bytes in entries {
+        let seq = auditor.size();
+        let fail = |reason| Finding { seq, reason };
+        let entry = check_entry(bytes).map_err(fail)?;
+        let attached = attachment(entry.verified.event(), &mut blob);
+        let attached = attached.map_err(|refusal| fail(refusal.into()))?;
+        auditor.push(entry, attached)?;
+    }
+    Ok(auditor)
+}

@@ -1,0 +1,256 @@
+//! The payloads that agents sign. Two chains: the agent's own, and the output of each run.
+//! PROTOCOL 7.
+
+use serde::{Deserialize, Serialize};
+
+use crate::blob::BlobRef;
+use crate::event::payload;
+use crate::event::{Author, EventError, Header, Seen};
+use crate::hash::{CommandId, Digest, KeyId, LedgerId, StatementId};
+use crate::name::{AgentName, Nonce, RuleName, Time};
+
+/// What was opened to run, before it ran.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProgramFacts {
+    /// Its resolved path, as a blob.
+    pub path: BlobRef,
+    /// SHA-256 of the file's bytes, without salt: programs are compared across hosts.
+    pub sha256: Digest,
+}
+
+payload! {
+    /// The host will run it now. Its receipt comes before the fork.
+    agent ExecutionStarted {
+        /// The command.
+        command: CommandId,
+        /// Position on the agent's chain, from 0.
+        agent_seq: u64,
+        /// The agent's previous statement on its chain; zeros first.
+        agent_prev: StatementId,
+        /// What will run.
+        program: ProgramFacts,
+    }
+}
+
+/// Why a host would not run what was authorized.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefusalReason {
+    /// Execution is switched off on this host.
+    Disabled,
+    /// A local rule forbids it or none allows it: "Command not in whitelist".
+    NotAllowed,
+    /// Too few approvals by people this host pins.
+    Approvals,
+    /// Too early, too late, or an approval is too old for this host's own clock.
+    Time,
+    /// The grant does not verify.
+    Grant,
+    /// This grant was used already.
+    Used,
+    /// Working directory, user or program cannot be had.
+    Unusable,
+    /// As many commands run as this host allows.
+    Busy,
+}
+
+payload! {
+    /// The host will not run it.
+    agent ExecutionRefused {
+        /// The command.
+        command: CommandId,
+        /// Position on the agent's chain.
+        agent_seq: u64,
+        /// The agent's previous statement on its chain.
+        agent_prev: StatementId,
+        /// Why.
+        why: RefusalReason,
+        /// Which local rule said so.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        rule: Option<RuleName>,
+        /// More about it, in free text.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        detail: Option<BlobRef>,
+    }
+}
+
+/// Which of the two output streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+payload! {
+    /// Bytes that the command wrote, as they came.
+    agent ExecutionOutput {
+        /// The command.
+        command: CommandId,
+        /// The run's `execution.started`.
+        started: StatementId,
+        /// Position among this run's chunks, both streams together, from 0.
+        chunk_no: u64,
+        /// The chunk before; the run's `execution.started` for the first.
+        chunk_prev: StatementId,
+        /// Which stream.
+        stream: Stream,
+        /// Microseconds since the start, by the host's monotonic clock.
+        offset_us: u64,
+        /// The bytes.
+        data: BlobRef,
+    }
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// By itself, with a code.
+    Exited,
+    /// By a signal that was not the agent's.
+    Signalled,
+    /// Stopped when its time was over.
+    TimedOut,
+    /// Stopped when a person cancelled it.
+    Cancelled,
+    /// Stopped at the output limit.
+    OutputLimit,
+    /// There was no such program.
+    NotFound,
+    /// There was one that cannot be executed.
+    NotExecutable,
+}
+
+/// What one stream amounted to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StreamTotals {
+    /// Bytes that the command wrote.
+    pub total: u64,
+    /// Bytes of them that are in chunks.
+    pub kept: u64,
+    /// SHA-256 over all that it wrote, also over what was not kept.
+    pub sha256: Digest,
+}
+
+payload! {
+    /// The run is over and nothing of it is left.
+    agent ExecutionCompleted {
+        /// The command.
+        command: CommandId,
+        /// Position on the agent's chain.
+        agent_seq: u64,
+        /// The agent's previous statement on its chain.
+        agent_prev: StatementId,
+        /// The run's `execution.started`.
+        started: StatementId,
+        /// How it ended.
+        outcome: Outcome,
+        /// With `exited`, and only then.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        exit_code: Option<u8>,
+        /// With `signalled`, and only then.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        signal: Option<u8>,
+        /// Wall time by the host's monotonic clock, in microseconds.
+        duration_us: u64,
+        /// Processor time of the whole tree, in microseconds.
+        cpu_us: u64,
+        /// Peak memory of the largest process, in bytes.
+        max_rss: u64,
+        /// Standard output.
+        stdout: StreamTotals,
+        /// Standard error.
+        stderr: StreamTotals,
+        /// Number of chunks.
+        chunks: u64,
+        /// The last chunk; the run's `execution.started` when there is none.
+        last_chunk: StatementId,
+        /// Whether every process of the run is proved gone.
+        tree_gone: bool,
+    }
+}
+
+impl ExecutionCompleted {
+    /// Says whether some output was not kept.
+    #[must_use]
+    pub const fn is_truncated(&self) -> bool {
+        self.stdout.kept < self.stdout.total || self.stderr.kept < self.stderr.total
+    }
+
+    pub(crate) fn check(&self) -> Result<(), EventError> {
+        let exited = (self.outcome == Outcome::Exited) == self.exit_code.is_some();
+        let signalled = (self.outcome == Outcome::Signalled) == self.signal.is_some();
+        if !exited || !signalled {
+            return Err(EventError::Value(
+                "an exit code stands with `exited` and a signal with `signalled`, and only there",
+            ));
+        }
+        if self.stdout.kept > self.stdout.total || self.stderr.kept > self.stderr.total {
+            return Err(EventError::Value(
+                "no more output can be kept than was written",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Who says that a run is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LossForm {
+    /// The ledger, at the deadline. The agent's own late word may follow.
+    Presumed,
+    /// The agent, after a crash. Final.
+    Confirmed,
+}
+
+/// Nobody can say how the run ended. Never shown as success.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExecutionLost {
+    /// The ledger's statement key, or the agent's.
+    pub signer: KeyId,
+    /// Whose run.
+    pub agent: AgentName,
+    /// Random.
+    pub nonce: Nonce,
+    /// The signer's clock.
+    pub made_at: Time,
+    /// The ledger.
+    pub ledger: LedgerId,
+    /// The checkpoint the signer had seen.
+    pub seen: Seen,
+    /// The command.
+    pub command: CommandId,
+    /// The run's `execution.started`.
+    pub started: StatementId,
+    /// Who says so.
+    pub form: LossForm,
+    /// Position on the agent's chain; with `confirmed`, and only then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent_seq: Option<u64>,
+    /// The agent's previous statement; with `confirmed`, and only then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent_prev: Option<StatementId>,
+}
+
+impl ExecutionLost {
+    pub(crate) const fn header(&self) -> Header<'_> {
+        Header {
+            signer: self.signer,
+            author: match self.form {
+                LossForm::Presumed => Author::Ledger,
+                LossForm::Confirmed => Author::Agent(&self.agent),
+            },
+            nonce: self.nonce,
+            made_at: self.made_at,
+            ledger: Some(self.ledger),
+            seen: Some(self.seen),
+        }
+    }
+}

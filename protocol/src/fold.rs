@@ -1,0 +1,469 @@
+//! The state that decisions read: rights, commands and agents' chains after some entries.
+//!
+//! `state(N) = fold(entries[0..N))`. The server folds live and on restart, an auditor folds again
+//! from the bytes: both through [`State::admit`], so they cannot come to different answers.
+//! A stream that is closed may be dropped and put back ([`State::close`], [`State::restore`]).
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use crate::event::{Author, Event, Kind, Seen};
+use crate::hash::{CommandId, Hash, StatementId};
+use crate::lifecycle::{Command, Position};
+use crate::name::{AgentName, Principal, SECOND_US, Time};
+use crate::policy::PolicyRef;
+use crate::quorum::{self, Requirement};
+use crate::rights::{ChangeBody, Rights};
+use crate::statement::Verified;
+use crate::target::TargetList;
+
+pub use crate::refusal::{Class, Refusal};
+
+/// How old a person's statement may be when it is entered: time to carry it over by hand.
+pub const MAX_AGE_US: u64 = 24 * 3600 * SECOND_US;
+
+/// How far a person's clock may be ahead.
+pub const MAX_AHEAD_US: u64 = 120 * SECOND_US;
+
+/// The document that some statements need to be judged, already checked against its digest.
+#[derive(Debug, Clone, Default)]
+pub enum Attachment {
+    /// The statement needs none.
+    #[default]
+    None,
+    /// The body of a `change.requested`.
+    Body(ChangeBody),
+    /// The targets of a `command.requested`.
+    Targets(TargetList),
+    /// It needs one that this auditor does not hold; what depends on it is not re-judged.
+    Withheld,
+}
+
+/// Which stream an entry belongs to; each is folded by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stream {
+    /// Keys, people, agents, policies and changes.
+    Rights,
+    /// One command.
+    Command(CommandId),
+}
+
+impl Stream {
+    /// 32 bytes that name the stream: zeros for rights, else the command's id.
+    #[must_use]
+    pub const fn id(&self) -> StatementId {
+        match self {
+            Self::Rights => StatementId::ZERO,
+            Self::Command(id) => *id,
+        }
+    }
+
+    /// The stream of an event whose statement has this id; heartbeats belong to none.
+    #[must_use]
+    pub const fn of(event: &Event, id: StatementId) -> Option<Self> {
+        let command = match event {
+            Event::LedgerHeartbeat(_) | Event::SessionChallenge(_) => return None,
+            Event::LedgerGenesis(_)
+            | Event::ChangeRequested(_)
+            | Event::ChangeApproved(_)
+            | Event::ChangeRejected(_)
+            | Event::KeyAdded(_)
+            | Event::KeyRevoked(_)
+            | Event::PolicyPublished(_)
+            | Event::AgentEnrolled(_)
+            | Event::AgentAccepted(_) => return Some(Self::Rights),
+            Event::CommandRequested(_) => id,
+            Event::CommandApproved(event) => event.command,
+            Event::CommandRejected(event) => event.command,
+            Event::CommandWithdrawn(event) => event.command,
+            Event::CommandAuthorized(event) => event.command,
+            Event::CommandExpired(event) => event.command,
+            Event::CommandCancelRequested(event) => event.command,
+            Event::ExecutionStarted(event) => event.command,
+            Event::ExecutionRefused(event) => event.command,
+            Event::ExecutionSkipped(event) => event.command,
+            Event::ExecutionOutput(event) => event.command,
+            Event::ExecutionCompleted(event) => event.command,
+            Event::ExecutionLost(event) => event.command,
+        };
+        Some(Self::Command(command))
+    }
+}
+
+/// The end of an agent's own chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AgentChain {
+    /// The next `agent_seq`.
+    pub next: u64,
+    /// The statement before it.
+    pub prev: StatementId,
+}
+
+impl AgentChain {
+    /// The chain of an agent that has said nothing.
+    pub const EMPTY: Self = Self {
+        next: 0,
+        prev: StatementId::ZERO,
+    };
+}
+
+/// A statement's link on its agent's chain: number and predecessor.
+#[must_use]
+pub const fn agent_link(event: &Event) -> Option<(&AgentName, u64, StatementId)> {
+    match event {
+        Event::ExecutionStarted(e) => Some((&e.agent, e.agent_seq, e.agent_prev)),
+        Event::ExecutionRefused(e) => Some((&e.agent, e.agent_seq, e.agent_prev)),
+        Event::ExecutionCompleted(e) => Some((&e.agent, e.agent_seq, e.agent_prev)),
+        Event::ExecutionLost(e) => match (e.agent_seq, e.agent_prev) {
+            (Some(seq), Some(prev)) => Some((&e.agent, seq, prev)),
+            _presumed => None,
+        },
+        Event::LedgerGenesis(_)
+        | Event::LedgerHeartbeat(_)
+        | Event::ChangeRequested(_)
+        | Event::ChangeApproved(_)
+        | Event::ChangeRejected(_)
+        | Event::KeyAdded(_)
+        | Event::KeyRevoked(_)
+        | Event::PolicyPublished(_)
+        | Event::AgentEnrolled(_)
+        | Event::AgentAccepted(_)
+        | Event::CommandRequested(_)
+        | Event::CommandApproved(_)
+        | Event::CommandRejected(_)
+        | Event::CommandWithdrawn(_)
+        | Event::CommandAuthorized(_)
+        | Event::CommandExpired(_)
+        | Event::CommandCancelRequested(_)
+        | Event::ExecutionSkipped(_)
+        | Event::ExecutionOutput(_)
+        | Event::SessionChallenge(_) => None,
+    }
+}
+
+/// What the ledger itself must say next, because what it holds suffices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// `command.authorized`.
+    Authorize {
+        /// The command.
+        command: CommandId,
+        /// Where its request stands.
+        request_seq: u64,
+        /// The approvals that count.
+        approvals: Vec<u64>,
+        /// The policy in force.
+        policy: PolicyRef,
+        /// What it asks.
+        requirement: Requirement,
+    },
+    /// The event that puts a change into effect.
+    Change {
+        /// The change.
+        change: StatementId,
+        /// What changes.
+        body: ChangeBody,
+        /// The consents.
+        rests_on: Vec<u64>,
+    },
+}
+
+/// Says whether `seen` is a checkpoint of this very log, before the entry at `seq`.
+///
+/// `root` is this log's root at that size, if it has one.
+///
+/// # Errors
+/// Ahead of the log, or another history.
+pub fn check_seen(seen: &Seen, seq: u64, root: Option<Hash>) -> Result<(), Refusal> {
+    if seen.size > seq {
+        return Err(Refusal::SeenAhead);
+    }
+    if seen.size == 0 || root != Some(seen.root) {
+        return Err(Refusal::SeenFork);
+    }
+    Ok(())
+}
+
+/// Everything that a decision reads.
+#[derive(Debug, Clone, Default)]
+pub struct State {
+    rights: Rights,
+    commands: BTreeMap<CommandId, Command>,
+    chains: BTreeMap<AgentName, AgentChain>,
+}
+
+impl State {
+    /// Keys, people, agents, policy.
+    #[must_use]
+    pub const fn rights(&self) -> &Rights {
+        &self.rights
+    }
+
+    /// A command that is held.
+    #[must_use]
+    pub fn command(&self, id: &CommandId) -> Option<&Command> {
+        self.commands.get(id)
+    }
+
+    /// All commands that are held.
+    pub fn commands(&self) -> impl Iterator<Item = &Command> {
+        self.commands.values()
+    }
+
+    /// The end of an agent's chain, if it is held.
+    #[must_use]
+    pub fn chain(&self, agent: &AgentName) -> Option<AgentChain> {
+        self.chains.get(agent).copied()
+    }
+
+    /// Puts back a command that was dropped or is read anew.
+    pub fn restore(&mut self, command: Command) {
+        self.commands.insert(command.id, command);
+    }
+
+    /// Puts back the end of an agent's chain.
+    pub fn restore_chain(&mut self, agent: AgentName, chain: AgentChain) {
+        self.chains.insert(agent, chain);
+    }
+
+    /// Drops a command; whoever touches it again restores it first.
+    pub fn close(&mut self, id: &CommandId) -> Option<Command> {
+        self.commands.remove(id)
+    }
+
+    /// Decides whether a verified statement may stand at this position, and if so applies it.
+    ///
+    /// `leaf` is the hash of its entry. `seen` and the uniqueness of ids are the caller's to check.
+    /// On an error nothing has changed.
+    ///
+    /// # Errors
+    /// Why it may not.
+    pub fn admit(
+        &mut self,
+        verified: &Verified,
+        at: Position,
+        leaf: Hash,
+        attachment: Attachment,
+    ) -> Result<(), Refusal> {
+        let event = verified.event();
+        self.rights.may_sign(event, verified.key())?;
+        check_made_at(event, at.time)?;
+        match Stream::of(event, at.id) {
+            None if event.kind() == Kind::SessionChallenge => Err(Refusal::NotAnEvent),
+            None => Ok(()),
+            Some(Stream::Rights) => {
+                let body = match attachment {
+                    Attachment::Body(body) => Some(body),
+                    Attachment::None | Attachment::Targets(_) | Attachment::Withheld => None,
+                };
+                self.rights.apply(at.seq, at.id, leaf, event, body)
+            }
+            Some(Stream::Command(id)) => self.admit_command(id, event, at, attachment),
+        }
+    }
+
+    fn admit_command(
+        &mut self,
+        id: CommandId,
+        event: &Event,
+        at: Position,
+        attachment: Attachment,
+    ) -> Result<(), Refusal> {
+        if let Event::CommandRequested(request) = event {
+            let targets = match attachment {
+                Attachment::Targets(list) => Some(list),
+                Attachment::Withheld => None,
+                Attachment::None | Attachment::Body(_) => return Err(Refusal::Targets),
+            };
+            let command = Command::open(request.clone(), targets, at);
+            self.may_request(&command)?;
+            self.commands.insert(id, command);
+            return Ok(());
+        }
+        self.may_act(id, event)?;
+        let link = agent_link(event);
+        if let Some((agent, seq, prev)) = link {
+            let chain = self.chains.get(agent).copied().unwrap_or(AgentChain::EMPTY);
+            if chain != (AgentChain { next: seq, prev }) {
+                return Err(Refusal::AgentChain {
+                    expected: chain.next,
+                });
+            }
+        }
+        self.commands
+            .get_mut(&id)
+            .ok_or(Refusal::UnknownCommand)?
+            .next(event, at)?;
+        if let Some((agent, seq, _)) = link {
+            self.chains.insert(
+                agent.clone(),
+                AgentChain {
+                    next: seq + 1,
+                    prev: at.id,
+                },
+            );
+        }
+        Ok(())
+    }
+
+    fn may_request(&self, command: &Command) -> Result<(), Refusal> {
+        let in_force = self.rights.policy().ok_or(Refusal::NoPolicy)?;
+        let permitted = in_force.policy.may_request.contains(command.requester());
+        let refuse_unless = |holds: bool, why| if holds { Ok(()) } else { Err(why) };
+        refuse_unless(permitted, Refusal::NotPermitted)?;
+        refuse_unless(
+            command.act().expires_at > command.requested.time,
+            Refusal::Late,
+        )?;
+        let spec = command.act().spec.digest;
+        for line in command.targets.iter().flat_map(TargetList::lines) {
+            let key = self
+                .rights
+                .agent(&line.agent)
+                .ok_or(Refusal::UnknownAgent)?;
+            refuse_unless(key == line.key_id && line.spec == spec, Refusal::Targets)?;
+        }
+        Ok(())
+    }
+
+    /// What rights say of an event on an existing command.
+    fn may_act(&self, id: CommandId, event: &Event) -> Result<(), Refusal> {
+        let command = self.commands.get(&id).ok_or(Refusal::UnknownCommand)?;
+        let in_force = self.rights.policy().ok_or(Refusal::NoPolicy)?;
+        let may_approve = |who| in_force.policy.may_approve.contains(who);
+        let refuse_unless = |holds: bool, why| if holds { Ok(()) } else { Err(why) };
+        match event {
+            Event::CommandApproved(approval) => {
+                // Four eyes come first, so that a requester learns the real reason.
+                refuse_unless(
+                    approval.principal != *command.requester(),
+                    Refusal::OwnRequest,
+                )?;
+                refuse_unless(may_approve(&approval.principal), Refusal::NotPermitted)?;
+                refuse_unless(approval.policy == in_force.reference, Refusal::OtherPolicy)
+            }
+            Event::CommandRejected(rejection) => {
+                refuse_unless(
+                    rejection.principal != *command.requester(),
+                    Refusal::OwnRequest,
+                )?;
+                refuse_unless(may_approve(&rejection.principal), Refusal::NotPermitted)
+            }
+            Event::CommandWithdrawn(word) => refuse_unless(
+                word.principal == *command.requester(),
+                Refusal::NotPermitted,
+            ),
+            Event::CommandCancelRequested(word) => refuse_unless(
+                self.may_cancel(command, &word.principal),
+                Refusal::NotPermitted,
+            ),
+            Event::CommandAuthorized(authorized) => {
+                let Some(Effect::Authorize {
+                    approvals,
+                    policy,
+                    requirement,
+                    ..
+                }) = self.authorization(command)
+                else {
+                    return Err(Refusal::Quorum);
+                };
+                refuse_unless(authorized.policy == policy, Refusal::Binding("policy"))?;
+                refuse_unless(
+                    authorized.requirement == requirement,
+                    Refusal::Binding("requirement"),
+                )?;
+                refuse_unless(
+                    authorized.approvals == approvals,
+                    Refusal::Binding("approvals"),
+                )
+            }
+            Event::CommandExpired(_)
+            | Event::ExecutionStarted(_)
+            | Event::ExecutionRefused(_)
+            | Event::ExecutionSkipped(_)
+            | Event::ExecutionOutput(_)
+            | Event::ExecutionCompleted(_)
+            | Event::ExecutionLost(_)
+            | Event::CommandRequested(_)
+            | Event::LedgerGenesis(_)
+            | Event::LedgerHeartbeat(_)
+            | Event::ChangeRequested(_)
+            | Event::ChangeApproved(_)
+            | Event::ChangeRejected(_)
+            | Event::KeyAdded(_)
+            | Event::KeyRevoked(_)
+            | Event::PolicyPublished(_)
+            | Event::AgentEnrolled(_)
+            | Event::AgentAccepted(_)
+            | Event::SessionChallenge(_) => Ok(()),
+        }
+    }
+
+    fn may_cancel(&self, command: &Command, who: &Principal) -> bool {
+        let approver = self
+            .rights
+            .policy()
+            .is_some_and(|in_force| in_force.policy.may_approve.contains(who));
+        who == command.requester() || approver || self.rights.is_administrator(who)
+    }
+
+    /// What the ledger must say now because of this event, if anything.
+    #[must_use]
+    pub fn effect_of(&self, event: &Event, id: StatementId) -> Option<Effect> {
+        if let Event::CommandApproved(approval) = event {
+            return self.authorization(self.commands.get(&approval.command)?);
+        }
+        let change = if let Event::ChangeApproved(approval) = event {
+            approval.change
+        } else {
+            id
+        };
+        let (body, rests_on) = self.rights.ready(&change)?;
+        Some(Effect::Change {
+            change,
+            body: body.clone(),
+            rests_on,
+        })
+    }
+
+    /// The authorization of a command whose approvals suffice here and now.
+    ///
+    /// An approval counts only while its key does, and only under the policy in force.
+    fn authorization(&self, command: &Command) -> Option<Effect> {
+        let (policy, requirement) = self.rights.requirement()?;
+        let counts = |given: &&crate::lifecycle::Approval| {
+            let valid = self
+                .rights
+                .key(&given.key_id)
+                .is_some_and(|key| key.revoked.is_none());
+            valid && given.policy == policy && requirement.approvers.contains(&given.principal)
+        };
+        let counted: Vec<_> = command.approvals.iter().filter(counts).collect();
+        let people = counted.iter().map(|given| &given.principal);
+        if !quorum::count(&requirement, command.requester(), people).is_met() {
+            return None;
+        }
+        Some(Effect::Authorize {
+            command: command.id,
+            request_seq: command.requested.seq,
+            approvals: counted.iter().map(|given| given.seq).collect(),
+            policy,
+            requirement,
+        })
+    }
+}
+
+/// Refuses a person's statement that is too old or from the future.
+fn check_made_at(event: &Event, now: Time) -> Result<(), Refusal> {
+    let header = event.header();
+    if !matches!(header.author, Author::Person(_)) {
+        return Ok(());
+    }
+    let old = now.micros_since(header.made_at) > MAX_AGE_US;
+    let ahead = header.made_at.micros_since(now) > MAX_AHEAD_US;
+    if old || ahead {
+        Err(Refusal::MadeAt)
+    } else {
+        Ok(())
+    }
+}

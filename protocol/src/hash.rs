@@ -1,0 +1,124 @@
+//! The 32-byte names of things: one newtype a meaning, so that a leaf cannot stand for a key.
+//!
+//! All of them are SHA-256 values, shown and serialised as 64 lowercase hex digits.
+//! This file owns their text form. How each is computed stands where the thing itself lives.
+
+use alloc::string::String;
+use core::fmt;
+use core::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// The text is not exactly 64 lowercase hex digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a hash: expected 64 lowercase hex digits")]
+pub struct NotAHash;
+
+/// Reads exactly 64 lowercase hex digits.
+fn parse_hex(text: &str) -> Result<[u8; 32], NotAHash> {
+    if text.bytes().any(|b| b.is_ascii_uppercase()) {
+        return Err(NotAHash);
+    }
+    let mut bytes = [0; 32];
+    hex::decode_to_slice(text, &mut bytes).map_err(|_| NotAHash)?;
+    Ok(bytes)
+}
+
+macro_rules! hash_newtype {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name([u8; 32]);
+
+        impl $name {
+            /// Takes the bytes as they are; any 32 bytes are a value.
+            #[must_use]
+            pub const fn new(bytes: [u8; 32]) -> Self {
+                Self(bytes)
+            }
+
+            /// The 32 bytes.
+            #[must_use]
+            pub const fn as_bytes(&self) -> &[u8; 32] {
+                &self.0
+            }
+
+            /// Takes the bytes if there are exactly 32 of them.
+            #[must_use]
+            pub fn from_slice(bytes: &[u8]) -> Option<Self> {
+                bytes.try_into().ok().map(Self)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = NotAHash;
+
+            fn from_str(text: &str) -> Result<Self, NotAHash> {
+                parse_hex(text).map(Self)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                text.parse().map_err(de::Error::custom)
+            }
+        }
+    };
+}
+
+hash_newtype! {
+    /// A node of a Merkle tree: a leaf, an inner node or a root. PROTOCOL 2.
+    Hash
+}
+
+hash_newtype! {
+    /// Names a public key: SHA-256 of its SSH blob, what `ssh-keygen -lf` prints. PROTOCOL 1.
+    KeyId
+}
+
+hash_newtype! {
+    /// Names a statement by its namespace and payload, not its signature. PROTOCOL 1.
+    StatementId
+}
+
+hash_newtype! {
+    /// Names a blob by salt and content. PROTOCOL 3.
+    Digest
+}
+
+hash_newtype! {
+    /// Names a ledger: the leaf of its first entry. PROTOCOL 2.
+    LedgerId
+}
+
+/// A command is named by the statement that asked for it.
+pub type CommandId = StatementId;
+
+impl Hash {
+    /// What stands where there is nothing before: `prev` of entry 0.
+    pub const ZERO: Self = Self::new([0; 32]);
+}
+
+impl StatementId {
+    /// What stands where there is nothing before: `agent_prev` of an agent's first statement.
+    pub const ZERO: Self = Self::new([0; 32]);
+}

@@ -1,0 +1,42 @@
+//! What every party of a countersign ledger must agree on: the bytes and the rules.
+//!
+//! Pure by construction: no clock, no randomness, no file, no socket, no async. Time, nonces and
+//! keys come in as values. `docs/PROTOCOL.md` says the same in prose.
+//!
+//! | room | files |
+//! |---|---|
+//! | bytes | [`canonical`] [`hash`] [`name`] [`key`] [`sshsig`] [`blob`] [`statement`] [`entry`] [`event`] |
+//! | trees | [`merkle`] [`proof`] [`checkpoint`] [`target`] |
+//! | acts | [`command`] [`policy`] [`quorum`] |
+//! | rules | [`rights`] who may sign, [`lifecycle`] what may follow, [`fold`] both over the log, [`refusal`] why not, [`effect`] what the ledger says then |
+//! | proof | [`audit`] entries in, the first bad one and why out |
+//! | wire | [`api`] the bodies that travel over HTTP |
+#![cfg_attr(not(feature = "openapi"), no_std)]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod api;
+pub mod audit;
+pub mod blob;
+pub mod canonical;
+pub mod checkpoint;
+pub mod command;
+pub mod effect;
+pub mod entry;
+pub mod event;
+pub mod fold;
+pub mod hash;
+pub mod key;
+pub mod lifecycle;
+pub mod merkle;
+pub mod name;
+pub mod policy;
+pub mod proof;
+pub mod quorum;
+pub mod refusal;
+pub mod rights;
+pub mod sshsig;
+pub mod statement;
+pub mod target;
+mod wire;

@@ -1,0 +1,673 @@
+//! A command's life: one state machine, used live, on restart, in projections, by agents and by
+//! auditors. DESIGN "A command's life".
+//!
+//! [`Command::next`] takes the command's own events one by one. A pair of state and event that is
+//! not listed is refused. What rights say (who may request, approve, cancel) is [`crate::fold`]'s;
+//! here stands only what may follow what.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use crate::command::Act;
+use crate::event::{
+    CommandApproved, CommandAuthorized, CommandRequested, Event, ExecutionCompleted, ExecutionLost,
+    ExecutionOutput, ExecutionStarted, LossForm, Outcome, RefusalReason,
+};
+use crate::fold::Refusal;
+use crate::hash::{CommandId, KeyId, StatementId};
+use crate::name::{AgentName, Principal, SECOND_US, Time};
+use crate::policy::PolicyRef;
+use crate::target::TargetList;
+
+/// How long after a run's own timeout the ledger presumes it lost: time for the grace before KILL,
+/// for a slow disk and for a short outage of the network.
+pub const LOST_GRACE_US: u64 = 60 * SECOND_US;
+
+/// Where an event stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// Its seq.
+    pub seq: u64,
+    /// Its entry's time.
+    pub time: Time,
+    /// Its statement's id.
+    pub id: StatementId,
+}
+
+/// The status words of a command. The same everywhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CommandStatus {
+    /// Waits for approvals.
+    Requested,
+    /// Someone said no.
+    Rejected,
+    /// The requester took it back.
+    Withdrawn,
+    /// Its time ran out before anything ran.
+    Expired,
+    /// Allowed; no host has started yet.
+    Authorized,
+    /// At least one host has started; not all are done.
+    Running,
+    /// All hosts ran it and all exited with 0.
+    Completed,
+    /// It ended, and on no host well.
+    Failed,
+    /// It ended well on some hosts only.
+    Partial,
+    /// A person stopped it.
+    Cancelled,
+    /// Every host refused it.
+    Refused,
+    /// Nobody can say how it ended.
+    Lost,
+}
+
+impl CommandStatus {
+    /// All words.
+    pub const ALL: &'static [Self] = &[
+        Self::Requested,
+        Self::Rejected,
+        Self::Withdrawn,
+        Self::Expired,
+        Self::Authorized,
+        Self::Running,
+        Self::Completed,
+        Self::Failed,
+        Self::Partial,
+        Self::Cancelled,
+        Self::Refused,
+        Self::Lost,
+    ];
+
+    /// The word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Requested => "requested",
+            Self::Rejected => "rejected",
+            Self::Withdrawn => "withdrawn",
+            Self::Expired => "expired",
+            Self::Authorized => "authorized",
+            Self::Running => "running",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Partial => "partial",
+            Self::Cancelled => "cancelled",
+            Self::Refused => "refused",
+            Self::Lost => "lost",
+        }
+    }
+
+    /// Says whether nothing more is expected to happen.
+    #[must_use]
+    pub const fn is_final(self) -> bool {
+        !matches!(self, Self::Requested | Self::Authorized | Self::Running)
+    }
+}
+
+impl core::fmt::Display for CommandStatus {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The status words of an execution, one host's part of a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExecutionStatus {
+    /// Not started.
+    Waiting,
+    /// Started.
+    Running,
+    /// Ended; its outcome says how.
+    Completed,
+    /// The host would not.
+    Refused,
+    /// Not started in time.
+    Skipped,
+    /// Stopped, or never started, because a person cancelled.
+    Cancelled,
+    /// Nobody can say.
+    Lost,
+}
+
+impl ExecutionStatus {
+    /// The word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Running => "running",
+            Self::Completed => "completed",
+            Self::Refused => "refused",
+            Self::Skipped => "skipped",
+            Self::Cancelled => "cancelled",
+            Self::Lost => "lost",
+        }
+    }
+
+    /// Says whether nothing more is expected to happen.
+    #[must_use]
+    pub const fn is_final(self) -> bool {
+        !matches!(self, Self::Waiting | Self::Running)
+    }
+}
+
+/// An approval that was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Approval {
+    /// Who.
+    pub principal: Principal,
+    /// With which key.
+    pub key_id: KeyId,
+    /// Under which policy.
+    pub policy: PolicyRef,
+    /// Where it stands.
+    pub seq: u64,
+    /// When it was entered.
+    pub time: Time,
+}
+
+/// One host's part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Execution {
+    /// Where it is.
+    pub status: ExecutionStatus,
+    /// Its `execution.started`, and where that stands.
+    pub started: Option<(ExecutionStarted, Position)>,
+    /// Chunks so far.
+    pub chunks: u64,
+    /// The last chunk, or the start before the first.
+    pub last_chunk: StatementId,
+    /// How it ended, when the agent said so; it may be late.
+    pub completed: Option<ExecutionCompleted>,
+    /// Why the host would not.
+    pub refused: Option<RefusalReason>,
+    /// Who said that the run is lost.
+    pub lost: Option<LossForm>,
+    /// Something of the agent arrived after the end was settled.
+    pub late: bool,
+}
+
+impl Execution {
+    const WAITING: Self = Self {
+        status: ExecutionStatus::Waiting,
+        started: None,
+        chunks: 0,
+        last_chunk: StatementId::ZERO,
+        completed: None,
+        refused: None,
+        lost: None,
+        late: false,
+    };
+
+    /// Exited with 0: the only success there is.
+    fn succeeded(&self) -> bool {
+        self.status == ExecutionStatus::Completed
+            && self
+                .completed
+                .as_ref()
+                .is_some_and(|done| done.exit_code == Some(0))
+    }
+}
+
+/// How far a command has come before its hosts act.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Waits for approvals.
+    Requested,
+    /// Someone said no.
+    Rejected,
+    /// Taken back.
+    Withdrawn,
+    /// Out of time.
+    Expired,
+    /// Cancelled before it was authorized.
+    Cancelled,
+    /// Allowed.
+    Authorized {
+        /// Where the authorization stands.
+        at: Position,
+    },
+}
+
+/// What passing time demands of the ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Due {
+    /// `command.expired`.
+    Expire,
+    /// `execution.skipped` for this host.
+    Skip(AgentName),
+    /// `execution.lost`, presumed, for this host's run.
+    PresumeLost(AgentName, StatementId),
+}
+
+/// A command and everything that happened to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    /// Its id.
+    pub id: CommandId,
+    /// Where the request stands.
+    pub requested: Position,
+    /// The request.
+    pub request: CommandRequested,
+    /// The frozen targets; unknown where the blob is withheld, and then not re-judged.
+    pub targets: Option<TargetList>,
+    /// Approvals, in order.
+    pub approvals: Vec<Approval>,
+    /// How far it has come.
+    pub stage: Stage,
+    /// The first `command.cancel_requested`.
+    pub cancel: Option<Position>,
+    /// One for each host that did something, and for each target where they are known.
+    pub executions: BTreeMap<AgentName, Execution>,
+}
+
+impl Command {
+    /// A command begins with its request.
+    #[must_use]
+    pub fn open(request: CommandRequested, targets: Option<TargetList>, at: Position) -> Self {
+        let executions = targets
+            .iter()
+            .flat_map(|list| list.lines())
+            .map(|line| (line.agent.clone(), Execution::WAITING))
+            .collect();
+        Self {
+            id: at.id,
+            requested: at,
+            request,
+            targets,
+            approvals: Vec::new(),
+            stage: Stage::Requested,
+            cancel: None,
+            executions,
+        }
+    }
+
+    /// What would run.
+    #[must_use]
+    pub const fn act(&self) -> &Act {
+        &self.request.act
+    }
+
+    /// Who asked.
+    #[must_use]
+    pub const fn requester(&self) -> &Principal {
+        &self.request.principal
+    }
+
+    /// Takes the command's next event. On an error nothing has changed.
+    ///
+    /// # Errors
+    /// The event may not follow.
+    pub fn next(&mut self, event: &Event, at: Position) -> Result<(), Refusal> {
+        match event {
+            Event::CommandApproved(approval) => self.approve(approval, at),
+            Event::CommandRejected(_) => self.end(Stage::Rejected),
+            Event::CommandWithdrawn(_) => self.end(Stage::Withdrawn),
+            Event::CommandExpired(_) => {
+                self.require(at.time >= self.act().expires_at, Refusal::NotYet)?;
+                self.end(Stage::Expired)
+            }
+            Event::CommandAuthorized(authorized) => self.authorize(authorized, at),
+            Event::CommandCancelRequested(_) => self.cancel(at),
+            Event::ExecutionStarted(started) => self.start(started, at),
+            Event::ExecutionRefused(refused) => {
+                let execution = self.authorized_execution(&refused.agent)?;
+                match execution.status {
+                    ExecutionStatus::Waiting => {
+                        execution.status = ExecutionStatus::Refused;
+                        execution.refused = Some(refused.why);
+                    }
+                    ExecutionStatus::Running
+                    | ExecutionStatus::Completed
+                    | ExecutionStatus::Refused
+                    | ExecutionStatus::Skipped
+                    | ExecutionStatus::Cancelled
+                    | ExecutionStatus::Lost => execution.late = true,
+                }
+                Ok(())
+            }
+            Event::ExecutionSkipped(skipped) => {
+                self.require(at.time >= self.act().expires_at, Refusal::NotYet)?;
+                let execution = self.authorized_execution(&skipped.agent)?;
+                if execution.status != ExecutionStatus::Waiting {
+                    return Err(Refusal::Transition);
+                }
+                execution.status = ExecutionStatus::Skipped;
+                Ok(())
+            }
+            Event::ExecutionOutput(chunk) => {
+                self.run_of(&chunk.agent, chunk.started)?.output(chunk, at)
+            }
+            Event::ExecutionCompleted(done) => {
+                self.run_of(&done.agent, done.started)?.complete(done)
+            }
+            Event::ExecutionLost(lost) => self.lose(lost, at),
+            Event::CommandRequested(_)
+            | Event::LedgerGenesis(_)
+            | Event::LedgerHeartbeat(_)
+            | Event::ChangeRequested(_)
+            | Event::ChangeApproved(_)
+            | Event::ChangeRejected(_)
+            | Event::KeyAdded(_)
+            | Event::KeyRevoked(_)
+            | Event::PolicyPublished(_)
+            | Event::AgentEnrolled(_)
+            | Event::AgentAccepted(_)
+            | Event::SessionChallenge(_) => Err(Refusal::Transition),
+        }
+    }
+
+    /// The command's status word, rolled up from its hosts.
+    #[must_use]
+    pub fn status(&self) -> CommandStatus {
+        match self.stage {
+            Stage::Requested => CommandStatus::Requested,
+            Stage::Rejected => CommandStatus::Rejected,
+            Stage::Withdrawn => CommandStatus::Withdrawn,
+            Stage::Expired => CommandStatus::Expired,
+            Stage::Cancelled => CommandStatus::Cancelled,
+            Stage::Authorized { .. } => self.roll_up(),
+        }
+    }
+
+    fn roll_up(&self) -> CommandStatus {
+        use ExecutionStatus as E;
+        let all = |status| {
+            self.executions
+                .values()
+                .all(|execution| execution.status == status)
+        };
+        let any_open = self
+            .executions
+            .values()
+            .any(|execution| !execution.status.is_final());
+        let good = self
+            .executions
+            .values()
+            .filter(|execution| execution.succeeded())
+            .count();
+        if self.executions.is_empty() || all(E::Waiting) {
+            CommandStatus::Authorized
+        } else if any_open {
+            CommandStatus::Running
+        } else if good == self.executions.len() {
+            CommandStatus::Completed
+        } else if good > 0 {
+            CommandStatus::Partial
+        } else if all(E::Refused) {
+            CommandStatus::Refused
+        } else if all(E::Skipped) {
+            CommandStatus::Expired
+        } else if all(E::Cancelled) {
+            CommandStatus::Cancelled
+        } else if all(E::Lost) {
+            CommandStatus::Lost
+        } else {
+            CommandStatus::Failed
+        }
+    }
+
+    /// What time demands of the ledger at `now`, each a legal next event.
+    #[must_use]
+    pub fn due(&self, now: Time) -> Vec<Due> {
+        let expired = now >= self.act().expires_at;
+        match self.stage {
+            Stage::Requested if expired => alloc::vec![Due::Expire],
+            Stage::Authorized { .. } => self
+                .executions
+                .iter()
+                .filter_map(
+                    |(agent, execution)| match (execution.status, &execution.started) {
+                        (ExecutionStatus::Waiting, _) if expired => Some(Due::Skip(agent.clone())),
+                        (ExecutionStatus::Running, Some((_, at))) if now >= self.lost_at(*at) => {
+                            Some(Due::PresumeLost(agent.clone(), at.id))
+                        }
+                        _nothing_due => None,
+                    },
+                )
+                .collect(),
+            Stage::Requested
+            | Stage::Rejected
+            | Stage::Withdrawn
+            | Stage::Expired
+            | Stage::Cancelled => Vec::new(),
+        }
+    }
+
+    /// When something is next due, if nothing happens before.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Time> {
+        match self.stage {
+            Stage::Requested => Some(self.act().expires_at),
+            Stage::Authorized { .. } => self
+                .executions
+                .values()
+                .filter_map(|execution| match (execution.status, &execution.started) {
+                    (ExecutionStatus::Waiting, _) => Some(self.act().expires_at),
+                    (ExecutionStatus::Running, Some((_, at))) => Some(self.lost_at(*at)),
+                    _nothing_due => None,
+                })
+                .min(),
+            Stage::Rejected | Stage::Withdrawn | Stage::Expired | Stage::Cancelled => None,
+        }
+    }
+
+    const fn lost_at(&self, started: Position) -> Time {
+        started
+            .time
+            .plus_micros(self.request.act.timeout_ms * 1000 + LOST_GRACE_US)
+    }
+
+    fn require(&self, holds: bool, otherwise: Refusal) -> Result<(), Refusal> {
+        if holds { Ok(()) } else { Err(otherwise) }
+    }
+
+    fn end(&mut self, stage: Stage) -> Result<(), Refusal> {
+        self.require(self.stage == Stage::Requested, self.over())?;
+        self.stage = stage;
+        Ok(())
+    }
+
+    /// How to say that the command is past the point an event wants.
+    fn over(&self) -> Refusal {
+        Refusal::Over(self.status())
+    }
+
+    fn approve(&mut self, approval: &CommandApproved, at: Position) -> Result<(), Refusal> {
+        self.require(self.stage == Stage::Requested, self.over())?;
+        self.require(at.time < self.act().expires_at, Refusal::Late)?;
+        self.require(approval.principal != *self.requester(), Refusal::OwnRequest)?;
+        self.require(
+            approval.requester == *self.requester(),
+            Refusal::Binding("requester"),
+        )?;
+        self.require(approval.act == *self.act(), Refusal::Binding("act"))?;
+        let again = |given: &Approval| {
+            given.principal == approval.principal && given.policy == approval.policy
+        };
+        self.require(
+            !self.approvals.iter().any(again),
+            Refusal::DuplicateApproval,
+        )?;
+        self.approvals.push(Approval {
+            principal: approval.principal.clone(),
+            key_id: approval.signer,
+            policy: approval.policy,
+            seq: at.seq,
+            time: at.time,
+        });
+        Ok(())
+    }
+
+    fn authorize(&mut self, authorized: &CommandAuthorized, at: Position) -> Result<(), Refusal> {
+        self.require(self.stage == Stage::Requested, self.over())?;
+        self.require(at.time < self.act().expires_at, Refusal::Late)?;
+        self.require(
+            authorized.request_seq == self.requested.seq,
+            Refusal::Binding("request_seq"),
+        )?;
+        let counted: Vec<&Approval> = authorized
+            .approvals
+            .iter()
+            .filter_map(|seq| self.approvals.iter().find(|given| given.seq == *seq))
+            .filter(|given| given.policy == authorized.policy)
+            .collect();
+        let ascending = authorized
+            .approvals
+            .iter()
+            .zip(authorized.approvals.iter().skip(1))
+            .all(|(a, b)| a < b);
+        let known = counted.len() == authorized.approvals.len();
+        self.require(ascending && known, Refusal::Binding("approvals"))?;
+        let people = counted.iter().map(|given| &given.principal);
+        let verdict = crate::quorum::count(&authorized.requirement, self.requester(), people);
+        self.require(verdict.is_met(), Refusal::Quorum)?;
+        self.stage = Stage::Authorized { at };
+        Ok(())
+    }
+
+    fn cancel(&mut self, at: Position) -> Result<(), Refusal> {
+        self.require(!self.status().is_final(), self.over())?;
+        self.require(self.cancel.is_none(), Refusal::AlreadyCancelled)?;
+        self.cancel = Some(at);
+        match self.stage {
+            Stage::Requested => self.stage = Stage::Cancelled,
+            Stage::Authorized { .. } => {
+                let waiting =
+                    |execution: &&mut Execution| execution.status == ExecutionStatus::Waiting;
+                for execution in self.executions.values_mut().filter(waiting) {
+                    execution.status = ExecutionStatus::Cancelled;
+                }
+            }
+            Stage::Rejected | Stage::Withdrawn | Stage::Expired | Stage::Cancelled => {}
+        }
+        Ok(())
+    }
+
+    /// The part of a host that is a target of an authorized command.
+    fn authorized_execution(&mut self, agent: &AgentName) -> Result<&mut Execution, Refusal> {
+        if !matches!(self.stage, Stage::Authorized { .. }) {
+            return Err(self.over());
+        }
+        let listed = self
+            .targets
+            .as_ref()
+            .is_none_or(|list| list.line_of(agent).is_some());
+        self.require(listed, Refusal::NotATarget)?;
+        Ok(self
+            .executions
+            .entry(agent.clone())
+            .or_insert(Execution::WAITING))
+    }
+
+    fn start(&mut self, started: &ExecutionStarted, at: Position) -> Result<(), Refusal> {
+        let act = self.act();
+        self.require(at.time >= act.not_before, Refusal::NotYet)?;
+        self.require(at.time < act.expires_at, Refusal::Late)?;
+        let line = self
+            .targets
+            .as_ref()
+            .and_then(|list| list.line_of(&started.agent));
+        let same_key = line.is_none_or(|(_, line)| line.key_id == started.signer);
+        let cancelled = self.cancel.is_some();
+        let execution = self.authorized_execution(&started.agent)?;
+        if cancelled {
+            return Err(Refusal::Over(CommandStatus::Cancelled));
+        }
+        if !same_key {
+            return Err(Refusal::NotATarget);
+        }
+        if execution.status != ExecutionStatus::Waiting {
+            return Err(Refusal::AlreadyStarted);
+        }
+        execution.status = ExecutionStatus::Running;
+        execution.last_chunk = at.id;
+        execution.started = Some((started.clone(), at));
+        Ok(())
+    }
+
+    /// The run that a statement of its agent names.
+    fn run_of(
+        &mut self,
+        agent: &AgentName,
+        started: StatementId,
+    ) -> Result<&mut Execution, Refusal> {
+        self.executions
+            .get_mut(agent)
+            .filter(|run| run.started.as_ref().is_some_and(|(_, at)| at.id == started))
+            .ok_or(Refusal::NeverStarted)
+    }
+
+    fn lose(&mut self, lost: &ExecutionLost, at: Position) -> Result<(), Refusal> {
+        let timeout_us = self.act().timeout_ms * 1000;
+        let run = self.run_of(&lost.agent, lost.started)?;
+        match lost.form {
+            LossForm::Presumed => {
+                let since = run
+                    .started
+                    .as_ref()
+                    .map_or(at.time, |(_, started)| started.time);
+                if run.status != ExecutionStatus::Running {
+                    return Err(Refusal::Transition);
+                }
+                if at.time < since.plus_micros(timeout_us + LOST_GRACE_US) {
+                    return Err(Refusal::NotYet);
+                }
+            }
+            // The agent's own word is never refused; after a completion it is only late.
+            LossForm::Confirmed => run.late |= run.status != ExecutionStatus::Running,
+        }
+        if run.completed.is_none() || run.status == ExecutionStatus::Running {
+            run.status = ExecutionStatus::Lost;
+            run.lost = Some(lost.form);
+        }
+        Ok(())
+    }
+}
+
+impl Execution {
+    fn output(&mut self, chunk: &ExecutionOutput, at: Position) -> Result<(), Refusal> {
+        if chunk.chunk_no != self.chunks || chunk.chunk_prev != self.last_chunk {
+            return Err(Refusal::Chain {
+                expected: self.chunks,
+            });
+        }
+        self.late |= self.status != ExecutionStatus::Running;
+        self.chunks += 1;
+        self.last_chunk = at.id;
+        Ok(())
+    }
+
+    fn complete(&mut self, done: &ExecutionCompleted) -> Result<(), Refusal> {
+        if done.chunks != self.chunks || done.last_chunk != self.last_chunk {
+            return Err(Refusal::Chain {
+                expected: self.chunks,
+            });
+        }
+        if self.completed.is_some() {
+            return Err(Refusal::Transition);
+        }
+        self.completed = Some(done.clone());
+        if self.status != ExecutionStatus::Running {
+            // Presumed lost, and now we hear how it ended: shown, never as success.
+            self.late = true;
+            return Ok(());
+        }
+        self.status = match done.outcome {
+            Outcome::Cancelled => ExecutionStatus::Cancelled,
+            Outcome::Exited
+            | Outcome::Signalled
+            | Outcome::TimedOut
+            | Outcome::OutputLimit
+            | Outcome::NotFound
+            | Outcome::NotExecutable => ExecutionStatus::Completed,
+        };
+        Ok(())
+    }
+}

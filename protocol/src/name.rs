@@ -1,0 +1,177 @@
+//! Names and times: the small values that payloads are made of, parsed once and valid ever after.
+//!
+//! A name is a token `[A-Za-z0-9._@:/=+-]{1,128}`, so it can stand in a payload, a log line and a
+//! shell without quoting. Free text is never a name: it lives in a blob.
+
+use alloc::string::{String, ToString};
+use core::fmt;
+use core::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, de};
+
+/// Longest name in bytes; enough for a fully qualified host name or a mail address.
+pub const MAX_NAME_BYTES: usize = 128;
+
+/// The text is no token.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a {what}: expected 1 to 128 characters of A-Z a-z 0-9 . _ @ : / = + -")]
+pub struct NotAName {
+    /// Which kind of name was expected.
+    what: &'static str,
+}
+
+fn is_token(text: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._@:/=+-".contains(&b);
+    (1..=MAX_NAME_BYTES).contains(&text.len()) && text.bytes().all(allowed)
+}
+
+macro_rules! name_newtype {
+    ($(#[$doc:meta])* $name:ident, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+        pub struct $name(String);
+
+        impl $name {
+            /// The name as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = NotAName;
+
+            fn from_str(text: &str) -> Result<Self, NotAName> {
+                if !is_token(text) {
+                    return Err(NotAName { what: $what });
+                }
+                Ok(Self(text.to_string()))
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+            }
+        }
+    };
+}
+
+name_newtype! {
+    /// A person or machine that signs: `alice@example.com`. Permanent; use a pseudonym where law
+    /// may ask for erasure.
+    Principal, "principal"
+}
+
+name_newtype! {
+    /// A host's agent: `web-1.example.com`.
+    AgentName, "agent name"
+}
+
+name_newtype! {
+    /// A user account of a host's operating system.
+    OsUser, "user name"
+}
+
+name_newtype! {
+    /// The name of a rule in a host's own configuration.
+    RuleName, "rule name"
+}
+
+/// Microseconds since the Unix epoch, UTC; never negative, at most 2^53 − 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Time(u64);
+
+/// One second as microseconds.
+pub const SECOND_US: u64 = 1_000_000;
+
+/// The largest integer that every JSON implementation keeps exact.
+pub const MAX_INTEGER: u64 = (1 << 53) - 1;
+
+impl Time {
+    /// Takes microseconds since the epoch; none past [`MAX_INTEGER`] (the year 2255).
+    #[must_use]
+    pub const fn from_micros(us: u64) -> Option<Self> {
+        if us > MAX_INTEGER {
+            None
+        } else {
+            Some(Self(us))
+        }
+    }
+
+    /// Microseconds since the epoch.
+    #[must_use]
+    pub const fn as_micros(self) -> u64 {
+        self.0
+    }
+
+    /// This time and so many microseconds, held at the largest time there is.
+    #[must_use]
+    pub const fn plus_micros(self, us: u64) -> Self {
+        let sum = self.0.saturating_add(us);
+        Self(if sum > MAX_INTEGER { MAX_INTEGER } else { sum })
+    }
+
+    /// Microseconds from `earlier` to this; 0 when it is not earlier.
+    #[must_use]
+    pub const fn micros_since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let us = u64::deserialize(deserializer)?;
+        Self::from_micros(us).ok_or_else(|| de::Error::custom("time past 2^53-1 microseconds"))
+    }
+}
+
+/// Sixteen random bytes that keep two otherwise equal statements apart. 32 lowercase hex digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Nonce([u8; 16]);
+
+impl Nonce {
+    /// Takes bytes that the caller drew at random.
+    #[must_use]
+    pub const fn new(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl Serialize for Nonce {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&hex::encode(self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Nonce {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let mut bytes = [0; 16];
+        let lower = !text.bytes().any(|b| b.is_ascii_uppercase());
+        if !lower || hex::decode_to_slice(&text, &mut bytes).is_err() {
+            return Err(de::Error::custom("a nonce is 32 lowercase hex digits"));
+        }
+        Ok(Self(bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_has_no_space_no_control_character_and_an_end() {
+        assert!("alice@example.com".parse::<Principal>().is_ok());
+        for bad in ["", "a b", "a\n", "ä", "a,b", "*", &"x".repeat(129)] {
+            assert!(bad.parse::<Principal>().is_err(), "{bad:?}");
+        }
+    }
+}

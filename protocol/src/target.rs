@@ -1,0 +1,167 @@
+//! The frozen targets of a command: one line a host, a Merkle tree over the lines. PROTOCOL 6.
+//!
+//! An approver's client checks all lines; a host gets its own line and an inclusion proof.
+
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use crate::blob::{BlobRef, MAX_BLOB_BYTES};
+use crate::canonical::{self, CanonicalError};
+use crate::command::Targets;
+use crate::hash::{Digest, Hash, KeyId};
+use crate::merkle::{self, Tree};
+use crate::name::AgentName;
+use crate::proof;
+
+/// Most lines of one command.
+pub const MAX_TARGETS: u64 = 100_000;
+
+/// One host of a command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TargetLine {
+    /// The host's agent.
+    pub agent: AgentName,
+    /// The key that agent had when the targets were resolved.
+    pub key_id: KeyId,
+    /// What this host runs; equals the act's spec until hosts get arguments of their own.
+    pub spec: Digest,
+}
+
+/// Why a list of targets is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TargetError {
+    /// The document is not canonical or not of this shape.
+    #[error(transparent)]
+    Document(#[from] CanonicalError),
+    /// Empty, too long, unsorted or with an agent twice.
+    #[error("targets must be 1 to 100,000 lines, sorted by agent, each agent once")]
+    Order,
+    /// Count or root differ from what was signed.
+    #[error("the list of targets is not the one that was signed")]
+    Mismatch,
+}
+
+/// All lines, sorted by agent, each agent once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetList {
+    lines: Vec<TargetLine>,
+}
+
+impl TargetList {
+    /// Sorts the lines.
+    ///
+    /// # Errors
+    /// [`TargetError::Order`] when there is none, too many, or an agent stands twice.
+    pub fn new(mut lines: Vec<TargetLine>) -> Result<Self, TargetError> {
+        lines.sort_by(|a, b| a.agent.cmp(&b.agent));
+        Self::check(lines)
+    }
+
+    fn check(lines: Vec<TargetLine>) -> Result<Self, TargetError> {
+        let sorted = lines
+            .iter()
+            .zip(lines.iter().skip(1))
+            .all(|(a, b)| a.agent < b.agent);
+        if lines.is_empty() || lines.len() as u64 > MAX_TARGETS || !sorted {
+            return Err(TargetError::Order);
+        }
+        Ok(Self { lines })
+    }
+
+    /// Parses the document and checks it against the signed count and root.
+    ///
+    /// # Errors
+    /// Not canonical, out of order, or not the list that was signed.
+    pub fn parse(document: &[u8], signed: &Targets) -> Result<Self, TargetError> {
+        let list = Self::check(canonical::from_document(document, MAX_BLOB_BYTES)?)?;
+        let same = list.lines.len() as u64 == signed.count && list.root()? == signed.root;
+        if same {
+            Ok(list)
+        } else {
+            Err(TargetError::Mismatch)
+        }
+    }
+
+    /// The lines.
+    #[must_use]
+    pub fn lines(&self) -> &[TargetLine] {
+        &self.lines
+    }
+
+    /// The line of one agent, with its index.
+    #[must_use]
+    pub fn line_of(&self, agent: &AgentName) -> Option<(u64, &TargetLine)> {
+        let index = self
+            .lines
+            .binary_search_by(|line| line.agent.cmp(agent))
+            .ok()?;
+        Some((index as u64, self.lines.get(index)?))
+    }
+
+    /// The document's bytes.
+    ///
+    /// # Errors
+    /// A value that canonical JSON has no form for.
+    pub fn to_document(&self) -> Result<Vec<u8>, CanonicalError> {
+        canonical::to_vec(&self.lines)
+    }
+
+    fn tree(&self) -> Result<Tree, TargetError> {
+        let mut tree = Tree::default();
+        for line in &self.lines {
+            tree.push(leaf(line)?);
+        }
+        Ok(tree)
+    }
+
+    /// The root over all lines.
+    ///
+    /// # Errors
+    /// A line that canonical JSON has no form for.
+    pub fn root(&self) -> Result<Hash, TargetError> {
+        self.tree()?
+            .root_at(self.lines.len() as u64)
+            .ok_or(TargetError::Order)
+    }
+
+    /// What a payload says of this list, stored as the blob `list`.
+    ///
+    /// # Errors
+    /// As [`TargetList::root`].
+    pub fn describe(&self, list: BlobRef) -> Result<Targets, TargetError> {
+        Ok(Targets {
+            count: self.lines.len() as u64,
+            root: self.root()?,
+            list,
+        })
+    }
+
+    /// Proof that line `index` is in the tree.
+    ///
+    /// # Errors
+    /// [`TargetError::Mismatch`] when there is no such line.
+    pub fn prove(&self, index: u64) -> Result<Vec<Hash>, TargetError> {
+        let size = self.lines.len() as u64;
+        proof::inclusion_proof(&self.tree()?, index, size).ok_or(TargetError::Mismatch)
+    }
+}
+
+fn leaf(line: &TargetLine) -> Result<Hash, CanonicalError> {
+    Ok(merkle::leaf_hash(&canonical::to_vec(line)?))
+}
+
+/// Says whether `line` stands at `index` of the tree that was signed.
+///
+/// # Errors
+/// [`TargetError::Mismatch`] when it does not.
+pub fn verify_line(
+    line: &TargetLine,
+    index: u64,
+    proof: &[Hash],
+    signed: &Targets,
+) -> Result<(), TargetError> {
+    proof::verify_inclusion(&leaf(line)?, index, signed.count, proof, &signed.root)
+        .map_err(|_| TargetError::Mismatch)
+}

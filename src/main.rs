@@ -1,0 +1,3 @@
+//! The `countersign` binary. Not built yet.
+
+fn main() {}
