@@ -1,7 +1,11 @@
-//! One integration binary; its folders mirror `src/`.
+//! Integration tests of the server, against a real Postgres that they start and stop themselves.
+//! The folders mirror `src/`; `support/` is what they share. See README.md beside this file.
 #![expect(
     clippy::unwrap_used,
-    reason = "a test fails by panicking; helpers are not covered by allow-unwrap-in-tests"
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking; the allowance for tests does not reach helper functions"
 )]
 
 mod architecture;
+mod ledger;
+mod support;

@@ -1,0 +1,16 @@
+//! The executor against real processes: what runs, what is read, and what is left behind.
+//!
+//! Nothing is replaced by a double. Waits are bounded by generous limits, never by exact times, so
+//! that a slow machine stays green; what must be gone is looked for under `/proc`.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "in a test a panic is the report"
+)]
+
+mod fixture;
+mod output;
+mod program;
+mod surroundings;
+mod tree;

@@ -1,0 +1,13 @@
+-- The role that the server runs as. It owns nothing of the log; see README.md in this folder.
+-- The role that migrates (countersign_owner) exists already: it runs this.
+DO $$
+BEGIN
+    CREATE ROLE countersign_app LOGIN;
+EXCEPTION
+    -- Roles belong to the cluster: another ledger on it has made this one, or makes it right now.
+    WHEN duplicate_object OR unique_violation THEN NULL;
+END
+$$;
+
+REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+GRANT USAGE ON SCHEMA public TO countersign_app;

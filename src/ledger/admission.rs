@@ -1,0 +1,146 @@
+//! Outside the lock, in parallel: everything about a submission that needs no order.
+//!
+//! Canonical bytes, strict signature, the documents behind digests, blobs stored and committed.
+//! What comes out may still be refused by the state; what is refused here never reaches the lock.
+
+use std::collections::BTreeMap;
+
+use countersign_protocol::blob::{Blob, BlobRef};
+use countersign_protocol::command::{CommandSpec, Environment};
+use countersign_protocol::event::{Event, Signatory};
+use countersign_protocol::fold::{Attachment, Refusal};
+use countersign_protocol::hash::Digest;
+use countersign_protocol::rights::ChangeBody;
+use countersign_protocol::statement::{Statement, Verified};
+use countersign_protocol::target::TargetList;
+use sqlx::PgPool;
+
+use super::error::AppendError;
+use super::store;
+
+/// A statement as it came, with the blobs it names.
+#[derive(Debug, Clone)]
+pub struct Submission {
+    /// The statement.
+    pub statement: Statement,
+    /// Blobs, in any order.
+    pub blobs: Vec<Blob>,
+}
+
+/// A submission that holds by itself and whose blobs are stored.
+#[derive(Debug, Clone)]
+pub struct Admitted {
+    pub(super) verified: Verified,
+    pub(super) attachment: Attachment,
+}
+
+/// The gate. Needs no key and no state, only the blob table.
+#[derive(Debug, Clone)]
+pub struct Admission {
+    pool: PgPool,
+}
+
+impl Admission {
+    /// A gate that stores blobs through this pool.
+    #[must_use]
+    pub const fn new(pool: PgPool) -> Self {
+        Self { pool }
+    }
+
+    /// Checks a submission from outside and stores its blobs.
+    ///
+    /// # Errors
+    /// See [`AppendError`]; nothing is stored unless the statement itself holds.
+    pub async fn admit(&self, submission: Submission) -> Result<Admitted, AppendError> {
+        let verified = submission.statement.verify()?;
+        // The ledger's words come from the writer alone, whoever holds the key.
+        if matches!(verified.event().kind().signatory(), Signatory::Ledger) {
+            return Err(Refusal::NotPermitted.into());
+        }
+        let blobs = Blobs::take(verified.event(), submission.blobs)?;
+        let attachment = blobs.documents(verified.event())?;
+        blobs.store(&self.pool).await?;
+        Ok(Admitted {
+            verified,
+            attachment,
+        })
+    }
+}
+
+/// The blobs that an event names: those that came, each under its digest, and those that did not.
+struct Blobs {
+    came: BTreeMap<Digest, Blob>,
+    absent: Vec<BlobRef>,
+}
+
+impl Blobs {
+    /// Matches blobs with what the event names: each once, none that is not named.
+    fn take(event: &Event, blobs: Vec<Blob>) -> Result<Self, AppendError> {
+        let named = event.blobs();
+        let mut came = BTreeMap::new();
+        for blob in blobs {
+            let reference = blob.reference();
+            if !named.contains(&reference) {
+                return Err(countersign_protocol::blob::BlobError::Mismatch.into());
+            }
+            came.insert(reference.digest, blob);
+        }
+        let absent = named
+            .into_iter()
+            .filter(|named| !came.contains_key(&named.digest))
+            .collect();
+        Ok(Self { came, absent })
+    }
+
+    fn content(&self, named: &BlobRef) -> Result<&[u8], AppendError> {
+        self.came
+            .get(&named.digest)
+            .map(Blob::content)
+            .ok_or(AppendError::BlobMissing)
+    }
+
+    /// Parses what a decision needs, and refuses documents that nobody could run.
+    fn documents(&self, event: &Event) -> Result<Attachment, AppendError> {
+        let malformed = |error: &dyn std::fmt::Display| AppendError::Document(error.to_string());
+        if let Event::ChangeRequested(request) = event {
+            let body = ChangeBody::parse(self.content(&request.body)?);
+            return body
+                .map(Attachment::Body)
+                .map_err(|error| malformed(&error));
+        }
+        let Event::CommandRequested(request) = event else {
+            return Ok(Attachment::None);
+        };
+        let act = &request.act;
+        CommandSpec::parse(self.content(&act.spec)?, act).map_err(|error| malformed(&error))?;
+        if let Some(env) = &act.env {
+            Environment::parse(self.content(env)?).map_err(|error| malformed(&error))?;
+        }
+        let list = TargetList::parse(self.content(&act.targets.list)?, &act.targets);
+        list.map(Attachment::Targets)
+            .map_err(|error| malformed(&error))
+    }
+
+    /// Stores what came, and makes sure that what did not is here already.
+    async fn store(self, pool: &PgPool) -> Result<(), AppendError> {
+        let unavailable = |error: sqlx::Error| {
+            tracing::warn!(%error, "blobs could not be stored");
+            AppendError::Unavailable
+        };
+        if !self.absent.is_empty() {
+            let digests: Vec<Digest> = self.absent.iter().map(|named| named.digest).collect();
+            if !store::has_blobs(pool, &digests)
+                .await
+                .map_err(unavailable)?
+            {
+                return Err(AppendError::BlobMissing);
+            }
+        }
+        if self.came.is_empty() {
+            return Ok(());
+        }
+        store::insert_blobs(pool, &self.came)
+            .await
+            .map_err(unavailable)
+    }
+}

@@ -1,0 +1,109 @@
+//! Why a statement was not appended, or a ledger not opened.
+
+use std::sync::Arc;
+
+use countersign_protocol::blob::BlobError;
+use countersign_protocol::checkpoint::CheckpointError;
+use countersign_protocol::fold::Refusal;
+use countersign_protocol::statement::StatementError;
+
+use super::checkpoint_file::CheckpointFileError;
+
+/// Why a statement is not in the log, or not known to be.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum AppendError {
+    /// Its bytes or signature.
+    #[error(transparent)]
+    Statement(#[from] StatementError),
+    /// A blob that it names is not what it names, or one came that it does not name.
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    /// A blob that it names is not here.
+    #[error("a blob that the statement names was not sent with it")]
+    BlobMissing,
+    /// A document behind it is malformed; the text says how.
+    #[error("{0}")]
+    Document(String),
+    /// It may not stand where it would.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// More is waiting than the writer takes; nothing was written.
+    #[error("the ledger is busy; nothing was written, try again")]
+    Busy,
+    /// The database cannot be reached or the commit's outcome is not known. A retry is safe: the
+    /// same statement is entered once.
+    #[error(
+        "the database cannot be reached; whether this was written is not known, and sending it again is safe"
+    )]
+    Unavailable,
+    /// This server's clock disagrees with the log's or the database's.
+    #[error("this server's clock is wrong by more than the ledger allows; nothing was written")]
+    Clock,
+    /// The ledger stopped: what it read contradicts what it knew.
+    #[error("the ledger has stopped: {0}")]
+    Stopped(Arc<str>),
+}
+
+/// Why a ledger does not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The database.
+    #[error("the database: {0}")]
+    Database(#[from] sqlx::Error),
+    /// No genesis.
+    #[error("the database holds no ledger yet; make one with `countersign init`")]
+    Empty,
+    /// The keys are another ledger's.
+    #[error("the keys do not belong to this ledger; its genesis names others")]
+    OtherKeys,
+    /// The checkpoint file.
+    #[error(transparent)]
+    File(#[from] CheckpointFileError),
+    /// No checkpoint file beside a ledger with entries.
+    #[error(
+        "there is no checkpoint file, but the ledger has {size} entries. If this server starts here for the first time, say --first-start; after a move, give the newest checkpoint you hold with --accept-checkpoint"
+    )]
+    NoFile {
+        /// Entries in the database.
+        size: u64,
+    },
+    /// The database is behind what was committed.
+    #[error(
+        "the database is behind: it has {database} entries, this server has committed {file}. It was restored from a backup or cut. Nothing is served; restore the newest database, or begin a new ledger that names this one"
+    )]
+    Behind {
+        /// Entries in the database.
+        database: u64,
+        /// Entries that were committed.
+        file: u64,
+    },
+    /// The database holds another history.
+    #[error(
+        "the database holds another history than this server has committed: the roots at {0} entries differ"
+    )]
+    OtherHistory(u64),
+    /// A stored note does not verify.
+    #[error("the database's newest checkpoint: {0}")]
+    Checkpoint(#[from] CheckpointError),
+    /// A stored entry does not fold.
+    #[error("entry {seq} of the database does not stand: {reason}")]
+    Entry {
+        /// Where.
+        seq: u64,
+        /// Why.
+        reason: String,
+    },
+    /// The head row contradicts the log.
+    #[error("the head row contradicts the log: {0}")]
+    Head(&'static str),
+    /// The database's schema is of another version.
+    #[error(
+        "the database's schema has version {found}, this program needs {needed}; run `countersign migrate` of this version, or the matching program"
+    )]
+    Schema {
+        /// What is there.
+        found: i64,
+        /// What is needed.
+        needed: i64,
+    },
+}

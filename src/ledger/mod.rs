@@ -1,0 +1,27 @@
+//! The ledger: the only room that appends, through one door.
+//!
+//! ```text
+//! Ledger::append(submission) → Receipt
+//!   admission   outside the lock: shape, signature, documents, blobs stored
+//!   writer      one at a time: drain, lock head, catch up, decide, seal, commit, answer
+//!     state     what decisions read: the protocol's fold, streams loaded when touched
+//!     batch     sealed entries, their tree and their rows
+//!     store     the SQL; its comments are the contract
+//!     checkpoint_file   the newest committed checkpoint, outside the database
+//! ```
+
+mod admission;
+mod batch;
+mod checkpoint_file;
+mod error;
+mod open;
+mod receipt;
+mod state;
+pub mod store;
+mod writer;
+
+pub use admission::{Admission, Admitted, Submission};
+pub use checkpoint_file::{CheckpointFile, CheckpointFileError};
+pub use error::{AppendError, OpenError};
+pub use open::{Ledger, Settings, StartRule};
+pub use receipt::Receipt;

@@ -1,0 +1,300 @@
+//! Opening a ledger, and its one door.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use countersign_protocol::checkpoint::{Checkpoint, VerifierKey};
+use countersign_protocol::event::Event;
+use countersign_protocol::hash::{Hash, LedgerId};
+use countersign_protocol::key::PublicKey;
+use countersign_protocol::proof;
+use countersign_protocol::statement::Statement;
+use sqlx::{Acquire as _, PgPool};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::admission::{Admission, Admitted, Submission};
+use super::checkpoint_file::CheckpointFile;
+use super::error::{AppendError, OpenError};
+use super::receipt::Receipt;
+use super::state::Folded;
+use super::store::{self, HeadRow};
+use super::writer::{Ticket, Writer};
+use crate::clock::Clock;
+use crate::keys::LedgerKeys;
+
+/// Submissions that may wait for the writer; beyond it callers are told to come again.
+const QUEUE: usize = 4096;
+
+/// The version of the schema that this program reads and writes.
+const SCHEMA: i64 = 5;
+
+/// What to do when there is no checkpoint file.
+#[derive(Debug, Clone)]
+pub enum StartRule {
+    /// Refuse if the ledger has entries.
+    FileRequired,
+    /// This server has never served this ledger: trust what the database holds.
+    FirstStart,
+    /// Trust what the database holds if it continues this note.
+    Accept(String),
+}
+
+/// What a ledger is opened with.
+#[derive(Debug)]
+pub struct Settings {
+    /// The database, as the role that serves.
+    pub pool: PgPool,
+    /// The ledger's keys.
+    pub keys: LedgerKeys,
+    /// Where the newest committed checkpoint is kept, outside the database.
+    pub checkpoint_file: PathBuf,
+    /// What to do without that file.
+    pub start: StartRule,
+    /// Time.
+    pub clock: Clock,
+}
+
+/// An open ledger. Cheap to clone; all clones are one.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    admission: Admission,
+    pool: PgPool,
+    tickets: mpsc::Sender<Ticket>,
+    newest: watch::Receiver<Arc<Checkpoint>>,
+    id: LedgerId,
+    verifier: Arc<VerifierKey>,
+}
+
+impl Ledger {
+    /// Writes the first entry into an empty database.
+    ///
+    /// # Errors
+    /// The database is not empty, or the genesis is not the keys' own.
+    pub async fn create(settings: &Settings, genesis: Statement) -> Result<LedgerId, OpenError> {
+        check_schema(&settings.pool).await?;
+        let mut connection = settings.pool.acquire().await?;
+        let mut transaction = connection.begin().await?;
+        let head = store::lock_head(&mut transaction).await?;
+        if head.size != 0 {
+            return Err(OpenError::Head("there is a ledger already"));
+        }
+        let verified = genesis.verify().map_err(|error| OpenError::Entry {
+            seq: 0,
+            reason: error.to_string(),
+        })?;
+        let Event::LedgerGenesis(first) = verified.event() else {
+            return Err(OpenError::Empty);
+        };
+        let verifier = VerifierKey::of(&first.origin, &first.checkpoint_key)?;
+        if first.checkpoint_key != PublicKey::of(settings.keys.checkpoint()) {
+            return Err(OpenError::OtherKeys);
+        }
+        let (checkpoint, leaf) = Writer::begin(
+            &mut transaction,
+            &settings.keys,
+            &settings.clock,
+            verifier.origin(),
+            &verified,
+        )
+        .await?;
+        transaction.commit().await?;
+        CheckpointFile::begin(&settings.checkpoint_file, &checkpoint)?;
+        Ok(LedgerId::new(*leaf.as_bytes()))
+    }
+
+    /// Reads the ledger back, checks it against the checkpoint file, and starts the writer.
+    ///
+    /// The writer ends when the last clone is dropped.
+    ///
+    /// # Errors
+    /// See [`OpenError`]. Nothing is served from a database that was rolled back or rewritten.
+    pub async fn open(settings: Settings) -> Result<Self, OpenError> {
+        let Settings {
+            pool,
+            keys,
+            checkpoint_file,
+            start,
+            clock,
+        } = settings;
+        check_schema(&pool).await?;
+        let mut connection = pool.acquire().await?;
+        let mut transaction = connection.begin().await?;
+        // Locked, so that rights, open streams and head are of one moment.
+        let head = store::lock_head(&mut transaction).await?;
+        if head.size == 0 {
+            return Err(OpenError::Empty);
+        }
+        let state = Folded::load(&mut transaction, &head).await?;
+        let genesis = state.fold.rights().genesis().ok_or(OpenError::Empty)?;
+        let id = state.fold.rights().ledger().ok_or(OpenError::Empty)?;
+        let own = PublicKey::of(keys.checkpoint()) == genesis.checkpoint_key
+            && PublicKey::of(keys.statement()) == genesis.statement_key;
+        if !own {
+            return Err(OpenError::OtherKeys);
+        }
+        let verifier = VerifierKey::of(&genesis.origin, &genesis.checkpoint_key)?;
+        let newest = check_head(&head, &state, &verifier)?;
+        let known = match (CheckpointFile::read(&checkpoint_file, &verifier)?, &start) {
+            (Some(known), _) => Some(known),
+            (None, StartRule::FirstStart) => None,
+            (None, StartRule::Accept(note)) => Some(Checkpoint::open(note, &verifier)?),
+            (None, StartRule::FileRequired) => return Err(OpenError::NoFile { size: head.size }),
+        };
+        if let Some(known) = known {
+            check_continues(&mut transaction, &head, &known).await?;
+        }
+        transaction.commit().await?;
+        drop(connection);
+        let file = CheckpointFile::begin(&checkpoint_file, &newest)?;
+        let (tickets, waiting) = mpsc::channel(QUEUE);
+        let (announce, watch) = watch::channel(Arc::new(newest));
+        let verifier = Arc::new(verifier);
+        let writer = Writer {
+            pool: pool.clone(),
+            keys,
+            clock,
+            file,
+            state: Some(state),
+            announce,
+            verifier: Arc::clone(&verifier),
+            ledger: id,
+        };
+        tokio::spawn(writer.run(waiting));
+        Ok(Self {
+            admission: Admission::new(pool.clone()),
+            pool,
+            tickets,
+            newest: watch,
+            id,
+            verifier,
+        })
+    }
+
+    /// The one door: a submission in, a receipt out. The receipt is for a committed, durable entry.
+    ///
+    /// The same statement again gives the first one's receipt.
+    ///
+    /// # Errors
+    /// See [`AppendError`]; only [`AppendError::Unavailable`] leaves open whether it was written.
+    pub async fn append(&self, submission: Submission) -> Result<Receipt, AppendError> {
+        let admitted = self.admission.admit(submission).await?;
+        self.enter(admitted).await
+    }
+
+    /// Enters what was admitted before.
+    ///
+    /// # Errors
+    /// As [`Ledger::append`].
+    pub async fn enter(&self, admitted: Admitted) -> Result<Receipt, AppendError> {
+        let (answer, answered) = oneshot::channel();
+        let ticket = Ticket::Statement {
+            admitted: Box::new(admitted),
+            answer,
+        };
+        self.tickets.try_send(ticket).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => AppendError::Busy,
+            mpsc::error::TrySendError::Closed(_) => AppendError::Stopped("it was shut down".into()),
+        })?;
+        answered.await.unwrap_or(Err(AppendError::Unavailable))
+    }
+
+    /// Appends what passing time demands: expiries, losses, a heartbeat when it was quiet.
+    ///
+    /// # Errors
+    /// As [`Ledger::append`].
+    pub async fn append_due(&self) -> Result<(), AppendError> {
+        let (answer, answered) = oneshot::channel();
+        let sent = self.tickets.send(Ticket::Due { answer }).await;
+        sent.map_err(|_| AppendError::Stopped("it was shut down".into()))?;
+        answered.await.unwrap_or(Err(AppendError::Unavailable))
+    }
+
+    /// The newest checkpoint that this server has committed or seen.
+    #[must_use]
+    pub fn newest(&self) -> Arc<Checkpoint> {
+        Arc::clone(&self.newest.borrow())
+    }
+
+    /// Tells of each newer checkpoint.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Arc<Checkpoint>> {
+        self.newest.clone()
+    }
+
+    /// The ledger's id.
+    #[must_use]
+    pub const fn id(&self) -> LedgerId {
+        self.id
+    }
+
+    /// The key that checks its checkpoints.
+    #[must_use]
+    pub fn verifier(&self) -> &VerifierKey {
+        &self.verifier
+    }
+
+    /// The database, for reading.
+    #[must_use]
+    pub const fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+}
+
+async fn check_schema(pool: &PgPool) -> Result<(), OpenError> {
+    let found: Option<i64> =
+        sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success")
+            .fetch_one(pool)
+            .await
+            .or_else(
+                |error| match error.as_database_error().and_then(|error| error.code()) {
+                    // undefined_table: nothing was migrated.
+                    Some(code) if code == "42P01" => Ok(None),
+                    _other => Err(error),
+                },
+            )?;
+    let found = found.unwrap_or(0);
+    if found == SCHEMA {
+        Ok(())
+    } else {
+        Err(OpenError::Schema {
+            found,
+            needed: SCHEMA,
+        })
+    }
+}
+
+/// The head must agree with its own note.
+fn check_head(
+    head: &HeadRow,
+    state: &Folded,
+    verifier: &VerifierKey,
+) -> Result<Checkpoint, OpenError> {
+    let newest = Checkpoint::open(&head.note, verifier)?;
+    if newest.size() != head.size || newest.root() != state.edge.root() {
+        return Err(OpenError::Head(
+            "its checkpoint is not of its size and right edge",
+        ));
+    }
+    Ok(newest)
+}
+
+/// The database must continue what was committed.
+async fn check_continues(
+    connection: &mut sqlx::PgConnection,
+    head: &HeadRow,
+    known: &Checkpoint,
+) -> Result<(), OpenError> {
+    if known.size() > head.size {
+        return Err(OpenError::Behind {
+            database: head.size,
+            file: known.size(),
+        });
+    }
+    let nodes = store::nodes(connection, &proof::nodes_for_root(known.size())).await?;
+    let root: Option<Hash> = proof::root(&nodes, known.size());
+    if root == Some(known.root()) {
+        Ok(())
+    } else {
+        Err(OpenError::OtherHistory(known.size()))
+    }
+}

@@ -1,0 +1,297 @@
+//! The folded state that decisions read, kept in step with the database.
+//!
+//! Rights are held whole. Commands are held while they are open; a closed one is read back from the
+//! log when something touches it. Live entries, entries of other servers and entries read at the
+//! start all go through the protocol's fold.
+
+use std::collections::BTreeMap;
+
+use countersign_protocol::audit::{self, CheckedEntry};
+use countersign_protocol::event::Event;
+use countersign_protocol::fold::{AgentChain, Attachment, Refusal, State, Stream};
+use countersign_protocol::hash::{CommandId, Hash, StatementId};
+use countersign_protocol::lifecycle::{Command, Position};
+use countersign_protocol::merkle::RightEdge;
+use countersign_protocol::name::{AgentName, Time};
+use sqlx::PgConnection;
+
+use super::error::OpenError;
+use super::store::{self, EntryRow, HeadRow};
+
+/// Entries read at a time while catching up: some 16 MiB at the most.
+const CATCH_UP_PAGE: u64 = 512;
+
+/// Roots of recent checkpoints that are kept, so that most `seen`s need no query.
+const KNOWN_ROOTS: usize = 4096;
+
+/// The state after `size` entries.
+#[derive(Debug)]
+pub(super) struct Folded {
+    pub(super) fold: State,
+    pub(super) edge: RightEdge,
+    pub(super) last_leaf: Hash,
+    pub(super) last_time: Time,
+    /// Roots at sizes that were committed.
+    roots: BTreeMap<u64, Hash>,
+}
+
+fn bad(seq: u64, reason: impl std::fmt::Display) -> OpenError {
+    OpenError::Entry {
+        seq,
+        reason: reason.to_string(),
+    }
+}
+
+fn check(row: &EntryRow) -> Result<CheckedEntry, OpenError> {
+    let entry = audit::check_entry(&row.entry).map_err(|reason| bad(row.seq, reason))?;
+    if entry.seq == row.seq {
+        Ok(entry)
+    } else {
+        Err(bad(row.seq, "its bytes say another number"))
+    }
+}
+
+fn position(entry: &CheckedEntry) -> Position {
+    Position {
+        seq: entry.seq,
+        time: entry.time,
+        id: entry.verified.id(),
+    }
+}
+
+impl Folded {
+    /// Before the first entry.
+    pub(super) fn empty() -> Self {
+        Self {
+            fold: State::default(),
+            edge: RightEdge::default(),
+            last_leaf: Hash::ZERO,
+            last_time: Time::from_micros(0).unwrap_or_else(|| unreachable!("0 is a time")),
+            roots: BTreeMap::new(),
+        }
+    }
+
+    /// Reads rights and open commands back, as of the head that is given.
+    pub(super) async fn load(
+        connection: &mut PgConnection,
+        head: &HeadRow,
+    ) -> Result<Self, OpenError> {
+        let mut state = Self::empty();
+        for row in store::stream(connection, &Stream::Rights.id(), head.size).await? {
+            let entry = check(&row)?;
+            let attachment = attachment(connection, entry.verified.event(), row.seq).await?;
+            state
+                .fold
+                .admit(&entry.verified, position(&entry), entry.leaf, attachment)
+                .map_err(|refusal| bad(row.seq, refusal))?;
+        }
+        for id in store::open_streams(connection).await? {
+            state.load_command(connection, id, head.size).await?;
+        }
+        state.edge = RightEdge::from_hashes(head.size, head.right_edge.clone())
+            .map_err(|_| OpenError::Head("its right edge does not fit its size"))?;
+        state.last_leaf = head.last_leaf;
+        state.last_time =
+            Time::from_micros(head.last_time_us).ok_or(OpenError::Head("its time"))?;
+        Ok(state)
+    }
+
+    /// Number of entries folded.
+    pub(super) const fn size(&self) -> u64 {
+        self.edge.size()
+    }
+
+    /// Folds what other servers appended since. The head is locked.
+    pub(super) async fn catch_up(
+        &mut self,
+        connection: &mut PgConnection,
+        head: &HeadRow,
+    ) -> Result<(), OpenError> {
+        while self.size() < head.size {
+            let from = self.size();
+            let rows = store::entries(connection, from, head.size, CATCH_UP_PAGE).await?;
+            if rows.is_empty() {
+                return Err(bad(from, "it is missing"));
+            }
+            for row in rows {
+                self.follow(connection, &row).await?;
+            }
+        }
+        if self.size() > head.size {
+            return Err(OpenError::Behind {
+                database: head.size,
+                file: self.size(),
+            });
+        }
+        if self.edge.hashes() != head.right_edge || self.last_leaf != head.last_leaf {
+            return Err(OpenError::OtherHistory(head.size));
+        }
+        Ok(())
+    }
+
+    /// Folds one entry of another server.
+    async fn follow(
+        &mut self,
+        connection: &mut PgConnection,
+        row: &EntryRow,
+    ) -> Result<(), OpenError> {
+        let entry = check(row)?;
+        if entry.seq != self.size() || entry.prev != self.last_leaf || entry.time < self.last_time {
+            return Err(bad(row.seq, "it does not link to the one before it"));
+        }
+        let event = entry.verified.event();
+        self.touch(connection, event, entry.verified.id(), entry.seq)
+            .await?;
+        let attachment = attachment(connection, event, row.seq).await?;
+        let at = position(&entry);
+        self.fold
+            .admit(&entry.verified, at, entry.leaf, attachment)
+            .map_err(|refusal| bad(row.seq, refusal))?;
+        self.settle(event, at.id);
+        self.edge.push(entry.leaf, |_, _, _| {});
+        self.last_leaf = entry.leaf;
+        self.last_time = entry.time;
+        Ok(())
+    }
+
+    /// Makes sure that what an event will be judged by is held: its command, its agent's chain.
+    pub(super) async fn touch(
+        &mut self,
+        connection: &mut PgConnection,
+        event: &Event,
+        id: StatementId,
+        before: u64,
+    ) -> Result<(), OpenError> {
+        if let Some(Stream::Command(command)) = Stream::of(event, id)
+            && command != id
+        {
+            self.hold(connection, command, before).await?;
+        }
+        if let Some((agent, ..)) = countersign_protocol::fold::agent_link(event)
+            && self.fold.chain(agent).is_none()
+        {
+            self.load_chain(connection, agent).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes sure that a command is held.
+    pub(super) async fn hold(
+        &mut self,
+        connection: &mut PgConnection,
+        command: CommandId,
+        before: u64,
+    ) -> Result<(), OpenError> {
+        if self.fold.command(&command).is_none() {
+            self.load_command(connection, command, before).await?;
+        }
+        Ok(())
+    }
+
+    async fn load_chain(
+        &mut self,
+        connection: &mut PgConnection,
+        agent: &AgentName,
+    ) -> Result<(), OpenError> {
+        let last = store::agent_chain(connection, agent).await?;
+        let chain = last.map_or(AgentChain::EMPTY, |(seq, prev)| AgentChain {
+            next: seq + 1,
+            prev,
+        });
+        self.fold.restore_chain(agent.clone(), chain);
+        Ok(())
+    }
+
+    /// Folds a command's own entries. Rights were judged when each was appended.
+    async fn load_command(
+        &mut self,
+        connection: &mut PgConnection,
+        id: CommandId,
+        before: u64,
+    ) -> Result<(), OpenError> {
+        let mut command: Option<Command> = None;
+        for row in store::stream(connection, &id, before).await? {
+            let entry = check(&row)?;
+            let at = position(&entry);
+            let event = entry.verified.event();
+            match (&mut command, event) {
+                (None, Event::CommandRequested(request)) => {
+                    let attachment = attachment(connection, event, row.seq).await?;
+                    let Attachment::Targets(targets) = attachment else {
+                        return Err(bad(row.seq, "its list of targets is gone"));
+                    };
+                    command = Some(Command::open(request.clone(), Some(targets), at));
+                }
+                (Some(command), event) => {
+                    command
+                        .next(event, at)
+                        .map_err(|refusal| bad(row.seq, refusal))?;
+                }
+                (None, _) => return Err(bad(row.seq, "its command has no request")),
+            }
+        }
+        command
+            .into_iter()
+            .for_each(|command| self.fold.restore(command));
+        Ok(())
+    }
+
+    /// After an event of a command: says whether the command is settled now.
+    pub(super) fn settle(&mut self, event: &Event, id: StatementId) -> Option<CommandId> {
+        let Some(Stream::Command(command)) = Stream::of(event, id) else {
+            return None;
+        };
+        self.fold
+            .command(&command)
+            .filter(|held| held.status().is_final())?;
+        // The next event that touches it reads it back.
+        self.fold.close(&command)?;
+        Some(command)
+    }
+
+    /// This log's root at a committed size.
+    pub(super) async fn root_at(
+        &mut self,
+        connection: &mut PgConnection,
+        size: u64,
+    ) -> Result<Option<Hash>, OpenError> {
+        if let Some(root) = self.roots.get(&size) {
+            return Ok(Some(*root));
+        }
+        let Some(note) = store::note(connection, size).await? else {
+            return Ok(None);
+        };
+        // The head's own signature was checked; older notes are compared by `verify`.
+        let text = note.split_once("\n\n").map_or("", |(text, _)| text);
+        let body: countersign_protocol::checkpoint::CheckpointBody =
+            format!("{text}\n").parse().map_err(OpenError::Checkpoint)?;
+        self.know_root(size, body.root);
+        Ok(Some(body.root))
+    }
+
+    /// Remembers the root of a committed checkpoint.
+    pub(super) fn know_root(&mut self, size: u64, root: Hash) {
+        if self.roots.len() >= KNOWN_ROOTS {
+            self.roots.pop_first();
+        }
+        self.roots.insert(size, root);
+    }
+}
+
+/// Reads the document that an event needs to be judged.
+async fn attachment(
+    connection: &mut PgConnection,
+    event: &Event,
+    seq: u64,
+) -> Result<Attachment, OpenError> {
+    let wanted = if let Event::ChangeRequested(request) = event {
+        request.body.digest
+    } else if let Event::CommandRequested(request) = event {
+        request.act.targets.list.digest
+    } else {
+        return Ok(Attachment::None);
+    };
+    let blob = store::blob(connection, &wanted).await?.flatten();
+    let found: Result<Attachment, Refusal> = audit::attachment(event, |_| blob.clone());
+    found.map_err(|refusal| bad(seq, refusal))
+}

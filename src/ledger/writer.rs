@@ -1,0 +1,712 @@
+//! One writer at a time: drain, lock head, catch up, decide, seal, commit, answer.
+//!
+//! **Commit point**: the transaction's COMMIT. Before it nothing has happened; a refusal or an error
+//! leaves no trace. After it, and after the checkpoint file is durable, everybody is answered. When
+//! COMMIT itself fails, the database is asked what became of it; if it cannot say, callers are told
+//! that the outcome is unknown, and the state is read back before the next batch.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_protocol::checkpoint::{Checkpoint, CheckpointBody, Origin, VerifierKey};
+use countersign_protocol::effect::LedgerHeader;
+use countersign_protocol::event::{Event, Seen};
+use countersign_protocol::fold::{self, Attachment, Refusal, State, Stream};
+use countersign_protocol::hash::{CommandId, Hash, LedgerId, StatementId};
+use countersign_protocol::merkle::RightEdge;
+use countersign_protocol::name::{SECOND_US, Time};
+use countersign_protocol::proof;
+use countersign_protocol::statement::{Statement, Verified};
+use sqlx::{Acquire as _, PgConnection, PgPool};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::admission::Admitted;
+use super::batch::{Batch, Sealed};
+use super::checkpoint_file::CheckpointFile;
+use super::error::{AppendError, OpenError};
+use super::receipt::Receipt;
+use super::state::Folded;
+use super::store::{self, HeadRow};
+use crate::clock::Clock;
+use crate::keys::{self, LedgerKeys};
+
+/// Most statements in a batch: some 50 ms of work, so that nobody waits long behind others.
+const BATCH_STATEMENTS: usize = 512;
+
+/// Most bytes of payloads and signatures in a batch.
+const BATCH_BYTES: usize = 4 * 1024 * 1024;
+
+/// An idle ledger says so after this long, so that a cut tail shows.
+const HEARTBEAT_US: u64 = 60 * SECOND_US;
+
+/// How far this server's clock may be behind the newest entry.
+const CLOCK_BEHIND_US: u64 = 10 * SECOND_US;
+
+/// How far this server's clock may be ahead of the database's: a second opinion that is at hand also
+/// after a long pause.
+const CLOCK_AHEAD_US: u64 = 300 * SECOND_US;
+
+/// How often, and how long apart, the database is asked what became of a COMMIT.
+const SETTLE_TRIES: u32 = 10;
+const SETTLE_PAUSE: Duration = Duration::from_millis(500);
+
+type Answer = oneshot::Sender<Result<Receipt, AppendError>>;
+
+/// Something for the writer to do.
+pub(super) enum Ticket {
+    /// Decide and append a statement.
+    Statement {
+        admitted: Box<Admitted>,
+        answer: Answer,
+    },
+    /// Append what time demands.
+    Due {
+        answer: oneshot::Sender<Result<(), AppendError>>,
+    },
+}
+
+/// The only holder of the folded state.
+#[derive(Debug)]
+pub(super) struct Writer {
+    pub(super) pool: PgPool,
+    pub(super) keys: LedgerKeys,
+    pub(super) clock: Clock,
+    pub(super) file: CheckpointFile,
+    /// None while it must be read back.
+    pub(super) state: Option<Folded>,
+    pub(super) announce: watch::Sender<Arc<Checkpoint>>,
+    pub(super) verifier: Arc<VerifierKey>,
+    pub(super) ledger: LedgerId,
+}
+
+/// Why a batch did not happen.
+enum Failure {
+    /// It may work next time; nothing was written, or it is not known.
+    Passing(AppendError),
+    /// What was read contradicts what is known: nothing may be written any more.
+    Final(String),
+}
+
+impl From<sqlx::Error> for Failure {
+    fn from(error: sqlx::Error) -> Self {
+        tracing::warn!(%error, "the database failed while a batch was written");
+        Self::Passing(AppendError::Unavailable)
+    }
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        if let OpenError::Database(error) = error {
+            return error.into();
+        }
+        Self::Final(error.to_string())
+    }
+}
+
+/// What became of one ticket's statement.
+enum Decision {
+    /// It is in the batch.
+    Appended(Sealed, Option<CommandId>),
+    /// It stands in the log already: in this batch, or at a place that was committed before.
+    Repeated {
+        seq: u64,
+        command: Option<CommandId>,
+    },
+    /// It may not stand.
+    Refused(AppendError),
+}
+
+/// A decided batch with all that its answers need.
+struct Decided {
+    head: HeadRow,
+    batch: Batch,
+    state: Folded,
+    decisions: Vec<Decision>,
+    touched: BTreeSet<CommandId>,
+}
+
+impl Writer {
+    /// Serves tickets until the last sender is gone or the ledger must stop.
+    pub(super) async fn run(mut self, mut waiting: mpsc::Receiver<Ticket>) {
+        while let Some(first) = waiting.recv().await {
+            let (statements, dues) = drain(first, &mut waiting);
+            let (admitted, answers): (Vec<_>, Vec<_>) = statements.into_iter().unzip();
+            let result = self.write(&admitted, !dues.is_empty()).await;
+            let settled = match &result {
+                Ok(_) => Ok(()),
+                Err(Failure::Passing(error)) => Err(error.clone()),
+                Err(Failure::Final(reason)) => Err(AppendError::Stopped(reason.as_str().into())),
+            };
+            match result {
+                Ok(receipts) => answers
+                    .into_iter()
+                    .zip(receipts)
+                    .for_each(|(answer, receipt)| {
+                        let _gone = answer.send(receipt);
+                    }),
+                Err(_) => answers.into_iter().for_each(|answer| {
+                    let _gone = answer.send(settled.clone().map(|()| unreachable!("an error")));
+                }),
+            }
+            dues.into_iter().for_each(|answer| {
+                let _gone = answer.send(settled.clone());
+            });
+            if let Err(AppendError::Stopped(reason)) = settled {
+                tracing::error!(%reason, "the ledger stops: nothing may be appended any more");
+                refuse_all(waiting, &reason).await;
+                return;
+            }
+        }
+    }
+
+    /// Writes one batch and gives a receipt or a refusal for each statement.
+    async fn write(
+        &mut self,
+        admitted: &[Admitted],
+        due: bool,
+    ) -> Result<Vec<Result<Receipt, AppendError>>, Failure> {
+        if admitted.is_empty() && !self.something_due() {
+            return Ok(Vec::new());
+        }
+        let mut connection = self.pool.acquire().await?;
+        let mut transaction = connection.begin().await?;
+        let mut decided = self.decide(&mut transaction, admitted, due).await?;
+        let mut answers = self.repeated(&mut transaction, &mut decided).await?;
+        if decided.batch.is_empty() {
+            transaction.rollback().await?;
+            self.keep(decided.state, &decided.touched);
+            return Ok(finish(answers, decided.decisions, |_| None));
+        }
+        let checkpoint = Arc::new(self.sign(&decided.batch));
+        let head = insert(&mut transaction, &mut decided, &checkpoint).await?;
+        if let Err(error) = transaction.commit().await {
+            tracing::warn!(%error, "COMMIT failed; asking what became of it");
+            drop(connection);
+            self.settle(&head).await?;
+        }
+        self.committed(&checkpoint, &mut decided)?;
+        let (batch, fold) = (&decided.batch, &decided.state.fold);
+        let statuses: HashMap<CommandId, _> = decided
+            .touched
+            .iter()
+            .filter_map(|id| Some((*id, fold.command(id)?.status())))
+            .collect();
+        let receipt = |sealed: &Sealed, command: Option<CommandId>| Receipt {
+            id: sealed.at.id,
+            seq: sealed.at.seq,
+            time: sealed.at.time,
+            entry: Arc::clone(&sealed.bytes),
+            leaf: sealed.leaf,
+            checkpoint: Arc::clone(&checkpoint),
+            inclusion: batch.tree.inclusion(sealed.at.seq, batch.size()),
+            status: command.and_then(|id| statuses.get(&id).copied()),
+            repeated: false,
+        };
+        // A statement that came twice in this batch gets the receipt of its first.
+        let first: HashMap<u64, Receipt> = decided
+            .decisions
+            .iter()
+            .filter_map(|decision| match decision {
+                Decision::Appended(sealed, command) => {
+                    Some((sealed.at.seq, receipt(sealed, *command)))
+                }
+                Decision::Repeated { .. } | Decision::Refused(_) => None,
+            })
+            .collect();
+        for (index, decision) in decided.decisions.iter().enumerate() {
+            if let Decision::Repeated { seq, .. } = decision
+                && let Some(again) = first.get(seq)
+            {
+                answers.insert(
+                    index,
+                    Receipt {
+                        repeated: true,
+                        ..again.clone()
+                    },
+                );
+            }
+        }
+        let results = finish(answers, decided.decisions, |seq| first.get(&seq).cloned());
+        self.keep(decided.state, &decided.touched);
+        Ok(results)
+    }
+
+    /// Keeps the state for the next batch, without the commands that are settled.
+    fn keep(&mut self, mut state: Folded, touched: &BTreeSet<CommandId>) {
+        let settled = |id: &&CommandId| {
+            state
+                .fold
+                .command(id)
+                .is_some_and(|command| command.status().is_final())
+        };
+        let settled: Vec<CommandId> = touched.iter().filter(settled).copied().collect();
+        settled.iter().for_each(|id| drop(state.fold.close(id)));
+        self.state = Some(state);
+    }
+
+    fn something_due(&self) -> bool {
+        let now = self.clock.now();
+        self.state.as_ref().is_none_or(|state| {
+            let deadline = state
+                .fold
+                .commands()
+                .filter_map(|command| command.next_deadline())
+                .min();
+            deadline.is_some_and(|deadline| deadline <= now)
+                || now.micros_since(state.last_time) >= HEARTBEAT_US
+        })
+    }
+
+    /// Locks the head, catches up, and decides each statement against the state after the one
+    /// before it.
+    async fn decide(
+        &mut self,
+        connection: &mut PgConnection,
+        admitted: &[Admitted],
+        due: bool,
+    ) -> Result<Decided, Failure> {
+        let head = store::lock_head(connection).await?;
+        // Taken: if anything goes wrong from here on, it is read back.
+        let mut state = match self.state.take() {
+            Some(mut state) => {
+                state.catch_up(connection, &head).await?;
+                state
+            }
+            None => Folded::load(connection, &head).await?,
+        };
+        let newest = Checkpoint::open(&head.note, &self.verifier)
+            .map_err(|error| Failure::Final(format!("the head's checkpoint: {error}")))?;
+        if newest.size() != head.size || newest.root() != state.edge.root() {
+            return Err(Failure::Final(
+                "the head's checkpoint is not of its right edge".to_owned(),
+            ));
+        }
+        state.know_root(newest.size(), newest.root());
+        let time = match self.time(&state, &head) {
+            Ok(time) => time,
+            Err(error) => {
+                self.state = Some(state);
+                return Err(Failure::Passing(error));
+            }
+        };
+        let batch = Batch::new(state.edge.clone(), state.last_leaf, time);
+        let seen = Seen {
+            size: newest.size(),
+            root: newest.root(),
+        };
+        let mut decided = Decided {
+            head,
+            batch,
+            state,
+            decisions: Vec::new(),
+            touched: BTreeSet::new(),
+        };
+        let ids: Vec<StatementId> = admitted
+            .iter()
+            .map(|admitted| admitted.verified.id())
+            .collect();
+        let mut places = store::places(connection, &ids).await?;
+        for admitted in admitted {
+            let id = admitted.verified.id();
+            let decision = match places.get(&id) {
+                Some(seq) => repeat(connection, &mut decided, admitted, *seq).await?,
+                None => {
+                    self.decide_one(connection, &mut decided, admitted, seen)
+                        .await?
+                }
+            };
+            if let Decision::Appended(sealed, _) = &decision {
+                places.insert(id, sealed.at.seq);
+            }
+            decided.decisions.push(decision);
+        }
+        if due {
+            self.append_due(&mut decided, seen)?;
+        }
+        Ok(decided)
+    }
+
+    /// The time of the batch: never before the newest entry, never far from the database's clock.
+    fn time(&self, state: &Folded, head: &HeadRow) -> Result<Time, AppendError> {
+        let now = self.clock.now();
+        let behind = state.last_time.micros_since(now);
+        let ahead = now.as_micros().saturating_sub(head.database_us);
+        if behind > CLOCK_BEHIND_US || ahead > CLOCK_AHEAD_US {
+            tracing::error!(
+                behind_us = behind,
+                ahead_us = ahead,
+                "this server's clock is wrong"
+            );
+            return Err(AppendError::Clock);
+        }
+        Ok(now.max(state.last_time))
+    }
+
+    async fn decide_one(
+        &self,
+        connection: &mut PgConnection,
+        decided: &mut Decided,
+        admitted: &Admitted,
+        seen: Seen,
+    ) -> Result<Decision, Failure> {
+        let Admitted {
+            verified,
+            attachment,
+        } = admitted;
+        let (event, id) = (verified.event(), verified.id());
+        if let Some(refusal) = check_client_ref(connection, &decided.batch, event).await? {
+            return Ok(Decision::Refused(refusal.into()));
+        }
+        let size = decided.head.size;
+        decided.state.touch(connection, event, id, size).await?;
+        if let Some(claimed) = event.header().seen {
+            let root = match claimed.size {
+                1.. if claimed.size <= size => {
+                    decided.state.root_at(connection, claimed.size).await?
+                }
+                _ => None,
+            };
+            if let Err(refusal) = fold::check_seen(&claimed, size, root) {
+                return Ok(Decision::Refused(refusal.into()));
+            }
+        }
+        let sealed = match enter(decided, verified, attachment.clone()) {
+            Ok(sealed) => sealed,
+            Err(error) => return Ok(Decision::Refused(error)),
+        };
+        if let Some(effect) = decided.state.fold.effect_of(event, id) {
+            let event = self.header(decided, seen).effect(effect);
+            self.say(decided, &event)?;
+        }
+        let command = Stream::of(event, id).and_then(|stream| match stream {
+            Stream::Command(command) => Some(command),
+            Stream::Rights => None,
+        });
+        Ok(Decision::Appended(sealed, command))
+    }
+
+    fn append_due(&self, decided: &mut Decided, seen: Seen) -> Result<(), Failure> {
+        let now = decided.batch.time;
+        let due: Vec<_> = decided
+            .state
+            .fold
+            .commands()
+            .flat_map(|command| command.due(now).into_iter().map(|due| (command.id, due)))
+            .take(BATCH_STATEMENTS)
+            .collect();
+        for (command, due) in due {
+            let event = self.header(decided, seen).due(command, due);
+            self.say(decided, &event)?;
+        }
+        let quiet = now.micros_since(decided.state.last_time) >= HEARTBEAT_US;
+        if decided.batch.is_empty() && quiet {
+            let event = self.header(decided, seen).heartbeat();
+            self.say(decided, &event)?;
+        }
+        Ok(())
+    }
+
+    fn header(&self, decided: &Decided, seen: Seen) -> LedgerHeader {
+        LedgerHeader {
+            signer: self.keys.statement_id(),
+            nonce: keys::nonce(),
+            made_at: decided.batch.time,
+            ledger: self.ledger,
+            seen,
+        }
+    }
+
+    /// The ledger's own word. That it may stand follows from the state, so a refusal is a fault.
+    fn say(&self, decided: &mut Decided, event: &Event) -> Result<(), Failure> {
+        let fault = |error: &dyn std::fmt::Display| {
+            Failure::Final(format!(
+                "the ledger's own {}: {error}",
+                event.kind().as_str()
+            ))
+        };
+        let statement =
+            Statement::sign(event, self.keys.statement()).map_err(|error| fault(&error))?;
+        let verified = statement.verify().map_err(|error| fault(&error))?;
+        enter(decided, &verified, Attachment::None)
+            .map(drop)
+            .map_err(|error| fault(&error))
+    }
+
+    /// Receipts for statements that were committed before this batch, by their index.
+    async fn repeated(
+        &self,
+        connection: &mut PgConnection,
+        decided: &mut Decided,
+    ) -> Result<HashMap<usize, Receipt>, Failure> {
+        let mut answers = HashMap::new();
+        let size = decided.head.size;
+        for (index, decision) in decided.decisions.iter().enumerate() {
+            let Decision::Repeated { seq, command } = decision else {
+                continue;
+            };
+            if *seq >= size {
+                continue;
+            }
+            let rows = store::entries(connection, *seq, seq + 1, 1).await?;
+            let row = rows.into_iter().next().ok_or(sqlx::Error::RowNotFound)?;
+            let entry = countersign_protocol::audit::check_entry(&row.entry)
+                .map_err(|reason| Failure::Final(format!("entry {seq}: {reason}")))?;
+            let nodes = store::nodes(connection, &proof::nodes_for_inclusion(*seq, size)).await?;
+            let inclusion = proof::inclusion_proof(&nodes, *seq, size)
+                .ok_or_else(|| Failure::Final(format!("nodes over entry {seq} are missing")))?;
+            let checkpoint = Checkpoint::open(&decided.head.note, &self.verifier)
+                .map_err(|error| Failure::Final(format!("the head's checkpoint: {error}")))?;
+            let receipt = Receipt {
+                id: entry.verified.id(),
+                seq: *seq,
+                time: entry.time,
+                entry: row.entry.into(),
+                leaf: entry.leaf,
+                checkpoint: Arc::new(checkpoint),
+                inclusion,
+                status: command.and_then(|id| Some(decided.state.fold.command(&id)?.status())),
+                repeated: true,
+            };
+            answers.insert(index, receipt);
+        }
+        Ok(answers)
+    }
+
+    fn sign(&self, batch: &Batch) -> Checkpoint {
+        let origin = self.verifier.origin().clone();
+        let body = CheckpointBody {
+            origin,
+            size: batch.size(),
+            root: batch.edge.root(),
+        };
+        Checkpoint::sign(body, self.keys.checkpoint())
+    }
+
+    /// The transaction is committed: make the file durable, and only then let the note out.
+    fn committed(
+        &mut self,
+        checkpoint: &Arc<Checkpoint>,
+        decided: &mut Decided,
+    ) -> Result<(), Failure> {
+        self.file
+            .advance(checkpoint)
+            .map_err(|error| Failure::Final(error.to_string()))?;
+        let Decided { batch, state, .. } = decided;
+        state.edge = batch.edge.clone();
+        state.last_leaf = batch.last_leaf;
+        state.last_time = batch.time;
+        state.know_root(checkpoint.size(), checkpoint.root());
+        self.announce.send_replace(Arc::clone(checkpoint));
+        Ok(())
+    }
+
+    /// Asks what became of a COMMIT whose answer was lost. Ok: it happened.
+    async fn settle(&self, wanted: &HeadRow) -> Result<(), Failure> {
+        for _try in 0..SETTLE_TRIES {
+            let asked = async {
+                let mut transaction = self.pool.begin().await?;
+                // Waits for the lost transaction to be over, one way or the other.
+                store::lock_head(&mut transaction).await?;
+                store::note(&mut transaction, wanted.size).await
+            };
+            match asked.await {
+                Ok(note) if note.as_deref() == Some(wanted.note.as_str()) => return Ok(()),
+                Ok(_) => return Err(Failure::Passing(AppendError::Unavailable)),
+                Err(error) => tracing::warn!(%error, "the outcome of a COMMIT is not known yet"),
+            }
+            tokio::time::sleep(SETTLE_PAUSE).await;
+        }
+        Err(Failure::Passing(AppendError::Unavailable))
+    }
+
+    /// Writes the first entry of a ledger.
+    pub(super) async fn begin(
+        connection: &mut PgConnection,
+        keys: &LedgerKeys,
+        clock: &Clock,
+        origin: &Origin,
+        genesis: &Verified,
+    ) -> Result<(Checkpoint, Hash), OpenError> {
+        let refused = |reason: String| OpenError::Entry { seq: 0, reason };
+        let mut batch = Batch::new(RightEdge::default(), Hash::ZERO, clock.now());
+        let sealed = batch
+            .seal(genesis)
+            .map_err(|error| refused(error.to_string()))?;
+        State::default()
+            .admit(genesis, sealed.at, sealed.leaf, Attachment::None)
+            .map_err(|refusal| refused(refusal.to_string()))?;
+        batch.push(&sealed, genesis.event());
+        let body = CheckpointBody {
+            origin: origin.clone(),
+            size: 1,
+            root: batch.edge.root(),
+        };
+        let checkpoint = Checkpoint::sign(body, keys.checkpoint());
+        let head = head_of(&batch, &checkpoint);
+        store::insert_batch(connection, &batch.rows, &head).await?;
+        Ok((checkpoint, sealed.leaf))
+    }
+}
+
+/// Takes what waits, up to a batch.
+#[expect(
+    clippy::type_complexity,
+    reason = "two lists that are taken apart at once"
+)]
+fn drain(
+    first: Ticket,
+    waiting: &mut mpsc::Receiver<Ticket>,
+) -> (
+    Vec<(Admitted, Answer)>,
+    Vec<oneshot::Sender<Result<(), AppendError>>>,
+) {
+    let (mut statements, mut dues) = (Vec::new(), Vec::new());
+    let mut bytes = 0;
+    let mut next = Some(first);
+    while let Some(ticket) = next {
+        match ticket {
+            Ticket::Statement { admitted, answer } => {
+                let statement = admitted.verified.statement();
+                bytes += statement.payload.len() + statement.signature.len();
+                statements.push((*admitted, answer));
+            }
+            Ticket::Due { answer } => dues.push(answer),
+        }
+        let full = statements.len() >= BATCH_STATEMENTS || bytes >= BATCH_BYTES;
+        next = if full { None } else { waiting.try_recv().ok() };
+    }
+    (statements, dues)
+}
+
+/// Says to everybody who waits or comes that the ledger has stopped.
+async fn refuse_all(mut waiting: mpsc::Receiver<Ticket>, reason: &Arc<str>) {
+    while let Some(ticket) = waiting.recv().await {
+        let stopped = AppendError::Stopped(Arc::clone(reason));
+        match ticket {
+            Ticket::Statement { answer, .. } => {
+                let _gone = answer.send(Err(stopped));
+            }
+            Ticket::Due { answer } => {
+                let _gone = answer.send(Err(stopped));
+            }
+        }
+    }
+}
+
+/// Seals, decides and, if it may stand, takes a statement into the batch.
+fn enter(
+    decided: &mut Decided,
+    verified: &Verified,
+    attachment: Attachment,
+) -> Result<Sealed, AppendError> {
+    let sealed = decided
+        .batch
+        .seal(verified)
+        .map_err(|error| AppendError::Document(error.to_string()))?;
+    decided
+        .state
+        .fold
+        .admit(verified, sealed.at, sealed.leaf, attachment)?;
+    let event = verified.event();
+    decided.batch.push(&sealed, event);
+    if let Some(Stream::Command(command)) = Stream::of(event, sealed.at.id) {
+        if command == sealed.at.id {
+            decided.batch.rows.opened.push(command.as_bytes().to_vec());
+        }
+        decided.touched.insert(command);
+    }
+    Ok(sealed)
+}
+
+/// A statement that stands in the log already: its command is read back, for the status.
+async fn repeat(
+    connection: &mut PgConnection,
+    decided: &mut Decided,
+    admitted: &Admitted,
+    seq: u64,
+) -> Result<Decision, Failure> {
+    let (event, id) = (admitted.verified.event(), admitted.verified.id());
+    let size = decided.head.size;
+    let command = match Stream::of(event, id) {
+        Some(Stream::Command(command)) => Some(command),
+        Some(Stream::Rights) | None => None,
+    };
+    if let Some(command) = command
+        && seq < size
+    {
+        decided.state.hold(connection, command, size).await?;
+        decided.touched.insert(command);
+    }
+    Ok(Decision::Repeated { seq, command })
+}
+
+/// A caller's own id that stands for another request, in the log or in this batch.
+async fn check_client_ref(
+    connection: &mut PgConnection,
+    batch: &Batch,
+    event: &Event,
+) -> Result<Option<Refusal>, Failure> {
+    let Event::CommandRequested(request) = event else {
+        return Ok(None);
+    };
+    let Some(client_ref) = &request.client_ref else {
+        return Ok(None);
+    };
+    let (names, refs, _) = &batch.rows.client_refs;
+    let in_batch = names
+        .iter()
+        .zip(refs)
+        .any(|(name, known)| name == request.principal.as_str() && known == client_ref.as_bytes());
+    let known = store::client_ref(connection, request.principal.as_str(), client_ref).await?;
+    Ok((in_batch || known.is_some()).then_some(Refusal::ClientRef))
+}
+
+fn head_of(batch: &Batch, checkpoint: &Checkpoint) -> HeadRow {
+    HeadRow {
+        size: batch.size(),
+        last_leaf: batch.last_leaf,
+        last_time_us: batch.time.as_micros(),
+        right_edge: batch.edge.hashes().to_vec(),
+        note: checkpoint.note().to_owned(),
+        database_us: 0,
+    }
+}
+
+async fn insert(
+    connection: &mut PgConnection,
+    decided: &mut Decided,
+    checkpoint: &Checkpoint,
+) -> Result<HeadRow, Failure> {
+    let fold = &decided.state.fold;
+    let ended = |id: &&CommandId| {
+        fold.command(id)
+            .is_some_and(|held| held.status().is_final())
+    };
+    decided.batch.rows.closed = decided
+        .touched
+        .iter()
+        .filter(ended)
+        .map(|id| id.as_bytes().to_vec())
+        .collect();
+    let head = head_of(&decided.batch, checkpoint);
+    store::insert_batch(connection, &decided.batch.rows, &head).await?;
+    Ok(head)
+}
+
+/// Pairs each decision with its answer, in the order in which the statements came.
+fn finish(
+    mut repeated: HashMap<usize, Receipt>,
+    decisions: Vec<Decision>,
+    appended: impl Fn(u64) -> Option<Receipt>,
+) -> Vec<Result<Receipt, AppendError>> {
+    let answer = |(index, decision)| match decision {
+        Decision::Appended(sealed, _) => {
+            let sealed: Sealed = sealed;
+            appended(sealed.at.seq).ok_or(AppendError::Unavailable)
+        }
+        Decision::Repeated { .. } => repeated.remove(&index).ok_or(AppendError::Unavailable),
+        Decision::Refused(error) => Err(error),
+    };
+    decisions.into_iter().enumerate().map(answer).collect()
+}

@@ -1,0 +1,4 @@
+//! The ledger room against a real Postgres.
+
+mod append;
+mod rollback;

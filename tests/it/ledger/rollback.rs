@@ -1,0 +1,151 @@
+//! A database that was rolled back or rewritten is not served.
+
+use countersign::ledger::{OpenError, StartRule};
+use sqlx::PgPool;
+
+use crate::support::TestLedger;
+
+/// What a superuser would do: switch the guards off and cut the log behind `size`.
+async fn cut(owner: &PgPool, size: i64) {
+    for table in [
+        "entries",
+        "checkpoints",
+        "blob_references",
+        "statements",
+        "client_refs",
+        "agent_statements",
+        "subtrees",
+    ] {
+        let off = format!("ALTER TABLE {table} DISABLE TRIGGER USER");
+        sqlx::query(sqlx::AssertSqlSafe(off))
+            .execute(owner)
+            .await
+            .unwrap();
+    }
+    for statement in [
+        "DELETE FROM agent_statements WHERE statement_id IN (SELECT statement_id FROM statements WHERE seq >= $1)",
+        "DELETE FROM client_refs WHERE statement_id IN (SELECT statement_id FROM statements WHERE seq >= $1)",
+        "DELETE FROM statements WHERE seq >= $1",
+        "DELETE FROM blob_references WHERE seq >= $1",
+        "DELETE FROM entries WHERE seq >= $1",
+        "DELETE FROM checkpoints WHERE size > $1",
+        "DELETE FROM subtrees WHERE $1::bigint IS NOT NULL",
+    ] {
+        sqlx::query(statement)
+            .bind(size)
+            .execute(owner)
+            .await
+            .unwrap();
+    }
+}
+
+/// Puts the head back to a state that was committed once.
+async fn restore_head(owner: &PgPool, name: &str) {
+    let restore = format!(
+        "UPDATE head SET (size, last_leaf, last_time_us, right_edge, note) =
+         (SELECT size, last_leaf, last_time_us, right_edge, note FROM {name})"
+    );
+    sqlx::query(sqlx::AssertSqlSafe(restore))
+        .execute(owner)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_database_restored_from_a_backup_is_refused() {
+    let book = TestLedger::ready().await;
+    let owner = &book.database.owner;
+    sqlx::query("CREATE TABLE backup AS SELECT * FROM head")
+        .execute(owner)
+        .await
+        .unwrap();
+    let size = book.ledger.newest().size();
+    let (request, _) = book.request();
+    book.send(request).await.unwrap();
+    cut(owner, i64::try_from(size).unwrap()).await;
+    sqlx::query("DELETE FROM open_streams")
+        .execute(owner)
+        .await
+        .unwrap();
+    restore_head(owner, "backup").await;
+    let refused = book.reopen().await.unwrap_err();
+    assert!(
+        matches!(refused, OpenError::Behind { database, file } if database == size && file == size + 1),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
+async fn a_running_server_stops_when_the_database_goes_back() {
+    let book = TestLedger::ready().await;
+    let owner = &book.database.owner;
+    sqlx::query("CREATE TABLE backup AS SELECT * FROM head")
+        .execute(owner)
+        .await
+        .unwrap();
+    let size = book.ledger.newest().size();
+    let (request, _) = book.request();
+    book.send(request).await.unwrap();
+    cut(owner, i64::try_from(size).unwrap()).await;
+    restore_head(owner, "backup").await;
+    let (request, _) = book.request();
+    let stopped = book.send(request).await.unwrap_err();
+    assert!(
+        matches!(stopped, countersign::ledger::AppendError::Stopped(_)),
+        "{stopped}"
+    );
+}
+
+#[tokio::test]
+async fn another_history_of_the_same_length_is_refused() {
+    let book = TestLedger::ready().await;
+    let note = std::fs::read_to_string(book.checkpoint_file()).unwrap();
+    let owner = &book.database.owner;
+    // One byte of an old entry's signature, with the guards off.
+    sqlx::query("ALTER TABLE entries DISABLE TRIGGER USER")
+        .execute(owner)
+        .await
+        .unwrap();
+    sqlx::query("UPDATE entries SET entry = set_byte(entry, length(entry) - 1, 0) WHERE seq = 2")
+        .execute(owner)
+        .await
+        .unwrap();
+    let refused = book.reopen().await.unwrap_err();
+    assert!(
+        matches!(
+            refused,
+            OpenError::Entry { seq: 2, .. } | OpenError::OtherHistory(_)
+        ),
+        "{refused}"
+    );
+    assert_eq!(
+        std::fs::read_to_string(book.checkpoint_file()).unwrap(),
+        note
+    );
+}
+
+#[tokio::test]
+async fn a_ledger_with_entries_needs_its_file_or_a_word() {
+    let book = TestLedger::ready().await;
+    let note = std::fs::read_to_string(book.checkpoint_file()).unwrap();
+    std::fs::remove_file(book.checkpoint_file()).unwrap();
+    let refused = book.reopen().await.unwrap_err();
+    assert!(matches!(refused, OpenError::NoFile { .. }), "{refused}");
+    let pool = book.database.another_app().await;
+    let accepted =
+        countersign::ledger::Ledger::open(book.settings(pool, StartRule::Accept(note))).await;
+    assert!(accepted.is_ok());
+    assert!(book.checkpoint_file().exists());
+}
+
+#[tokio::test]
+async fn foreign_keys_do_not_open_a_ledger() {
+    let book = TestLedger::ready().await;
+    let pool = book.database.another_app().await;
+    let mut settings = book.settings(pool, StartRule::FileRequired);
+    settings.keys = countersign::keys::LedgerKeys::generate();
+    let refused = countersign::ledger::Ledger::open(settings)
+        .await
+        .unwrap_err();
+    assert!(matches!(refused, OpenError::OtherKeys), "{refused}");
+}
