@@ -155,6 +155,9 @@ pub struct Receipt {
     pub status: Option<String>,
     /// Whether this statement stood in the log before.
     pub repeated: bool,
+    /// What became of the request, when the caller preferred to wait and it ended in time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub results: Option<Vec<ExecutionResult>>,
 }
 
 /// The answer to one statement of a batch.
@@ -208,6 +211,8 @@ pub struct LedgerInfo {
     pub vkey: String,
     /// The newest checkpoint.
     pub checkpoint: String,
+    /// Entry 0; its leaf is the ledger's id, so whoever pins that id can believe it.
+    pub genesis: Base64,
 }
 
 /// One entry.
@@ -244,6 +249,32 @@ pub struct StreamBody {
     pub blobs: Vec<BlobBody>,
     /// Digests of named blobs that were redacted.
     pub redacted: Vec<String>,
+}
+
+/// One entry as it happens, with the blobs that it names and that the caller may read. Not proved
+/// to be in a checkpoint: the stream is asked for again when that matters.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct LiveEntry {
+    /// Its place.
+    pub seq: u64,
+    /// Its bytes.
+    pub entry: Base64,
+    /// The blobs.
+    pub blobs: Vec<BlobBody>,
+}
+
+/// A position that something happened at: what `/v1/events` sends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Notice {
+    /// The entry's place.
+    pub seq: u64,
+    /// Its kind.
+    pub kind: String,
+    /// The command it concerns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
 }
 
 /// A proof for a checkpoint.
@@ -418,8 +449,6 @@ pub struct Grant {
     pub line: Base64,
     /// Inclusion proof of the line.
     pub line_proof: Vec<Hash>,
-    /// Consistency proof from the size the agent named to the stream's checkpoint.
-    pub consistency: Vec<Hash>,
 }
 
 /// What became of one host, in a synchronous answer (`Prefer: wait`).

@@ -5,7 +5,7 @@
 //!
 //! | room | files |
 //! |---|---|
-//! | bytes | [`canonical`] [`hash`] [`name`] [`key`] [`sshsig`] [`blob`] [`statement`] [`entry`] [`event`] |
+//! | bytes | [`canonical`] [`hash`] [`short`] [`name`] [`key`] [`sshsig`] [`blob`] [`statement`] [`entry`] [`event`] |
 //! | trees | [`merkle`] [`proof`] [`checkpoint`] [`target`] |
 //! | acts | [`command`] [`policy`] [`quorum`] |
 //! | rules | [`rights`] who may sign, [`lifecycle`] what may follow, [`fold`] both over the log, [`refusal`] why not, [`effect`] what the ledger says then |
@@ -36,6 +36,7 @@ pub mod proof;
 pub mod quorum;
 pub mod refusal;
 pub mod rights;
+pub mod short;
 pub mod sshsig;
 pub mod statement;
 pub mod target;
