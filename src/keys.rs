@@ -9,6 +9,7 @@ use countersign_protocol::hash::KeyId;
 use countersign_protocol::key::{self, KeyError, PublicKey};
 use countersign_protocol::name::Nonce;
 use ed25519_dalek::SigningKey;
+use sha2::{Digest as _, Sha512};
 use zeroize::Zeroizing;
 
 /// File of the key that signs the ledger's statements.
@@ -16,6 +17,9 @@ pub const STATEMENT_KEY_FILE: &str = "statement.key";
 
 /// File of the key that signs checkpoints.
 pub const CHECKPOINT_KEY_FILE: &str = "checkpoint.key";
+
+/// Keeps the derived session secret apart from every other use of the key.
+const SESSION_DOMAIN: &[u8] = b"countersign/session-secret/v1\n";
 
 /// The ledger's two keys; each has a role of its own.
 pub struct LedgerKeys {
@@ -152,6 +156,14 @@ impl LedgerKeys {
         )
     }
 
+    /// Says whether a folder holds one of the keys.
+    #[must_use]
+    pub fn exist(folder: &Path) -> bool {
+        [STATEMENT_KEY_FILE, CHECKPOINT_KEY_FILE]
+            .iter()
+            .any(|name| folder.join(name).exists())
+    }
+
     /// Reads both keys from a folder.
     ///
     /// # Errors
@@ -174,6 +186,17 @@ impl LedgerKeys {
     #[must_use]
     pub const fn checkpoint(&self) -> &SigningKey {
         &self.checkpoint
+    }
+
+    /// Authenticates session tokens. Derived, so that all servers of a ledger have the same one and
+    /// nothing more has to be kept.
+    #[must_use]
+    pub fn session_secret(&self) -> [u8; 64] {
+        Sha512::new()
+            .chain_update(SESSION_DOMAIN)
+            .chain_update(self.statement.as_bytes())
+            .finalize()
+            .into()
     }
 
     /// The statement key's id.

@@ -3,6 +3,11 @@
 //! | room | owns |
 //! |---|---|
 //! | [`ledger`] | the only room that appends, through one door |
+//! | [`http`] | the door and the windows |
+//! | [`projections`] | what queries read, built from the log |
+//! | [`deadlines`] | passing time, turned into events |
+//! | [`server`], [`setup`] | the rooms put together; a ledger made |
+//! | [`telemetry`] | logs |
 //! | [`dev`] | a private Postgres, for `dev`, `demo` and the tests |
 //! | [`keys`] | the ledger's secret keys, and randomness |
 //! | [`clock`] | time |
@@ -11,6 +16,12 @@
 #![deny(unsafe_code)]
 
 pub mod clock;
+pub mod deadlines;
 pub mod dev;
+pub mod http;
 pub mod keys;
 pub mod ledger;
+pub mod projections;
+pub mod server;
+pub mod setup;
+pub mod telemetry;

@@ -25,6 +25,9 @@ pub const MAX_BODY_BYTES: usize = 8 * 1024 * 1024;
 /// Most entries in one page.
 pub const MAX_PAGE: u64 = 1000;
 
+/// Names of targets in a list of commands; the whole list is in the command's own entries.
+pub const LISTED_TARGETS: usize = 100;
+
 /// Bytes as base64.
 #[derive(Clone, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -313,11 +316,15 @@ pub struct CommandItem {
     pub seq: u64,
     /// From when on nothing starts any more.
     pub expires_us: u64,
-    /// Distinct approvals under the policy in force.
-    pub approvals: u32,
-    /// How many it takes.
-    pub needed: u32,
-    /// Its targets, the first 100.
+    /// Who approved, in order, whether or not it counts.
+    pub approved_by: Vec<String>,
+    /// Distinct approvals that count; none once it ended without an authorization.
+    pub approvals: Option<u32>,
+    /// How many it takes; none as above.
+    pub needed: Option<u32>,
+    /// How many hosts.
+    pub hosts: u32,
+    /// Its targets, the first [`LISTED_TARGETS`].
     pub targets: Vec<String>,
 }
 
@@ -335,8 +342,8 @@ pub struct AgentItem {
     pub fingerprint: String,
     /// Its key's SSH blob.
     pub key: Base64,
-    /// Where that stands.
-    pub seq: u64,
+    /// Where it was accepted.
+    pub seq: Option<u64>,
 }
 
 /// A change that waits for consent.
@@ -345,7 +352,7 @@ pub struct AgentItem {
 pub struct ChangeItem {
     /// Its id.
     pub id: String,
-    /// `key.added`, `policy.published`, …
+    /// `key_added`, `policy_published`, …
     pub change: String,
     /// Who asked.
     pub requester: String,

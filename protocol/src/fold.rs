@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 
 use crate::event::{Author, Event, Kind, Seen};
 use crate::hash::{CommandId, Hash, StatementId};
-use crate::lifecycle::{Command, Position};
+use crate::lifecycle::{Command, Position, Stage};
 use crate::name::{AgentName, Principal, SECOND_US, Time};
 use crate::policy::PolicyRef;
 use crate::quorum::{self, Requirement};
@@ -426,10 +426,36 @@ impl State {
         })
     }
 
-    /// The authorization of a command whose approvals suffice here and now.
+    /// How many approvals of a command count here and now, and how many it takes.
     ///
-    /// An approval counts only while its key does, and only under the policy in force.
+    /// Before the authorization an approval counts only while its key does, and only under the
+    /// policy in force; afterwards what was counted then stays. Nothing when the command ended
+    /// without one, or no policy is in force.
+    #[must_use]
+    pub fn standing(&self, command: &Command) -> Option<quorum::Verdict> {
+        match command.stage {
+            Stage::Requested => self.counted(command).map(|counted| counted.verdict),
+            Stage::Authorized { verdict, .. } => Some(verdict),
+            Stage::Rejected | Stage::Withdrawn | Stage::Expired | Stage::Cancelled => None,
+        }
+    }
+
+    /// The authorization of a command whose approvals suffice here and now.
     fn authorization(&self, command: &Command) -> Option<Effect> {
+        let counted = self.counted(command)?;
+        if !counted.verdict.is_met() {
+            return None;
+        }
+        Some(Effect::Authorize {
+            command: command.id,
+            request_seq: command.requested.seq,
+            approvals: counted.approvals,
+            policy: counted.policy,
+            requirement: counted.requirement,
+        })
+    }
+
+    fn counted(&self, command: &Command) -> Option<Counted> {
         let (policy, requirement) = self.rights.requirement()?;
         let counts = |given: &&crate::lifecycle::Approval| {
             let valid = self
@@ -440,17 +466,22 @@ impl State {
         };
         let counted: Vec<_> = command.approvals.iter().filter(counts).collect();
         let people = counted.iter().map(|given| &given.principal);
-        if !quorum::count(&requirement, command.requester(), people).is_met() {
-            return None;
-        }
-        Some(Effect::Authorize {
-            command: command.id,
-            request_seq: command.requested.seq,
+        let verdict = quorum::count(&requirement, command.requester(), people);
+        Some(Counted {
             approvals: counted.iter().map(|given| given.seq).collect(),
             policy,
             requirement,
+            verdict,
         })
     }
+}
+
+/// The approvals of a command that count.
+struct Counted {
+    approvals: Vec<u64>,
+    policy: PolicyRef,
+    requirement: Requirement,
+    verdict: quorum::Verdict,
 }
 
 /// Refuses a person's statement that is too old or from the future.

@@ -10,6 +10,7 @@
 //! | acts | [`command`] [`policy`] [`quorum`] |
 //! | rules | [`rights`] who may sign, [`lifecycle`] what may follow, [`fold`] both over the log, [`refusal`] why not, [`effect`] what the ledger says then |
 //! | proof | [`audit`] entries in, the first bad one and why out |
+//! | reading | [`view`] the fold as rows of lists |
 //! | wire | [`api`] the bodies that travel over HTTP |
 #![cfg_attr(not(feature = "openapi"), no_std)]
 #![forbid(unsafe_code)]
@@ -40,4 +41,5 @@ pub mod short;
 pub mod sshsig;
 pub mod statement;
 pub mod target;
+pub mod view;
 mod wire;

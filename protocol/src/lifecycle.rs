@@ -19,6 +19,7 @@ use crate::fold::Refusal;
 use crate::hash::{CommandId, KeyId, StatementId};
 use crate::name::{AgentName, Principal, SECOND_US, Time};
 use crate::policy::PolicyRef;
+use crate::quorum::Verdict;
 use crate::target::TargetList;
 
 /// How long after a run's own timeout the ledger presumes it lost: time for the grace before KILL,
@@ -232,6 +233,8 @@ pub enum Stage {
     Authorized {
         /// Where the authorization stands.
         at: Position,
+        /// What was counted then.
+        verdict: Verdict,
     },
 }
 
@@ -528,7 +531,7 @@ impl Command {
         let people = counted.iter().map(|given| &given.principal);
         let verdict = crate::quorum::count(&authorized.requirement, self.requester(), people);
         self.require(verdict.is_met(), Refusal::Quorum)?;
-        self.stage = Stage::Authorized { at };
+        self.stage = Stage::Authorized { at, verdict };
         Ok(())
     }
 

@@ -14,6 +14,7 @@ mod admission;
 mod batch;
 mod checkpoint_file;
 mod error;
+pub mod history;
 mod open;
 mod receipt;
 mod state;

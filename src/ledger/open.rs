@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use countersign_protocol::checkpoint::{Checkpoint, VerifierKey};
 use countersign_protocol::event::Event;
@@ -24,6 +25,10 @@ use crate::keys::LedgerKeys;
 
 /// Submissions that may wait for the writer; beyond it callers are told to come again.
 const QUEUE: usize = 4096;
+
+/// How often the head is read for entries of other servers: a person does not notice the wait, and
+/// one row five times a second costs nothing.
+const FOLLOW_PAUSE: Duration = Duration::from_millis(200);
 
 /// The version of the schema that this program reads and writes.
 const SCHEMA: i64 = 5;
@@ -148,6 +153,7 @@ impl Ledger {
         let file = CheckpointFile::begin(&checkpoint_file, &newest)?;
         let (tickets, waiting) = mpsc::channel(QUEUE);
         let (announce, watch) = watch::channel(Arc::new(newest));
+        let follower = announce.clone();
         let verifier = Arc::new(verifier);
         let writer = Writer {
             pool: pool.clone(),
@@ -160,6 +166,7 @@ impl Ledger {
             ledger: id,
         };
         tokio::spawn(writer.run(waiting));
+        tokio::spawn(follow(pool.clone(), verifier.clone(), follower));
         Ok(Self {
             admission: Admission::new(pool.clone()),
             pool,
@@ -177,11 +184,19 @@ impl Ledger {
     /// # Errors
     /// See [`AppendError`]; only [`AppendError::Unavailable`] leaves open whether it was written.
     pub async fn append(&self, submission: Submission) -> Result<Receipt, AppendError> {
-        let admitted = self.admission.admit(submission).await?;
+        let admitted = self.admit(submission).await?;
         self.enter(admitted).await
     }
 
-    /// Enters what was admitted before.
+    /// The part of [`Ledger::append`] that needs no order: signature, documents, blobs stored.
+    ///
+    /// # Errors
+    /// As [`Ledger::append`].
+    pub async fn admit(&self, submission: Submission) -> Result<Admitted, AppendError> {
+        self.admission.admit(submission).await
+    }
+
+    /// Enters what was admitted before. It is in the writer's queue after the first poll.
     ///
     /// # Errors
     /// As [`Ledger::append`].
@@ -237,6 +252,30 @@ impl Ledger {
     #[must_use]
     pub const fn pool(&self) -> &PgPool {
         &self.pool
+    }
+}
+
+/// Announces what other servers on this database commit. Ends when nobody listens any more.
+async fn follow(
+    pool: PgPool,
+    verifier: Arc<VerifierKey>,
+    announce: watch::Sender<Arc<Checkpoint>>,
+) {
+    while announce.receiver_count() > 0 {
+        tokio::time::sleep(FOLLOW_PAUSE).await;
+        let Ok(head) = store::head(&pool).await else {
+            // The next append says what is wrong with the database.
+            continue;
+        };
+        if head.size <= announce.borrow().size() {
+            continue;
+        }
+        match Checkpoint::open(&head.note, &verifier) {
+            Ok(newer) => super::writer::announce_newer(&announce, Arc::new(newer)),
+            Err(error) => {
+                tracing::error!(%error, "the head holds a checkpoint that does not verify")
+            }
+        }
     }
 }
 

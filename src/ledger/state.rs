@@ -6,16 +6,15 @@
 
 use std::collections::BTreeMap;
 
-use countersign_protocol::audit::{self, CheckedEntry};
 use countersign_protocol::event::Event;
-use countersign_protocol::fold::{AgentChain, Attachment, Refusal, State, Stream};
+use countersign_protocol::fold::{State, Stream};
 use countersign_protocol::hash::{CommandId, Hash, StatementId};
-use countersign_protocol::lifecycle::{Command, Position};
 use countersign_protocol::merkle::RightEdge;
 use countersign_protocol::name::{AgentName, Time};
 use sqlx::PgConnection;
 
 use super::error::OpenError;
+use super::history::{self, attachment, bad, check, position};
 use super::store::{self, EntryRow, HeadRow};
 
 /// Entries read at a time while catching up: some 16 MiB at the most.
@@ -33,30 +32,6 @@ pub(super) struct Folded {
     pub(super) last_time: Time,
     /// Roots at sizes that were committed.
     roots: BTreeMap<u64, Hash>,
-}
-
-fn bad(seq: u64, reason: impl std::fmt::Display) -> OpenError {
-    OpenError::Entry {
-        seq,
-        reason: reason.to_string(),
-    }
-}
-
-fn check(row: &EntryRow) -> Result<CheckedEntry, OpenError> {
-    let entry = audit::check_entry(&row.entry).map_err(|reason| bad(row.seq, reason))?;
-    if entry.seq == row.seq {
-        Ok(entry)
-    } else {
-        Err(bad(row.seq, "its bytes say another number"))
-    }
-}
-
-fn position(entry: &CheckedEntry) -> Position {
-    Position {
-        seq: entry.seq,
-        time: entry.time,
-        id: entry.verified.id(),
-    }
 }
 
 impl Folded {
@@ -77,16 +52,9 @@ impl Folded {
         head: &HeadRow,
     ) -> Result<Self, OpenError> {
         let mut state = Self::empty();
-        for row in store::stream(connection, &Stream::Rights.id(), head.size).await? {
-            let entry = check(&row)?;
-            let attachment = attachment(connection, entry.verified.event(), row.seq).await?;
-            state
-                .fold
-                .admit(&entry.verified, position(&entry), entry.leaf, attachment)
-                .map_err(|refusal| bad(row.seq, refusal))?;
-        }
-        for id in store::open_streams(connection).await? {
-            state.load_command(connection, id, head.size).await?;
+        state.fold = history::rights(connection, head.size).await?;
+        for id in store::open_streams(connection, head.size).await? {
+            state.hold(connection, id, head.size).await?;
         }
         state.edge = RightEdge::from_hashes(head.size, head.right_edge.clone())
             .map_err(|_| OpenError::Head("its right edge does not fit its size"))?;
@@ -182,8 +150,10 @@ impl Folded {
         command: CommandId,
         before: u64,
     ) -> Result<(), OpenError> {
-        if self.fold.command(&command).is_none() {
-            self.load_command(connection, command, before).await?;
+        if self.fold.command(&command).is_none()
+            && let Some(command) = history::command(connection, command, before).await?
+        {
+            self.fold.restore(command);
         }
         Ok(())
     }
@@ -193,46 +163,8 @@ impl Folded {
         connection: &mut PgConnection,
         agent: &AgentName,
     ) -> Result<(), OpenError> {
-        let last = store::agent_chain(connection, agent).await?;
-        let chain = last.map_or(AgentChain::EMPTY, |(seq, prev)| AgentChain {
-            next: seq + 1,
-            prev,
-        });
+        let chain = history::chain_before(connection, agent, u64::MAX).await?;
         self.fold.restore_chain(agent.clone(), chain);
-        Ok(())
-    }
-
-    /// Folds a command's own entries. Rights were judged when each was appended.
-    async fn load_command(
-        &mut self,
-        connection: &mut PgConnection,
-        id: CommandId,
-        before: u64,
-    ) -> Result<(), OpenError> {
-        let mut command: Option<Command> = None;
-        for row in store::stream(connection, &id, before).await? {
-            let entry = check(&row)?;
-            let at = position(&entry);
-            let event = entry.verified.event();
-            match (&mut command, event) {
-                (None, Event::CommandRequested(request)) => {
-                    let attachment = attachment(connection, event, row.seq).await?;
-                    let Attachment::Targets(targets) = attachment else {
-                        return Err(bad(row.seq, "its list of targets is gone"));
-                    };
-                    command = Some(Command::open(request.clone(), Some(targets), at));
-                }
-                (Some(command), event) => {
-                    command
-                        .next(event, at)
-                        .map_err(|refusal| bad(row.seq, refusal))?;
-                }
-                (None, _) => return Err(bad(row.seq, "its command has no request")),
-            }
-        }
-        command
-            .into_iter()
-            .for_each(|command| self.fold.restore(command));
         Ok(())
     }
 
@@ -276,22 +208,4 @@ impl Folded {
         }
         self.roots.insert(size, root);
     }
-}
-
-/// Reads the document that an event needs to be judged.
-async fn attachment(
-    connection: &mut PgConnection,
-    event: &Event,
-    seq: u64,
-) -> Result<Attachment, OpenError> {
-    let wanted = if let Event::ChangeRequested(request) = event {
-        request.body.digest
-    } else if let Event::CommandRequested(request) = event {
-        request.act.targets.list.digest
-    } else {
-        return Ok(Attachment::None);
-    };
-    let blob = store::blob(connection, &wanted).await?.flatten();
-    let found: Result<Attachment, Refusal> = audit::attachment(event, |_| blob.clone());
-    found.map_err(|refusal| bad(seq, refusal))
 }

@@ -170,14 +170,45 @@ pub async fn stream(
     rows.iter().map(entry_row).collect()
 }
 
-/// Streams whose end is not settled.
+/// Entries of a stream in `from..to`, in order, at most `limit`.
 ///
 /// # Errors
 /// The database's.
-pub async fn open_streams(connection: &mut PgConnection) -> Result<Vec<StatementId>, sqlx::Error> {
-    let rows = sqlx::query("SELECT stream FROM open_streams")
-        .fetch_all(connection)
-        .await?;
+pub async fn stream_page(
+    connection: &mut PgConnection,
+    stream: &StatementId,
+    from: u64,
+    to: u64,
+    limit: u64,
+) -> Result<Vec<EntryRow>, sqlx::Error> {
+    let rows = sqlx::query(
+        "SELECT e.seq, e.entry FROM statements s JOIN entries e USING (seq)
+         WHERE s.stream = $1 AND s.seq >= $2 AND s.seq < $3 ORDER BY s.seq LIMIT $4",
+    )
+    .bind(stream.as_bytes().as_slice())
+    .bind(signed(from))
+    .bind(signed(to))
+    .bind(signed(limit))
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(entry_row).collect()
+}
+
+/// Streams that are not settled at the head and began before `before`.
+///
+/// # Errors
+/// The database's.
+pub async fn open_streams(
+    connection: &mut PgConnection,
+    before: u64,
+) -> Result<Vec<StatementId>, sqlx::Error> {
+    let rows = sqlx::query(
+        "SELECT o.stream FROM open_streams o JOIN statements s ON s.statement_id = o.stream
+         WHERE s.seq < $1",
+    )
+    .bind(signed(before))
+    .fetch_all(connection)
+    .await?;
     rows.iter().map(|row| id(row.try_get("stream")?)).collect()
 }
 
@@ -226,19 +257,21 @@ pub async fn client_ref(
     row.map(|row| id(row.try_get("statement_id")?)).transpose()
 }
 
-/// The newest link of an agent's chain: its number and statement.
+/// The newest link of an agent's chain before number `before`: its number and statement.
 ///
 /// # Errors
 /// The database's.
 pub async fn agent_chain(
     connection: &mut PgConnection,
     agent: &AgentName,
+    before: u64,
 ) -> Result<Option<(u64, StatementId)>, sqlx::Error> {
     let row = sqlx::query(
-        "SELECT agent_seq, statement_id FROM agent_statements WHERE agent = $1
+        "SELECT agent_seq, statement_id FROM agent_statements WHERE agent = $1 AND agent_seq < $2
          ORDER BY agent_seq DESC LIMIT 1",
     )
     .bind(agent.as_str())
+    .bind(signed(before))
     .fetch_optional(connection)
     .await?;
     row.map(|row| {

@@ -497,7 +497,7 @@ impl Writer {
         state.last_leaf = batch.last_leaf;
         state.last_time = batch.time;
         state.know_root(checkpoint.size(), checkpoint.root());
-        self.announce.send_replace(Arc::clone(checkpoint));
+        announce_newer(&self.announce, Arc::clone(checkpoint));
         Ok(())
     }
 
@@ -547,6 +547,17 @@ impl Writer {
         store::insert_batch(connection, &batch.rows, &head).await?;
         Ok((checkpoint, sealed.leaf))
     }
+}
+
+/// Tells of a checkpoint, unless a newer one was told of.
+pub(super) fn announce_newer(announce: &watch::Sender<Arc<Checkpoint>>, newer: Arc<Checkpoint>) {
+    announce.send_if_modified(|known| {
+        let is_newer = newer.size() > known.size();
+        if is_newer {
+            *known = newer;
+        }
+        is_newer
+    });
 }
 
 /// Takes what waits, up to a batch.

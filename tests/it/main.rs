@@ -7,5 +7,7 @@
 )]
 
 mod architecture;
+mod http;
 mod ledger;
+mod projections;
 mod support;

@@ -2,6 +2,8 @@
 
 pub(crate) mod cluster;
 pub(crate) mod people;
+pub(crate) mod server;
 
 pub(crate) use cluster::{TestDatabase, database};
 pub(crate) use people::TestLedger;
+pub(crate) use server::TestServer;

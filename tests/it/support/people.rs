@@ -12,8 +12,8 @@ use countersign_protocol::blob::{Blob, BlobRef};
 use countersign_protocol::command::{Act, CommandSpec, Mode};
 use countersign_protocol::event::{
     Administrator, AgentEnrolled, ChangeApproved, ChangeRequested, CommandApproved,
-    CommandRequested, Event, ExecutionCompleted, ExecutionOutput, ExecutionStarted, LedgerGenesis,
-    Outcome, ProgramFacts, Seen, Stream, StreamTotals,
+    CommandCancelRequested, CommandRequested, Event, ExecutionCompleted, ExecutionOutput,
+    ExecutionStarted, LedgerGenesis, Outcome, ProgramFacts, Seen, Stream, StreamTotals,
 };
 use countersign_protocol::hash::{Digest, KeyId, LedgerId, StatementId};
 use countersign_protocol::key::PublicKey;
@@ -209,9 +209,17 @@ impl TestLedger {
     }
 
     pub(crate) fn request_with(&self, client_ref: Option<Digest>) -> (Submission, Act) {
+        self.ask(client_ref, &["true"], b"because")
+    }
+
+    pub(crate) fn request_running(&self, argv: &[&str], reason: &[u8]) -> (Submission, Act) {
+        self.ask(None, argv, reason)
+    }
+
+    fn ask(&self, client_ref: Option<Digest>, argv: &[&str], reason: &[u8]) -> (Submission, Act) {
         let spec = CommandSpec {
             mode: Mode::Exec,
-            argv: vec!["true".into()],
+            argv: argv.iter().map(|word| (*word).to_owned()).collect(),
             cwd: None,
             user: None,
             timeout_ms: 30_000,
@@ -225,7 +233,7 @@ impl TestLedger {
         };
         let list = TargetList::new(vec![line]).unwrap();
         let document = blob(&list.to_document().unwrap());
-        let reason = blob(b"because");
+        let reason = blob(reason);
         let now = self.clock.now();
         let act = Act {
             mode: Mode::Exec,
@@ -274,6 +282,21 @@ impl TestLedger {
             reason: None,
         };
         signed(who, &approval.into(), Vec::new())
+    }
+
+    pub(crate) fn cancel(&self, who: &str, command: StatementId) -> Submission {
+        let (signer, nonce, made_at, ledger, seen) = self.header(who);
+        let cancel = CommandCancelRequested {
+            signer,
+            nonce,
+            made_at,
+            ledger,
+            seen,
+            principal: who.parse().unwrap(),
+            command,
+            reason: None,
+        };
+        signed(who, &cancel.into(), Vec::new())
     }
 
     /// A command that bob and carol have approved.

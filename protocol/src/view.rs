@@ -1,0 +1,158 @@
+//! The fold as people read it: one function for each row of a list.
+//!
+//! Projections store what these return, and whoever rebuilds or checks a projection calls them
+//! again: a row is a function of the log and of nothing else.
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use crate::api::{AgentItem, Base64, ChangeItem, CommandItem, LISTED_TARGETS};
+use crate::event::Outcome;
+use crate::fold::State;
+use crate::hash::{KeyId, StatementId};
+use crate::key::{self, PublicKey};
+use crate::lifecycle::{Command, Execution};
+use crate::name::AgentName;
+use crate::rights::{ChangeBody, Consent, OpenChange, Rights};
+
+/// A command in a list.
+#[must_use]
+pub fn command_item(state: &State, command: &Command) -> CommandItem {
+    let standing = state.standing(command);
+    CommandItem {
+        id: command.id.to_string(),
+        status: command.status().as_str().into(),
+        requester: command.requester().to_string(),
+        requested_us: command.requested.time.as_micros(),
+        seq: command.requested.seq,
+        expires_us: command.act().expires_at.as_micros(),
+        approved_by: command
+            .approvals
+            .iter()
+            .map(|given| given.principal.to_string())
+            .collect(),
+        approvals: standing.map(|verdict| verdict.have),
+        needed: standing.map(|verdict| verdict.need),
+        hosts: u32::try_from(command.act().targets.count).unwrap_or(u32::MAX),
+        targets: command
+            .executions
+            .keys()
+            .take(LISTED_TARGETS)
+            .map(ToString::to_string)
+            .collect(),
+    }
+}
+
+/// The word for how a run ended.
+#[must_use]
+pub const fn outcome_word(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Exited => "exited",
+        Outcome::Signalled => "signalled",
+        Outcome::TimedOut => "timed_out",
+        Outcome::Cancelled => "cancelled",
+        Outcome::OutputLimit => "output_limit",
+        Outcome::NotFound => "not_found",
+        Outcome::NotExecutable => "not_executable",
+    }
+}
+
+/// One host's part of a command, without its output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExecutionRow {
+    /// The host.
+    pub agent: String,
+    /// Its status word.
+    pub status: &'static str,
+    /// How it ended.
+    pub outcome: Option<&'static str>,
+    /// Only when the process exited.
+    pub exit_code: Option<u8>,
+    /// Only when a signal ended it.
+    pub signal: Option<u8>,
+    /// Where its start stands.
+    pub started_seq: Option<u64>,
+    /// Wall time in microseconds.
+    pub duration_us: Option<u64>,
+    /// Chunks of output so far.
+    pub chunks: u64,
+    /// Whether some output was not kept.
+    pub truncated: bool,
+    /// Whether the agent's word came after the end was settled.
+    pub late: bool,
+}
+
+/// One host's part of a command.
+#[must_use]
+pub fn execution_row(agent: &AgentName, execution: &Execution) -> ExecutionRow {
+    let completed = execution.completed.as_ref();
+    ExecutionRow {
+        agent: agent.to_string(),
+        status: execution.status.as_str(),
+        outcome: completed.map(|done| outcome_word(done.outcome)),
+        exit_code: completed.and_then(|done| done.exit_code),
+        signal: completed.and_then(|done| done.signal),
+        started_seq: execution.started.as_ref().map(|(_, at)| at.seq),
+        duration_us: completed.map(|done| done.duration_us),
+        chunks: execution.chunks,
+        truncated: completed.is_some_and(crate::event::ExecutionCompleted::is_truncated),
+        late: execution.late,
+    }
+}
+
+/// A change of rights that waits for consent.
+#[must_use]
+pub fn change_item(rights: &Rights, id: &StatementId, change: &OpenChange) -> ChangeItem {
+    let first = change.consents.first();
+    ChangeItem {
+        id: id.to_string(),
+        change: match &change.body {
+            ChangeBody::KeyAdded { .. } => "key_added",
+            ChangeBody::KeyRevoked { .. } => "key_revoked",
+            ChangeBody::AgentAccepted { .. } => "agent_accepted",
+            ChangeBody::PolicyPublished { .. } => "policy_published",
+        }
+        .into(),
+        requester: first.map_or_else(String::new, |consent| consent.principal.to_string()),
+        seq: first.map_or(0, |consent| consent.seq),
+        consents: change
+            .consents
+            .iter()
+            .map(|Consent { principal, .. }| principal.to_string())
+            .collect(),
+        needed: rights.genesis().map_or(0, |genesis| genesis.threshold),
+    }
+}
+
+fn agent_item(agent: &AgentName, key: &PublicKey, status: &str, seq: Option<u64>) -> AgentItem {
+    let key_id = key.key_id();
+    AgentItem {
+        agent: agent.to_string(),
+        status: status.into(),
+        key_id: key_id.to_string(),
+        fingerprint: key::fingerprint(&key_id),
+        key: Base64(key.to_blob()),
+        seq,
+    }
+}
+
+/// All agents: those that count, and those that wait to be accepted, sorted by name.
+#[must_use]
+pub fn agent_items(rights: &Rights) -> Vec<AgentItem> {
+    let known = |(name, id): (&AgentName, &KeyId)| {
+        let record = rights.key(id)?;
+        let status = if record.revoked.is_some() {
+            "revoked"
+        } else {
+            "accepted"
+        };
+        Some(agent_item(name, &record.key, status, Some(record.since)))
+    };
+    let waiting = rights
+        .enrolments()
+        .filter(|(_, key)| rights.key(&key.key_id()).is_none())
+        .map(|(name, key)| agent_item(name, key, "enrolled", None));
+    let mut items: Vec<AgentItem> = rights.agents().filter_map(known).chain(waiting).collect();
+    items.sort_by(|a, b| (&a.agent, &a.key_id).cmp(&(&b.agent, &b.key_id)));
+    items
+}

@@ -1,0 +1,83 @@
+//! Who is calling. A handler that takes one of these as a parameter is open to nobody else.
+
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use axum::http::header;
+use axum::http::request::Parts;
+use countersign_protocol::name::{AgentName, Principal};
+use countersign_protocol::rights::{Holder, Rights};
+
+use super::app::App;
+use super::error::ApiError;
+
+/// Any person or agent with a key in force.
+pub(super) struct Session {
+    holder: Holder,
+    rights: Arc<Rights>,
+}
+
+/// A person with a key in force.
+pub(super) struct Person {
+    pub(super) name: Principal,
+    pub(super) rights: Arc<Rights>,
+}
+
+/// An accepted agent with its key in force.
+pub(super) struct Agent {
+    pub(super) name: AgentName,
+}
+
+impl FromRequestParts<App> for Session {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let token = parts
+            .headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.strip_prefix("Bearer "))
+            .ok_or_else(ApiError::unauthenticated)?;
+        let key = app
+            .sessions
+            .key(token, app.clock.now())
+            .ok_or_else(ApiError::unauthenticated)?;
+        let rights = app.reader.rights().await?;
+        let record = rights
+            .key(&key)
+            .filter(|record| record.revoked.is_none())
+            .ok_or_else(ApiError::unauthenticated)?;
+        Ok(Self {
+            holder: record.holder.clone(),
+            rights,
+        })
+    }
+}
+
+impl FromRequestParts<App> for Person {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let Session { holder, rights } = Session::from_request_parts(parts, app).await?;
+        match holder {
+            Holder::Person(name) => Ok(Self { name, rights }),
+            Holder::Agent(_) | Holder::Ledger | Holder::Reserved => Err(ApiError::forbidden(
+                "this is for people; an agent may not read it",
+            )),
+        }
+    }
+}
+
+impl FromRequestParts<App> for Agent {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let Session { holder, .. } = Session::from_request_parts(parts, app).await?;
+        match holder {
+            Holder::Agent(name) => Ok(Self { name }),
+            Holder::Person(_) | Holder::Ledger | Holder::Reserved => {
+                Err(ApiError::forbidden("this is for the agent itself"))
+            }
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Commands: lists, one, its entries, its output.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use countersign_protocol::api::{CommandItem, ExecutionResult, MAX_PAGE, Page, StreamBody};
+use countersign_protocol::hash::CommandId;
+use countersign_protocol::lifecycle::CommandStatus;
+use countersign_protocol::short;
+use serde::Deserialize;
+
+use super::app::App;
+use super::auth::Person;
+use super::bodies::Parameters;
+use super::error::ApiError;
+use super::statements::preferred_wait;
+use super::streams;
+use crate::projections::Filter;
+
+/// Commands in a page unless asked otherwise: a screenful or two.
+const DEFAULT_PAGE: u64 = 50;
+
+/// Fewest hex digits that stand for a command.
+const FEWEST_DIGITS: usize = 8;
+
+/// Which commands.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+pub(super) struct Listed {
+    /// With this status word only.
+    status: Option<String>,
+    /// At most so many; 1000 at most, 50 when left out.
+    limit: Option<u64>,
+    /// `next` of the page before.
+    cursor: Option<String>,
+}
+
+/// Commands, newest first.
+#[utoipa::path(get, path = "/v1/commands", tag = "commands", params(Listed),
+    responses((status = 200, body = Page<CommandItem>), super::openapi::Problems))]
+pub(super) async fn list(
+    State(app): State<App>,
+    _person: Person,
+    Parameters(listed): Parameters<Listed>,
+) -> Result<Json<Page<CommandItem>>, ApiError> {
+    if let Some(status) = &listed.status
+        && !CommandStatus::ALL
+            .iter()
+            .any(|word| word.as_str() == status)
+    {
+        let words: Vec<&str> = CommandStatus::ALL
+            .iter()
+            .map(|word| word.as_str())
+            .collect();
+        return Err(ApiError::bad_request(
+            "status",
+            format!(
+                "there is no such status; the words are {}",
+                words.join(", ")
+            ),
+        ));
+    }
+    let before = listed
+        .cursor
+        .map(|cursor| cursor.parse().map_err(|_| bad_cursor()))
+        .transpose()?;
+    let limit = listed.limit.unwrap_or(DEFAULT_PAGE).clamp(1, MAX_PAGE);
+    let filter = Filter {
+        status: listed.status,
+        before,
+        limit: limit + 1,
+    };
+    let mut items = app.reader.commands(&filter).await?;
+    let more = items.len() as u64 > limit;
+    items.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    let next = items
+        .last()
+        .filter(|_| more)
+        .map(|item| item.seq.to_string());
+    Ok(Json(Page { items, next }))
+}
+
+fn bad_cursor() -> ApiError {
+    ApiError::bad_request("cursor", "the cursor is not one that a page gave")
+}
+
+/// Finds a command by its whole id, its short form, or the first hex digits of its id.
+pub(super) async fn find(app: &App, name: &str) -> Result<CommandId, ApiError> {
+    if let Ok(id) = name.parse() {
+        return Ok(id);
+    }
+    let (low, high) = bounds(name).ok_or_else(|| {
+        ApiError::bad_request(
+            "id",
+            "an id is 64 hex digits, at least the first 8 of them, or the short form XXXX-XXXX",
+        )
+    })?;
+    app.reader
+        .find(low, high)
+        .await?
+        .ok_or_else(streams::commands_missing)
+}
+
+/// The ids that begin as `name` says.
+fn bounds(name: &str) -> Option<([u8; 32], [u8; 32])> {
+    let spread = |bytes: &[u8], odd: Option<u8>| {
+        let (mut low, mut high) = ([0; 32], [0xff; 32]);
+        low.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        high.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        if let Some(digit) = odd {
+            *low.get_mut(bytes.len())? = digit << 4;
+            *high.get_mut(bytes.len())? = digit << 4 | 0x0f;
+        }
+        Some((low, high))
+    };
+    let is_hex = name.len() >= FEWEST_DIGITS
+        && name.len() < 64
+        && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    // Eight digits may be both; the short form is written with its hyphen then.
+    if is_hex {
+        let (even, odd) = name.split_at(name.len() / 2 * 2);
+        let odd = (!odd.is_empty()).then(|| u8::from_str_radix(odd, 16).ok());
+        let odd = match odd {
+            Some(digit) => Some(digit?),
+            None => None,
+        };
+        return spread(&hex::decode(even).ok()?, odd);
+    }
+    spread(&short::parse(name)?, None)
+}
+
+/// Waits for a command's end; nothing when it has not ended in time.
+pub(super) async fn ended(
+    app: &App,
+    id: &CommandId,
+    wait: Duration,
+) -> Result<Option<CommandItem>, ApiError> {
+    let mut steps = app.reader.watch();
+    let look = async {
+        loop {
+            steps.borrow_and_update();
+            if let Some(item) = app.reader.command(id).await?
+                && is_final(&item.status)
+            {
+                return Ok::<_, ApiError>(Some(item));
+            }
+            if steps.changed().await.is_err() {
+                return Ok(None);
+            }
+        }
+    };
+    tokio::select! {
+        found = look => found,
+        () = tokio::time::sleep(wait) => Ok(None),
+        () = app.shutdown.cancelled() => Ok(None),
+    }
+}
+
+pub(super) fn is_final(status: &str) -> bool {
+    CommandStatus::ALL
+        .iter()
+        .any(|word| word.as_str() == status && word.is_final())
+}
+
+/// One command. With `Prefer: wait=N` the answer comes when it has ended, or after N seconds.
+#[utoipa::path(get, path = "/v1/commands/{id}", tag = "commands",
+    params(("id" = String, Path), ("prefer" = Option<String>, Header, description = "wait=N")),
+    responses((status = 200, body = CommandItem), super::openapi::Problems))]
+pub(super) async fn show(
+    State(app): State<App>,
+    _person: Person,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<Json<CommandItem>, ApiError> {
+    let id = find(&app, &name).await?;
+    if let Some(wait) = preferred_wait(&headers)
+        && let Some(item) = ended(&app, &id, wait).await?
+    {
+        return Ok(Json(item));
+    }
+    let item = app.reader.command(&id).await?;
+    item.map(Json).ok_or_else(streams::commands_missing)
+}
+
+/// All entries of a command, proved, with the blobs they name.
+#[utoipa::path(get, path = "/v1/commands/{id}/entries", tag = "commands", params(("id" = String, Path)),
+    responses((status = 200, body = StreamBody), super::openapi::Problems))]
+pub(super) async fn entries(
+    State(app): State<App>,
+    _person: Person,
+    Path(name): Path<String>,
+) -> Result<Json<StreamBody>, ApiError> {
+    let id = find(&app, &name).await?;
+    let body = streams::prove(&app, &streams::whole(id)).await?;
+    if body.entries.is_empty() {
+        return Err(streams::commands_missing());
+    }
+    Ok(Json(body))
+}
+
+/// What came back from each host.
+#[utoipa::path(get, path = "/v1/commands/{id}/output", tag = "commands", params(("id" = String, Path)),
+    responses((status = 200, body = Page<ExecutionResult>), super::openapi::Problems))]
+pub(super) async fn output(
+    State(app): State<App>,
+    _person: Person,
+    Path(name): Path<String>,
+) -> Result<Json<Page<ExecutionResult>>, ApiError> {
+    let id = find(&app, &name).await?;
+    let items = streams::results(&app, id).await?;
+    Ok(Json(Page { items, next: None }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hex_digits_bound_the_ids_that_begin_with_them() {
+        let (low, high) = bounds("0123456789a").unwrap();
+        assert_eq!(low[..6], [0x01, 0x23, 0x45, 0x67, 0x89, 0xa0]);
+        assert_eq!(high[..6], [0x01, 0x23, 0x45, 0x67, 0x89, 0xaf]);
+        assert_eq!((low[6], high[31]), (0, 0xff));
+    }
+
+    #[test]
+    fn too_few_digits_name_nothing() {
+        assert!(bounds("0123456").is_none());
+        assert!(bounds("").is_none());
+    }
+
+    #[test]
+    fn a_short_form_bounds_its_forty_bits() {
+        let (low, high) = bounds("0123-4567").unwrap();
+        assert_eq!(low[..5], high[..5]);
+        assert_eq!((low[5], high[5]), (0, 0xff));
+    }
+}

@@ -1,0 +1,223 @@
+//! What happens, as it happens: server-sent events over the log, resumable by position.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
+use countersign_protocol::api::{Base64, LiveEntry, Notice};
+use countersign_protocol::fold::Stream as LogStream;
+use countersign_protocol::hash::CommandId;
+use futures_util::Stream;
+use serde::Serialize;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::app::App;
+use super::auth::Person;
+use super::error::ApiError;
+use super::{commands, streams};
+use crate::ledger::store;
+
+/// How often a silent stream says that it lives, so that both sides notice a dead peer.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// Entries that are read for a listener at a time.
+const PAGE: u64 = 256;
+
+/// One event with a position.
+pub(super) fn event(name: &str, seq: u64, data: &impl Serialize) -> SseEvent {
+    let event = SseEvent::default().event(name).id(seq.to_string());
+    event.json_data(data).unwrap_or_else(|error| {
+        tracing::error!(%error, "an event has no JSON form");
+        SseEvent::default().comment("an event could not be written")
+    })
+}
+
+/// Keeps a stream's place among the open ones.
+pub(super) fn permit(app: &App) -> Result<OwnedSemaphorePermit, ApiError> {
+    let streams = std::sync::Arc::clone(&app.streams);
+    streams.try_acquire_owned().map_err(|_| ApiError::busy())
+}
+
+/// Makes a response of a source of events. The source gives `None` when the stream is over; it is
+/// dropped, with all it holds, when the caller goes or the server stops.
+pub(super) fn respond<S, F>(
+    app: &App,
+    source: S,
+    next: fn(S) -> F,
+) -> Sse<impl Stream<Item = Result<SseEvent, Infallible>> + use<S, F>>
+where
+    S: Send + 'static,
+    F: Future<Output = Option<(SseEvent, S)>> + Send + 'static,
+{
+    let stop = app.shutdown.clone();
+    let events = futures_util::stream::unfold((source, stop), move |(source, stop)| async move {
+        tokio::select! {
+            // A server that stops does not wait for its listeners.
+            () = stop.cancelled() => None,
+            next = next(source) => next.map(|(event, source)| (Ok(event), (source, stop.clone()))),
+        }
+    });
+    Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
+}
+
+fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
+    let Some(value) = headers.get("last-event-id") else {
+        return Ok(None);
+    };
+    let seq = value.to_str().ok().and_then(|value| value.parse().ok());
+    seq.map(Some).ok_or_else(|| {
+        ApiError::bad_request("last_event_id", "Last-Event-ID is the number of an entry")
+    })
+}
+
+/// A listener on the whole log.
+struct Follower {
+    app: App,
+    next: u64,
+    waiting: VecDeque<Notice>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// A notice for each entry of the log, after `Last-Event-ID` or from now on.
+#[utoipa::path(get, path = "/v1/events", tag = "events",
+    params(("last-event-id" = Option<u64>, Header)),
+    responses((status = 200, body = Notice, content_type = "text/event-stream"), super::openapi::Problems))]
+pub(super) async fn all(
+    State(app): State<App>,
+    _person: Person,
+    headers: HeaderMap,
+) -> Result<Sse<impl Stream<Item = Result<SseEvent, Infallible>>>, ApiError> {
+    let next = match last_event_id(&headers)? {
+        Some(seq) => seq + 1,
+        None => app.ledger.newest().size(),
+    };
+    let follower = Follower {
+        _permit: permit(&app)?,
+        app: app.clone(),
+        next,
+        waiting: VecDeque::new(),
+    };
+    Ok(respond(&app, follower, Follower::next))
+}
+
+impl Follower {
+    async fn next(mut self) -> Option<(SseEvent, Self)> {
+        loop {
+            if let Some(notice) = self.waiting.pop_front() {
+                return Some((event("entry", notice.seq, &notice), self));
+            }
+            let mut log = self.app.ledger.watch();
+            if let Err(error) = self.read().await {
+                tracing::warn!(code = error.0.code, "a listener's stream ends");
+                return None;
+            }
+            if self.waiting.is_empty() {
+                let next = self.next;
+                log.wait_for(|newest| newest.size() > next).await.ok()?;
+            }
+        }
+    }
+
+    async fn read(&mut self) -> Result<(), ApiError> {
+        let size = self.app.ledger.newest().size();
+        let mut connection = self.app.ledger.pool().acquire().await?;
+        for row in store::entries(&mut connection, self.next, size, PAGE).await? {
+            let (id, parsed) = streams::parse(&row)?;
+            let command = match LogStream::of(&parsed, id) {
+                Some(LogStream::Command(command)) => Some(command.to_string()),
+                Some(LogStream::Rights) | None => None,
+            };
+            self.waiting.push_back(Notice {
+                seq: row.seq,
+                kind: parsed.kind().as_str().to_owned(),
+                command,
+            });
+            self.next = row.seq + 1;
+        }
+        Ok(())
+    }
+}
+
+/// A listener on one command.
+struct CommandFollower {
+    app: App,
+    id: CommandId,
+    next: u64,
+    waiting: VecDeque<LiveEntry>,
+    over: bool,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Each entry of a command with its blobs, from the first or after `Last-Event-ID`; it ends after
+/// the last entry of an ended command.
+#[utoipa::path(get, path = "/v1/commands/{id}/events", tag = "events",
+    params(("id" = String, Path), ("last-event-id" = Option<u64>, Header)),
+    responses((status = 200, body = LiveEntry, content_type = "text/event-stream"), super::openapi::Problems))]
+pub(super) async fn of_command(
+    State(app): State<App>,
+    _person: Person,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<Sse<impl Stream<Item = Result<SseEvent, Infallible>>>, ApiError> {
+    let id = commands::find(&app, &name).await?;
+    app.reader
+        .command(&id)
+        .await?
+        .ok_or_else(streams::commands_missing)?;
+    let follower = CommandFollower {
+        _permit: permit(&app)?,
+        app: app.clone(),
+        id,
+        next: last_event_id(&headers)?.map_or(0, |seq| seq + 1),
+        waiting: VecDeque::new(),
+        over: false,
+    };
+    Ok(respond(&app, follower, CommandFollower::next))
+}
+
+impl CommandFollower {
+    async fn next(mut self) -> Option<(SseEvent, Self)> {
+        loop {
+            if let Some(entry) = self.waiting.pop_front() {
+                return Some((event("entry", entry.seq, &entry), self));
+            }
+            if self.over {
+                return None;
+            }
+            let mut steps = self.app.reader.watch();
+            steps.borrow_and_update();
+            if let Err(error) = self.read().await {
+                tracing::warn!(code = error.0.code, "a listener's stream ends");
+                return None;
+            }
+            if self.waiting.is_empty() && !self.over {
+                steps.changed().await.ok()?;
+            }
+        }
+    }
+
+    async fn read(&mut self) -> Result<(), ApiError> {
+        // The status first: whatever was entered before it is read below.
+        let item = self.app.reader.command(&self.id).await?;
+        let ended = item.is_none_or(|item| commands::is_final(&item.status));
+        let size = self.app.ledger.newest().size();
+        let mut connection = self.app.ledger.pool().acquire().await?;
+        let rows = store::stream_page(&mut connection, &self.id, self.next, size, PAGE).await?;
+        self.over = ended && (rows.len() as u64) < PAGE;
+        for row in rows {
+            let (_, parsed) = streams::parse(&row)?;
+            let named = parsed.blobs().into_iter().map(|blob| blob.digest);
+            let (blobs, _redacted) = streams::blobs(&mut connection, named.collect()).await?;
+            self.next = row.seq + 1;
+            self.waiting.push_back(LiveEntry {
+                seq: row.seq,
+                entry: Base64(row.entry),
+                blobs,
+            });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,121 @@
+//! Counters for operators. Labels have few values: kinds, codes, routes; never names or ids.
+
+use std::fmt;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StatementLabels {
+    kind: String,
+    code: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    route: String,
+    status: u16,
+}
+
+/// What the server counts.
+pub(super) struct Metrics {
+    registry: Registry,
+    statements: Family<StatementLabels, Counter>,
+    requests: Family<RequestLabels, Counter>,
+    seconds: Histogram,
+    size: Gauge,
+    projected: Gauge,
+    streams: Gauge,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+/// Response times from 1 ms to about 4 s.
+const SMALLEST_SECONDS: f64 = 0.001;
+const BUCKETS: u16 = 13;
+
+impl Metrics {
+    pub(super) fn new() -> Self {
+        let this = Self {
+            registry: Registry::with_prefix("countersign"),
+            statements: Family::default(),
+            requests: Family::default(),
+            seconds: Histogram::new(exponential_buckets(SMALLEST_SECONDS, 2.0, BUCKETS)),
+            size: Gauge::default(),
+            projected: Gauge::default(),
+            streams: Gauge::default(),
+        };
+        this.register()
+    }
+
+    fn register(mut self) -> Self {
+        let registry = &mut self.registry;
+        registry.register(
+            "statements",
+            "Statements received, by kind and by what became of them",
+            self.statements.clone(),
+        );
+        registry.register(
+            "http_requests",
+            "HTTP requests answered, by route and status",
+            self.requests.clone(),
+        );
+        registry.register_with_unit(
+            "http_response",
+            "Time to the head of a response",
+            Unit::Seconds,
+            self.seconds.clone(),
+        );
+        registry.register("log_entries", "Entries in the log", self.size.clone());
+        registry.register(
+            "projected_entries",
+            "Entries that the projections contain",
+            self.projected.clone(),
+        );
+        registry.register(
+            "open_streams",
+            "Server-sent event streams that are open",
+            self.streams.clone(),
+        );
+        self
+    }
+
+    pub(super) fn statement(&self, kind: &str, code: &str) {
+        let labels = StatementLabels {
+            kind: kind.to_owned(),
+            code: code.to_owned(),
+        };
+        self.statements.get_or_create(&labels).inc();
+    }
+
+    pub(super) fn request(&self, route: &str, status: u16, seconds: f64) {
+        let labels = RequestLabels {
+            route: route.to_owned(),
+            status,
+        };
+        self.requests.get_or_create(&labels).inc();
+        self.seconds.observe(seconds);
+    }
+
+    /// All of it as Prometheus reads it.
+    pub(super) fn text(&self, size: u64, projected: u64, streams: usize) -> String {
+        let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        self.size.set(number(size));
+        self.projected.set(number(projected));
+        self.streams.set(number(streams as u64));
+        let mut text = String::new();
+        if let Err(error) = encode(&mut text, &self.registry) {
+            tracing::error!(%error, "the metrics could not be written");
+        }
+        text
+    }
+}

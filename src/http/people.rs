@@ -1,0 +1,95 @@
+//! What concerns people and agents: the inbox, changes of rights, agents, targets.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use countersign_protocol::api::{
+    AgentItem, ChangeItem, Inbox, MAX_PAGE, Page, ResolveRequest, ResolvedTarget, ResolvedTargets,
+};
+use countersign_protocol::name::AgentName;
+use countersign_protocol::target::MAX_TARGETS;
+use countersign_protocol::view;
+
+use super::app::App;
+use super::auth::Person;
+use super::bodies::Body;
+use super::error::ApiError;
+
+/// What waits for the caller's judgement.
+#[utoipa::path(get, path = "/v1/inbox", tag = "people",
+    responses((status = 200, body = Inbox), super::openapi::Problems))]
+pub(super) async fn inbox(State(app): State<App>, person: Person) -> Result<Json<Inbox>, ApiError> {
+    let (items, changes) = app.reader.inbox(&person.name, MAX_PAGE).await?;
+    Ok(Json(Inbox {
+        items,
+        changes,
+        next: None,
+    }))
+}
+
+/// Changes of rights that wait for consent.
+#[utoipa::path(get, path = "/v1/changes", tag = "people",
+    responses((status = 200, body = Page<ChangeItem>), super::openapi::Problems))]
+pub(super) async fn changes(person: Person) -> Json<Page<ChangeItem>> {
+    let rights = &person.rights;
+    let mut items: Vec<ChangeItem> = rights
+        .changes()
+        .map(|(id, change)| view::change_item(rights, id, change))
+        .collect();
+    items.sort_by_key(|item| item.seq);
+    Json(Page { items, next: None })
+}
+
+/// All agents.
+#[utoipa::path(get, path = "/v1/agents", tag = "people",
+    responses((status = 200, body = Page<AgentItem>), super::openapi::Problems))]
+pub(super) async fn agents(
+    State(app): State<App>,
+    _person: Person,
+) -> Result<Json<Page<AgentItem>>, ApiError> {
+    let items = app.reader.agents().await?;
+    Ok(Json(Page { items, next: None }))
+}
+
+/// Resolves names to agents and their keys. A target is always named, never assumed.
+#[utoipa::path(post, path = "/v1/targets/resolve", tag = "people", request_body = ResolveRequest,
+    responses((status = 200, body = ResolvedTargets), super::openapi::Problems))]
+pub(super) async fn resolve(
+    person: Person,
+    Body(request): Body<ResolveRequest>,
+) -> Result<Json<ResolvedTargets>, ApiError> {
+    if request.names.is_empty() || request.names.len() as u64 > MAX_TARGETS {
+        return Err(ApiError::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "targets",
+            "name between 1 and 100,000 agents",
+        ));
+    }
+    let mut targets = BTreeMap::new();
+    for name in &request.names {
+        let unknown = || {
+            ApiError::not_found("unknown_target", "one of the targets is no accepted agent")
+                .hint("see who there is with `countersign agents`")
+        };
+        let agent: AgentName = name.parse().map_err(|_| unknown())?;
+        let key = person.rights.agent(&agent).ok_or_else(unknown)?;
+        let record = person
+            .rights
+            .key(&key)
+            .filter(|record| record.revoked.is_none())
+            .ok_or_else(unknown)?;
+        targets.insert(
+            agent.to_string(),
+            ResolvedTarget {
+                agent: agent.to_string(),
+                key_id: key.to_string(),
+                seq: record.since,
+            },
+        );
+    }
+    Ok(Json(ResolvedTargets {
+        targets: targets.into_values().collect(),
+    }))
+}

@@ -1,0 +1,199 @@
+//! Sign-in: a challenge, signed, for a token. Tokens carry a key's id; what the key may do is looked
+//! up at each call. Stateless but for the challenges that were used here.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use axum::Json;
+use axum::extract::State;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use countersign_protocol::api::{ChallengeBody, SessionBody, Submission};
+use countersign_protocol::event::Event;
+use countersign_protocol::hash::{Digest, KeyId};
+use countersign_protocol::name::{SECOND_US, Time};
+use countersign_protocol::rights::{Holder, Rights};
+use countersign_protocol::statement::Verified;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+
+use super::app::App;
+use super::bodies::Body;
+use super::error::ApiError;
+use super::statements;
+use crate::keys;
+
+/// How long a challenge may be answered: time to touch a security key.
+const CHALLENGE_US: u64 = 60 * SECOND_US;
+
+/// How long a session lasts.
+const SESSION_US: u64 = 15 * 60 * SECOND_US;
+
+/// Answered challenges that are remembered until they are too old anyway.
+const REMEMBERED: usize = 100_000;
+
+const CHALLENGE_DOMAIN: &[u8] = b"countersign/challenge/v1\n";
+const TOKEN_DOMAIN: &[u8] = b"countersign/session/v1\n";
+
+/// Makes and checks challenges and tokens.
+pub(super) struct Sessions {
+    mac: Hmac<Sha256>,
+    used: Mutex<BTreeMap<Digest, Time>>,
+}
+
+impl std::fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sessions").finish_non_exhaustive()
+    }
+}
+
+impl Sessions {
+    pub(super) fn new(secret: [u8; 64]) -> Self {
+        Self {
+            mac: Hmac::new(&secret.into()),
+            used: Mutex::new(BTreeMap::new()),
+        }
+    }
+
+    fn mac(&self, domain: &[u8], parts: &[&[u8]]) -> Hmac<Sha256> {
+        let mut mac = self.mac.clone();
+        mac.update(domain);
+        parts.iter().for_each(|part| mac.update(part));
+        mac
+    }
+
+    /// time ‖ random ‖ half a MAC over both: nothing has to be remembered for it.
+    fn challenge(&self, now: Time) -> Digest {
+        let time = now.as_micros().to_be_bytes();
+        let random: [u8; 8] = keys::random();
+        let tag = self
+            .mac(CHALLENGE_DOMAIN, &[&time, &random])
+            .finalize()
+            .into_bytes();
+        let mut bytes = [0; 32];
+        let all = time.iter().chain(&random).chain(tag.iter());
+        bytes.iter_mut().zip(all).for_each(|(to, from)| *to = *from);
+        Digest::new(bytes)
+    }
+
+    /// Says whether a challenge is ours, young, and not answered before; then it is used up.
+    fn take(&self, challenge: Digest, now: Time) -> bool {
+        let (made, rest) = challenge.as_bytes().split_at(8);
+        let (random, tag) = rest.split_at(8);
+        let ours = self
+            .mac(CHALLENGE_DOMAIN, &[made, random])
+            .verify_truncated_left(tag)
+            .is_ok();
+        let made = made.try_into().map(u64::from_be_bytes);
+        let Some(made) = made.ok().and_then(Time::from_micros).filter(|_| ours) else {
+            return false;
+        };
+        if made > now || now.micros_since(made) > CHALLENGE_US {
+            return false;
+        }
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        if used.len() >= REMEMBERED {
+            used.retain(|_, until| *until > now);
+        }
+        let room = used.len() < REMEMBERED;
+        room && used
+            .insert(challenge, now.plus_micros(CHALLENGE_US))
+            .is_none()
+    }
+
+    fn token(&self, key: &KeyId, expires: Time) -> String {
+        let until = expires.as_micros().to_be_bytes();
+        let tag = self
+            .mac(TOKEN_DOMAIN, &[key.as_bytes(), &until])
+            .finalize()
+            .into_bytes();
+        let bytes: Vec<u8> = key
+            .as_bytes()
+            .iter()
+            .chain(&until)
+            .chain(tag.iter())
+            .copied()
+            .collect();
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    /// The key whose session this token is, while it lasts.
+    pub(super) fn key(&self, token: &str, now: Time) -> Option<KeyId> {
+        let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
+        let (key, rest) = bytes.split_at_checked(32)?;
+        let (until, tag) = rest.split_at_checked(8)?;
+        self.mac(TOKEN_DOMAIN, &[key, until])
+            .verify_slice(tag)
+            .ok()?;
+        let until = Time::from_micros(u64::from_be_bytes(until.try_into().ok()?))?;
+        (now < until).then(|| KeyId::from_slice(key)).flatten()
+    }
+}
+
+/// A challenge to sign in with.
+#[utoipa::path(post, path = "/v1/sessions/challenge", tag = "sessions",
+    responses((status = 200, body = ChallengeBody)))]
+pub(super) async fn challenge(State(app): State<App>) -> Json<ChallengeBody> {
+    Json(ChallengeBody {
+        challenge: app.sessions.challenge(app.clock.now()).to_string(),
+        ledger: app.ledger.id().to_string(),
+    })
+}
+
+/// A session for a signed challenge.
+#[utoipa::path(post, path = "/v1/sessions", tag = "sessions", request_body = Submission,
+    responses((status = 200, body = SessionBody), super::openapi::Problems))]
+pub(super) async fn sign_in(
+    State(app): State<App>,
+    Body(submission): Body<Submission>,
+) -> Result<Json<SessionBody>, ApiError> {
+    let submission = statements::unpack(submission)?;
+    let verified = submission
+        .statement
+        .verify()
+        .map_err(|error| ApiError::bad_request("statement", error.to_string()))?;
+    let rights = app.reader.rights().await?;
+    let now = app.clock.now();
+    if !may_sign_in(&verified, &rights) {
+        return Err(ApiError::new(
+            axum::http::StatusCode::FORBIDDEN,
+            "unknown_key",
+            "no person or accepted agent of this name signs with this key here",
+        )
+        .hint("ask an administrator to add the key, or to accept the agent"));
+    }
+    let Event::SessionChallenge(answer) = verified.event() else {
+        return Err(ApiError::bad_request(
+            "kind",
+            "a sign-in is a session.challenge",
+        ));
+    };
+    if answer.ledger != app.ledger.id() || !app.sessions.take(answer.challenge, now) {
+        return Err(ApiError::new(
+            axum::http::StatusCode::FORBIDDEN,
+            "challenge",
+            "the challenge is not this server's, too old, or was used",
+        )
+        .hint("get a new challenge"));
+    }
+    let expires = now.plus_micros(SESSION_US);
+    Ok(Json(SessionBody {
+        token: app.sessions.token(&answer.signer, expires),
+        expires_us: expires.as_micros(),
+    }))
+}
+
+fn may_sign_in(verified: &Verified, rights: &Rights) -> bool {
+    let Event::SessionChallenge(answer) = verified.event() else {
+        return false;
+    };
+    let Some(record) = rights.key(&verified.facts().key_id) else {
+        return false;
+    };
+    let holder = match (&answer.principal, &answer.agent) {
+        (Some(person), None) => record.holder == Holder::Person(person.clone()),
+        (None, Some(agent)) => record.holder == Holder::Agent(agent.clone()),
+        (Some(_), Some(_)) | (None, None) => false,
+    };
+    holder && record.revoked.is_none() && record.key == *verified.key()
+}

@@ -1,0 +1,203 @@
+//! The door: signed statements in, receipts out.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use countersign_protocol::api::{
+    Answer, Answers, Base64, MAX_BATCH, Receipt, Submission, SubmissionBatch,
+};
+use countersign_protocol::event::{Kind, Signatory};
+use countersign_protocol::fold::Refusal;
+use countersign_protocol::hash::CommandId;
+use countersign_protocol::sshsig::SshSig;
+use futures_util::future::join_all;
+
+use super::app::App;
+use super::bodies::Body;
+use super::error::ApiError;
+use super::{commands, streams};
+use crate::ledger::{self, Admitted};
+
+/// The longest wait that a caller may prefer: the longest timeout of a command.
+const MAX_WAIT: Duration = Duration::from_secs(300);
+
+/// Unpacks a body into a statement and its blobs.
+pub(super) fn unpack(body: Submission) -> Result<ledger::Submission, ApiError> {
+    let statement = body.statement().ok_or_else(|| {
+        ApiError::bad_request(
+            "namespace",
+            "the namespace names no kind of statement known here",
+        )
+    })?;
+    let blobs = body
+        .blobs
+        .into_iter()
+        .map(|blob| {
+            blob.into_blob().ok_or_else(|| {
+                ApiError::bad_request("blob", "a blob has a salt of 32 bytes and at most 4 MiB")
+            })
+        })
+        .collect::<Result<_, _>>()?;
+    Ok(ledger::Submission { statement, blobs })
+}
+
+/// Seconds of `Prefer: wait=N` (RFC 7240), capped.
+pub(super) fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
+    headers
+        .get_all("prefer")
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .find_map(|part| part.trim().strip_prefix("wait=")?.parse().ok())
+        .map(|seconds| Duration::from_secs(seconds).min(MAX_WAIT))
+}
+
+pub(super) fn pack(receipt: &ledger::Receipt) -> Receipt {
+    Receipt {
+        statement_id: receipt.id.to_string(),
+        seq: receipt.seq,
+        time_us: receipt.time.as_micros(),
+        entry: Base64(receipt.entry.to_vec()),
+        leaf: receipt.leaf.to_string(),
+        checkpoint: receipt.checkpoint.note().to_owned(),
+        inclusion: receipt.inclusion.clone(),
+        status: receipt.status.map(|status| status.as_str().to_owned()),
+        repeated: receipt.repeated,
+        results: None,
+    }
+}
+
+/// A statement that may go to the writer, or why not; its kind is for the books.
+type Admission = (Option<Kind>, Result<Admitted, ApiError>);
+
+/// Everything before the writer: unpacking, the key, signature, blobs.
+async fn admit(app: &App, body: Submission) -> Admission {
+    let submission = match unpack(body) {
+        Ok(submission) => submission,
+        Err(error) => return (None, Err(error)),
+    };
+    let kind = submission.statement.kind;
+    let admitted = async {
+        known_key(app, &submission).await?;
+        Ok(app.ledger.admit(submission).await?)
+    };
+    (Some(kind), admitted.await)
+}
+
+/// To the writer and back. The first poll puts the statement into the queue.
+async fn enter(app: &App, (kind, admitted): Admission) -> Result<Receipt, ApiError> {
+    let answer = match admitted {
+        Ok(admitted) => app.ledger.enter(admitted).await.map_err(ApiError::from),
+        Err(error) => Err(error),
+    };
+    let kind = kind.map_or("unknown", Kind::as_str);
+    match &answer {
+        Ok(receipt) => {
+            app.metrics.statement(kind, "ok");
+            tracing::info!(kind, id = %receipt.id, seq = receipt.seq, "appended");
+        }
+        Err(error) => {
+            app.metrics.statement(kind, &error.0.code);
+            tracing::info!(kind, code = error.0.code, "refused");
+        }
+    }
+    answer.map(|receipt| pack(&receipt))
+}
+
+/// Strangers' blobs are not stored: whoever signs must be known, before anything else is done.
+/// What the key may say is decided by the ledger, under its lock.
+async fn known_key(app: &App, submission: &ledger::Submission) -> Result<(), ApiError> {
+    if submission.statement.kind.signatory() == Signatory::Newcomer {
+        return Ok(());
+    }
+    let key = SshSig::from_blob(&submission.statement.signature)
+        .map_err(|error| ApiError::bad_request("statement", error.to_string()))?
+        .key()
+        .key_id();
+    if app.reader.knows(&key) {
+        return Ok(());
+    }
+    match app.reader.rights().await?.key(&key) {
+        Some(_) => Ok(()),
+        None => Err((&Refusal::UnknownKey).into()),
+    }
+}
+
+/// Appends a signed statement with the blobs it names.
+///
+/// The statement authenticates itself. The same statement again gets the first one's receipt.
+#[utoipa::path(post, path = "/v1/statements", tag = "statements", request_body = Submission,
+    params(("prefer" = Option<String>, Header, description = "wait=N: answer a request when it has ended, or after N seconds")),
+    responses(
+        (status = 201, body = Receipt, description = "Appended"),
+        (status = 200, body = Receipt, description = "It stood in the log before, or the request that was waited for has ended"),
+        (status = 202, body = Receipt, description = "Appended; the request has not ended yet"),
+        super::openapi::Problems))]
+pub(super) async fn submit(
+    State(app): State<App>,
+    headers: HeaderMap,
+    Body(body): Body<Submission>,
+) -> Result<Response, ApiError> {
+    let is_request = Kind::from_namespace(&body.namespace) == Ok(Kind::CommandRequested);
+    let admission = admit(&app, body).await;
+    let mut receipt = enter(&app, admission).await?;
+    if !is_request {
+        let status = created(&receipt);
+        return Ok((status, Json(receipt)).into_response());
+    }
+    let location = format!("/v1/commands/{}", receipt.statement_id);
+    let mut status = created(&receipt);
+    let id: Option<CommandId> = receipt.statement_id.parse().ok();
+    if let (Some(wait), Some(id)) = (preferred_wait(&headers), id) {
+        let item = commands::ended(&app, &id, wait).await?;
+        status = StatusCode::ACCEPTED;
+        if let Some(item) = item {
+            status = StatusCode::OK;
+            receipt.status = Some(item.status);
+            receipt.results = Some(streams::results(&app, id).await?);
+        }
+    }
+    Ok((status, [(header::LOCATION, location)], Json(receipt)).into_response())
+}
+
+const fn created(receipt: &Receipt) -> StatusCode {
+    if receipt.repeated {
+        StatusCode::OK
+    } else {
+        StatusCode::CREATED
+    }
+}
+
+/// Appends several statements in this order; each is answered by itself.
+#[utoipa::path(post, path = "/v1/statements/batch", tag = "statements", request_body = SubmissionBatch,
+    responses((status = 200, body = Answers), super::openapi::Problems))]
+pub(super) async fn submit_batch(
+    State(app): State<App>,
+    Body(batch): Body<SubmissionBatch>,
+) -> Result<Json<Answers>, ApiError> {
+    if batch.statements.len() > MAX_BATCH {
+        return Err(ApiError::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "too_many",
+            format!("a batch has at most {MAX_BATCH} statements"),
+        ));
+    }
+    let admissions = join_all(batch.statements.into_iter().map(|body| admit(&app, body))).await;
+    // Polled in order, so that they reach the writer in order and share a batch there.
+    let answers = join_all(
+        admissions
+            .into_iter()
+            .map(|admission| enter(&app, admission)),
+    )
+    .await
+    .into_iter()
+    .map(|answer| match answer {
+        Ok(receipt) => Answer::Receipt(receipt),
+        Err(error) => Answer::Problem(*error.0),
+    })
+    .collect();
+    Ok(Json(Answers { answers }))
+}

@@ -1,0 +1,168 @@
+//! A stream of the log with its proofs, and what its output amounts to.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use countersign_protocol::api::{Base64, BlobBody, ExecutionResult, ProvenEntry, StreamBody};
+use countersign_protocol::entry::Entry;
+use countersign_protocol::event::{Event, Stream as OutputStream};
+use countersign_protocol::hash::{CommandId, Digest, StatementId};
+use countersign_protocol::lifecycle::Command;
+use countersign_protocol::name::AgentName;
+use countersign_protocol::proof;
+use countersign_protocol::view;
+use sqlx::PgConnection;
+
+use super::app::App;
+use super::error::ApiError;
+use crate::ledger::history;
+use crate::ledger::store::{self, EntryRow};
+
+/// Bytes of blobs that come with a stream; the others are fetched one by one.
+const INLINE_BLOBS: usize = 16 * 1024 * 1024;
+
+/// What of a stream is wanted.
+pub(super) struct Wanted<'a> {
+    pub(super) stream: StatementId,
+    /// Which events; their blobs come along.
+    pub(super) event: &'a (dyn Fn(&Event) -> bool + Sync),
+    /// Which of their blobs.
+    pub(super) blob: &'a (dyn Fn(&Event, &Digest) -> bool + Sync),
+}
+
+/// Everything of a stream.
+pub(super) const fn whole(stream: StatementId) -> Wanted<'static> {
+    Wanted {
+        stream,
+        event: &|_| true,
+        blob: &|_, _| true,
+    }
+}
+
+pub(super) fn parse(row: &EntryRow) -> Result<(StatementId, Event), ApiError> {
+    let entry = Entry::decode(&row.entry).map_err(|error| history::bad(row.seq, error))?;
+    let statement = &entry.statement;
+    let event = Event::parse(statement.kind, &statement.payload)
+        .map_err(|error| history::bad(row.seq, error))?;
+    let id = countersign_protocol::statement::statement_id(statement.kind, &statement.payload);
+    Ok((id, event))
+}
+
+/// A stream's entries up to the newest checkpoint, each proved to be in it.
+pub(super) async fn prove(app: &App, wanted: &Wanted<'_>) -> Result<StreamBody, ApiError> {
+    let checkpoint = app.ledger.newest();
+    let size = checkpoint.size();
+    let mut connection = app.ledger.pool().acquire().await?;
+    let mut rows = Vec::new();
+    let mut named = BTreeSet::new();
+    for row in store::stream(&mut connection, &wanted.stream, size).await? {
+        let (_, event) = parse(&row)?;
+        if !(wanted.event)(&event) {
+            continue;
+        }
+        let blobs = event.blobs().into_iter().map(|blob| blob.digest);
+        named.extend(blobs.filter(|digest| (wanted.blob)(&event, digest)));
+        rows.push(row);
+    }
+    let nodes: BTreeSet<_> = rows
+        .iter()
+        .flat_map(|row| proof::nodes_for_inclusion(row.seq, size))
+        .collect();
+    let nodes: Vec<_> = nodes.into_iter().collect();
+    let nodes = store::nodes(&mut connection, &nodes).await?;
+    let entries = rows
+        .into_iter()
+        .map(|row| {
+            let inclusion = proof::inclusion_proof(&nodes, row.seq, size)
+                .ok_or_else(|| history::bad(row.seq, "nodes of the tree are missing"))?;
+            Ok(ProvenEntry {
+                seq: row.seq,
+                entry: Base64(row.entry),
+                inclusion,
+            })
+        })
+        .collect::<Result<_, ApiError>>()?;
+    let (blobs, redacted) = blobs(&mut connection, named).await?;
+    Ok(StreamBody {
+        checkpoint: checkpoint.note().to_owned(),
+        entries,
+        blobs,
+        redacted,
+    })
+}
+
+/// Blobs by their digests, as far as they fit, and those that were redacted.
+pub(super) async fn blobs(
+    connection: &mut PgConnection,
+    named: BTreeSet<Digest>,
+) -> Result<(Vec<BlobBody>, Vec<String>), ApiError> {
+    let (mut blobs, mut redacted) = (Vec::new(), Vec::new());
+    let mut room = INLINE_BLOBS;
+    for digest in named {
+        match store::blob(connection, &digest).await? {
+            Some(Some(blob)) if blob.content().len() <= room => {
+                room -= blob.content().len();
+                blobs.push(BlobBody::from(&blob));
+            }
+            Some(Some(_)) => {}
+            Some(None) => redacted.push(digest.to_string()),
+            None => tracing::error!(%digest, "a blob that an entry names is missing"),
+        }
+    }
+    Ok((blobs, redacted))
+}
+
+/// What came back from each host of a command.
+pub(super) async fn results(app: &App, id: CommandId) -> Result<Vec<ExecutionResult>, ApiError> {
+    let size = app.ledger.newest().size();
+    let mut connection = app.ledger.pool().acquire().await?;
+    let command = history::command(&mut connection, id, size)
+        .await?
+        .ok_or_else(commands_missing)?;
+    let mut output: BTreeMap<(AgentName, OutputStream), Vec<u8>> = BTreeMap::new();
+    for row in store::stream(&mut connection, &id, size).await? {
+        let (_, event) = parse(&row)?;
+        if let Event::ExecutionOutput(chunk) = event
+            && let Some(blob) = store::blob(&mut connection, &chunk.data.digest)
+                .await?
+                .flatten()
+        {
+            output
+                .entry((chunk.agent, chunk.stream))
+                .or_default()
+                .extend_from_slice(blob.content());
+        }
+    }
+    Ok(of_command(&command, output))
+}
+
+pub(super) fn commands_missing() -> ApiError {
+    ApiError::not_found("unknown_command", "no such command")
+}
+
+fn of_command(
+    command: &Command,
+    mut output: BTreeMap<(AgentName, OutputStream), Vec<u8>>,
+) -> Vec<ExecutionResult> {
+    command
+        .executions
+        .iter()
+        .map(|(agent, execution)| {
+            let mut take = |stream| output.remove(&(agent.clone(), stream)).unwrap_or_default();
+            let (stdout, stderr) = (take(OutputStream::Stdout), take(OutputStream::Stderr));
+            let row = view::execution_row(agent, execution);
+            ExecutionResult {
+                agent: row.agent,
+                status: row.status.into(),
+                outcome: row.outcome.map(str::to_owned),
+                exit_code: row.exit_code,
+                signal: row.signal,
+                stdout: String::from_utf8_lossy(&stdout).into_owned(),
+                stderr: String::from_utf8_lossy(&stderr).into_owned(),
+                stdout_base64: Base64(stdout),
+                stderr_base64: Base64(stderr),
+                truncated: row.truncated,
+                duration_ms: row.duration_us.map(|us| us / 1000),
+            }
+        })
+        .collect()
+}

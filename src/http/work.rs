@@ -1,0 +1,179 @@
+//! An agent's work: what people have authorized for it, with all that it needs to check that itself.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
+
+use axum::extract::{Path, State};
+use axum::response::sse::{Event as SseEvent, Sse};
+use countersign_protocol::api::{Base64, Grant, StreamBody, Work};
+use countersign_protocol::canonical;
+use countersign_protocol::event::{Event, Kind};
+use countersign_protocol::hash::CommandId;
+use countersign_protocol::name::AgentName;
+use futures_util::Stream;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::app::App;
+use super::auth::Agent;
+use super::error::ApiError;
+use super::events::{event, permit, respond};
+use super::streams::{self, Wanted};
+use crate::ledger::history;
+
+/// What an agent was told of a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Told {
+    granted: bool,
+    cancelled: bool,
+}
+
+/// An agent that listens for work.
+struct Listener {
+    app: App,
+    agent: AgentName,
+    told: BTreeMap<CommandId, Told>,
+    waiting: VecDeque<(u64, Work)>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// The agent's work: first what is open, then what comes. Work that was not started comes again
+/// after a reconnect; the agent knows what it has used.
+#[utoipa::path(get, path = "/v1/agents/{name}/work", tag = "events", params(("name" = String, Path)),
+    responses((status = 200, body = Work, content_type = "text/event-stream"), super::openapi::Problems))]
+pub(super) async fn stream(
+    State(app): State<App>,
+    agent: Agent,
+    Path(name): Path<String>,
+) -> Result<Sse<impl Stream<Item = Result<SseEvent, Infallible>>>, ApiError> {
+    if agent.name.as_str() != name {
+        return Err(ApiError::forbidden("an agent gets its own work only"));
+    }
+    tracing::info!(agent = name, "an agent listens for work");
+    let listener = Listener {
+        _permit: permit(&app)?,
+        app: app.clone(),
+        agent: agent.name,
+        told: BTreeMap::new(),
+        waiting: VecDeque::new(),
+    };
+    Ok(respond(&app, listener, Listener::next))
+}
+
+impl Listener {
+    async fn next(mut self) -> Option<(SseEvent, Self)> {
+        loop {
+            if let Some((seq, work)) = self.waiting.pop_front() {
+                return Some((event("work", seq, &work), self));
+            }
+            let mut steps = self.app.reader.watch();
+            steps.borrow_and_update();
+            if let Err(error) = self.look().await {
+                // The agent comes again, and gets all that is open.
+                tracing::warn!(agent = %self.agent, code = error.0.code, "an agent's stream ends");
+                return None;
+            }
+            if self.waiting.is_empty() {
+                steps.changed().await.ok()?;
+            }
+        }
+    }
+
+    async fn look(&mut self) -> Result<(), ApiError> {
+        if self.app.reader.rights().await?.agent(&self.agent).is_none() {
+            return Err(ApiError::unauthenticated());
+        }
+        let open = self.app.reader.work(&self.agent).await?;
+        let before = std::mem::take(&mut self.told);
+        for work in open {
+            let told = before.get(&work.command).copied().unwrap_or(Told {
+                granted: false,
+                cancelled: false,
+            });
+            let id = work.command;
+            if work.waiting && !told.granted {
+                let grant = grant(&self.app, id, &self.agent).await?;
+                self.waiting.push_back(grant);
+            }
+            if work.cancelled && !told.cancelled {
+                let cancel = cancel(&self.app, id).await?;
+                self.waiting.push_back(cancel);
+            }
+            self.told.insert(
+                id,
+                Told {
+                    granted: true,
+                    cancelled: work.cancelled,
+                },
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Entries that a host needs to judge for itself; other hosts' runs are none of its business.
+fn concerns_host(event: &Event) -> bool {
+    matches!(
+        event.kind(),
+        Kind::CommandRequested
+            | Kind::CommandApproved
+            | Kind::CommandRejected
+            | Kind::CommandWithdrawn
+            | Kind::CommandAuthorized
+            | Kind::CommandExpired
+            | Kind::CommandCancelRequested
+    )
+}
+
+async fn grant(app: &App, id: CommandId, agent: &AgentName) -> Result<(u64, Work), ApiError> {
+    // The host gets its own line and a proof, not the list; and it runs without the reasons.
+    let stream = streams::prove(
+        app,
+        &Wanted {
+            stream: id,
+            event: &concerns_host,
+            blob: &|event, digest| {
+                let Event::CommandRequested(request) = event else {
+                    return false;
+                };
+                *digest != request.act.targets.list.digest && *digest != request.reason.digest
+            },
+        },
+    )
+    .await?;
+    let seq = stream.entries.last().map_or(0, |entry| entry.seq);
+    let mut connection = app.ledger.pool().acquire().await?;
+    let command = history::command(&mut connection, id, app.ledger.newest().size()).await?;
+    let broken = || history::bad(seq, "the agent's line is not among its targets");
+    let targets = command
+        .and_then(|command| command.targets)
+        .ok_or_else(broken)?;
+    let (line_index, line) = targets.line_of(agent).ok_or_else(broken)?;
+    let line_proof = targets.prove(line_index).map_err(|_| broken())?;
+    let line = canonical::to_vec(line).map_err(|_| broken())?;
+    let work = Work::Grant(Grant {
+        stream,
+        line_index,
+        line: Base64(line),
+        line_proof,
+    });
+    Ok((seq, work))
+}
+
+async fn cancel(app: &App, id: CommandId) -> Result<(u64, Work), ApiError> {
+    let stream: StreamBody = streams::prove(
+        app,
+        &Wanted {
+            stream: id,
+            event: &|event| {
+                matches!(
+                    event.kind(),
+                    Kind::CommandRequested | Kind::CommandCancelRequested
+                )
+            },
+            blob: &|_, _| false,
+        },
+    )
+    .await?;
+    let seq = stream.entries.last().map_or(0, |entry| entry.seq);
+    Ok((seq, Work::Cancel(stream)))
+}

@@ -1,0 +1,135 @@
+//! Reading the log back into the protocol's fold. Reads only; whoever decides does so elsewhere.
+
+use countersign_protocol::audit::{self, CheckedEntry};
+use countersign_protocol::event::Event;
+use countersign_protocol::fold::{AgentChain, Attachment, Refusal, State, Stream};
+use countersign_protocol::hash::CommandId;
+use countersign_protocol::lifecycle::{Command, Position};
+use countersign_protocol::name::AgentName;
+use sqlx::PgConnection;
+
+use super::error::OpenError;
+use super::store::{self, EntryRow};
+
+/// An entry of the database that does not stand.
+#[must_use]
+pub fn bad(seq: u64, reason: impl std::fmt::Display) -> OpenError {
+    OpenError::Entry {
+        seq,
+        reason: reason.to_string(),
+    }
+}
+
+/// Checks a stored entry's bytes, signature and number.
+///
+/// # Errors
+/// [`OpenError::Entry`].
+pub fn check(row: &EntryRow) -> Result<CheckedEntry, OpenError> {
+    let entry = audit::check_entry(&row.entry).map_err(|reason| bad(row.seq, reason))?;
+    if entry.seq == row.seq {
+        Ok(entry)
+    } else {
+        Err(bad(row.seq, "its bytes say another number"))
+    }
+}
+
+/// Where an entry stands.
+#[must_use]
+pub fn position(entry: &CheckedEntry) -> Position {
+    Position {
+        seq: entry.seq,
+        time: entry.time,
+        id: entry.verified.id(),
+    }
+}
+
+/// Reads the document that an event needs to be judged.
+///
+/// # Errors
+/// The database's, or [`OpenError::Entry`] when the document is not what was signed.
+pub async fn attachment(
+    connection: &mut PgConnection,
+    event: &Event,
+    seq: u64,
+) -> Result<Attachment, OpenError> {
+    let wanted = if let Event::ChangeRequested(request) = event {
+        request.body.digest
+    } else if let Event::CommandRequested(request) = event {
+        request.act.targets.list.digest
+    } else {
+        return Ok(Attachment::None);
+    };
+    let blob = store::blob(connection, &wanted).await?.flatten();
+    let found: Result<Attachment, Refusal> = audit::attachment(event, |_| blob.clone());
+    found.map_err(|refusal| bad(seq, refusal))
+}
+
+/// Folds the stream of rights before `to`; commands are left out.
+///
+/// # Errors
+/// As [`attachment`].
+pub async fn rights(connection: &mut PgConnection, to: u64) -> Result<State, OpenError> {
+    let mut state = State::default();
+    for row in store::stream(connection, &Stream::Rights.id(), to).await? {
+        let entry = check(&row)?;
+        let attachment = attachment(connection, entry.verified.event(), row.seq).await?;
+        state
+            .admit(&entry.verified, position(&entry), entry.leaf, attachment)
+            .map_err(|refusal| bad(row.seq, refusal))?;
+    }
+    Ok(state)
+}
+
+/// Folds a command's own entries before `to`; rights were judged when each was appended.
+/// Nothing when there is no such command.
+///
+/// # Errors
+/// As [`attachment`].
+pub async fn command(
+    connection: &mut PgConnection,
+    id: CommandId,
+    to: u64,
+) -> Result<Option<Command>, OpenError> {
+    if id == Stream::Rights.id() {
+        // No statement hashes to zeros; whoever names them must not be given the stream of rights.
+        return Ok(None);
+    }
+    let mut command: Option<Command> = None;
+    for row in store::stream(connection, &id, to).await? {
+        let entry = check(&row)?;
+        let at = position(&entry);
+        let event = entry.verified.event();
+        match (&mut command, event) {
+            (None, Event::CommandRequested(request)) => {
+                let attachment = attachment(connection, event, row.seq).await?;
+                let Attachment::Targets(targets) = attachment else {
+                    return Err(bad(row.seq, "its list of targets is gone"));
+                };
+                command = Some(Command::open(request.clone(), Some(targets), at));
+            }
+            (Some(command), event) => {
+                command
+                    .next(event, at)
+                    .map_err(|refusal| bad(row.seq, refusal))?;
+            }
+            (None, _) => return Err(bad(row.seq, "its command has no request")),
+        }
+    }
+    Ok(command)
+}
+
+/// The end of an agent's chain before its statement number `before`; its newest when that is none.
+///
+/// # Errors
+/// The database's.
+pub async fn chain_before(
+    connection: &mut PgConnection,
+    agent: &AgentName,
+    before: u64,
+) -> Result<AgentChain, OpenError> {
+    let last = store::agent_chain(connection, agent, before).await?;
+    Ok(last.map_or(AgentChain::EMPTY, |(seq, prev)| AgentChain {
+        next: seq + 1,
+        prev,
+    }))
+}

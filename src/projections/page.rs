@@ -1,0 +1,165 @@
+//! A run of entries, folded, and what they touched.
+//!
+//! A row is a function of the fold at the end of a page, so it makes no difference how the log is
+//! cut into pages.
+
+use std::collections::BTreeSet;
+
+use countersign_protocol::event::Event;
+use countersign_protocol::fold::{State, Stream};
+use countersign_protocol::hash::CommandId;
+use countersign_protocol::lifecycle::{Command, CommandStatus};
+use countersign_protocol::rights::Rights;
+use sqlx::PgConnection;
+
+use crate::ledger::OpenError;
+use crate::ledger::history;
+use crate::ledger::store;
+
+/// Entries in a page: one transaction's worth, some 16 MiB at the most.
+pub(super) const PAGE: u64 = 512;
+
+/// The fold after some entries. Commands are held while they are open and read back when touched.
+#[derive(Debug)]
+pub(super) struct Fold {
+    state: State,
+    next: u64,
+}
+
+/// What a page of entries came to.
+pub(super) struct Page<'a> {
+    /// The fold after it; all touched commands are held.
+    state: &'a State,
+    /// Commands whose rows may be others now.
+    commands: BTreeSet<CommandId>,
+    /// Whether keys, agents, policy or changes may be others now.
+    pub(super) rights_touched: bool,
+}
+
+impl Page<'_> {
+    /// Commands whose rows may be others now, as they stand.
+    pub(super) fn commands(&self) -> impl Iterator<Item = &Command> {
+        self.commands.iter().filter_map(|id| self.state.command(id))
+    }
+
+    pub(super) const fn state(&self) -> &State {
+        self.state
+    }
+}
+
+impl Fold {
+    /// The fold of entries before `next`; commands come when they are touched.
+    pub(super) async fn at(connection: &mut PgConnection, next: u64) -> Result<Self, OpenError> {
+        let state = history::rights(connection, next).await?;
+        Ok(Self { state, next })
+    }
+
+    /// The next entry that is not folded.
+    pub(super) const fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Who may do what after the entries that were folded.
+    pub(super) const fn rights(&self) -> &Rights {
+        self.state.rights()
+    }
+
+    /// Folds the next page, at most up to `to`. Nothing when there are no more entries.
+    pub(super) async fn page(
+        &mut self,
+        connection: &mut PgConnection,
+        to: u64,
+    ) -> Result<Option<Page<'_>>, OpenError> {
+        let rows = store::entries(connection, self.next, to, PAGE).await?;
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let mut commands = BTreeSet::new();
+        let mut rights_touched = false;
+        let mut requirement_touched = false;
+        for row in &rows {
+            let entry = history::check(row)?;
+            if entry.seq != self.next {
+                return Err(history::bad(self.next, "it is missing"));
+            }
+            let (event, at) = (entry.verified.event(), history::position(&entry));
+            match Stream::of(event, at.id) {
+                Some(Stream::Command(id)) => {
+                    self.hold(connection, id, at.seq).await?;
+                    commands.insert(id);
+                }
+                Some(Stream::Rights) => {
+                    rights_touched = true;
+                    requirement_touched |=
+                        matches!(event, Event::PolicyPublished(_) | Event::KeyRevoked(_));
+                }
+                None => {}
+            }
+            self.chain(connection, event).await?;
+            let attachment = history::attachment(connection, event, at.seq).await?;
+            self.state
+                .admit(&entry.verified, at, entry.leaf, attachment)
+                .map_err(|refusal| history::bad(at.seq, refusal))?;
+            self.next += 1;
+        }
+        if requirement_touched {
+            // How many approvals of an open request count is another question now.
+            for id in store::open_streams(connection, self.next).await? {
+                self.hold(connection, id, self.next).await?;
+                commands.insert(id);
+            }
+        }
+        Ok(Some(Page {
+            state: &self.state,
+            commands,
+            rights_touched,
+        }))
+    }
+
+    /// Drops the commands whose end is settled; whatever touches one again reads it back.
+    pub(super) fn drop_settled(&mut self) {
+        let settled: Vec<CommandId> = self
+            .state
+            .commands()
+            .filter(|command| command.status().is_final())
+            .map(|command| command.id)
+            .collect();
+        for id in settled {
+            self.state.close(&id);
+        }
+    }
+
+    async fn hold(
+        &mut self,
+        connection: &mut PgConnection,
+        id: CommandId,
+        before: u64,
+    ) -> Result<(), OpenError> {
+        if self.state.command(&id).is_none()
+            && let Some(command) = history::command(connection, id, before).await?
+        {
+            self.state.restore(command);
+        }
+        Ok(())
+    }
+
+    async fn chain(
+        &mut self,
+        connection: &mut PgConnection,
+        event: &Event,
+    ) -> Result<(), OpenError> {
+        let Some((agent, seq, _)) = countersign_protocol::fold::agent_link(event) else {
+            return Ok(());
+        };
+        if self.state.chain(agent).is_none() {
+            let chain = history::chain_before(connection, agent, seq).await?;
+            self.state.restore_chain(agent.clone(), chain);
+        }
+        Ok(())
+    }
+}
+
+/// Says whether a command waits for people.
+pub(super) fn waits(command: &Command) -> bool {
+    command.status() == CommandStatus::Requested
+}

@@ -1,0 +1,306 @@
+//! The queries over projections, each after a bounded wait, so that people read their own writes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_protocol::api::{AgentItem, Base64, ChangeItem, CommandItem};
+use countersign_protocol::checkpoint::Checkpoint;
+use countersign_protocol::hash::{CommandId, KeyId, StatementId};
+use countersign_protocol::name::{AgentName, Principal};
+use countersign_protocol::rights::Rights;
+use countersign_protocol::view;
+use sqlx::postgres::PgRow;
+use sqlx::{PgPool, Row as _};
+use tokio::sync::watch;
+
+use super::runner::Projected;
+use crate::ledger::store::signed;
+
+/// How long a read waits for the rows to contain the newest entry that this server knows.
+const CATCH_UP: Duration = Duration::from_secs(5);
+
+/// Why a query gives nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The database.
+    #[error("the database: {0}")]
+    Database(#[from] sqlx::Error),
+    /// The rows did not catch up in time.
+    #[error("the lists are behind the log; try again")]
+    Behind,
+    /// More than one command begins like this.
+    #[error("more than one command begins like this; give more of the id")]
+    Ambiguous,
+}
+
+/// Which commands to list.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// With this status word only.
+    pub status: Option<String>,
+    /// Requested before this place only.
+    pub before: Option<u64>,
+    /// At most so many.
+    pub limit: u64,
+}
+
+/// Reads projections. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    pool: PgPool,
+    log: watch::Receiver<Arc<Checkpoint>>,
+    projected: watch::Receiver<Option<Projected>>,
+}
+
+impl Reader {
+    /// Reads what `projected` tells of, and waits for what `log` tells of.
+    #[must_use]
+    pub const fn new(
+        pool: PgPool,
+        log: watch::Receiver<Arc<Checkpoint>>,
+        projected: watch::Receiver<Option<Projected>>,
+    ) -> Self {
+        Self {
+            pool,
+            log,
+            projected,
+        }
+    }
+
+    /// Waits, bounded, until the rows contain the newest entry that this server knows.
+    ///
+    /// # Errors
+    /// [`ReadError::Behind`].
+    pub async fn caught_up(&self) -> Result<Projected, ReadError> {
+        let wanted = self.log.borrow().size();
+        let mut projected = self.projected.clone();
+        let there = projected.wait_for(|projected| {
+            projected
+                .as_ref()
+                .is_some_and(|projected| projected.size >= wanted)
+        });
+        match tokio::time::timeout(CATCH_UP, there).await {
+            Ok(Ok(projected)) => projected.clone().ok_or(ReadError::Behind),
+            Ok(Err(_)) | Err(_) => Err(ReadError::Behind),
+        }
+    }
+
+    /// Keys, people, agents and policy as of the newest entry that this server knows.
+    ///
+    /// # Errors
+    /// [`ReadError::Behind`].
+    pub async fn rights(&self) -> Result<Arc<Rights>, ReadError> {
+        Ok(self.caught_up().await?.rights)
+    }
+
+    /// Says whether a key is known already; a no may be out of date.
+    #[must_use]
+    pub fn knows(&self, key: &KeyId) -> bool {
+        self.projected
+            .borrow()
+            .as_ref()
+            .is_some_and(|projected| projected.rights.key(key).is_some())
+    }
+
+    /// Tells of each step of the rows.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Option<Projected>> {
+        self.projected.clone()
+    }
+
+    /// Entries that the rows contain at this moment.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.projected
+            .borrow()
+            .as_ref()
+            .map_or(0, |projected| projected.size)
+    }
+
+    /// Commands, newest first.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn commands(&self, filter: &Filter) -> Result<Vec<CommandItem>, ReadError> {
+        self.caught_up().await?;
+        let rows = sqlx::query(
+            "SELECT * FROM projections.commands
+             WHERE ($1::text IS NULL OR status = $1) AND ($2::bigint IS NULL OR seq < $2)
+             ORDER BY seq DESC LIMIT $3",
+        )
+        .bind(&filter.status)
+        .bind(filter.before.map(signed))
+        .bind(signed(filter.limit))
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter()
+            .map(|row| command_item(row).map_err(ReadError::from))
+            .collect()
+    }
+
+    /// One command.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn command(&self, id: &CommandId) -> Result<Option<CommandItem>, ReadError> {
+        self.caught_up().await?;
+        let row = sqlx::query("SELECT * FROM projections.commands WHERE id = $1")
+            .bind(id.as_bytes().as_slice())
+            .fetch_optional(&self.pool)
+            .await?;
+        Ok(row.as_ref().map(command_item).transpose()?)
+    }
+
+    /// The one command whose id lies between two bounds, both included.
+    ///
+    /// # Errors
+    /// [`ReadError::Ambiguous`] when there are several.
+    pub async fn find(
+        &self,
+        low: [u8; 32],
+        high: [u8; 32],
+    ) -> Result<Option<CommandId>, ReadError> {
+        self.caught_up().await?;
+        let rows =
+            sqlx::query("SELECT id FROM projections.commands WHERE id BETWEEN $1 AND $2 LIMIT 2")
+                .bind(low.as_slice())
+                .bind(high.as_slice())
+                .fetch_all(&self.pool)
+                .await?;
+        match rows.as_slice() {
+            [] => Ok(None),
+            [row] => Ok(Some(id(row, "id")?)),
+            _several => Err(ReadError::Ambiguous),
+        }
+    }
+
+    /// What waits for a person: commands, and changes of rights, oldest first.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn inbox(
+        &self,
+        person: &Principal,
+        limit: u64,
+    ) -> Result<(Vec<CommandItem>, Vec<ChangeItem>), ReadError> {
+        let rights = self.rights().await?;
+        let rows = sqlx::query(
+            "SELECT c.* FROM projections.inbox i JOIN projections.commands c USING (id)
+             WHERE i.principal = $1 ORDER BY c.seq LIMIT $2",
+        )
+        .bind(person.as_str())
+        .bind(signed(limit))
+        .fetch_all(&self.pool)
+        .await?;
+        let commands = rows.iter().map(command_item).collect::<Result<_, _>>()?;
+        let rows =
+            sqlx::query("SELECT id FROM projections.inbox WHERE principal = $1 AND is_change")
+                .bind(person.as_str())
+                .fetch_all(&self.pool)
+                .await?;
+        let mut changes = Vec::new();
+        for row in &rows {
+            let id: StatementId = id(row, "id")?;
+            changes.extend(
+                rights
+                    .change(&id)
+                    .map(|change| view::change_item(&rights, &id, change)),
+            );
+        }
+        changes.sort_by_key(|change: &ChangeItem| change.seq);
+        Ok((commands, changes))
+    }
+
+    /// All agents.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn agents(&self) -> Result<Vec<AgentItem>, ReadError> {
+        self.caught_up().await?;
+        let rows = sqlx::query("SELECT * FROM projections.agents ORDER BY agent, key_id")
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter()
+            .map(|row| agent_item(row).map_err(ReadError::from))
+            .collect()
+    }
+
+    /// Authorized commands that an agent has not ended, oldest first.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn work(&self, agent: &AgentName) -> Result<Vec<OpenWork>, ReadError> {
+        self.caught_up().await?;
+        let rows = sqlx::query(
+            "SELECT e.command, e.status = 'waiting' AS waiting, c.cancelled
+             FROM projections.executions e JOIN projections.commands c ON c.id = e.command
+             WHERE e.agent = $1 AND e.authorized AND e.status IN ('waiting', 'running')
+             ORDER BY c.seq",
+        )
+        .bind(agent.as_str())
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                Ok(OpenWork {
+                    command: id(row, "command")?,
+                    waiting: row.try_get("waiting")?,
+                    cancelled: row.try_get("cancelled")?,
+                })
+            })
+            .collect()
+    }
+}
+
+/// A host's part of an authorized command that has not ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenWork {
+    /// The command.
+    pub command: CommandId,
+    /// Not started; otherwise it runs.
+    pub waiting: bool,
+    /// A person wants it stopped.
+    pub cancelled: bool,
+}
+
+fn id(row: &PgRow, column: &str) -> Result<StatementId, sqlx::Error> {
+    let bytes: Vec<u8> = row.try_get(column)?;
+    StatementId::from_slice(&bytes).ok_or_else(|| sqlx::Error::Decode("an id has 32 bytes".into()))
+}
+
+fn number(row: &PgRow, column: &str) -> Result<u64, sqlx::Error> {
+    let number: i64 = row.try_get(column)?;
+    u64::try_from(number).map_err(|error| sqlx::Error::Decode(error.into()))
+}
+
+fn command_item(row: &PgRow) -> Result<CommandItem, sqlx::Error> {
+    let count = |column| {
+        let number: Option<i32> = row.try_get(column)?;
+        Ok::<_, sqlx::Error>(number.and_then(|number| u32::try_from(number).ok()))
+    };
+    Ok(CommandItem {
+        id: id(row, "id")?.to_string(),
+        status: row.try_get("status")?,
+        requester: row.try_get("requester")?,
+        requested_us: number(row, "requested_us")?,
+        seq: number(row, "seq")?,
+        expires_us: number(row, "expires_us")?,
+        approved_by: row.try_get("approved_by")?,
+        approvals: count("approvals")?,
+        needed: count("needed")?,
+        hosts: count("hosts")?.unwrap_or(0),
+        targets: row.try_get("targets")?,
+    })
+}
+
+fn agent_item(row: &PgRow) -> Result<AgentItem, sqlx::Error> {
+    let seq: Option<i64> = row.try_get("seq")?;
+    Ok(AgentItem {
+        agent: row.try_get("agent")?,
+        status: row.try_get("status")?,
+        key_id: row.try_get("key_id")?,
+        fingerprint: row.try_get("fingerprint")?,
+        key: Base64(row.try_get("key")?),
+        seq: seq.and_then(|seq| u64::try_from(seq).ok()),
+    })
+}

@@ -1,0 +1,321 @@
+//! Follows the log and moves the projections along: cursors and rows in one transaction.
+//!
+//! Any number of servers may run it on one database: whoever locks the cursors does the next page,
+//! the others find it done. An entry that a projection has seen is a quiet success.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_protocol::checkpoint::Checkpoint;
+use countersign_protocol::rights::Rights;
+use sqlx::{Acquire as _, AssertSqlSafe, PgConnection, PgPool, Row as _};
+use tokio::sync::watch;
+
+use super::agents::Agents;
+use super::commands::Commands;
+use super::executions::Executions;
+use super::inbox::Inbox;
+use super::page::{Fold, Page};
+use crate::ledger::OpenError;
+use crate::ledger::store::signed;
+
+/// How long a failing follower waits before it tries again: the database is probably restarting.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// Keeps two servers from creating the tables at the same time; any number that is ours alone.
+const SCHEMA_LOCK: i64 = 0x636f_756e_7465_7273;
+
+/// Rows that follow from the log.
+pub(super) trait Projection {
+    /// The table's name.
+    const NAME: &'static str;
+    /// Raised when the rows change shape or meaning: the table is then built anew.
+    const VERSION: i32;
+    /// Creates the table, unqualified, so that a comparison can create it elsewhere.
+    const TABLE: &'static str;
+    /// Creates its indexes.
+    const INDEXES: &'static [&'static str];
+
+    /// Brings the rows to the end of a page.
+    fn apply(
+        connection: &mut PgConnection,
+        page: &Page<'_>,
+    ) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
+}
+
+/// Why the projections do not follow.
+#[derive(Debug, thiserror::Error)]
+pub enum ProjectionError {
+    /// The database.
+    #[error("the database: {0}")]
+    Database(#[from] sqlx::Error),
+    /// The log itself does not stand.
+    #[error(transparent)]
+    Log(#[from] OpenError),
+}
+
+/// How far the rows are, and who may do what there.
+#[derive(Debug, Clone)]
+pub struct Projected {
+    /// Entries that the rows contain.
+    pub size: u64,
+    /// Keys, people, agents and policy after them.
+    pub rights: Arc<Rights>,
+}
+
+/// Runs something for every projection.
+macro_rules! every {
+    ($projection:ident => $do:expr) => {{
+        {
+            type $projection = Commands;
+            $do
+        }
+        {
+            type $projection = Executions;
+            $do
+        }
+        {
+            type $projection = Inbox;
+            $do
+        }
+        {
+            type $projection = Agents;
+            $do
+        }
+    }};
+}
+pub(super) use every;
+
+/// Creates one projection's table where the search path says.
+pub(super) async fn create<P: Projection>(
+    connection: &mut PgConnection,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(P::TABLE).execute(&mut *connection).await?;
+    for index in P::INDEXES {
+        sqlx::query(*index).execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+/// Makes sure that the tables exist in their current shape; those of another version start anew.
+async fn prepare(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let mut transaction = connection.begin().await?;
+    sqlx::query("SELECT pg_advisory_xact_lock($1)")
+        .bind(SCHEMA_LOCK)
+        .execute(&mut *transaction)
+        .await?;
+    use_schema(&mut transaction).await?;
+    sqlx::query(
+        "CREATE TABLE IF NOT EXISTS projections.cursors (
+            name text PRIMARY KEY,
+            version integer NOT NULL,
+            next bigint NOT NULL CHECK (next >= 0)
+        )",
+    )
+    .execute(&mut *transaction)
+    .await?;
+    every!(P => begin::<P>(&mut transaction).await?);
+    transaction.commit().await
+}
+
+async fn begin<P: Projection>(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let version: Option<i32> = sqlx::query_scalar("SELECT version FROM cursors WHERE name = $1")
+        .bind(P::NAME)
+        .fetch_optional(&mut *connection)
+        .await?;
+    if version == Some(P::VERSION) {
+        return Ok(());
+    }
+    let name = P::NAME;
+    sqlx::query(AssertSqlSafe(format!("DROP TABLE IF EXISTS {name}")))
+        .execute(&mut *connection)
+        .await?;
+    create::<P>(connection).await?;
+    sqlx::query(
+        "INSERT INTO cursors VALUES ($1, $2, 0)
+         ON CONFLICT (name) DO UPDATE SET version = excluded.version, next = 0",
+    )
+    .bind(name)
+    .bind(P::VERSION)
+    .execute(&mut *connection)
+    .await?;
+    Ok(())
+}
+
+/// Names without a schema mean the projections, for this transaction.
+async fn use_schema(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("SET LOCAL search_path = projections, public")
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
+/// Throws the rows away; whoever follows builds them anew. Queries fail until then.
+///
+/// # Errors
+/// The database's.
+pub async fn rebuild(pool: &PgPool) -> Result<u64, ProjectionError> {
+    let mut connection = pool.acquire().await?;
+    prepare(&mut connection).await?;
+    let mut transaction = connection.begin().await?;
+    use_schema(&mut transaction).await?;
+    sqlx::query("SELECT FROM cursors FOR UPDATE")
+        .execute(&mut *transaction)
+        .await?;
+    sqlx::query("UPDATE cursors SET version = 0")
+        .execute(&mut *transaction)
+        .await?;
+    every!(P => begin::<P>(&mut transaction).await?);
+    // All in one transaction: readers see the old rows until the new ones are complete.
+    let mut follower = Follower { fold: None };
+    let size = loop {
+        let projected = follower.step_in(&mut transaction).await?;
+        if !projected.moved {
+            break projected.next;
+        }
+    };
+    transaction.commit().await?;
+    Ok(size)
+}
+
+/// Follows the log until the ledger is gone, telling how far it is.
+pub async fn run(
+    pool: PgPool,
+    mut log: watch::Receiver<Arc<Checkpoint>>,
+    tell: watch::Sender<Option<Projected>>,
+) {
+    let mut follower = Follower { fold: None };
+    let mut prepared = false;
+    loop {
+        let wanted = log.borrow_and_update().size();
+        match follower.follow(&pool, wanted, &mut prepared, &tell).await {
+            Ok(()) => {
+                if log.changed().await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "projections do not follow the log; trying again");
+                follower.fold = None;
+                prepared = false;
+                tokio::time::sleep(RETRY_PAUSE).await;
+                if log.has_changed().is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// What a step came to.
+struct Step {
+    next: u64,
+    moved: bool,
+}
+
+/// The fold that the rows are made from; none until it is read.
+struct Follower {
+    fold: Option<Fold>,
+}
+
+impl Follower {
+    async fn follow(
+        &mut self,
+        pool: &PgPool,
+        wanted: u64,
+        prepared: &mut bool,
+        tell: &watch::Sender<Option<Projected>>,
+    ) -> Result<(), ProjectionError> {
+        let mut connection = pool.acquire().await?;
+        if !*prepared {
+            prepare(&mut connection).await?;
+            *prepared = true;
+        }
+        loop {
+            let known = tell.borrow().as_ref().map_or(0, |told| told.size);
+            if known >= wanted {
+                return Ok(());
+            }
+            let mut transaction = connection.begin().await?;
+            use_schema(&mut transaction).await?;
+            let step = self.step_in(&mut transaction).await?;
+            transaction.commit().await?;
+            if let Some(fold) = &self.fold {
+                let rights = Arc::new(fold.rights().clone());
+                tell.send_replace(Some(Projected {
+                    size: step.next,
+                    rights,
+                }));
+            }
+            if !step.moved && step.next < wanted {
+                // The cursors say that everything is done and the log says otherwise.
+                return Err(OpenError::Behind {
+                    database: step.next,
+                    file: wanted,
+                }
+                .into());
+            }
+        }
+    }
+
+    /// One page, in the caller's transaction. Holds the cursors from its first query on.
+    async fn step_in(&mut self, connection: &mut PgConnection) -> Result<Step, ProjectionError> {
+        let cursors: Vec<(String, i64)> =
+            sqlx::query("SELECT name, next FROM cursors ORDER BY name FOR UPDATE")
+                .fetch_all(&mut *connection)
+                .await?
+                .iter()
+                .map(|row| Ok((row.try_get("name")?, row.try_get("next")?)))
+                .collect::<Result<_, sqlx::Error>>()?;
+        let place = |next: i64| u64::try_from(next).unwrap_or(0);
+        let behind = cursors
+            .iter()
+            .map(|(_, next)| place(*next))
+            .min()
+            .unwrap_or(0);
+        // The page ends where the next projection stands: from there on both take part.
+        let to = cursors
+            .iter()
+            .map(|(_, next)| place(*next))
+            .filter(|next| *next > behind)
+            .min()
+            .unwrap_or(u64::MAX);
+        let mut fold = match self.fold.take() {
+            Some(fold) if fold.next() <= behind => fold,
+            // A projection starts anew.
+            _other => Fold::at(&mut *connection, behind).await?,
+        };
+        // What another server has written is folded here and not written again.
+        while fold.next() < behind {
+            if fold.page(&mut *connection, behind).await?.is_none() {
+                return Err(OpenError::Behind {
+                    database: fold.next(),
+                    file: behind,
+                }
+                .into());
+            }
+            fold.drop_settled();
+        }
+        let mut moved = false;
+        if let Some(page) = fold.page(&mut *connection, to).await? {
+            moved = true;
+            every!(P => {
+                let cursor = cursors.iter().find(|(name, _)| name == P::NAME);
+                if cursor.is_some_and(|(_, next)| place(*next) == behind) {
+                    P::apply(connection, &page).await?;
+                }
+            });
+        }
+        let next = fold.next();
+        fold.drop_settled();
+        if moved {
+            sqlx::query("UPDATE cursors SET next = $2 WHERE next = $1")
+                .bind(signed(behind))
+                .bind(signed(next))
+                .execute(&mut *connection)
+                .await?;
+        }
+        self.fold = Some(fold);
+        Ok(Step { next, moved })
+    }
+}

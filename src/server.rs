@@ -1,0 +1,202 @@
+//! A running server: the rooms put together.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use countersign_protocol::hash::LedgerId;
+use secrecy::{ExposeSecret as _, SecretString};
+use sqlx::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::deadlines;
+use crate::http::{self, App};
+use crate::keys::{KeyFileError, LedgerKeys};
+use crate::ledger::{Ledger, OpenError, Settings, StartRule, store};
+use crate::projections::{self, Reader};
+
+/// Connections to the database: the writer's, the projections', and enough for reads on small
+/// machines.
+const CONNECTIONS: u32 = 16;
+
+/// How long a request waits for a connection before it is told that the database is away.
+const ACQUIRE: Duration = Duration::from_secs(5);
+
+/// What a server needs.
+#[derive(Debug)]
+pub struct Options {
+    /// The database, as the role that serves. May hold a password.
+    pub database: SecretString,
+    /// The folder of the ledger's keys.
+    pub keys: PathBuf,
+    /// Where the newest committed checkpoint is kept, outside the database.
+    pub checkpoint_file: PathBuf,
+    /// What to do without that file.
+    pub start: StartRule,
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Time.
+    pub clock: Clock,
+}
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The ledger's keys.
+    #[error(transparent)]
+    Keys(#[from] KeyFileError),
+    /// The database's address.
+    #[error("the database's address cannot be read; it looks like postgres://user@host/name")]
+    Address,
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] OpenError),
+    /// The address to listen at.
+    #[error("cannot listen at {0}: {1}")]
+    Listen(SocketAddr, std::io::Error),
+}
+
+/// A server that runs until it is told to stop.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    ledger: LedgerId,
+    vkey: String,
+    origin: String,
+    pool: PgPool,
+    shutdown: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+/// Connects as the role that serves.
+///
+/// # Errors
+/// The address is not one, or nobody answers there.
+pub async fn connect(database: &SecretString) -> Result<PgPool, StartError> {
+    let options: PgConnectOptions = database
+        .expose_secret()
+        .parse()
+        .map_err(|_| StartError::Address)?;
+    PgPoolOptions::new()
+        .max_connections(CONNECTIONS)
+        .acquire_timeout(ACQUIRE)
+        .connect_with(options)
+        .await
+        .map_err(|error| OpenError::Database(error).into())
+}
+
+impl Server {
+    /// Opens the ledger and listens. It serves when this returns.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Self, StartError> {
+        let pool = connect(&options.database).await?;
+        let keys = LedgerKeys::read(&options.keys)?;
+        let session_secret = keys.session_secret();
+        let ledger = Ledger::open(Settings {
+            pool: pool.clone(),
+            keys,
+            checkpoint_file: options.checkpoint_file,
+            start: options.start,
+            clock: options.clock.clone(),
+        })
+        .await?;
+        let genesis = first_entry(&pool).await?;
+        let listener = TcpListener::bind(options.listen)
+            .await
+            .map_err(|error| StartError::Listen(options.listen, error))?;
+        let address = listener
+            .local_addr()
+            .map_err(|error| StartError::Listen(options.listen, error))?;
+        let (tell, projected) = watch::channel(None);
+        let reader = Reader::new(pool.clone(), ledger.watch(), projected);
+        let verifier = ledger.verifier();
+        let (vkey, origin) = (verifier.to_string(), verifier.origin().as_str().to_owned());
+        let id = ledger.id();
+        let app = App::new(
+            ledger.clone(),
+            reader,
+            options.clock,
+            genesis,
+            session_secret,
+            shutdown.clone(),
+        );
+        let mut tasks = JoinSet::new();
+        tasks.spawn(follow(pool.clone(), ledger.watch(), tell, shutdown.clone()));
+        tasks.spawn(deadlines::run(ledger, shutdown.clone()));
+        let (router, stop) = (http::router(app), shutdown.clone());
+        tasks.spawn(async move {
+            if let Err(error) = http::serve(listener, router, stop).await {
+                tracing::error!(%error, "the server stopped listening");
+            }
+        });
+        tracing::info!(%address, ledger = %id, "serving");
+        Ok(Self {
+            address,
+            ledger: id,
+            vkey,
+            origin,
+            pool,
+            shutdown,
+            tasks,
+        })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The ledger it serves.
+    #[must_use]
+    pub const fn ledger(&self) -> LedgerId {
+        self.ledger
+    }
+
+    /// The key that checks its checkpoints, as a signed-note vkey.
+    #[must_use]
+    pub fn vkey(&self) -> &str {
+        &self.vkey
+    }
+
+    /// The origin line of its checkpoints.
+    #[must_use]
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// Waits for the word to stop, and then until everything has ended.
+    pub async fn run(mut self) {
+        self.shutdown.cancelled().await;
+        while self.tasks.join_next().await.is_some() {}
+        self.pool.close().await;
+    }
+}
+
+async fn follow(
+    pool: PgPool,
+    log: watch::Receiver<std::sync::Arc<countersign_protocol::checkpoint::Checkpoint>>,
+    tell: watch::Sender<Option<projections::Projected>>,
+    shutdown: CancellationToken,
+) {
+    tokio::select! {
+        () = projections::run(pool, log, tell) => {}
+        () = shutdown.cancelled() => {}
+    }
+}
+
+async fn first_entry(pool: &PgPool) -> Result<Vec<u8>, OpenError> {
+    let mut connection = pool.acquire().await?;
+    let rows = store::entries(&mut connection, 0, 1, 1).await?;
+    rows.into_iter()
+        .next()
+        .map(|row| row.entry)
+        .ok_or(OpenError::Empty)
+}

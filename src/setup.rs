@@ -1,0 +1,113 @@
+//! Making a ledger: the schema, the keys, the first entry.
+
+use std::path::Path;
+
+use countersign_protocol::checkpoint::Origin;
+use countersign_protocol::event::{Administrator, LedgerGenesis};
+use countersign_protocol::hash::LedgerId;
+use countersign_protocol::key::PublicKey;
+use countersign_protocol::statement::{Statement, StatementError};
+use secrecy::{ExposeSecret as _, SecretString};
+use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
+
+use crate::clock::Clock;
+use crate::keys::{self, KeyFileError, LedgerKeys};
+use crate::ledger::{Ledger, OpenError, Settings, StartRule};
+
+/// The schema, compiled in.
+pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
+
+/// Why a ledger was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The database.
+    #[error("the database: {0}")]
+    Database(#[from] sqlx::Error),
+    /// A migration.
+    #[error("the schema could not be brought up to date: {0}")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+    /// The ledger's keys.
+    #[error(transparent)]
+    Keys(#[from] KeyFileError),
+    /// What the first entry would say.
+    #[error("the first entry: {0}")]
+    Genesis(#[from] StatementError),
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] OpenError),
+}
+
+/// Brings the schema up to date, with the owner's address. Doing it twice does nothing.
+///
+/// # Errors
+/// See [`SetupError`].
+pub async fn migrate(owner: &SecretString) -> Result<(), SetupError> {
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .connect(owner.expose_secret())
+        .await?;
+    MIGRATIONS.run(&pool).await?;
+    pool.close().await;
+    Ok(())
+}
+
+/// The first entry of a ledger: who may change rights, and how many of them it takes.
+#[derive(Debug, Clone)]
+pub struct Founding {
+    /// The origin line of its checkpoints.
+    pub origin: Origin,
+    /// Who may change rights.
+    pub administrators: Vec<Administrator>,
+    /// How many of them a change takes.
+    pub threshold: u32,
+    /// An offline key for the day when administrators are lost.
+    pub recovery_key: Option<PublicKey>,
+}
+
+/// Draws the ledger's keys into a folder, unless it has some, and writes the first entry into an
+/// empty, migrated database. The checkpoint file is begun.
+///
+/// # Errors
+/// See [`SetupError`]; a database that holds a ledger is left alone.
+pub async fn found(
+    pool: PgPool,
+    folder: &Path,
+    checkpoint_file: &Path,
+    clock: &Clock,
+    founding: Founding,
+) -> Result<LedgerId, SetupError> {
+    // What would be signed is checked before any key is written.
+    let draft = LedgerKeys::generate();
+    sign(&draft, clock, founding.clone())?;
+    if !LedgerKeys::exist(folder) {
+        draft.write_new(folder)?;
+    }
+    let keys = LedgerKeys::read(folder)?;
+    let genesis = sign(&keys, clock, founding)?;
+    let settings = Settings {
+        pool,
+        keys,
+        checkpoint_file: checkpoint_file.to_owned(),
+        start: StartRule::FirstStart,
+        clock: clock.clone(),
+    };
+    Ok(Ledger::create(&settings, genesis).await?)
+}
+
+fn sign(keys: &LedgerKeys, clock: &Clock, founding: Founding) -> Result<Statement, SetupError> {
+    let mut administrators = founding.administrators;
+    administrators.sort_by(|a, b| a.principal.cmp(&b.principal));
+    let genesis = LedgerGenesis {
+        signer: keys.statement_id(),
+        nonce: keys::nonce(),
+        made_at: clock.now(),
+        origin: founding.origin,
+        checkpoint_key: PublicKey::of(keys.checkpoint()),
+        statement_key: PublicKey::of(keys.statement()),
+        administrators,
+        threshold: founding.threshold,
+        recovery_key: founding.recovery_key,
+    };
+    Ok(Statement::sign(&genesis.into(), keys.statement())?)
+}

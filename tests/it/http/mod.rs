@@ -1,0 +1,9 @@
+//! The HTTP interface: who may call what, what the door answers, what the windows show.
+
+mod authorization;
+mod door;
+mod logs;
+mod openapi;
+mod reading;
+mod sessions;
+mod streams;

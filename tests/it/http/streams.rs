@@ -1,0 +1,135 @@
+//! Server-sent events: in order, resumable, over when the command is; an agent's work.
+
+use countersign_protocol::api::{LiveEntry, Notice, Work};
+use countersign_protocol::entry::Entry;
+use reqwest::Response;
+use serde::de::DeserializeOwned;
+
+use crate::support::TestServer;
+
+/// Reads events until `enough` or the end of the stream.
+async fn events<T: DeserializeOwned>(response: &mut Response, enough: usize) -> Vec<(u64, T)> {
+    let mut found = Vec::new();
+    let mut text = String::new();
+    while found.len() < enough {
+        let Some(bytes) = response.chunk().await.unwrap() else {
+            break;
+        };
+        text.push_str(std::str::from_utf8(&bytes).unwrap());
+        while let Some((block, rest)) = text.split_once("\n\n") {
+            let field = |name: &str| {
+                block
+                    .lines()
+                    .find_map(|line| line.strip_prefix(name))
+                    .map(str::trim)
+            };
+            if let (Some(id), Some(data)) = (field("id:"), field("data:")) {
+                found.push((id.parse().unwrap(), serde_json::from_str(data).unwrap()));
+            }
+            text = rest.to_owned();
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn a_command_is_followed_to_its_end_and_resumed_anywhere() {
+    let server = TestServer::start().await;
+    let (command, _) = server.book.authorized().await;
+    let token = server.sign_in("alice").await;
+    let path = format!("/v1/commands/{command}/events");
+    let mut live = server.get_as(&token, &path).await;
+    assert_eq!(live.headers()["content-type"], "text/event-stream");
+    let before: Vec<(u64, LiveEntry)> = events(&mut live, 4).await;
+    assert_eq!(before.len(), 4);
+    server.book.run(command).await;
+    let after: Vec<(u64, LiveEntry)> = events(&mut live, usize::MAX).await;
+    assert_eq!(after.len(), 3);
+    let all: Vec<u64> = before.iter().chain(&after).map(|(seq, _)| *seq).collect();
+    assert!(all.is_sorted());
+    for (seq, entry) in before.iter().chain(&after) {
+        assert_eq!(Entry::decode(&entry.entry.0).unwrap().seq, *seq);
+    }
+    let resumed = server.call(reqwest::Method::GET, &path).bearer_auth(&token);
+    let mut resumed = resumed
+        .header("last-event-id", all[4].to_string())
+        .send()
+        .await
+        .unwrap();
+    let rest: Vec<(u64, LiveEntry)> = events(&mut resumed, usize::MAX).await;
+    assert_eq!(
+        rest.iter().map(|(seq, _)| *seq).collect::<Vec<_>>(),
+        all[5..]
+    );
+}
+
+#[tokio::test]
+async fn notices_name_every_entry_after_the_last_one_heard() {
+    let server = TestServer::start().await;
+    let token = server.sign_in("alice").await;
+    let first = server.book.ledger.newest().size();
+    let mut now = server.get_as(&token, "/v1/events").await;
+    server.book.authorized().await;
+    let heard: Vec<(u64, Notice)> = events(&mut now, 4).await;
+    let kinds: Vec<&str> = heard
+        .iter()
+        .map(|(_, notice)| notice.kind.as_str())
+        .collect();
+    assert_eq!(
+        kinds,
+        [
+            "command.requested",
+            "command.approved",
+            "command.approved",
+            "command.authorized"
+        ]
+    );
+    assert_eq!(heard[0].0, first);
+    let again = server
+        .call(reqwest::Method::GET, "/v1/events")
+        .bearer_auth(&token);
+    let mut again = again.header("last-event-id", "0").send().await.unwrap();
+    let all: Vec<(u64, Notice)> = events(&mut again, usize::try_from(first).unwrap()).await;
+    assert_eq!(all[0].0, 1);
+}
+
+#[tokio::test]
+async fn an_agent_gets_its_grants_and_cancels_and_nobody_elses() {
+    let server = TestServer::start().await;
+    server.book.enrol("web-2").await;
+    let (open, _) = server.book.authorized().await;
+    let token = server.sign_in("web-1").await;
+    let mut work = server.get_as(&token, "/v1/agents/web-1/work").await;
+    let granted: Vec<(u64, Work)> = events(&mut work, 1).await;
+    let Work::Grant(grant) = &granted[0].1 else {
+        unreachable!("a grant")
+    };
+    assert_eq!(grant.stream.entries.len(), 4);
+    // The spec alone: no reason, no list of the other targets.
+    assert_eq!(grant.stream.blobs.len(), 1);
+    server.book.send(server.book.start(open)).await.unwrap();
+    server
+        .book
+        .send(server.book.cancel("bob", open))
+        .await
+        .unwrap();
+    let cancelled: Vec<(u64, Work)> = events(&mut work, 1).await;
+    assert!(matches!(cancelled[0].1, Work::Cancel(_)));
+    assert_eq!(
+        server
+            .get_as(&token, "/v1/agents/web-2/work")
+            .await
+            .status(),
+        403
+    );
+}
+
+#[tokio::test]
+async fn streams_end_when_the_server_stops() {
+    let server = TestServer::start().await;
+    let token = server.sign_in("alice").await;
+    let mut live = server.get_as(&token, "/v1/events").await;
+    server.shutdown.cancel();
+    let rest: Vec<(u64, Notice)> = events(&mut live, usize::MAX).await;
+    assert_eq!(rest.len(), 0);
+}

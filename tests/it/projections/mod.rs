@@ -1,0 +1,184 @@
+//! Rows follow from the log and from nothing else; two followers share the work; a rebuild and a
+//! comparison come to the same.
+
+use countersign::projections::{self, Difference, Filter};
+use countersign_protocol::policy::Policy;
+use countersign_protocol::rights::ChangeBody;
+use sqlx::Row as _;
+
+use crate::support::TestServer;
+
+async fn differences(server: &TestServer) -> Vec<Difference> {
+    server.reader.caught_up().await.unwrap();
+    let mut connection = server.book.database.app.acquire().await.unwrap();
+    projections::compare(&mut connection).await.unwrap()
+}
+
+fn one() -> Filter {
+    Filter {
+        limit: 10,
+        ..Filter::default()
+    }
+}
+
+#[tokio::test]
+async fn people_read_their_own_writes() {
+    let server = TestServer::start().await;
+    for _round in 0..20 {
+        let (request, _) = server.book.request();
+        let id = server.book.send(request).await.unwrap().id;
+        let item = server.reader.command(&id).await.unwrap().unwrap();
+        assert_eq!(item.status, "requested");
+        assert_eq!((item.approvals, item.needed), (Some(0), Some(2)));
+    }
+}
+
+#[tokio::test]
+async fn the_rows_equal_a_fold_of_the_log() {
+    let server = TestServer::start().await;
+    let (first, _) = server.book.authorized().await;
+    server.book.run(first).await;
+    let (waiting, act) = server.book.request();
+    let waiting = server.book.send(waiting).await.unwrap().id;
+    server
+        .book
+        .send(server.book.approval("bob", waiting, &act))
+        .await
+        .unwrap();
+    assert_eq!(differences(&server).await, Vec::new());
+    let item = server.reader.command(&first).await.unwrap().unwrap();
+    assert_eq!(
+        (item.status.as_str(), item.approvals),
+        ("completed", Some(2))
+    );
+    let (for_carol, _) = server
+        .reader
+        .inbox(&"carol".parse().unwrap(), 10)
+        .await
+        .unwrap();
+    assert_eq!(for_carol.len(), 1);
+    let (for_bob, _) = server
+        .reader
+        .inbox(&"bob".parse().unwrap(), 10)
+        .await
+        .unwrap();
+    assert_eq!(for_bob, Vec::new());
+}
+
+#[tokio::test]
+async fn a_row_that_was_changed_is_found() {
+    let server = TestServer::start().await;
+    server.book.authorized().await;
+    assert_eq!(differences(&server).await, Vec::new());
+    for (table, change) in [
+        (
+            "commands",
+            "UPDATE projections.commands SET requester = 'mallory'",
+        ),
+        ("executions", "DELETE FROM projections.executions"),
+        (
+            "inbox",
+            "INSERT INTO projections.inbox VALUES ('mallory', '\\x00', false)",
+        ),
+        ("agents", "UPDATE projections.agents SET status = 'revoked'"),
+    ] {
+        sqlx::query(change)
+            .execute(&server.book.database.app)
+            .await
+            .unwrap();
+        let found = differences(&server).await;
+        assert!(
+            found
+                .iter()
+                .any(|difference| difference.projection == table),
+            "{table}: {found:?}"
+        );
+    }
+    projections::rebuild(&server.book.database.app)
+        .await
+        .unwrap();
+    assert_eq!(differences(&server).await, Vec::new());
+}
+
+#[tokio::test]
+async fn a_policy_that_changes_counts_open_requests_anew() {
+    let server = TestServer::start().await;
+    let (request, act) = server.book.request();
+    let id = server.book.send(request).await.unwrap().id;
+    server
+        .book
+        .send(server.book.approval("bob", id, &act))
+        .await
+        .unwrap();
+    let item = server.reader.command(&id).await.unwrap().unwrap();
+    assert_eq!((item.approvals, item.needed), (Some(1), Some(2)));
+    let names = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect();
+    let policy = Policy {
+        approvals: 1,
+        may_request: names(&["alice"]),
+        may_approve: names(&["carol"]),
+    };
+    server
+        .book
+        .change(ChangeBody::PolicyPublished { policy })
+        .await;
+    let item = server.reader.command(&id).await.unwrap().unwrap();
+    assert_eq!((item.approvals, item.needed), (Some(0), Some(1)));
+    assert_eq!(differences(&server).await, Vec::new());
+}
+
+#[tokio::test]
+async fn two_followers_share_the_rows() {
+    let first = TestServer::start().await;
+    let ledger = first.book.reopen().await.unwrap();
+    // A second server on the first one's database.
+    let pool = first.book.database.another_app().await;
+    let (tell, projected) = tokio::sync::watch::channel(None);
+    tokio::spawn(projections::run(pool.clone(), ledger.watch(), tell));
+    let second = projections::Reader::new(pool, ledger.watch(), projected);
+    for _round in 0..10 {
+        let (command, _) = first.book.authorized().await;
+        first.book.run(command).await;
+    }
+    let size = first.book.ledger.newest().size();
+    let mut log = ledger.watch();
+    log.wait_for(|newest| newest.size() >= size).await.unwrap();
+    assert_eq!(
+        first.reader.commands(&one()).await.unwrap(),
+        second.commands(&one()).await.unwrap()
+    );
+    assert_eq!(differences(&first).await, Vec::new());
+}
+
+#[tokio::test]
+async fn a_projection_of_another_version_is_built_anew() {
+    let server = TestServer::start().await;
+    server.book.authorized().await;
+    server.reader.caught_up().await.unwrap();
+    let app = &server.book.database.app;
+    sqlx::query("UPDATE projections.cursors SET version = 0 WHERE name = 'executions'")
+        .execute(app)
+        .await
+        .unwrap();
+    sqlx::query("DELETE FROM projections.executions")
+        .execute(app)
+        .await
+        .unwrap();
+    // A server that starts.
+    let (tell, mut projected) = tokio::sync::watch::channel(None);
+    tokio::spawn(projections::run(
+        app.clone(),
+        server.book.ledger.watch(),
+        tell,
+    ));
+    let size = server.book.ledger.newest().size();
+    let there =
+        |step: &Option<projections::Projected>| step.as_ref().is_some_and(|step| step.size >= size);
+    projected.wait_for(there).await.unwrap();
+    let rows = sqlx::query("SELECT count(*) AS n FROM projections.executions")
+        .fetch_one(app)
+        .await
+        .unwrap();
+    assert_eq!(rows.get::<i64, _>("n"), 1);
+    assert_eq!(differences(&server).await, Vec::new());
+}

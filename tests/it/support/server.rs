@@ -1,0 +1,167 @@
+//! A ledger with people in it, served over HTTP on a port of its own.
+
+use std::time::Duration;
+
+use countersign::http::{self, App};
+use countersign::keys::LedgerKeys;
+use countersign::ledger::{self, store};
+use countersign::projections::{self, Reader};
+use countersign_protocol::api::{self, ChallengeBody, SessionBody};
+use countersign_protocol::event::{Event, SessionChallenge};
+use countersign_protocol::name::Nonce;
+use countersign_protocol::statement::Statement;
+use reqwest::{Method, RequestBuilder, Response};
+use serde::de::DeserializeOwned;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::TestLedger;
+use super::people::{key, public};
+
+pub(crate) struct TestServer {
+    pub(crate) book: TestLedger,
+    pub(crate) reader: Reader,
+    pub(crate) shutdown: CancellationToken,
+    url: String,
+    http: reqwest::Client,
+    _stop: DropGuard,
+}
+
+/// A statement and its blobs as they travel.
+pub(crate) fn pack(submission: &ledger::Submission) -> api::Submission {
+    api::Submission::new(&submission.statement, &submission.blobs)
+}
+
+impl TestServer {
+    pub(crate) async fn start() -> Self {
+        Self::over(TestLedger::ready().await).await
+    }
+
+    pub(crate) async fn over(book: TestLedger) -> Self {
+        let pool = book.database.another_app().await;
+        let (tell, projected) = watch::channel(None);
+        let ledger = book.ledger.clone();
+        tokio::spawn(projections::run(pool.clone(), ledger.watch(), tell));
+        let reader = Reader::new(pool, ledger.watch(), projected);
+        let keys = LedgerKeys::read(book.folder.path()).unwrap();
+        let mut connection = book.database.app.acquire().await.unwrap();
+        let genesis = store::entries(&mut connection, 0, 1, 1)
+            .await
+            .unwrap()
+            .remove(0);
+        drop(connection);
+        let shutdown = CancellationToken::new();
+        let app = App::new(
+            ledger,
+            reader.clone(),
+            book.clock.clone(),
+            genesis.entry,
+            keys.session_secret(),
+            shutdown.clone(),
+        );
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(http::serve(listener, http::router(app), shutdown.clone()));
+        let _second = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(Duration::from_secs(30))
+            .build()
+            .unwrap();
+        let stop = shutdown.clone().drop_guard();
+        Self {
+            book,
+            reader,
+            shutdown,
+            url,
+            http,
+            _stop: stop,
+        }
+    }
+
+    pub(crate) fn call(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.url))
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &impl serde::Serialize) -> Response {
+        let body = serde_json::to_vec(body).unwrap();
+        self.call(Method::POST, path)
+            .body(body)
+            .send()
+            .await
+            .unwrap()
+    }
+
+    pub(crate) async fn submit(&self, submission: &ledger::Submission) -> Response {
+        self.post("/v1/statements", &pack(submission)).await
+    }
+
+    /// The signed answer to a challenge.
+    pub(crate) async fn answer(&self, who: &str, is_agent: bool) -> Statement {
+        let challenge: ChallengeBody = json(self.post("/v1/sessions/challenge", &()).await).await;
+        let (principal, agent) = if is_agent {
+            (None, Some(who.parse().unwrap()))
+        } else {
+            (Some(who.parse().unwrap()), None)
+        };
+        let answer = SessionChallenge {
+            signer: public(who).key_id(),
+            principal,
+            agent,
+            nonce: Nonce::new([0; 16]),
+            made_at: self.book.clock.now(),
+            ledger: self.book.ledger.id(),
+            challenge: challenge.challenge.parse().unwrap(),
+        };
+        Statement::sign(&Event::from(answer), &key(who)).unwrap()
+    }
+
+    pub(crate) async fn sign_in_with(&self, answer: &Statement) -> Response {
+        self.post("/v1/sessions", &api::Submission::new(answer, []))
+            .await
+    }
+
+    /// A session token of a person, or of an agent (`web-1`).
+    pub(crate) async fn sign_in(&self, who: &str) -> String {
+        let answer = self.answer(who, who.starts_with("web-")).await;
+        let session: SessionBody = json(self.sign_in_with(&answer).await).await;
+        session.token
+    }
+
+    pub(crate) async fn get_as(&self, token: &str, path: &str) -> Response {
+        self.call(Method::GET, path)
+            .bearer_auth(token)
+            .send()
+            .await
+            .unwrap()
+    }
+
+    /// Reads a resource as a person.
+    pub(crate) async fn get<T: DeserializeOwned>(&self, who: &str, path: &str) -> T {
+        let token = self.sign_in(who).await;
+        json(self.get_as(&token, path).await).await
+    }
+}
+
+/// The JSON of a successful answer.
+pub(crate) async fn json<T: DeserializeOwned>(response: Response) -> T {
+    let status = response.status();
+    let text = response.text().await.unwrap();
+    assert!(status.is_success(), "{status}: {text}");
+    serde_json::from_str(&text).unwrap_or_else(|error| unreachable!("{error}: {text}"))
+}
+
+/// Status and code of a problem.
+pub(crate) async fn problem(response: Response) -> (u16, String) {
+    let status = response.status().as_u16();
+    let kind = response.headers()["content-type"]
+        .to_str()
+        .unwrap()
+        .to_owned();
+    let text = response.text().await.unwrap();
+    assert_eq!(kind, "application/problem+json", "{text}");
+    let problem: api::Problem = serde_json::from_str(&text).unwrap();
+    assert_eq!(problem.status, status);
+    (status, problem.code)
+}
