@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::deadlines;
-use crate::http::{self, App};
+use crate::http::{self, App, Presence};
 use crate::keys::{KeyFileError, LedgerKeys};
 use crate::ledger::{Ledger, OpenError, Settings, StartRule, store};
 use crate::projections::{self, Reader};
@@ -61,6 +61,23 @@ pub enum StartError {
     Listen(SocketAddr, std::io::Error),
 }
 
+impl StartError {
+    /// Says whether the database contradicts what was committed.
+    #[must_use]
+    pub const fn is_evidence(&self) -> bool {
+        matches!(
+            self,
+            Self::Ledger(
+                OpenError::Behind { .. }
+                    | OpenError::OtherHistory(_)
+                    | OpenError::Entry { .. }
+                    | OpenError::Head(_)
+                    | OpenError::Checkpoint(_)
+            )
+        )
+    }
+}
+
 /// A server that runs until it is told to stop.
 #[derive(Debug)]
 pub struct Server {
@@ -69,6 +86,7 @@ pub struct Server {
     vkey: String,
     origin: String,
     pool: PgPool,
+    presence: Presence,
     shutdown: CancellationToken,
     tasks: JoinSet<()>,
 }
@@ -127,6 +145,7 @@ impl Server {
             session_secret,
             shutdown.clone(),
         );
+        let presence = app.presence();
         let mut tasks = JoinSet::new();
         tasks.spawn(follow(pool.clone(), ledger.watch(), tell, shutdown.clone()));
         tasks.spawn(deadlines::run(ledger, shutdown.clone()));
@@ -143,6 +162,7 @@ impl Server {
             vkey,
             origin,
             pool,
+            presence,
             shutdown,
             tasks,
         })
@@ -170,6 +190,12 @@ impl Server {
     #[must_use]
     pub fn origin(&self) -> &str {
         &self.origin
+    }
+
+    /// Which agents listen for work here.
+    #[must_use]
+    pub fn presence(&self) -> Presence {
+        self.presence.clone()
     }
 
     /// Waits for the word to stop, and then until everything has ended.

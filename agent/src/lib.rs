@@ -1,5 +1,37 @@
-//! The agent: runs on a host what its people have signed.
+//! The agent: runs on a host what its people have signed, and nothing else.
 //!
-//! [`execution`] is the executor room: a verified plan in, what happened out.
+//! | room | what it owns |
+//! |---|---|
+//! | [`config`] [`signers`] [`rules`] | what the host pins: `agent.toml`, `allowed_signers`, local rules |
+//! | [`admission`] | may this grant run here, now? the order of the checks |
+//! | [`trust`] | the pinned ledger and the one history of it that this host has seen |
+//! | [`spool`] | the journal: used grants, statements before they are sent |
+//! | [`client`] | HTTP: the only code that talks to the server |
+//! | [`execution`] | the executor: a verified plan in, what happened out |
+//! | `dispatcher` `running` `enrolment` `station` | the world and the executor, joined by messages |
+//! | [`key`] [`clock`] | the private key and randomness; the time |
+//! | [`service`] [`args`] | from a configuration to a running agent; the command line |
+//!
+//! The order that everything here serves: verify the grant, ask the local rules, write down that
+//! it is used, say `started`, hold the receipt, run. No step can be reached without the one before.
 
+pub mod admission;
+pub mod args;
+pub mod client;
+pub mod clock;
+pub mod config;
+mod dispatcher;
+mod enrolment;
 pub mod execution;
+pub mod key;
+pub mod rules;
+mod running;
+pub mod service;
+pub mod signers;
+pub mod spool;
+mod station;
+pub mod trust;
+
+pub use config::{Config, ConfigError};
+pub use service::run;
+pub use station::AgentError;

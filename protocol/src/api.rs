@@ -413,6 +413,9 @@ pub struct ChallengeBody {
     pub challenge: String,
     /// The ledger.
     pub ledger: String,
+    /// The person whose key was named in the question. A convenience and no proof.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub principal: Option<String>,
 }
 
 /// A session: a bearer token for reads.

@@ -115,3 +115,12 @@ pub fn install_command() -> Vec<&'static str> {
         [vec!["sudo"], install].concat()
     }
 }
+
+/// Runs the line that installs Postgres, on this terminal. Says whether it worked.
+pub fn install() -> bool {
+    let line = install_command();
+    let [program, arguments @ ..] = line.as_slice() else {
+        return false;
+    };
+    spawn::attached(Path::new(program), arguments).is_ok_and(|status| status.success())
+}

@@ -111,3 +111,8 @@ pub(crate) fn describe(status: ExitStatus) -> String {
 pub(crate) fn signal(pid: Pid, signal: Signal) {
     let _gone = rustix::process::kill_process(pid, signal);
 }
+
+/// Runs a program to its end on this terminal.
+pub(crate) fn attached(program: &Path, arguments: &[&str]) -> io::Result<ExitStatus> {
+    Command::new(program).args(arguments).status()
+}

@@ -29,6 +29,6 @@ mod statements;
 mod streams;
 mod work;
 
-pub use app::App;
+pub use app::{App, Presence};
 pub use openapi::{document, router};
 pub use serve::serve;

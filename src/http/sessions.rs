@@ -15,10 +15,11 @@ use countersign_protocol::name::{SECOND_US, Time};
 use countersign_protocol::rights::{Holder, Rights};
 use countersign_protocol::statement::Verified;
 use hmac::{Hmac, KeyInit as _, Mac as _};
+use serde::Deserialize;
 use sha2::Sha256;
 
 use super::app::App;
-use super::bodies::Body;
+use super::bodies::{Body, Parameters};
 use super::error::ApiError;
 use super::statements;
 use crate::keys;
@@ -130,14 +131,33 @@ impl Sessions {
     }
 }
 
+/// Who wants to sign in.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+pub(super) struct Whose {
+    /// The id of the key that will sign, 64 hex digits: the answer then says whose it is, for those
+    /// who have the key and not the name.
+    key_id: Option<String>,
+}
+
 /// A challenge to sign in with.
-#[utoipa::path(post, path = "/v1/sessions/challenge", tag = "sessions",
-    responses((status = 200, body = ChallengeBody)))]
-pub(super) async fn challenge(State(app): State<App>) -> Json<ChallengeBody> {
-    Json(ChallengeBody {
+#[utoipa::path(post, path = "/v1/sessions/challenge", tag = "sessions", params(Whose),
+    responses((status = 200, body = ChallengeBody), super::openapi::Problems))]
+pub(super) async fn challenge(
+    State(app): State<App>,
+    Parameters(whose): Parameters<Whose>,
+) -> Result<Json<ChallengeBody>, ApiError> {
+    let mut principal = None;
+    if let Some(key) = whose.key_id.and_then(|id| id.parse::<KeyId>().ok()) {
+        let rights = app.reader.rights().await?;
+        if let Some(Holder::Person(name)) = rights.key(&key).map(|record| &record.holder) {
+            principal = Some(name.to_string());
+        }
+    }
+    Ok(Json(ChallengeBody {
         challenge: app.sessions.challenge(app.clock.now()).to_string(),
         ledger: app.ledger.id().to_string(),
-    })
+        principal,
+    }))
 }
 
 /// A session for a signed challenge.

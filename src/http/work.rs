@@ -13,7 +13,7 @@ use countersign_protocol::name::AgentName;
 use futures_util::Stream;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::app::App;
+use super::app::{App, Present};
 use super::auth::Agent;
 use super::error::ApiError;
 use super::events::{event, permit, respond};
@@ -33,6 +33,7 @@ struct Listener {
     agent: AgentName,
     told: BTreeMap<CommandId, Told>,
     waiting: VecDeque<(u64, Work)>,
+    _present: Present,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -51,6 +52,7 @@ pub(super) async fn stream(
     tracing::info!(agent = name, "an agent listens for work");
     let listener = Listener {
         _permit: permit(&app)?,
+        _present: app.presence.enter(agent.name.clone()),
         app: app.clone(),
         agent: agent.name,
         told: BTreeMap::new(),

@@ -40,6 +40,20 @@ pub struct Difference {
     pub missing: u64,
 }
 
+impl std::fmt::Display for Difference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            projection,
+            surplus,
+            missing,
+        } = self;
+        write!(
+            f,
+            "the list {projection} is not what the log says: {surplus} rows too many or changed, {missing} missing or changed"
+        )
+    }
+}
+
 /// Compares every projection with a fold of the log, in one snapshot. Changes nothing.
 ///
 /// # Errors

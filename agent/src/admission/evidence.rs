@@ -1,0 +1,346 @@
+//! Is it true? From the bytes of a stream to a command whose every word is proved.
+//!
+//! It owns signatures, places in the log, the fold of the command's own events, this host's line
+//! and the documents behind digests. It must not weigh anything: whether the people who spoke
+//! count on this host is `consent`'s.
+
+use std::collections::BTreeMap;
+
+use countersign_protocol::api::{Grant, StreamBody};
+use countersign_protocol::audit::{self, CheckedEntry, Reason};
+use countersign_protocol::blob::{Blob, BlobRef, MAX_BLOB_BYTES};
+use countersign_protocol::canonical;
+use countersign_protocol::checkpoint::Checkpoint;
+use countersign_protocol::command::{CommandError, CommandSpec, Environment};
+use countersign_protocol::event::{Author, CommandAuthorized, Event};
+use countersign_protocol::fold::{Refusal, Stream};
+use countersign_protocol::hash::{CommandId, Digest, LedgerId};
+use countersign_protocol::key::PublicKey;
+use countersign_protocol::lifecycle::{Command, ExecutionStatus, Position, Stage};
+use countersign_protocol::name::{AgentName, Principal};
+use countersign_protocol::proof::{self, ProofError};
+use countersign_protocol::target::{self, TargetLine};
+
+use super::pipeline::Pins;
+use crate::signers::AllowedSigners;
+
+/// Most entries of one grant: a request, its approvals and a few words more.
+pub const MAX_STREAM_ENTRIES: usize = 1024;
+
+/// Why a grant is not believed. Nothing is run and nothing is said to the ledger.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unproven {
+    /// No entries, or more than any command has.
+    #[error("the stream has no entry, or more than any command")]
+    Length,
+    /// An entry does not hold by itself.
+    #[error("entry {seq} does not hold: {reason}")]
+    Entry {
+        /// Where it says it stands.
+        seq: u64,
+        /// What is wrong.
+        reason: Reason,
+    },
+    /// The entries are not in order, or not where they are said to be.
+    #[error("entry {0} is out of order")]
+    Order(u64),
+    /// An entry is not in the log.
+    #[error("entry {seq} is not proved to be in the log: {source}")]
+    NotInLog {
+        /// Which.
+        seq: u64,
+        /// Why.
+        source: ProofError,
+    },
+    /// Meant for another ledger.
+    #[error("entry {0} was signed for another ledger than the pinned one")]
+    OtherLedger(u64),
+    /// Of another command.
+    #[error("entry {0} belongs to another command, or to none")]
+    Foreign(u64),
+    /// The stream does not begin with its request.
+    #[error("the stream does not begin with a request")]
+    NoRequest,
+    /// A word of the ledger that the ledger did not sign.
+    #[error("entry {0} speaks for the ledger and is not signed by its statement key")]
+    NotTheLedger(u64),
+    /// A pinned key speaks for somebody else, or a pinned person with an unknown key.
+    #[error("the request by {0} is not signed with the key that this host knows them by")]
+    Requester(Principal),
+    /// The command's events do not follow from each other.
+    #[error("entry {seq} may not follow: {source}")]
+    Life {
+        /// Which.
+        seq: u64,
+        /// Why.
+        source: Refusal,
+    },
+    /// Not authorized, or over.
+    #[error("the command is {0} and not to be run")]
+    NotAuthorized(&'static str),
+    /// The line is another host's, or not in the signed targets.
+    #[error("this host, with this key, is no target of the command")]
+    NotATarget,
+    /// A document is missing, redacted or another than the one that was signed.
+    #[error("the {0} is missing or is not what was signed")]
+    Document(&'static str),
+    /// A document is what was signed and still cannot be used.
+    #[error("the {what} cannot be used: {source}")]
+    Unusable {
+        /// Which.
+        what: &'static str,
+        /// Why.
+        source: CommandError,
+    },
+}
+
+/// Entries that hold and stand in the log, with the blobs that came along.
+pub(crate) struct ProvenStream {
+    entries: Vec<CheckedEntry>,
+    blobs: BTreeMap<Digest, Blob>,
+}
+
+impl ProvenStream {
+    /// Checks every entry by itself and its place in the log of `checkpoint`.
+    pub(crate) fn prove(
+        stream: &StreamBody,
+        checkpoint: &Checkpoint,
+        ledger: &LedgerId,
+    ) -> Result<Self, Unproven> {
+        if !(1..=MAX_STREAM_ENTRIES).contains(&stream.entries.len()) {
+            return Err(Unproven::Length);
+        }
+        let mut entries: Vec<CheckedEntry> = Vec::with_capacity(stream.entries.len());
+        for item in &stream.entries {
+            let seq = item.seq;
+            let entry = audit::check_entry(&item.entry.0)
+                .map_err(|reason| Unproven::Entry { seq, reason })?;
+            let after = entries.last().is_none_or(|before| before.seq < entry.seq);
+            if entry.seq != seq || !after {
+                return Err(Unproven::Order(seq));
+            }
+            proof::verify_inclusion(
+                &entry.leaf,
+                seq,
+                checkpoint.size(),
+                &item.inclusion,
+                &checkpoint.root(),
+            )
+            .map_err(|source| Unproven::NotInLog { seq, source })?;
+            if entry.verified.event().header().ledger != Some(*ledger) {
+                return Err(Unproven::OtherLedger(seq));
+            }
+            entries.push(entry);
+        }
+        let blobs = stream
+            .blobs
+            .iter()
+            .filter_map(|body| body.clone().into_blob())
+            .map(|blob| (blob.reference().digest, blob))
+            .collect();
+        Ok(Self { entries, blobs })
+    }
+
+    /// The entries, ascending.
+    pub(crate) fn entries(&self) -> &[CheckedEntry] {
+        &self.entries
+    }
+
+    /// The bytes that a signed statement names.
+    fn content(&self, named: &BlobRef, what: &'static str) -> Result<&[u8], Unproven> {
+        self.blobs
+            .get(&named.digest)
+            .filter(|blob| blob.verify(named).is_ok())
+            .map(Blob::content)
+            .ok_or(Unproven::Document(what))
+    }
+}
+
+/// A command as the log has it, up to its authorization.
+pub(crate) struct ProvenCommand {
+    pub(crate) command: Command,
+    pub(crate) authorized: CommandAuthorized,
+    /// The key that signed the request.
+    pub(crate) requester_key: PublicKey,
+}
+
+/// Folds the stream through the same state machine that the ledger uses.
+pub(crate) fn fold(
+    stream: &ProvenStream,
+    pins: &Pins,
+    signers: &AllowedSigners,
+) -> Result<ProvenCommand, Unproven> {
+    let (first, rest) = stream.entries.split_first().ok_or(Unproven::Length)?;
+    let Event::CommandRequested(request) = first.verified.event() else {
+        return Err(Unproven::NoRequest);
+    };
+    check_requester(&request.principal, first.verified.key(), signers)?;
+    let id = first.verified.id();
+    let mut command = Command::open(request.clone(), None, position(first));
+    let mut authorized = None;
+    for entry in rest {
+        let (seq, event) = (entry.seq, entry.verified.event());
+        if Stream::of(event, entry.verified.id()) != Some(Stream::Command(id)) {
+            return Err(Unproven::Foreign(seq));
+        }
+        let for_ledger = event.header().author == Author::Ledger;
+        if for_ledger && *entry.verified.key() != pins.statement_key {
+            return Err(Unproven::NotTheLedger(seq));
+        }
+        // What other hosts did with it is not this host's to judge.
+        if host_of(event).is_some_and(|agent| *agent != pins.agent) {
+            continue;
+        }
+        command
+            .next(event, position(entry))
+            .map_err(|source| Unproven::Life { seq, source })?;
+        if let Event::CommandAuthorized(event) = event {
+            authorized = Some(event.clone());
+        }
+    }
+    check_stage(&command, &pins.agent)?;
+    Ok(ProvenCommand {
+        command,
+        authorized: authorized.ok_or(Unproven::NotAuthorized("not authorized"))?,
+        requester_key: first.verified.key().clone(),
+    })
+}
+
+fn position(entry: &CheckedEntry) -> Position {
+    Position {
+        seq: entry.seq,
+        time: entry.time,
+        id: entry.verified.id(),
+    }
+}
+
+/// The requester need not be known here. Who is known must be the one they say they are, or one
+/// person could ask under a second name and then approve.
+fn check_requester(
+    principal: &Principal,
+    key: &PublicKey,
+    signers: &AllowedSigners,
+) -> Result<(), Unproven> {
+    let honest = match signers.owner_of(key) {
+        Some(owner) => owner == principal,
+        None => !signers.knows(principal),
+    };
+    if honest {
+        Ok(())
+    } else {
+        Err(Unproven::Requester(principal.clone()))
+    }
+}
+
+fn check_stage(command: &Command, agent: &AgentName) -> Result<(), Unproven> {
+    if !matches!(command.stage, Stage::Authorized { .. }) || command.cancel.is_some() {
+        let status = if command.cancel.is_some() {
+            "cancelled"
+        } else {
+            command.status().as_str()
+        };
+        return Err(Unproven::NotAuthorized(status));
+    }
+    match command.executions.get(agent) {
+        Some(execution) if execution.status != ExecutionStatus::Waiting => {
+            Err(Unproven::NotAuthorized(execution.status.as_str()))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// The host that an execution's event is about.
+const fn host_of(event: &Event) -> Option<&AgentName> {
+    match event {
+        Event::ExecutionStarted(event) => Some(&event.agent),
+        Event::ExecutionRefused(event) => Some(&event.agent),
+        Event::ExecutionSkipped(event) => Some(&event.agent),
+        Event::ExecutionOutput(event) => Some(&event.agent),
+        Event::ExecutionCompleted(event) => Some(&event.agent),
+        Event::ExecutionLost(event) => Some(&event.agent),
+        Event::LedgerGenesis(_)
+        | Event::LedgerHeartbeat(_)
+        | Event::ChangeRequested(_)
+        | Event::ChangeApproved(_)
+        | Event::ChangeRejected(_)
+        | Event::KeyAdded(_)
+        | Event::KeyRevoked(_)
+        | Event::PolicyPublished(_)
+        | Event::AgentEnrolled(_)
+        | Event::AgentAccepted(_)
+        | Event::CommandRequested(_)
+        | Event::CommandApproved(_)
+        | Event::CommandRejected(_)
+        | Event::CommandWithdrawn(_)
+        | Event::CommandAuthorized(_)
+        | Event::CommandExpired(_)
+        | Event::CommandCancelRequested(_)
+        | Event::SessionChallenge(_) => None,
+    }
+}
+
+/// Says whether the grant's line is this host's, and one that people signed.
+pub(crate) fn check_line(grant: &Grant, command: &Command, pins: &Pins) -> Result<(), Unproven> {
+    let line: TargetLine = canonical::from_document(&grant.line.0, MAX_BLOB_BYTES)
+        .map_err(|_| Unproven::NotATarget)?;
+    let act = command.act();
+    let own =
+        line.agent == pins.agent && line.key_id == pins.key_id && line.spec == act.spec.digest;
+    if !own {
+        return Err(Unproven::NotATarget);
+    }
+    target::verify_line(&line, grant.line_index, &grant.line_proof, &act.targets)
+        .map_err(|_| Unproven::NotATarget)
+}
+
+/// What would run, read from the very bytes that were signed for.
+pub(crate) struct Documents {
+    pub(crate) spec: CommandSpec,
+    pub(crate) environment: Option<Environment>,
+    pub(crate) stdin: Vec<u8>,
+}
+
+impl Documents {
+    /// Finds and parses the documents that the act names.
+    pub(crate) fn read(stream: &ProvenStream, command: &Command) -> Result<Self, Unproven> {
+        let act = command.act();
+        let unusable = |what| move |source| Unproven::Unusable { what, source };
+        let spec = CommandSpec::parse(stream.content(&act.spec, "command spec")?, act)
+            .map_err(unusable("command spec"))?;
+        let environment = act
+            .env
+            .map(|named| {
+                Environment::parse(stream.content(&named, "environment")?)
+                    .map_err(unusable("environment"))
+            })
+            .transpose()?;
+        let stdin = act
+            .stdin
+            .map(|named| stream.content(&named, "standard input").map(<[u8]>::to_vec))
+            .transpose()?
+            .unwrap_or_default();
+        Ok(Self {
+            spec,
+            environment,
+            stdin,
+        })
+    }
+}
+
+/// The command that a proven stream cancels, if a person whom this host knows asked for it.
+pub(crate) fn cancelled_by_known(
+    stream: &ProvenStream,
+    signers: &AllowedSigners,
+    now: countersign_protocol::name::Time,
+) -> Option<CommandId> {
+    stream.entries().iter().find_map(|entry| {
+        let event = entry.verified.event();
+        let Event::CommandCancelRequested(cancel) = event else {
+            return None;
+        };
+        signers
+            .check(entry.verified.key(), &cancel.principal, event.kind(), now)
+            .ok()
+            .map(|()| cancel.command)
+    })
+}

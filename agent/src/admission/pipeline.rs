@@ -1,0 +1,263 @@
+//! The order of the checks is the security argument, so it stands here on one screen.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use countersign_protocol::api::{Grant, StreamBody};
+use countersign_protocol::checkpoint::Checkpoint;
+use countersign_protocol::command::Act;
+use countersign_protocol::event::RefusalReason;
+use countersign_protocol::hash::{CommandId, KeyId, LedgerId};
+use countersign_protocol::key::PublicKey;
+use countersign_protocol::name::{AgentName, Time};
+
+use super::consent;
+use super::evidence::{self, Documents, ProvenStream, Unproven};
+use crate::execution::{self, Plan, Program, ResolveError};
+use crate::rules::{self, LocalRefusal, Rules};
+use crate::signers::AllowedSigners;
+
+/// What this host knows for certain, from its own configuration and key.
+#[derive(Debug, Clone)]
+pub struct Pins {
+    /// The pinned ledger.
+    pub ledger: LedgerId,
+    /// The key of the ledger's statements, named by the genesis whose leaf is `ledger`.
+    pub statement_key: PublicKey,
+    /// This agent.
+    pub agent: AgentName,
+    /// This agent's key.
+    pub key_id: KeyId,
+}
+
+/// Everything that the host's decision rests on, but the grant, the time and the journal.
+#[derive(Debug, Clone)]
+pub struct Host {
+    /// Certainties.
+    pub pins: Pins,
+    /// Who counts.
+    pub signers: AllowedSigners,
+    /// What may run.
+    pub rules: Rules,
+    /// When the journal of used grants begins.
+    pub journal_since: Time,
+}
+
+/// The host's answer to a grant that is true.
+#[must_use]
+#[derive(Debug)]
+pub enum Verdict {
+    /// Run it, once.
+    Run(Box<Permit>),
+    /// Its time has not come; ask again at that time.
+    Wait {
+        /// The command.
+        command: CommandId,
+        /// When, by the host's own clock.
+        until: Time,
+    },
+    /// This host will not; the ledger shall know why.
+    Refuse {
+        /// The command.
+        command: CommandId,
+        /// For how long the refusal must be remembered.
+        remember_until: Time,
+        /// Why.
+        refusal: LocalRefusal,
+    },
+    /// It was used before; nothing is to be done.
+    Used(CommandId),
+}
+
+/// The right to run one command once. Made only by [`Host::admit`]; carries its limits.
+#[must_use]
+pub struct Permit {
+    command: CommandId,
+    act: Act,
+    remember_until: Time,
+    /// From then on it may not start: the act's expiry, or an approval's age.
+    valid_until: Time,
+    program: Result<Program, ResolveError>,
+    argv: Vec<OsString>,
+    env: Vec<(OsString, OsString)>,
+    cwd: PathBuf,
+    stdin: Vec<u8>,
+}
+
+impl Host {
+    /// Decides on a grant. `checkpoint` is its stream's, already proved consistent with the one
+    /// that this host remembers; `is_used` asks the journal. Reads the program's file.
+    ///
+    /// # Errors
+    /// The grant is not true; nothing is done and nothing is said to the ledger.
+    pub fn admit(
+        &self,
+        grant: &Grant,
+        checkpoint: &Checkpoint,
+        now: Time,
+        is_used: impl Fn(&CommandId) -> bool,
+    ) -> Result<Verdict, Unproven> {
+        // Is it true? Bytes, signatures and places; the life of the command; this host; the text.
+        let stream = ProvenStream::prove(&grant.stream, checkpoint, &self.pins.ledger)?;
+        let proven = evidence::fold(&stream, &self.pins, &self.signers)?;
+        evidence::check_line(grant, &proven.command, &self.pins)?;
+        let documents = Documents::read(&stream, &proven.command)?;
+
+        // Was it done? Before anything else is said about it, so that a repeat stays silent.
+        let (id, act) = (proven.command.id, proven.command.act().clone());
+        if is_used(&id) {
+            return Ok(Verdict::Used(id));
+        }
+
+        // Is it time? By this host's own clock, whatever the ledger's says.
+        if now < act.not_before {
+            let until = act.not_before;
+            return Ok(Verdict::Wait { command: id, until });
+        }
+        let remember_until = act.expires_at.plus_micros(self.rules.max_approval_age_us);
+        let judged = self
+            .check_time(&act, now)
+            // Is it enough? Distinct people whom this host pins.
+            .and_then(|()| consent::check(self, &stream, &proven, now))
+            // Is it allowed here? Local rules win over any signature.
+            .and_then(|until| {
+                self.rules
+                    .check(&documents.spec, documents.environment.as_ref())
+                    .and_then(|()| self.find_program(&documents))
+                    .map(|program| (until, program))
+            });
+        Ok(match judged {
+            Ok((valid_until, program)) => {
+                let (argv, env) = rules::words(&documents.spec, documents.environment.as_ref());
+                Verdict::Run(Box::new(Permit {
+                    command: id,
+                    act,
+                    remember_until,
+                    valid_until,
+                    program,
+                    argv,
+                    env,
+                    cwd: documents.spec.cwd.unwrap_or_else(|| "/".to_owned()).into(),
+                    stdin: documents.stdin,
+                }))
+            }
+            Err(refusal) => Verdict::Refuse {
+                command: id,
+                remember_until,
+                refusal,
+            },
+        })
+    }
+
+    /// The command that this stream cancels, if it is true and a pinned person asked for it.
+    ///
+    /// # Errors
+    /// The stream is not true.
+    pub fn cancelled(
+        &self,
+        stream: &StreamBody,
+        checkpoint: &Checkpoint,
+        now: Time,
+    ) -> Result<Option<CommandId>, Unproven> {
+        let stream = ProvenStream::prove(stream, checkpoint, &self.pins.ledger)?;
+        Ok(evidence::cancelled_by_known(&stream, &self.signers, now))
+    }
+
+    fn check_time(&self, act: &Act, now: Time) -> Result<(), LocalRefusal> {
+        if now < act.expires_at {
+            return Ok(());
+        }
+        Err(LocalRefusal::new(
+            RefusalReason::Time,
+            "expires_at",
+            "the command's time is over by this host's clock",
+        ))
+    }
+
+    /// A program that is not there is an outcome of the run, as a shell has it (127, 126).
+    fn find_program(
+        &self,
+        documents: &Documents,
+    ) -> Result<Result<Program, ResolveError>, LocalRefusal> {
+        let (argv, _) = rules::words(&documents.spec, None);
+        let name = argv.first().map(OsString::as_os_str).unwrap_or_default();
+        match Program::resolve(name, &self.rules.path) {
+            Err(
+                error @ (ResolveError::Relative { .. }
+                | ResolveError::Unreadable { .. }
+                | ResolveError::TooLarge { .. }),
+            ) => Err(LocalRefusal::new(
+                RefusalReason::Unusable,
+                "path",
+                error.to_string(),
+            )),
+            found => Ok(found),
+        }
+    }
+}
+
+impl Permit {
+    /// The command.
+    #[must_use]
+    pub const fn command(&self) -> CommandId {
+        self.command
+    }
+
+    /// For how long the journal must remember that it was used.
+    #[must_use]
+    pub const fn remember_until(&self) -> Time {
+        self.remember_until
+    }
+
+    /// Whether it may still start at this time; asked again just before it does.
+    #[must_use]
+    pub fn is_valid_at(&self, now: Time) -> bool {
+        self.act.not_before <= now && now < self.valid_until
+    }
+
+    /// What will run: the opened file's path and SHA-256. Where there is no program, the name that
+    /// was asked for and zeros.
+    #[must_use]
+    pub fn program(&self) -> (Vec<u8>, [u8; 32]) {
+        match &self.program {
+            Ok(program) => (
+                program.path().as_os_str().as_bytes().to_vec(),
+                *program.sha256(),
+            ),
+            Err(_) => {
+                let asked = self.argv.first().map(|name| name.as_bytes().to_vec());
+                (asked.unwrap_or_default(), [0; 32])
+            }
+        }
+    }
+
+    /// Gives the permit up for a plan, or for the outcome of a run that has no program.
+    ///
+    /// # Errors
+    /// There is no such program, or none that can be executed.
+    pub fn into_plan(self, grace: Duration) -> Result<Plan, execution::Outcome> {
+        let program = self.program.map_err(|error| error.outcome())?;
+        Ok(Plan {
+            program,
+            argv: self.argv,
+            cwd: self.cwd,
+            env: self.env,
+            stdin: self.stdin,
+            timeout: Duration::from_millis(self.act.timeout_ms),
+            grace,
+            output_limit: self.act.output_limit,
+        })
+    }
+}
+
+/// Arguments, environment and stdin may hold secrets, so they never reach a log this way.
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit")
+            .field("command", &self.command)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,143 @@
+//! The command line of the agent, the same for `countersign-agent` and `countersign agent`.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::Config;
+use crate::service;
+use crate::station::AgentError;
+
+/// It ended as it was asked to.
+const DONE: u8 = 0;
+
+/// It cannot go on.
+const FAILED: u8 = 1;
+
+/// The configuration or the call is wrong.
+const USAGE: u8 = 2;
+
+/// There is evidence of tampering.
+const EVIDENCE: u8 = 3;
+
+/// The ledger will not have this agent.
+const REFUSED: u8 = 4;
+
+/// Runs on this host what its people have signed, and nothing else.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// The host's pins and rules.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "COUNTERSIGN_AGENT_CONFIG",
+        default_value = "/etc/countersign/agent.toml"
+    )]
+    pub config: PathBuf,
+    /// Write the log as one JSON object a line.
+    #[arg(long, env = "COUNTERSIGN_LOG_JSON")]
+    pub log_json: bool,
+    /// What to do; `run` when left out.
+    #[command(subcommand)]
+    pub verb: Option<Verb>,
+}
+
+/// What the agent can be asked to do.
+#[derive(Debug, Clone, Copy, clap::Subcommand)]
+pub enum Verb {
+    /// Connect to the server and run what is granted, until TERM or INT.
+    Run,
+    /// Read the configuration, tell the first mistake with its line, and do nothing else.
+    CheckConfig,
+}
+
+/// Does what the arguments say and gives the exit code: 0 done, 1 failed, 2 wrong configuration,
+/// 3 evidence of tampering, 4 refused by the ledger. Logs and errors go to stderr.
+pub async fn main(args: Args) -> u8 {
+    let config = match Config::load(&args.config) {
+        Ok(config) => config,
+        Err(error) => {
+            tell(&format!("error: {error}"));
+            return USAGE;
+        }
+    };
+    match args.verb.unwrap_or(Verb::Run) {
+        Verb::CheckConfig => {
+            let people = config.signers.people();
+            let execution = if config.rules.execution { "on" } else { "off" };
+            tell(&format!(
+                "{} is in order: agent {}, execution {execution}, {} people who count, {} of them needed",
+                args.config.display(),
+                config.name,
+                people.len(),
+                config.rules.min_approvals,
+            ));
+            DONE
+        }
+        Verb::Run => run(config, args.log_json).await,
+    }
+}
+
+async fn run(config: Config, log_json: bool) -> u8 {
+    start_log(log_json);
+    let shutdown = CancellationToken::new();
+    let watching = watch_signals(shutdown.clone());
+    if let Err(error) = &watching {
+        tell(&format!("error: cannot listen for signals: {error}"));
+        return FAILED;
+    }
+    match Box::pin(service::run(config, shutdown)).await {
+        Ok(()) => DONE,
+        Err(error) => {
+            tell(&format!("error: {error}"));
+            exit_code(&error)
+        }
+    }
+}
+
+const fn exit_code(error: &AgentError) -> u8 {
+    if error.is_evidence() {
+        EVIDENCE
+    } else if matches!(error, AgentError::Enrolment(_) | AgentError::KeyRefused(_)) {
+        REFUSED
+    } else {
+        FAILED
+    }
+}
+
+/// TERM and INT ask the agent to stop; it then ends its commands and delivers their ends.
+fn watch_signals(shutdown: CancellationToken) -> std::io::Result<()> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        tracing::info!("stopping");
+        shutdown.cancel();
+    });
+    Ok(())
+}
+
+/// To stderr, `COUNTERSIGN_LOG` chooses what. A log that someone started before stays.
+fn start_log(json: bool) {
+    let filter =
+        EnvFilter::try_from_env("COUNTERSIGN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    let _ = if json {
+        builder.json().try_init()
+    } else {
+        builder.try_init()
+    };
+}
+
+fn tell(text: &str) {
+    // Without a stderr there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "{text}");
+}

@@ -1,0 +1,17 @@
+//! The client room: the only code of the agent that talks to the server.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `http` | requests, sessions, limits, which errors are worth another try |
+//! | `events` | the event stream: bytes into events, with caps |
+//! | `backoff` | how long to wait between tries |
+//!
+//! What arrives here is words of a party that is not trusted: shapes are checked, nothing else.
+
+mod backoff;
+mod events;
+mod http;
+
+pub use backoff::Backoff;
+pub use events::{EventParser, Oversize, ServerEvent};
+pub use http::{Client, ClientError, SignIn, WorkStream};

@@ -1,0 +1,342 @@
+//! The dispatcher: takes work from the world, hands commands to their runs, and ends them all.
+//!
+//! It knows which commands are under way and how to cancel them. What may run is `admission`'s,
+//! how one runs is `running`'s. Everything reaches it as a message, one at a time.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_protocol::api::{Grant, StreamBody, Work};
+use countersign_protocol::checkpoint::Checkpoint;
+use countersign_protocol::event::RefusalReason;
+use countersign_protocol::hash::CommandId;
+use countersign_protocol::name::Time;
+use tokio::sync::mpsc;
+use tokio::task::{JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::admission::{Host, Permit, Verdict};
+use crate::client::{Backoff, ClientError};
+use crate::rules::LocalRefusal;
+use crate::station::{AgentError, Station, tolerate};
+use crate::trust::ViewError;
+
+/// Work that was read and not yet looked at; the server holds the rest back.
+const MAX_UNREAD: usize = 4;
+
+/// Grants put aside because their time has not come or a proof could not be fetched. Others are
+/// dropped; the server sends them again when the agent connects anew.
+const MAX_ASIDE: usize = 64;
+
+/// The longest that a grant is put aside before it is looked at again: clocks may be set.
+const LONGEST_ASIDE: Duration = Duration::from_secs(60);
+
+/// How long a grant waits for a server that does not answer with its proof.
+const PROOF_PAUSE: Duration = Duration::from_secs(1);
+
+/// Commands cancelled before they came, remembered so that they are not started.
+const MAX_CANCELLED: usize = 1024;
+
+/// Statements of refusal under way at once; past it no more work is looked at until one is said.
+const MAX_REFUSALS: usize = 64;
+
+/// How long a stopping agent tries to deliver what its commands still say.
+const LAST_DELIVERY: Duration = Duration::from_secs(5);
+
+/// What is left of that, at the least, for a command that had to be killed.
+const AFTER_KILL: Duration = Duration::from_secs(1);
+
+/// A command under way.
+struct Active {
+    cancel: CancellationToken,
+    is_run: bool,
+}
+
+type Ended = (Option<CommandId>, Result<(), AgentError>);
+
+pub(crate) struct Dispatcher {
+    station: Arc<Station>,
+    host: Arc<Host>,
+    max_runs: usize,
+    active: HashMap<CommandId, Active>,
+    cancelled: VecDeque<CommandId>,
+    tasks: JoinSet<Ended>,
+    aside: JoinSet<Box<Grant>>,
+}
+
+impl Dispatcher {
+    pub(crate) fn new(station: Arc<Station>, host: Host, max_runs: usize) -> Self {
+        Self {
+            station,
+            host: Arc::new(host),
+            max_runs,
+            active: HashMap::new(),
+            cancelled: VecDeque::new(),
+            tasks: JoinSet::new(),
+            aside: JoinSet::new(),
+        }
+    }
+
+    /// Works until `shutdown`, then ends what runs. Runs that an earlier process left are
+    /// finished first in the log: their output, then that they are lost.
+    pub(crate) async fn work(mut self, shutdown: &CancellationToken) -> Result<(), AgentError> {
+        self.recover();
+        let (sender, mut work) = mpsc::channel(MAX_UNREAD);
+        let stop_listening = CancellationToken::new();
+        let listener = AbortOnDropHandle::new(tokio::spawn(listen(
+            Arc::clone(&self.station),
+            sender,
+            stop_listening.clone(),
+        )));
+        let result = self.take_all(&mut work, shutdown).await;
+        stop_listening.cancel();
+        drop(work);
+        self.end_all().await;
+        if let Err(error) = listener.await {
+            tracing::error!(%error, "the listener died");
+        }
+        result
+    }
+
+    fn recover(&mut self) {
+        let station = Arc::clone(&self.station);
+        self.tasks.spawn(async move {
+            let result = async {
+                station.settle().await?;
+                for started in station.spool.open_runs() {
+                    station.finish(started).await?;
+                }
+                Ok(())
+            };
+            (None, result.await)
+        });
+    }
+
+    async fn take_all(
+        &mut self,
+        work: &mut mpsc::Receiver<Work>,
+        shutdown: &CancellationToken,
+    ) -> Result<(), AgentError> {
+        loop {
+            let busy = self.tasks.len() >= self.max_runs.saturating_add(MAX_REFUSALS);
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return Ok(()),
+                Some(ended) = self.tasks.join_next() => self.take_end(ended).await?,
+                Some(grant) = self.aside.join_next() => if let Ok(grant) = grant {
+                    self.take_grant(grant).await?;
+                },
+                next = work.recv(), if !busy => match next {
+                    Some(Work::Grant(grant)) => self.take_grant(Box::new(grant)).await?,
+                    Some(Work::Cancel(stream)) => self.take_cancel(&stream).await?,
+                    None => return Err(AgentError::Task("the listener is gone".into())),
+                },
+            }
+        }
+    }
+
+    /// A grant: its checkpoint against the remembered one, then admission, then a run of its own.
+    async fn take_grant(&mut self, grant: Box<Grant>) -> Result<(), AgentError> {
+        let checkpoint = match self.station.view.confirm(&grant.stream.checkpoint).await {
+            Ok(checkpoint) => checkpoint,
+            Err(ViewError::NoProof(error)) => {
+                tracing::warn!(%error, "a grant waits for its proof");
+                self.put_aside(grant, PROOF_PAUSE);
+                return Ok(());
+            }
+            Err(error) => return tolerate(error),
+        };
+        let (grant, verdict) = self.admit(grant, checkpoint).await?;
+        match verdict {
+            Ok(Verdict::Run(permit)) => self.start(*permit),
+            Ok(Verdict::Refuse {
+                command,
+                remember_until,
+                refusal,
+            }) => self.refuse(command, remember_until, refusal),
+            Ok(Verdict::Wait { until, .. }) => {
+                let wait = until.micros_since(self.station.clock.now());
+                self.put_aside(grant, Duration::from_micros(wait).min(LONGEST_ASIDE));
+            }
+            Ok(Verdict::Used(command)) => tracing::debug!(%command, "seen before"),
+            Err(error) => tracing::warn!(%error, "a grant is not believed; nothing is done"),
+        }
+        Ok(())
+    }
+
+    /// Admission reads and hashes the program, so it leaves this thread.
+    async fn admit(
+        &self,
+        grant: Box<Grant>,
+        checkpoint: Checkpoint,
+    ) -> Result<(Box<Grant>, Result<Verdict, crate::admission::Unproven>), AgentError> {
+        let (host, spool) = (Arc::clone(&self.host), Arc::clone(&self.station.spool));
+        let now = self.station.clock.now();
+        let admitted = tokio::task::spawn_blocking(move || {
+            let verdict = host.admit(&grant, &checkpoint, now, |id| spool.is_used(id));
+            (grant, verdict)
+        });
+        admitted.await.map_err(died)
+    }
+
+    fn start(&mut self, permit: Permit) {
+        let command = permit.command();
+        if self.active.contains_key(&command) {
+            return;
+        }
+        if self.cancelled.contains(&command) {
+            tracing::info!(%command, "cancelled before it started; nothing runs");
+            return;
+        }
+        let runs = self.active.values().filter(|active| active.is_run).count();
+        if runs >= self.max_runs || !self.station.spool.has_room() {
+            let refusal = LocalRefusal::new(
+                RefusalReason::Busy,
+                "max_runs",
+                "as many commands run as this host allows, or its journal is full; ask again later",
+            );
+            self.refuse(command, permit.remember_until(), refusal);
+            return;
+        }
+        let cancel = self.begin(command, true);
+        let station = Arc::clone(&self.station);
+        self.tasks.spawn(async move {
+            let ended = Box::pin(station.run_command(permit, cancel)).await;
+            (Some(command), ended)
+        });
+    }
+
+    fn refuse(&mut self, command: CommandId, until: Time, refusal: LocalRefusal) {
+        if self.active.contains_key(&command) {
+            return;
+        }
+        self.begin(command, false);
+        let station = Arc::clone(&self.station);
+        self.tasks.spawn(async move {
+            let ended = station.refuse(command, until, refusal).await;
+            (Some(command), ended)
+        });
+    }
+
+    fn begin(&mut self, command: CommandId, is_run: bool) -> CancellationToken {
+        let cancel = CancellationToken::new();
+        let active = Active {
+            cancel: cancel.clone(),
+            is_run,
+        };
+        self.active.insert(command, active);
+        cancel
+    }
+
+    /// A cancel by a person whom this host pins stops the run, or keeps it from starting.
+    async fn take_cancel(&mut self, stream: &StreamBody) -> Result<(), AgentError> {
+        let checkpoint = match self.station.view.confirm(&stream.checkpoint).await {
+            Ok(checkpoint) => checkpoint,
+            Err(error) => return tolerate(error),
+        };
+        let now = self.station.clock.now();
+        match self.host.cancelled(stream, &checkpoint, now) {
+            Ok(Some(command)) => {
+                tracing::info!(%command, "cancelled by a person");
+                if let Some(active) = self.active.get(&command) {
+                    active.cancel.cancel();
+                }
+                if self.cancelled.len() >= MAX_CANCELLED {
+                    self.cancelled.pop_front();
+                }
+                self.cancelled.push_back(command);
+            }
+            Ok(None) => {
+                tracing::warn!("a cancel is by nobody whom this host pins; the run goes on");
+            }
+            Err(error) => tracing::warn!(%error, "a cancel is not believed; the run goes on"),
+        }
+        Ok(())
+    }
+
+    fn put_aside(&mut self, grant: Box<Grant>, pause: Duration) {
+        if self.aside.len() >= MAX_ASIDE {
+            tracing::warn!("too many grants wait; one is dropped until the next connection");
+            return;
+        }
+        self.aside.spawn(async move {
+            tokio::time::sleep(pause).await;
+            grant
+        });
+    }
+
+    async fn take_end(&mut self, ended: Result<Ended, JoinError>) -> Result<(), AgentError> {
+        let (command, result) = ended.map_err(died)?;
+        if let Some(command) = command {
+            self.active.remove(&command);
+        }
+        result?;
+        let (spool, now) = (Arc::clone(&self.station.spool), self.station.clock.now());
+        let compacted = tokio::task::spawn_blocking(move || spool.compact(now)).await;
+        compacted.map_err(died)??;
+        Ok(())
+    }
+
+    /// Ends every run as a cancel does, and delivers what it said if the server answers in time.
+    async fn end_all(&mut self) {
+        self.aside.abort_all();
+        for active in self.active.values() {
+            active.cancel.cancel();
+        }
+        let give_up = self.station.give_up.clone();
+        let limit = LAST_DELIVERY.max(self.station.grace.saturating_add(AFTER_KILL));
+        let timer = tokio::spawn(async move {
+            tokio::time::sleep(limit).await;
+            give_up.cancel();
+        });
+        while let Some(ended) = self.tasks.join_next().await {
+            match ended {
+                Ok((_, Ok(()))) => {}
+                Ok((_, Err(error))) => tracing::error!(%error, "while stopping"),
+                Err(error) => tracing::error!(%error, "while stopping"),
+            }
+        }
+        timer.abort();
+    }
+}
+
+fn died(error: JoinError) -> AgentError {
+    AgentError::Task(error.to_string())
+}
+
+/// Keeps a stream of work open and passes on what it brings.
+async fn listen(station: Arc<Station>, work: mpsc::Sender<Work>, stop: CancellationToken) {
+    let mut backoff = Backoff::for_server();
+    loop {
+        let heard = tokio::select! {
+            () = stop.cancelled() => return,
+            heard = hear(&station, &work, &mut backoff) => heard,
+        };
+        match heard {
+            Ok(()) => tracing::info!("the server ended the stream of work; connecting anew"),
+            Err(error) => tracing::warn!(%error, "no stream of work"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(backoff.pause()) => {}
+        }
+    }
+}
+
+async fn hear(
+    station: &Station,
+    work: &mpsc::Sender<Work>,
+    backoff: &mut Backoff,
+) -> Result<(), ClientError> {
+    let mut stream = station.client.work().await?;
+    tracing::info!("listening for work");
+    backoff.reset();
+    while let Some(next) = stream.next().await? {
+        if work.send(next).await.is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,84 @@
+//! Becoming known: a new agent introduces itself and waits until people have accepted its key.
+//!
+//! It owns the one statement that enrols, kept so that a retry is the same statement, and the
+//! line that tells an administrator what to compare.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use countersign_protocol::api::Submission;
+use countersign_protocol::event::AgentEnrolled;
+use countersign_protocol::key::fingerprint;
+use tokio_util::sync::CancellationToken;
+
+use crate::client::{Backoff, ClientError};
+use crate::spool::Record;
+use crate::station::{AgentError, Station, agent_event};
+
+/// The longest pause between two questions whether the agent was accepted: a person has just
+/// typed the command and is watching.
+const LONGEST_QUESTION: Duration = Duration::from_secs(2);
+
+impl Station {
+    /// Enrols if that was not done, and returns once the ledger lets this agent in. False when
+    /// the agent is to stop before.
+    pub(crate) async fn enrol(&self, shutdown: &CancellationToken) -> Result<bool, AgentError> {
+        if self.spool.is_accepted() {
+            return Ok(true);
+        }
+        if self.spool.enrolment().is_none() {
+            let key = self.identity.public();
+            let event = agent_event!(self.header()?, AgentEnrolled { key });
+            let statement = self.sign(&event)?;
+            let submission = Submission::new(&statement, []);
+            self.write_down(vec![Record::Enrolment(submission)]).await?;
+        }
+        self.announce();
+        tokio::select! {
+            () = shutdown.cancelled() => Ok(false),
+            accepted = self.wait_for_acceptance() => accepted.map(|()| true),
+        }
+    }
+
+    async fn wait_for_acceptance(&self) -> Result<(), AgentError> {
+        self.introduce().await?;
+        let mut backoff = Backoff::new(Duration::from_millis(50), LONGEST_QUESTION);
+        loop {
+            match self.client.sign_in().await {
+                Ok(()) => break,
+                Err(ClientError::Unauthorized(_) | ClientError::Refused(_)) => {}
+                Err(error) => tracing::warn!(%error, "waiting to be accepted"),
+            }
+            tokio::time::sleep(backoff.pause()).await;
+        }
+        tracing::info!(agent = %self.name, "accepted by the ledger");
+        self.write_down(vec![Record::Accepted]).await
+    }
+
+    async fn introduce(&self) -> Result<(), AgentError> {
+        let mut backoff = Backoff::for_server();
+        while let Some(submission) = self.spool.enrolment() {
+            match self.client.submit(&submission).await {
+                Ok(_) => return Ok(()),
+                Err(ClientError::Refused(problem)) => return Err(AgentError::Enrolment(problem)),
+                Err(error) => tracing::warn!(%error, "the enrolment is not delivered yet"),
+            }
+            tokio::time::sleep(backoff.pause()).await;
+        }
+        Ok(())
+    }
+
+    /// For the person at the host: what to compare, and the command that accepts.
+    fn announce(&self) {
+        let fingerprint = fingerprint(&self.identity.key_id());
+        let name = &self.name;
+        // Nobody may be reading; the log has it too.
+        let _ = writeln!(
+            std::io::stderr(),
+            "This host asks to be known as {name}, with the key {fingerprint}.\n\
+             It runs nothing until administrators accept it:\n\
+             \x20   countersign agents accept {name} --fingerprint {fingerprint}"
+        );
+        tracing::info!(agent = %name, fingerprint, "waiting to be accepted");
+    }
+}

@@ -1,0 +1,315 @@
+//! The agent's key and its folder, and the only source of randomness.
+//!
+//! It owns how key and journal come into being: together, in one rename, so that neither can be
+//! found without the other unless somebody took one away. It must not sign anything.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
+use std::path::{Path, PathBuf};
+
+use countersign_protocol::hash::KeyId;
+use countersign_protocol::key::{self, KeyError, PublicKey};
+use countersign_protocol::name::{Nonce, Time};
+use ed25519_dalek::SigningKey;
+use zeroize::Zeroizing;
+
+use crate::spool::{Birth, Spool, SpoolError};
+
+/// Holds key, journal and remembered checkpoint, below the configured state folder.
+const FOLDER: &str = "identity";
+
+/// Where a new identity is put together; one that was left behind was never used.
+const NEW_FOLDER: &str = "identity.new";
+
+/// The private key, in OpenSSH's format after one line that names its journal.
+const KEY_FILE: &str = "key";
+
+/// What that line begins with.
+const JOURNAL_MARK: &str = "# journal ";
+
+/// Largest key file that is read; a real one has some 500 bytes.
+const MAX_KEY_FILE: u64 = 16 * 1024;
+
+/// Who this agent is: its key, and when that was made.
+pub struct Identity {
+    folder: PathBuf,
+    key: SigningKey,
+    key_id: KeyId,
+    birth: Birth,
+    /// Held as long as the identity lives; the kernel gives it up however the process ends.
+    _lock: File,
+}
+
+/// Why there is no identity to act with.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// A file or folder cannot be used.
+    #[error("cannot use {path}: {source}", path = path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Others could read or change it.
+    #[error("{file} can be read or changed by others; run: chmod go= {file}", file = .0.display())]
+    Permissions(PathBuf),
+    /// Another user's.
+    #[error("{file} belongs to another user; the agent keeps its own files", file = .0.display())]
+    Owner(PathBuf),
+    /// Not a key.
+    #[error("the key {path} is not usable: {source}", path = path.display())]
+    Key {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: KeyError,
+    },
+    /// One of the two is missing.
+    #[error(
+        "{file} is missing beside its twin; key and journal belong together, because the journal is \
+         what keeps a grant from running twice. Put it back, or remove the folder and enrol anew", file = .0.display())]
+    Twin(PathBuf),
+    /// The journal is not the one that was made with the key.
+    #[error(
+        "the journal in {file} is not the one that was made with this key, so it cannot say which \
+         grants were used; put the right one back, or remove the folder and enrol anew", file = .0.display())]
+    OtherJournal(PathBuf),
+    /// The operating system gives no randomness.
+    #[error("the operating system gives no randomness: {0}")]
+    Random(getrandom::Error),
+    /// The journal.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// Another agent runs on the same folder.
+    #[error("another agent uses {file}; two on one key would break its chain", file = .0.display())]
+    Busy(PathBuf),
+}
+
+/// `N` random bytes from the operating system.
+///
+/// # Errors
+/// The operating system gives none.
+pub fn random<const N: usize>() -> Result<[u8; N], getrandom::Error> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// A nonce for one statement.
+///
+/// # Errors
+/// The operating system gives no randomness.
+pub fn nonce() -> Result<Nonce, getrandom::Error> {
+    random().map(Nonce::new)
+}
+
+impl Identity {
+    /// Opens the identity below `state`, or makes one where there is none at all.
+    ///
+    /// # Errors
+    /// See [`IdentityError`]; half an identity is never completed.
+    pub fn open_or_create(state: &Path, now: Time) -> Result<(Self, Spool), IdentityError> {
+        let file = |source| IdentityError::File {
+            path: state.to_owned(),
+            source,
+        };
+        let mut builder = fs::DirBuilder::new();
+        builder
+            .recursive(true)
+            .mode(0o700)
+            .create(state)
+            .map_err(file)?;
+        check_private(state)?;
+        let lock = lock(state)?;
+        let folder = state.join(FOLDER);
+        if !fs::exists(&folder).map_err(file)? {
+            create(state, now)?;
+        }
+        Self::open(folder, lock)
+    }
+
+    fn open(folder: PathBuf, lock: File) -> Result<(Self, Spool), IdentityError> {
+        check_private(&folder)?;
+        let path = folder.join(KEY_FILE);
+        let journal = folder.join(crate::spool::FILE);
+        for twin in [&path, &journal] {
+            if !fs::exists(twin).unwrap_or(false) {
+                return Err(IdentityError::Twin(twin.clone()));
+            }
+            check_private(twin)?;
+        }
+        let (key, journal_id) = read_key(&path)?;
+        let key_id = PublicKey::of(&key).key_id();
+        let spool = Spool::open(&folder)?;
+        let birth = spool.birth();
+        if birth.key_id != key_id || birth.journal_id != journal_id {
+            return Err(IdentityError::OtherJournal(folder));
+        }
+        let identity = Self {
+            folder,
+            key,
+            key_id,
+            birth,
+            _lock: lock,
+        };
+        Ok((identity, spool))
+    }
+
+    /// The folder of key and journal.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The private key.
+    #[must_use]
+    pub const fn key(&self) -> &SigningKey {
+        &self.key
+    }
+
+    /// The public key.
+    #[must_use]
+    pub fn public(&self) -> PublicKey {
+        PublicKey::of(&self.key)
+    }
+
+    /// The key's id.
+    #[must_use]
+    pub const fn key_id(&self) -> KeyId {
+        self.key_id
+    }
+
+    /// When key and journal were made; no approval from before counts.
+    #[must_use]
+    pub const fn created(&self) -> Time {
+        self.birth.created
+    }
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Identity")
+            .field("key_id", &self.key_id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Draws a key, writes it and its journal to a folder aside, then names that folder: the commit
+/// point. Before it there is nothing, after it there is all.
+fn create(state: &Path, now: Time) -> Result<(), IdentityError> {
+    let aside = state.join(NEW_FOLDER);
+    let file = |source| IdentityError::File {
+        path: aside.clone(),
+        source,
+    };
+    match fs::remove_dir_all(&aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(file(error)),
+        Ok(()) | Err(_) => {}
+    }
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .create(&aside)
+        .map_err(file)?;
+    let seed = Zeroizing::new(random().map_err(IdentityError::Random)?);
+    let key = SigningKey::from_bytes(&seed);
+    let birth = Birth {
+        key_id: PublicKey::of(&key).key_id(),
+        journal_id: hex::encode(random::<16>().map_err(IdentityError::Random)?),
+        created: now,
+    };
+    Spool::create(&aside, &birth)?;
+    let check = u32::from_be_bytes(random().map_err(IdentityError::Random)?);
+    let pem = Zeroizing::new(key::to_openssh_private(&key, "countersign agent", check));
+    let text = Zeroizing::new(format!("{JOURNAL_MARK}{}\n{}", birth.journal_id, *pem));
+    write_private(&aside.join(KEY_FILE), text.as_bytes()).map_err(file)?;
+    sync_folder(&aside).map_err(file)?;
+    fs::rename(&aside, state.join(FOLDER)).map_err(file)?;
+    sync_folder(state).map_err(file)
+}
+
+fn read_key(path: &Path) -> Result<(SigningKey, String), IdentityError> {
+    let mut text = Zeroizing::new(String::new());
+    File::open(path)
+        .and_then(|file| file.take(MAX_KEY_FILE).read_to_string(&mut text))
+        .map_err(|source| IdentityError::File {
+            path: path.to_owned(),
+            source,
+        })?;
+    let malformed = |source| IdentityError::Key {
+        path: path.to_owned(),
+        source,
+    };
+    let (journal, pem) = text
+        .strip_prefix(JOURNAL_MARK)
+        .and_then(|rest| rest.split_once('\n'))
+        .ok_or_else(|| malformed(KeyError::Malformed))?;
+    let key = key::from_openssh_private(pem).map_err(malformed)?;
+    Ok((key, journal.to_owned()))
+}
+
+/// Refuses what others may read or change, and what is not this user's own.
+fn check_private(path: &Path) -> Result<(), IdentityError> {
+    let metadata = fs::symlink_metadata(path).map_err(|source| IdentityError::File {
+        path: path.to_owned(),
+        source,
+    })?;
+    if metadata.uid() != rustix::process::geteuid().as_raw() {
+        return Err(IdentityError::Owner(path.to_owned()));
+    }
+    if metadata.permissions().mode() & 0o077 != 0 || metadata.is_symlink() {
+        return Err(IdentityError::Permissions(path.to_owned()));
+    }
+    Ok(())
+}
+
+/// Takes the folder for this process, as long as the file is held.
+fn lock(state: &Path) -> Result<File, IdentityError> {
+    use rustix::fs::{FlockOperation, flock};
+
+    let path = state.join("lock");
+    let file = fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|source| IdentityError::File {
+            path: path.clone(),
+            source,
+        })?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive)
+        .map_err(|_| IdentityError::Busy(state.to_owned()))?;
+    Ok(file)
+}
+
+/// Creates a file of mode 0600, never over an existing one, and makes it durable.
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// Replaces a file in one step that survives a power cut.
+pub(crate) fn replace_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let aside = path.with_extension("new");
+    match fs::remove_file(&aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    write_private(&aside, bytes)?;
+    fs::rename(&aside, path)?;
+    path.parent().map_or(Ok(()), sync_folder)
+}
+
+/// Makes the names in a folder durable.
+pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}

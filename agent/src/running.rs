@@ -1,0 +1,538 @@
+//! The story of one granted command: used, started, receipt, run, output, end.
+//!
+//! The order is what makes it run at most once: the journal has the used grant and the signed
+//! start before anything is sent, and the receipt is held before anything is forked. It owns
+//! turning the executor's messages into signed statements. It must not decide whether to run.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_protocol::api::{Answer, MAX_BATCH, Submission};
+use countersign_protocol::blob::Blob;
+use countersign_protocol::event::{
+    ExecutionCompleted, ExecutionLost, ExecutionOutput, ExecutionRefused, ExecutionStarted,
+    LossForm, Outcome, ProgramFacts, Stream, StreamTotals,
+};
+use countersign_protocol::hash::{CommandId, Digest, StatementId};
+use countersign_protocol::name::Time;
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::Permit;
+use crate::client::{Backoff, ClientError};
+use crate::execution::{self, Finished, RunEvent};
+use crate::rules::LocalRefusal;
+use crate::spool::{About, EndFacts, Record, Totals};
+use crate::station::{AgentError, Said, Station, agent_event, fatal_refusal, tolerate};
+
+/// Messages of one run that wait to be written down: one append takes them all.
+const MAX_TAKEN: usize = 16;
+
+/// Chunks of one run that may wait to be delivered. Past it the command waits in its write.
+const MAX_WAITING_CHUNKS: usize = 64;
+
+/// How often a start is said that comes too early by the ledger's clock, which may be behind.
+const START_TRIES: u32 = 12;
+
+/// The pause between these tries; together they bridge the skew that the ledger itself tolerates.
+const START_PAUSE: Duration = Duration::from_secs(1);
+
+/// Output in one request: with base64 and entries it stays below the largest body.
+const MAX_BATCH_BYTES: usize = 4 << 20;
+
+impl Station {
+    /// Uses the permit: says `execution.started`, and with the receipt in hand runs it to the end.
+    pub(crate) async fn run_command(
+        &self,
+        permit: Permit,
+        cancel: CancellationToken,
+    ) -> Result<(), AgentError> {
+        let (command, until) = (permit.command(), permit.remember_until());
+        let (path, sha256) = permit.program();
+        let path = self.blob(path)?;
+        let program = ProgramFacts {
+            path: path.reference(),
+            sha256: Digest::new(sha256),
+        };
+        let used = vec![Record::Used { command, until }];
+        let mut said = self
+            .say_started(command, program, path.clone(), used)
+            .await?;
+        for _ in 1..START_TRIES {
+            // The ledger's clock is a little behind this host's: nothing runs until both agree.
+            let early = matches!(&said, Said::Refused(problem) if problem.code == "not_yet");
+            if !early || cancel.is_cancelled() || !permit.is_valid_at(self.clock.now()) {
+                break;
+            }
+            tokio::time::sleep(START_PAUSE).await;
+            said = self
+                .say_started(command, program, path.clone(), vec![])
+                .await?;
+        }
+        let started = match said {
+            Said::Accepted(started) => started,
+            Said::Refused(problem) => {
+                tracing::info!(%command, code = problem.code, "the ledger refused the start; nothing runs");
+                return Ok(());
+            }
+            Said::Unanswered => return Ok(()),
+        };
+        // The receipt may have come late: then nothing runs, and the ledger learns that.
+        if permit.is_valid_at(self.clock.now()) {
+            tracing::info!(%command, "running");
+            self.execute(started, permit, cancel).await?;
+        } else {
+            tracing::warn!(%command, "the receipt came after the command's time; nothing runs");
+        }
+        self.finish(started).await
+    }
+
+    async fn say_started(
+        &self,
+        command: CommandId,
+        program: ProgramFacts,
+        path: Blob,
+        before: Vec<Record>,
+    ) -> Result<Said, AgentError> {
+        self.say(
+            About::Started(command),
+            vec![path],
+            before,
+            |header, chain| {
+                let (agent_seq, agent_prev) = (chain.next, chain.prev);
+                agent_event!(
+                    header,
+                    ExecutionStarted {
+                        command,
+                        agent_seq,
+                        agent_prev,
+                        program
+                    }
+                )
+            },
+        )
+        .await
+    }
+
+    /// Tells the ledger why this host will not run a command, once.
+    pub(crate) async fn refuse(
+        &self,
+        command: CommandId,
+        until: Time,
+        refusal: LocalRefusal,
+    ) -> Result<(), AgentError> {
+        let LocalRefusal { why, rule, detail } = refusal;
+        tracing::info!(%command, ?why, detail, "refused by this host");
+        let detail = self.blob(detail.into_bytes())?;
+        let named = Some(detail.reference());
+        let used = vec![Record::Used { command, until }];
+        let said = self
+            .say(
+                About::Refused(command),
+                vec![detail],
+                used,
+                |header, chain| {
+                    let (agent_seq, agent_prev) = (chain.next, chain.prev);
+                    let detail = named;
+                    agent_event!(
+                        header,
+                        ExecutionRefused {
+                            command,
+                            agent_seq,
+                            agent_prev,
+                            why,
+                            rule,
+                            detail
+                        }
+                    )
+                },
+            )
+            .await?;
+        if let Said::Refused(problem) = said {
+            tracing::info!(%command, code = problem.code, "the refusal came too late to matter");
+        }
+        Ok(())
+    }
+
+    /// Says what is left to say of a run: its output in order, then how it ended. A run whose end
+    /// the journal does not know is lost; it is never run again.
+    pub(crate) async fn finish(&self, started: StatementId) -> Result<(), AgentError> {
+        if !self.deliver_pending(started).await? {
+            return Ok(());
+        }
+        let Some(run) = self.spool.run(&started) else {
+            return Ok(());
+        };
+        if let Some(facts) = run.ended.filter(|_| !run.broken) {
+            match self.say_completed(started, run.command, facts).await? {
+                Said::Accepted(_) | Said::Unanswered => return Ok(()),
+                Said::Refused(problem) => {
+                    tracing::error!(command = %run.command, code = problem.code,
+                        "the ledger refused the end of a run; it is said to be lost");
+                }
+            }
+        }
+        if let Said::Refused(problem) = self.say_lost(started, run.command).await? {
+            tracing::error!(command = %run.command, code = problem.code,
+                "the ledger refused to hear that a run is lost; nothing more is said of it");
+            self.write_down(vec![Record::Closed { started }]).await?;
+        }
+        Ok(())
+    }
+
+    async fn say_completed(
+        &self,
+        started: StatementId,
+        command: CommandId,
+        facts: EndFacts,
+    ) -> Result<Said, AgentError> {
+        let run = self.spool.run(&started);
+        let (chunks, last_chunk) = run.map_or((0, started), |run| (run.chunks, run.last_chunk));
+        let totals = |totals: Totals| StreamTotals {
+            total: totals.total,
+            kept: totals.kept,
+            sha256: totals.sha256,
+        };
+        self.say(
+            About::Completed(started),
+            vec![],
+            vec![],
+            |header, chain| {
+                agent_event!(
+                    header,
+                    ExecutionCompleted {
+                        command,
+                        agent_seq: chain.next,
+                        agent_prev: chain.prev,
+                        started,
+                        outcome: facts.outcome,
+                        exit_code: facts.exit_code,
+                        signal: facts.signal,
+                        duration_us: facts.duration_us,
+                        cpu_us: facts.cpu_us,
+                        max_rss: facts.max_rss,
+                        stdout: totals(facts.stdout),
+                        stderr: totals(facts.stderr),
+                        chunks,
+                        last_chunk,
+                        tree_gone: facts.tree_gone,
+                    }
+                )
+            },
+        )
+        .await
+    }
+
+    async fn say_lost(&self, started: StatementId, command: CommandId) -> Result<Said, AgentError> {
+        tracing::warn!(%command, "how this run ended is not known; it is said to be lost");
+        self.say(About::Lost(started), vec![], vec![], |header, chain| {
+            agent_event!(
+                header,
+                ExecutionLost {
+                    command,
+                    started,
+                    form: LossForm::Confirmed,
+                    agent_seq: Some(chain.next),
+                    agent_prev: Some(chain.prev),
+                }
+            )
+        })
+        .await
+    }
+
+    /// Runs the plan; its output is written down, signed and delivered while it runs.
+    async fn execute(
+        &self,
+        started: StatementId,
+        permit: Permit,
+        cancel: CancellationToken,
+    ) -> Result<(), AgentError> {
+        let (written, delivered, over) = (Notify::new(), Notify::new(), CancellationToken::new());
+        let recording = async {
+            let recorded = self
+                .record(started, permit, cancel, &written, &delivered)
+                .await;
+            over.cancel();
+            recorded
+        };
+        let delivering = self.deliver_while(started, &written, &delivered, &over);
+        let (recorded, delivering) = tokio::join!(recording, delivering);
+        recorded.and(delivering)
+    }
+
+    /// Takes the executor's messages and writes them down as signed statements.
+    async fn record(
+        &self,
+        started: StatementId,
+        permit: Permit,
+        cancel: CancellationToken,
+        written: &Notify,
+        delivered: &Notify,
+    ) -> Result<(), AgentError> {
+        let plan = match permit.into_plan(self.grace) {
+            Ok(plan) => plan,
+            Err(outcome) => {
+                let facts = facts(&Finished::not_started(outcome));
+                return self
+                    .write_down(vec![Record::Ended { started, facts }])
+                    .await;
+            }
+        };
+        // Output is held back for a slow ledger only as long as the command may run.
+        let mut patience = pin!(tokio::time::sleep(plan.timeout));
+        let (sender, mut events) = mpsc::channel(MAX_TAKEN);
+        let mut run = pin!(execution::run(plan, cancel.clone(), sender));
+        let mut taken = Vec::with_capacity(MAX_TAKEN);
+        let mut running = true;
+        loop {
+            let count = tokio::select! {
+                ended = &mut run, if running => {
+                    running = false;
+                    if let Err(error) = ended {
+                        tracing::error!(%error, "a run has no result");
+                    }
+                    continue;
+                }
+                count = events.recv_many(&mut taken, MAX_TAKEN) => count,
+            };
+            if count == 0 {
+                return Ok(());
+            }
+            let records = self.sign_events(started, taken.drain(..))?;
+            let writing = self.write_down(records);
+            self.beside(&mut run, &mut running, writing).await?;
+            written.notify_one();
+            while self.spool.pending_count(&started) >= MAX_WAITING_CHUNKS {
+                let room = async {
+                    tokio::select! {
+                        () = delivered.notified() => Ok(true),
+                        () = cancel.cancelled() => Ok(false),
+                        () = &mut patience => Ok(false),
+                    }
+                };
+                if !self.beside(&mut run, &mut running, room).await? {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Waits for `other` while the run goes on.
+    async fn beside<T>(
+        &self,
+        run: &mut (impl Future<Output = Result<(), execution::RunError>> + Unpin),
+        running: &mut bool,
+        other: impl Future<Output = Result<T, AgentError>>,
+    ) -> Result<T, AgentError> {
+        let mut other = pin!(other);
+        loop {
+            tokio::select! {
+                done = &mut other => return done,
+                ended = &mut *run, if *running => {
+                    *running = false;
+                    if let Err(error) = ended {
+                        tracing::error!(%error, "a run has no result");
+                    }
+                }
+            }
+        }
+    }
+
+    fn sign_events(
+        &self,
+        started: StatementId,
+        events: impl Iterator<Item = RunEvent>,
+    ) -> Result<Vec<Record>, AgentError> {
+        let missing = || AgentError::Task("a run is not in the journal".into());
+        let run = self.spool.run(&started).ok_or_else(missing)?;
+        let (command, mut chunk_no, mut chunk_prev) = (run.command, run.chunks, run.last_chunk);
+        let mut records = Vec::new();
+        for event in events {
+            let (stream, offset_us, bytes) = match event {
+                RunEvent::Chunk {
+                    stream: execution::Stream::Stdout,
+                    offset_us,
+                    bytes,
+                } => (Stream::Stdout, offset_us, bytes),
+                RunEvent::Chunk {
+                    stream: execution::Stream::Stderr,
+                    offset_us,
+                    bytes,
+                } => (Stream::Stderr, offset_us, bytes),
+                RunEvent::Finished(finished) => {
+                    let facts = facts(&finished);
+                    records.push(Record::Ended { started, facts });
+                    continue;
+                }
+            };
+            let blob = self.blob(bytes)?;
+            let data = blob.reference();
+            let header = self.header()?;
+            let event = agent_event!(
+                header,
+                ExecutionOutput {
+                    command,
+                    started,
+                    chunk_no,
+                    chunk_prev,
+                    stream,
+                    offset_us,
+                    data
+                }
+            );
+            let statement = self.sign(&event)?;
+            chunk_prev = statement.id();
+            chunk_no = chunk_no.saturating_add(1);
+            records.push(Record::Chunk {
+                started,
+                id: chunk_prev,
+                submission: Submission::new(&statement, [&blob]),
+            });
+        }
+        Ok(records)
+    }
+
+    /// Delivers what is written down, whenever there is something, until the run is over.
+    async fn deliver_while(
+        &self,
+        started: StatementId,
+        written: &Notify,
+        delivered: &Notify,
+        over: &CancellationToken,
+    ) -> Result<(), AgentError> {
+        loop {
+            tokio::select! {
+                () = written.notified() => {}
+                () = over.cancelled() => return Ok(()),
+            }
+            while self.spool.pending_count(&started) > 0 {
+                if !self.deliver_batch(started).await? {
+                    return Ok(());
+                }
+                delivered.notify_one();
+            }
+        }
+    }
+
+    /// Delivers all output of a run that is written down; false when the agent is stopping.
+    async fn deliver_pending(&self, started: StatementId) -> Result<bool, AgentError> {
+        while self.spool.pending_count(&started) > 0 {
+            if !self.deliver_batch(started).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Delivers the oldest chunks until at least one is in the log; false when the agent stops.
+    async fn deliver_batch(&self, started: StatementId) -> Result<bool, AgentError> {
+        let mut backoff = Backoff::for_server();
+        loop {
+            let batch = self.spool.pending(&started, MAX_BATCH, MAX_BATCH_BYTES);
+            let sent = tokio::select! {
+                () = self.give_up.cancelled() => return Ok(false),
+                sent = self.client.submit_batch(&batch) => sent,
+            };
+            match sent {
+                Ok(answers) => {
+                    let progress = self.take_answers(started, &batch, answers).await?;
+                    if progress {
+                        return Ok(true);
+                    }
+                }
+                Err(ClientError::Refused(problem)) => {
+                    fatal_refusal(&problem)?;
+                    tracing::error!(code = problem.code, "the ledger refused a run's output");
+                    self.write_down(vec![Record::Broken { started }]).await?;
+                    return Ok(true);
+                }
+                Err(error) => tracing::warn!(%error, "output is not delivered yet"),
+            }
+            if !self.pause(&mut backoff).await {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Writes down what was delivered; whether anything was, or can never be.
+    async fn take_answers(
+        &self,
+        started: StatementId,
+        batch: &[Arc<Submission>],
+        answers: Vec<Answer>,
+    ) -> Result<bool, AgentError> {
+        let mut chunks = 0_u64;
+        let mut records = Vec::new();
+        for (submission, answer) in batch.iter().zip(answers) {
+            match answer {
+                Answer::Receipt(receipt) => {
+                    let id = submission.statement().map(|statement| statement.id());
+                    let id = id.unwrap_or(StatementId::ZERO);
+                    if let Err(error) = self.view.check_receipt(&receipt, id) {
+                        tolerate(error)?;
+                        break;
+                    }
+                    chunks = chunks.saturating_add(1);
+                }
+                // Worth another try, as the status of the same name is.
+                Answer::Problem(problem) if matches!(problem.status, 408 | 429 | 500..) => break,
+                Answer::Problem(problem) => {
+                    fatal_refusal(&problem)?;
+                    tracing::error!(code = problem.code, "the ledger refused a run's output");
+                    records.push(Record::Broken { started });
+                    break;
+                }
+            }
+        }
+        if chunks > 0 {
+            records.insert(0, Record::Delivered { started, chunks });
+        }
+        let progress = !records.is_empty();
+        if progress {
+            self.write_down(records).await?;
+        }
+        Ok(progress)
+    }
+}
+
+/// The executor's last word in the ledger's words.
+fn facts(finished: &Finished) -> EndFacts {
+    let (mut exit_code, mut signal) = (None, None);
+    let outcome = match &finished.outcome {
+        execution::Outcome::Exited(code) => {
+            exit_code = Some(u8::try_from(*code).unwrap_or(u8::MAX));
+            Outcome::Exited
+        }
+        execution::Outcome::Signalled(number) => {
+            signal = Some(u8::try_from(*number).unwrap_or(u8::MAX));
+            Outcome::Signalled
+        }
+        execution::Outcome::TimedOut => Outcome::TimedOut,
+        execution::Outcome::Cancelled => Outcome::Cancelled,
+        execution::Outcome::OutputLimit => Outcome::OutputLimit,
+        execution::Outcome::NotFound => Outcome::NotFound,
+        execution::Outcome::NotExecutable => Outcome::NotExecutable,
+        execution::Outcome::FailedToStart(why) => {
+            tracing::warn!(why, "nothing was run");
+            Outcome::NotExecutable
+        }
+    };
+    let totals = |totals: &execution::StreamTotals| Totals {
+        total: totals.total_bytes,
+        kept: totals.kept_bytes,
+        sha256: Digest::new(totals.sha256),
+    };
+    let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    EndFacts {
+        outcome,
+        exit_code,
+        signal,
+        duration_us: micros(finished.duration),
+        cpu_us: micros(finished.cpu),
+        max_rss: finished.max_rss_bytes,
+        stdout: totals(&finished.stdout),
+        stderr: totals(&finished.stderr),
+        tree_gone: finished.tree_gone,
+    }
+}

@@ -1,0 +1,279 @@
+//! What all parts of a running agent share: its identity, its view of the ledger, its journal; and
+//! the one way in which it speaks on its own chain.
+//!
+//! A statement on the chain is written down, sent, and answered before the next one is signed: so
+//! at most one is ever without an answer, and a refused one frees its number. It must not decide
+//! what is said.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_protocol::api::{Problem, Submission};
+use countersign_protocol::blob::Blob;
+use countersign_protocol::event::{Event, Seen};
+use countersign_protocol::hash::{KeyId, LedgerId, StatementId};
+use countersign_protocol::name::{AgentName, Nonce, Time};
+use countersign_protocol::statement::{Statement, StatementError};
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use crate::client::{Backoff, Client, ClientError};
+use crate::clock::Clock;
+use crate::key::{self, Identity, IdentityError};
+use crate::spool::{About, ChainEnd, Record, Spool, SpoolError};
+use crate::trust::{PinError, View, ViewError};
+
+/// Why the agent stops. Nothing that it has begun is forgotten; the next start goes on.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// Key or journal.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The journal.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// The server's ledger is not the pinned one.
+    #[error(transparent)]
+    Pin(#[from] PinError),
+    /// A second history, or the remembered checkpoint cannot be kept.
+    #[error(transparent)]
+    View(#[from] ViewError),
+    /// The client cannot be set up.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The ledger will not have this agent.
+    #[error("the ledger refused the enrolment ({}): {}", .0.code, .0.detail)]
+    Enrolment(Box<Problem>),
+    /// The key counts no more.
+    #[error("the ledger does not take this agent's key any more ({}): {}", .0.code, .0.detail)]
+    KeyRefused(Box<Problem>),
+    /// The ledger knows statements of this key that the journal does not.
+    #[error(
+        "the ledger's chain of this agent does not end where the journal's does: the journal is an \
+         old copy, or somebody else uses the key. Nothing runs until a person has looked ({0})"
+    )]
+    ChainFork(String),
+    /// A statement has no form.
+    #[error("a statement cannot be made: {0}")]
+    Statement(#[from] StatementError),
+    /// The operating system gives no randomness.
+    #[error("the operating system gives no randomness: {0}")]
+    Random(getrandom::Error),
+    /// There is nothing yet that statements could say they have seen.
+    #[error("no checkpoint of the ledger was seen yet")]
+    NothingSeen,
+    /// A task of the agent's own died.
+    #[error("a part of the agent stopped unexpectedly: {0}")]
+    Task(String),
+}
+
+impl AgentError {
+    /// Whether this is evidence that the ledger or this key was tampered with.
+    #[must_use]
+    pub const fn is_evidence(&self) -> bool {
+        matches!(
+            self,
+            Self::Pin(_) | Self::ChainFork(_) | Self::View(ViewError::Fork { .. })
+        )
+    }
+}
+
+/// The fields that every statement of this agent carries.
+#[derive(Debug, Clone)]
+pub(crate) struct Header {
+    /// The agent's key.
+    pub(crate) signer: KeyId,
+    /// The agent.
+    pub(crate) agent: AgentName,
+    /// Random.
+    pub(crate) nonce: Nonce,
+    /// The host's clock.
+    pub(crate) made_at: Time,
+    /// The pinned ledger.
+    pub(crate) ledger: LedgerId,
+    /// The remembered checkpoint.
+    pub(crate) seen: Seen,
+}
+
+/// Builds an agent's payload from the header and its own fields.
+macro_rules! agent_event {
+    ($header:expr, $name:ident { $($field:ident $(: $value:expr)?),* $(,)? }) => {{
+        let $crate::station::Header { signer, agent, nonce, made_at, ledger, seen } = $header;
+        countersign_protocol::event::Event::from($name {
+            signer, agent, nonce, made_at, ledger, seen, $($field $(: $value)?),*
+        })
+    }};
+}
+pub(crate) use agent_event;
+
+/// The answer to a statement on the chain.
+#[derive(Debug)]
+pub(crate) enum Said {
+    /// It stands in the log, and the receipt proves it.
+    Accepted(StatementId),
+    /// The ledger said no, for good.
+    Refused(Box<Problem>),
+    /// The agent is stopping; the journal knows.
+    Unanswered,
+}
+
+/// A running agent.
+pub(crate) struct Station {
+    pub(crate) name: AgentName,
+    pub(crate) ledger: LedgerId,
+    pub(crate) identity: Identity,
+    pub(crate) client: Arc<Client>,
+    pub(crate) view: View,
+    pub(crate) spool: Arc<Spool>,
+    pub(crate) clock: Clock,
+    pub(crate) grace: Duration,
+    /// Cancelled when nothing is waited for any more.
+    pub(crate) give_up: CancellationToken,
+    /// Held by whoever speaks on the chain.
+    pub(crate) turn: Mutex<()>,
+}
+
+impl Station {
+    /// The header of the next statement.
+    pub(crate) fn header(&self) -> Result<Header, AgentError> {
+        Ok(Header {
+            signer: self.identity.key_id(),
+            agent: self.name.clone(),
+            nonce: key::nonce().map_err(AgentError::Random)?,
+            made_at: self.clock.now(),
+            ledger: self.ledger,
+            seen: self.view.seen().ok_or(AgentError::NothingSeen)?,
+        })
+    }
+
+    /// A blob with a salt of its own.
+    pub(crate) fn blob(&self, content: Vec<u8>) -> Result<Blob, AgentError> {
+        let salt = key::random().map_err(AgentError::Random)?;
+        let largest = |_| AgentError::Task("a blob is larger than any may be".into());
+        Blob::new(salt, content).map_err(largest)
+    }
+
+    /// Signs with the agent's key.
+    pub(crate) fn sign(&self, event: &Event) -> Result<Statement, AgentError> {
+        Ok(Statement::sign(event, self.identity.key())?)
+    }
+
+    /// Appends to the journal on a thread that may block.
+    pub(crate) async fn write_down(&self, records: Vec<Record>) -> Result<(), AgentError> {
+        let spool = Arc::clone(&self.spool);
+        let written = tokio::task::spawn_blocking(move || spool.append(records)).await;
+        Ok(written.map_err(|error| AgentError::Task(error.to_string()))??)
+    }
+
+    /// Says one thing on the chain: `before` and the statement are durable before it is sent.
+    pub(crate) async fn say(
+        &self,
+        about: About,
+        blobs: Vec<Blob>,
+        mut before: Vec<Record>,
+        build: impl FnOnce(Header, ChainEnd) -> Event,
+    ) -> Result<Said, AgentError> {
+        let _turn = self.turn.lock().await;
+        // Left over when the agent last stopped; it comes first.
+        if self.spool.word().is_some()
+            && let Said::Unanswered = self.deliver_word().await?
+        {
+            return Ok(Said::Unanswered);
+        }
+        let event = build(self.header()?, self.spool.chain());
+        let statement = self.sign(&event)?;
+        before.push(Record::Word {
+            about,
+            id: statement.id(),
+            submission: Submission::new(&statement, &blobs),
+        });
+        self.write_down(before).await?;
+        self.deliver_word().await
+    }
+
+    /// Sends what the journal says was about to be sent, if there is something.
+    pub(crate) async fn settle(&self) -> Result<(), AgentError> {
+        let _turn = self.turn.lock().await;
+        if self.spool.word().is_some() {
+            self.deliver_word().await?;
+        }
+        Ok(())
+    }
+
+    /// Sends the one unanswered statement until it is answered.
+    async fn deliver_word(&self) -> Result<Said, AgentError> {
+        let Some(word) = self.spool.word() else {
+            return Ok(Said::Unanswered);
+        };
+        let mut backoff = Backoff::for_server();
+        loop {
+            let sent = tokio::select! {
+                () = self.give_up.cancelled() => return Ok(Said::Unanswered),
+                sent = self.client.submit(&word.submission) => sent,
+            };
+            match sent {
+                Ok(receipt) => match self.believe(&receipt, word.id).await {
+                    Ok(()) => {
+                        let (id, accepted) = (word.id, true);
+                        self.write_down(vec![Record::Answered { id, accepted }])
+                            .await?;
+                        return Ok(Said::Accepted(id));
+                    }
+                    Err(error) => tolerate(error)?,
+                },
+                Err(ClientError::Refused(problem)) => {
+                    fatal_refusal(&problem)?;
+                    let (id, accepted) = (word.id, false);
+                    self.write_down(vec![Record::Answered { id, accepted }])
+                        .await?;
+                    return Ok(Said::Refused(problem));
+                }
+                Err(error) => tracing::warn!(%error, "a statement is not delivered yet"),
+            }
+            if !self.pause(&mut backoff).await {
+                return Ok(Said::Unanswered);
+            }
+        }
+    }
+
+    /// The receipt is for this statement, in a log that continues the one seen before.
+    async fn believe(
+        &self,
+        receipt: &countersign_protocol::api::Receipt,
+        id: StatementId,
+    ) -> Result<(), ViewError> {
+        self.view.check_receipt(receipt, id)?;
+        self.view.confirm(&receipt.checkpoint).await.map(drop)
+    }
+
+    /// Waits before another try; false when there shall be none.
+    pub(crate) async fn pause(&self, backoff: &mut Backoff) -> bool {
+        tokio::select! {
+            () = self.give_up.cancelled() => false,
+            () = tokio::time::sleep(backoff.pause()) => true,
+        }
+    }
+}
+
+/// What is not believed now may be shown better later; a second history never is.
+pub(crate) fn tolerate(error: ViewError) -> Result<(), AgentError> {
+    match error {
+        ViewError::Fork { .. } | ViewError::Io { .. } => Err(error.into()),
+        ViewError::Note(_) | ViewError::NoProof(_) | ViewError::Receipt(_) => {
+            tracing::warn!(%error, "the server's answer is not believed; asking again");
+            Ok(())
+        }
+    }
+}
+
+/// Refusals after which the agent cannot speak at all.
+pub(crate) fn fatal_refusal(problem: &Problem) -> Result<(), AgentError> {
+    match problem.code.as_str() {
+        "agent_chain" => Err(AgentError::ChainFork(problem.detail.clone())),
+        "unknown_key" | "revoked_key" | "key_holder" | "key_role" => {
+            Err(AgentError::KeyRefused(Box::new(problem.clone())))
+        }
+        "seen_fork" | "wrong_ledger" => Err(AgentError::ChainFork(problem.detail.clone())),
+        _about_this_statement => Ok(()),
+    }
+}

@@ -1,0 +1,19 @@
+//! The host's decision and what keeps it: admission, signers, rules, configuration, journal, and a
+//! whole agent against a small server in this process.
+//!
+//! Grants are built with the protocol's own types over a ledger in memory. Each attack is made by
+//! somebody who holds the ledger's keys, since that is whom the host must not depend on.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "in a test a panic is the report"
+)]
+
+#[macro_use]
+mod support;
+
+mod admission;
+mod surroundings;
+mod whole;

@@ -1,0 +1,324 @@
+//! A server of one ledger in memory, over real sockets, that can also be away, forgetful or lying.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use countersign_protocol::api::{
+    Answer, Answers, Base64, ChallengeBody, Grant, LedgerInfo, Problem, ProofBody, Receipt,
+    SessionBody, Submission, SubmissionBatch, Work,
+};
+use countersign_protocol::checkpoint::VerifierKey;
+use countersign_protocol::event::Event;
+use countersign_protocol::fold::Class;
+use countersign_protocol::hash::{Digest, StatementId};
+use countersign_protocol::name::{SECOND_US, Time};
+use countersign_protocol::proof;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+
+use super::book::{Book, public};
+use super::grants::{grant, stream};
+
+/// What an agent is told on its stream.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Tell {
+    Grant(StatementId),
+    Cancel(StatementId),
+    /// A grant as it was some time ago.
+    Stale(&'static Grant),
+}
+
+pub(crate) struct Wire {
+    book: Mutex<Book>,
+    tell: Mutex<Vec<Tell>>,
+    told: Notify,
+    /// Connections are closed without a word.
+    pub(crate) away: AtomicBool,
+    /// So many statements are entered and their answers lost.
+    pub(crate) lose: AtomicUsize,
+    /// Receipts are for entry 1, whatever was sent.
+    pub(crate) lie: AtomicBool,
+    /// Open streams of work end.
+    pub(crate) hang_up: Notify,
+    /// How often a stream of work was opened.
+    pub(crate) streams: AtomicUsize,
+}
+
+/// A running server.
+#[derive(Clone)]
+pub(crate) struct Fake {
+    pub(crate) wire: Arc<Wire>,
+    pub(crate) address: String,
+}
+
+impl Fake {
+    pub(crate) async fn start(book: Book) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let wire = Arc::new(Wire {
+            book: Mutex::new(book),
+            tell: Mutex::new(Vec::new()),
+            told: Notify::new(),
+            away: AtomicBool::new(false),
+            lose: AtomicUsize::new(0),
+            lie: AtomicBool::new(false),
+            hang_up: Notify::new(),
+            streams: AtomicUsize::new(0),
+        });
+        let serving = Arc::clone(&wire);
+        tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                let wire = Arc::clone(&serving);
+                tokio::spawn(async move { wire.serve(socket).await });
+            }
+        });
+        Self { wire, address }
+    }
+
+    pub(crate) fn book(&self) -> MutexGuard<'_, Book> {
+        self.wire.book.lock().unwrap()
+    }
+
+    pub(crate) fn tell(&self, tell: Tell) {
+        self.wire.tell.lock().unwrap().push(tell);
+        self.wire.told.notify_waiters();
+    }
+}
+
+impl Wire {
+    async fn serve(&self, mut socket: TcpStream) -> Option<()> {
+        let (head, body) = read_request(&mut socket).await?;
+        if self.away.load(Ordering::SeqCst) {
+            return None;
+        }
+        let target = head.split(' ').nth(1)?.to_owned();
+        let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+        let answer = match path {
+            "/v1/ledger" => ok(&self.info()),
+            "/v1/sessions/challenge" => ok(&ChallengeBody {
+                challenge: Digest::new([3; 32]).to_string(),
+                ledger: self.info().ledger,
+                principal: None,
+            }),
+            "/v1/sessions" => self.sign_in(&parse(&body)),
+            "/v1/proofs/consistency" => self.consistency(query),
+            "/v1/statements" => match self.enter(&parse(&body)) {
+                Ok(receipt) => ok(&receipt),
+                Err(problem) => (problem.status, serde_json::to_vec(&problem).unwrap()),
+            },
+            "/v1/statements/batch" => {
+                let batch: SubmissionBatch = parse(&body);
+                let answers = batch.statements.iter().map(|one| match self.enter(one) {
+                    Ok(receipt) => Answer::Receipt(receipt),
+                    Err(problem) => Answer::Problem(problem),
+                });
+                let answers = answers.collect();
+                ok(&Answers { answers })
+            }
+            _work => return self.stream(socket, head.contains("Bearer token")).await,
+        };
+        let lose = |left: usize| left.checked_sub(1);
+        let entered = path.starts_with("/v1/statements");
+        if entered
+            && self
+                .lose
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, lose)
+                .is_ok()
+        {
+            return None;
+        }
+        let (status, body) = answer;
+        let head = format!(
+            "HTTP/1.1 {status} x\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+            body.len()
+        );
+        socket.write_all(head.as_bytes()).await.ok()?;
+        socket.write_all(&body).await.ok()
+    }
+
+    /// Events in pieces of a few bytes, each in a chunk of its own.
+    async fn stream(&self, mut socket: TcpStream, signed_in: bool) -> Option<()> {
+        if !signed_in {
+            return None;
+        }
+        self.streams.fetch_add(1, Ordering::SeqCst);
+        let head = "HTTP/1.1 200 x\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n: hello\n\n";
+        socket.write_all(head.as_bytes()).await.ok()?;
+        let mut next = 0;
+        loop {
+            let told = self.told.notified();
+            let hang_up = self.hang_up.notified();
+            let news = self.tell.lock().unwrap()[next..].to_vec();
+            next += news.len();
+            for tell in news {
+                let event = self.event(tell);
+                for piece in event.as_bytes().chunks(1999) {
+                    socket.write_all(piece).await.ok()?;
+                    socket.flush().await.ok()?;
+                }
+            }
+            tokio::select! {
+                () = told => {}
+                () = hang_up => return None,
+                () = tokio::time::sleep(std::time::Duration::from_millis(20)) => {}
+            }
+            if self.away.load(Ordering::SeqCst) {
+                return None;
+            }
+        }
+    }
+
+    fn event(&self, tell: Tell) -> String {
+        let book = self.book.lock().unwrap();
+        let work = match tell {
+            Tell::Grant(id) => Work::Grant(grant(&book, id, "web-1")),
+            Tell::Stale(grant) => Work::Grant(grant.clone()),
+            Tell::Cancel(id) => Work::Cancel(stream(&book, id)),
+        };
+        let data = serde_json::to_string(&work).unwrap();
+        format!("event: work\nid: 1\ndata: {data}\n\n")
+    }
+
+    fn info(&self) -> LedgerInfo {
+        let book = self.book.lock().unwrap();
+        let origin = "ledger.example.com".parse().unwrap();
+        LedgerInfo {
+            ledger: book.state.rights().ledger().unwrap().to_string(),
+            origin: "ledger.example.com".into(),
+            vkey: VerifierKey::of(&origin, &public("checkpoint"))
+                .unwrap()
+                .to_string(),
+            checkpoint: book.checkpoint().note().to_owned(),
+            genesis: Base64(book.entries[0].clone()),
+        }
+    }
+
+    fn sign_in(&self, submission: &Submission) -> (u16, Vec<u8>) {
+        let verified = submission.statement().unwrap().verify().unwrap();
+        let Event::SessionChallenge(answer) = verified.event() else {
+            panic!("no sign-in");
+        };
+        let book = self.book.lock().unwrap();
+        let agent = answer.agent.as_ref().unwrap();
+        if book.state.rights().agent(agent) != Some(answer.signer) {
+            return problem(403, "unknown_key");
+        }
+        ok(&SessionBody {
+            token: "token".into(),
+            expires_us: book.now + 900 * SECOND_US,
+        })
+    }
+
+    fn consistency(&self, query: &str) -> (u16, Vec<u8>) {
+        let number = |name: &str| -> u64 {
+            let pair = query.split('&').find_map(|pair| pair.strip_prefix(name));
+            pair.unwrap().parse().unwrap()
+        };
+        let book = self.book.lock().unwrap();
+        match proof::consistency_proof(&book.tree, number("from="), number("to=")) {
+            Some(proof) => ok(&ProofBody {
+                checkpoint: book.checkpoint().note().to_owned(),
+                proof,
+            }),
+            None => problem(409, "no_such_size"),
+        }
+    }
+
+    /// The door. The same statement again has the same place.
+    fn enter(&self, submission: &Submission) -> Result<Receipt, Problem> {
+        let mut book = self.book.lock().unwrap();
+        let statement = submission.statement().unwrap();
+        let id = statement.id();
+        let before = book.seq_of(id);
+        if before.is_none() {
+            for blob in &submission.blobs {
+                let blob = blob.clone().into_blob().unwrap();
+                book.blobs.insert(blob.reference().digest, blob);
+            }
+            book.append(statement).map_err(|refusal| Problem {
+                kind: "about:blank".into(),
+                title: "refused".into(),
+                status: match refusal.class() {
+                    Class::Invalid => 400,
+                    Class::Forbidden => 403,
+                    Class::Missing => 404,
+                    Class::Conflict => 409,
+                },
+                code: refusal.code().into(),
+                detail: refusal.to_string(),
+                hint: None,
+            })?;
+        }
+        let mut seq = book.seq_of(id).unwrap();
+        if self.lie.load(Ordering::SeqCst) {
+            seq = 1;
+        }
+        let checkpoint = book.checkpoint();
+        let entry = book.entries[usize::try_from(seq).unwrap()].clone();
+        Ok(Receipt {
+            statement_id: id.to_string(),
+            seq,
+            time_us: book.now,
+            leaf: countersign_protocol::entry::leaf(&entry).to_string(),
+            entry: Base64(entry),
+            inclusion: proof::inclusion_proof(&book.tree, seq, checkpoint.size()).unwrap(),
+            checkpoint: checkpoint.note().to_owned(),
+            status: None,
+            repeated: before.is_some(),
+            results: None,
+        })
+    }
+}
+
+/// Head and body of one request.
+async fn read_request(socket: &mut TcpStream) -> Option<(String, Vec<u8>)> {
+    let mut bytes = Vec::new();
+    let end = loop {
+        if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
+            break end + 4;
+        }
+        if socket.read_buf(&mut bytes).await.ok()? == 0 {
+            return None;
+        }
+    };
+    let mut body = bytes.split_off(end);
+    let head = String::from_utf8(bytes).ok()?;
+    let length = head.to_ascii_lowercase().lines().find_map(|line| {
+        line.strip_prefix("content-length: ")
+            .and_then(|length| length.trim().parse::<usize>().ok())
+    });
+    while body.len() < length.unwrap_or(0) {
+        if socket.read_buf(&mut body).await.ok()? == 0 {
+            return None;
+        }
+    }
+    Some((head, body))
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> T {
+    serde_json::from_slice(body).unwrap()
+}
+
+fn ok(body: &impl Serialize) -> (u16, Vec<u8>) {
+    (200, serde_json::to_vec(body).unwrap())
+}
+
+fn problem(status: u16, code: &str) -> (u16, Vec<u8>) {
+    let problem = Problem {
+        kind: "about:blank".into(),
+        title: code.into(),
+        status,
+        code: code.into(),
+        detail: code.into(),
+        hint: None,
+    };
+    (status, serde_json::to_vec(&problem).unwrap())
+}
+
+/// Kept here so that tests need no clock of their own.
+pub(crate) fn at(us: u64) -> Time {
+    Time::from_micros(us).unwrap()
+}

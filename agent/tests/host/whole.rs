@@ -1,0 +1,466 @@
+//! A whole agent against a server in this process: once, in order, whatever is lost on the way.
+//! ATTACKS rows 3, 7, 17, 18.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use countersign_agent::clock::Clock;
+use countersign_agent::service;
+use countersign_agent::{AgentError, Config};
+use countersign_protocol::checkpoint::VerifierKey;
+use countersign_protocol::entry::Entry;
+use countersign_protocol::event::{Event, LossForm, Outcome, RefusalReason, Stream};
+use countersign_protocol::hash::StatementId;
+use countersign_protocol::lifecycle::{Execution, ExecutionStatus};
+use countersign_protocol::name::SECOND_US;
+use countersign_protocol::rights::ChangeBody;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{Book, Fake, Tell, World, at, public};
+
+/// Longer than any test should take.
+const LONG: Duration = Duration::from_secs(30);
+
+struct Rig {
+    fake: Fake,
+    clock: Clock,
+    config: Config,
+    shutdown: CancellationToken,
+    agent: Option<JoinHandle<Result<(), AgentError>>>,
+    folder: tempfile::TempDir,
+}
+
+impl Rig {
+    /// A ledger where the host's name is not taken yet, and an agent that has just started.
+    async fn new() -> Self {
+        let World { mut book, host, .. } = World::without_host();
+        book.now += SECOND_US;
+        let clock = Clock::fixed(at(book.now));
+        let ledger = book.state.rights().ledger().unwrap();
+        let fake = Fake::start(book).await;
+        let folder = tempfile::tempdir().unwrap();
+        let mut rules = host.rules;
+        rules.account.uid = 1000;
+        let config = Config {
+            server: fake.address.parse().unwrap(),
+            name: "web-1".parse().unwrap(),
+            state: folder.path().join("state"),
+            ledger,
+            vkey: VerifierKey::of(
+                &"ledger.example.com".parse().unwrap(),
+                &public("checkpoint"),
+            )
+            .unwrap(),
+            signers: host.signers,
+            rules,
+            max_runs: 4,
+            grace: Duration::from_millis(200),
+        };
+        let mut rig = Self {
+            fake,
+            clock,
+            config,
+            shutdown: CancellationToken::new(),
+            agent: None,
+            folder,
+        };
+        rig.start();
+        rig
+    }
+
+    /// A rig whose agent is accepted and listens.
+    async fn ready() -> Self {
+        let rig = Self::new().await;
+        rig.accept().await;
+        rig.listening(1).await;
+        rig
+    }
+
+    fn start(&mut self) {
+        self.shutdown = CancellationToken::new();
+        let (config, clock) = (self.config.clone(), self.clock.clone());
+        let shutdown = self.shutdown.clone();
+        self.agent = Some(tokio::spawn(Box::pin(service::run_with(
+            config, clock, shutdown,
+        ))));
+    }
+
+    async fn accept(&self) {
+        self.until("it enrols", |book| {
+            book.state.rights().enrolments().next().is_some()
+        })
+        .await;
+        let mut book = self.fake.book();
+        let (agent, key) = book.state.rights().enrolments().next().unwrap();
+        let (agent, key) = (agent.clone(), key.clone());
+        book.change(ChangeBody::AgentAccepted { agent, key });
+    }
+
+    async fn listening(&self, times: usize) {
+        let wire = &self.fake.wire;
+        self.until("it listens", |_| {
+            wire.streams.load(Ordering::SeqCst) >= times
+        })
+        .await;
+    }
+
+    async fn until(&self, what: &str, holds: impl Fn(&Book) -> bool) {
+        let begun = Instant::now();
+        while !holds(&self.fake.book()) {
+            assert!(begun.elapsed() < LONG, "never: {what}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Alice asks, bob and carol approve, the agent is told.
+    fn granted(&self, script: &str) -> StatementId {
+        let mut book = self.fake.book();
+        let act = book.act(&["web-1"], &Book::spec(&["sh", "-c", script]));
+        let id = book.request("alice", act);
+        book.approve("bob", id).unwrap();
+        book.approve("carol", id).unwrap();
+        drop(book);
+        self.fake.tell(Tell::Grant(id));
+        id
+    }
+
+    fn execution(&self, id: StatementId) -> Execution {
+        execution(&self.fake.book(), id)
+    }
+
+    async fn ended(&self, id: StatementId) -> Execution {
+        self.until("it ends", |book| execution(book, id).status.is_final())
+            .await;
+        self.execution(id)
+    }
+
+    async fn running(&self, id: StatementId) {
+        self.until("it starts", |book| {
+            execution(book, id).status == ExecutionStatus::Running
+        })
+        .await;
+    }
+
+    /// What the log holds of the run's output, in the log's order.
+    fn output(&self, id: StatementId, wanted: Stream) -> String {
+        let book = self.fake.book();
+        let mut output = Vec::new();
+        for bytes in &book.entries {
+            let statement = Entry::decode(bytes).unwrap().statement;
+            let event = Event::parse(statement.kind, &statement.payload).unwrap();
+            if let Event::ExecutionOutput(chunk) = event
+                && chunk.command == id
+                && chunk.stream == wanted
+            {
+                output.extend_from_slice(book.blobs[&chunk.data.digest].content());
+            }
+        }
+        String::from_utf8(output).unwrap()
+    }
+
+    /// Stops without a word, as kill -9 does: no future is asked anything.
+    async fn kill(&mut self) {
+        let agent = self.agent.take().unwrap();
+        agent.abort();
+        let _ = agent.await;
+        // What was on its way in other threads has ended by then.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+
+    async fn stop(&mut self) -> Result<(), AgentError> {
+        self.shutdown.cancel();
+        self.result().await
+    }
+
+    async fn result(&mut self) -> Result<(), AgentError> {
+        let agent = self.agent.take().unwrap();
+        tokio::time::timeout(LONG, agent).await.unwrap().unwrap()
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+}
+
+fn execution(book: &Book, id: StatementId) -> Execution {
+    let host = "web-1".parse().unwrap();
+    book.state.command(&id).unwrap().executions[&host].clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_agent_is_accepted_and_tells_the_whole_story_of_a_command() {
+    let mut rig = Rig::ready().await;
+    let id = rig.granted("echo out; echo err >&2; sleep 0.3; echo more; exit 3");
+    let done = rig.ended(id).await.completed.unwrap();
+    assert_eq!((done.outcome, done.exit_code), (Outcome::Exited, Some(3)));
+    assert_eq!(rig.output(id, Stream::Stdout), "out\nmore\n");
+    assert_eq!(rig.output(id, Stream::Stderr), "err\n");
+    assert_eq!((done.stdout.total, done.stdout.kept), (9, 9));
+    assert!(done.tree_gone && done.chunks >= 3);
+    rig.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_answers_double_nothing() {
+    let rig = Rig::new().await;
+    rig.fake.wire.lose.store(2, Ordering::SeqCst);
+    rig.accept().await;
+    rig.listening(1).await;
+    rig.fake.wire.lose.store(3, Ordering::SeqCst);
+    let script = format!("echo once >> {}; echo out", rig.file("ran").display());
+    let id = rig.granted(&script);
+    let done = rig.ended(id).await;
+    assert_eq!(done.completed.unwrap().exit_code, Some(0));
+    assert_eq!(rig.output(id, Stream::Stdout), "out\n");
+    assert_eq!(fs::read_to_string(rig.file("ran")).unwrap(), "once\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_that_comes_again_is_not_run_again() {
+    let mut rig = Rig::ready().await;
+    let id = rig.granted(&format!("echo once >> {}", rig.file("ran").display()));
+    rig.fake.tell(Tell::Grant(id));
+    rig.ended(id).await;
+    rig.fake.wire.hang_up.notify_waiters();
+    rig.listening(2).await;
+    rig.stop().await.unwrap();
+    rig.start();
+    rig.listening(3).await;
+    let after = rig.granted("true");
+    rig.ended(after).await;
+    assert_eq!(fs::read_to_string(rig.file("ran")).unwrap(), "once\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_the_agent_did_not_survive_is_lost_with_the_output_it_had() {
+    let mut rig = Rig::ready().await;
+    let script = format!(
+        "echo before; echo x >> {}; sleep 60",
+        rig.file("ran").display()
+    );
+    let id = rig.granted(&script);
+    rig.until("output", |book| execution(book, id).chunks > 0)
+        .await;
+    rig.kill().await;
+    rig.start();
+    let lost = rig.ended(id).await;
+    assert_eq!(lost.status, ExecutionStatus::Lost);
+    assert_eq!(lost.lost, Some(LossForm::Confirmed));
+    assert_eq!(rig.output(id, Stream::Stdout), "before\n");
+    // The agent goes on, and its chain with it.
+    let after = rig.granted("true");
+    assert_eq!(rig.ended(after).await.status, ExecutionStatus::Completed);
+    assert_eq!(fs::read_to_string(rig.file("ran")).unwrap(), "x\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn output_of_an_outage_is_delivered_later_in_order_and_once() {
+    let mut rig = Rig::ready().await;
+    let go = rig.file("go");
+    let id = rig.granted(&format!(
+        "echo 1; while [ ! -e {} ]; do sleep 0.05; done; for n in 2 3 4 5; do echo $n; sleep 0.15; done",
+        go.display()
+    ));
+    rig.until("output", |book| execution(book, id).chunks == 1)
+        .await;
+    rig.fake.wire.away.store(true, Ordering::SeqCst);
+    fs::write(go, "").unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(rig.output(id, Stream::Stdout), "1\n");
+    rig.fake.wire.away.store(false, Ordering::SeqCst);
+    let done = rig.ended(id).await.completed.unwrap();
+    assert_eq!(rig.output(id, Stream::Stdout), "1\n2\n3\n4\n5\n");
+    assert_eq!(done.exit_code, Some(0));
+    rig.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn output_and_end_written_down_in_an_outage_survive_the_agent() {
+    let mut rig = Rig::ready().await;
+    let go = rig.file("go");
+    let script = format!(
+        "echo 1; while [ ! -e {} ]; do sleep 0.05; done; echo 2; exit 7",
+        go.display()
+    );
+    let id = rig.granted(&script);
+    rig.until("output", |book| execution(book, id).chunks == 1)
+        .await;
+    rig.fake.wire.away.store(true, Ordering::SeqCst);
+    fs::write(go, "").unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    rig.kill().await;
+    rig.fake.wire.away.store(false, Ordering::SeqCst);
+    rig.start();
+    let done = rig.ended(id).await.completed.unwrap();
+    assert_eq!(done.exit_code, Some(7));
+    assert_eq!(rig.output(id, Stream::Stdout), "1\n2\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_starts_without_the_receipt_of_its_own_start() {
+    let mut rig = Rig::ready().await;
+    rig.fake.wire.lie.store(true, Ordering::SeqCst);
+    let id = rig.granted(&format!("echo x >> {}", rig.file("ran").display()));
+    rig.running(id).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(!rig.file("ran").exists());
+    // Nor after a crash: whether it began is then not known.
+    rig.kill().await;
+    rig.fake.wire.lie.store(false, Ordering::SeqCst);
+    rig.start();
+    assert_eq!(rig.ended(id).await.status, ExecutionStatus::Lost);
+    assert!(!rig.file("ran").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receipt_that_comes_after_the_time_starts_nothing() {
+    let rig = Rig::ready().await;
+    rig.fake.wire.lie.store(true, Ordering::SeqCst);
+    let id = rig.granted(&format!("echo x >> {}", rig.file("ran").display()));
+    rig.running(id).await;
+    rig.clock.advance(2 * 3600 * SECOND_US);
+    rig.fake.wire.lie.store(false, Ordering::SeqCst);
+    assert_eq!(rig.ended(id).await.status, ExecutionStatus::Lost);
+    assert!(!rig.file("ran").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_the_ledger_refuses_is_no_start_and_frees_its_number() {
+    let rig = Rig::ready().await;
+    let id = {
+        let mut book = rig.fake.book();
+        let act = book.act(
+            &["web-1"],
+            &Book::spec(&["touch", rig.file("ran").to_str().unwrap()]),
+        );
+        let id = book.request("alice", act);
+        book.approve("bob", id).unwrap();
+        book.approve("carol", id).unwrap();
+        id
+    };
+    // The agent is shown the grant as it was before the cancel.
+    let grant = crate::support::grant(&rig.fake.book(), id, "web-1");
+    {
+        let mut book = rig.fake.book();
+        let event =
+            say!(person book, "alice", CommandCancelRequested { command: id, reason: None });
+        book.sign_and_append("alice", &event).unwrap();
+    }
+    rig.fake.tell(Tell::Stale(Box::leak(Box::new(grant))));
+    let after = rig.granted("true");
+    assert_eq!(rig.ended(after).await.status, ExecutionStatus::Completed);
+    assert_eq!(rig.execution(id).status, ExecutionStatus::Cancelled);
+    assert!(!rig.file("ran").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pinned_persons_cancel_ends_the_run() {
+    let rig = Rig::ready().await;
+    let id = rig.granted("echo on; sleep 60");
+    rig.until("output", |book| execution(book, id).chunks > 0)
+        .await;
+    {
+        let mut book = rig.fake.book();
+        let event = say!(person book, "bob", CommandCancelRequested { command: id, reason: None });
+        book.sign_and_append("bob", &event).unwrap();
+    }
+    rig.fake.tell(Tell::Cancel(id));
+    let done = rig.ended(id).await;
+    assert_eq!(done.status, ExecutionStatus::Cancelled);
+    assert!(done.completed.unwrap().tree_gone);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopping_agent_ends_its_runs_and_says_so() {
+    let mut rig = Rig::ready().await;
+    let id = rig.granted("sleep 60");
+    rig.running(id).await;
+    rig.stop().await.unwrap();
+    let done = rig.execution(id);
+    assert_eq!(done.status, ExecutionStatus::Cancelled);
+    assert!(done.completed.unwrap().tree_gone);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopping_agent_does_not_wait_long_for_a_server_that_is_away() {
+    let mut rig = Rig::ready().await;
+    let id = rig.granted("echo on; sleep 60");
+    rig.until("output", |book| execution(book, id).chunks > 0)
+        .await;
+    rig.fake.wire.away.store(true, Ordering::SeqCst);
+    let begun = Instant::now();
+    rig.stop().await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(9));
+    rig.fake.wire.away.store(false, Ordering::SeqCst);
+    rig.start();
+    assert_eq!(rig.ended(id).await.status, ExecutionStatus::Cancelled);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_of_the_host_is_in_the_ledger_with_its_rule() {
+    let mut rig = Rig::new().await;
+    rig.stop().await.unwrap();
+    rig.config.rules.execution = false;
+    rig.start();
+    rig.accept().await;
+    let id = rig.granted("true");
+    let refused = rig.ended(id).await;
+    assert_eq!(refused.refused, Some(RefusalReason::Disabled));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_history_stops_the_agent_and_is_kept_as_evidence() {
+    let mut rig = Rig::ready().await;
+    let id = rig.granted("true");
+    rig.ended(id).await;
+    {
+        // The same ledger id and keys, another past.
+        let mut book = rig.fake.book();
+        let World {
+            book: mut other, ..
+        } = World::without_host();
+        other.now = book.now;
+        other.enrol("web-0");
+        other.copy_enrolments(&book);
+        while other.entries.len() < book.entries.len() + 3 {
+            other.enrol(&format!("web-{}", other.entries.len()));
+        }
+        *book = other;
+    }
+    let id = rig.granted("true");
+    let error = rig.result().await.unwrap_err();
+    assert!(error.is_evidence(), "{error}");
+    assert_eq!(rig.execution(id).status, ExecutionStatus::Waiting);
+    let kept = fs::read_dir(rig.config.state.join("identity")).unwrap();
+    let kept = kept.filter(|file| {
+        let name = file.as_ref().unwrap().file_name();
+        name.to_string_lossy().starts_with("fork-")
+    });
+    assert_eq!(kept.count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_ledger_than_the_pinned_one_is_not_even_enrolled_with() {
+    let mut rig = Rig::new().await;
+    rig.stop().await.unwrap();
+    rig.config.state = rig.file("fresh");
+    rig.config.ledger = countersign_protocol::hash::LedgerId::new([1; 32]);
+    let before = rig.fake.book().entries.len();
+    rig.start();
+    assert!(matches!(rig.result().await, Err(AgentError::Pin(_))));
+    assert_eq!(rig.fake.book().entries.len(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_agents_do_not_share_an_identity() {
+    let rig = Rig::ready().await;
+    let second = service::run_with(
+        rig.config.clone(),
+        rig.clock.clone(),
+        CancellationToken::new(),
+    );
+    assert!(matches!(second.await, Err(AgentError::Identity(_))));
+}

@@ -1,0 +1,203 @@
+//! A person's word on a command: approve, reject, withdraw, cancel.
+//!
+//! An approval is built here from the verified request: the id is the hash of what is shown, every
+//! blob was recomputed, every target line has the key that the rights give that host. What the log
+//! already rules out is refused before anything is signed.
+
+use countersign_protocol::blob::{Blob, BlobRef};
+use countersign_protocol::hash::CommandId;
+use countersign_protocol::lifecycle::{CommandStatus, Stage};
+use countersign_protocol::name::{Principal, Time};
+use countersign_protocol::policy::PolicyRef;
+use countersign_protocol::refusal::Refusal;
+use countersign_protocol::rights::PolicyInForce;
+
+use super::connect::Client;
+use super::read::RightsView;
+use super::submit::{Accepted, person_event};
+use crate::failure::Failure;
+use crate::view::CommandView;
+use crate::{clock, entropy};
+
+/// A reason as a blob, and how the payload names it.
+fn said(reason: Option<&str>) -> Result<(Option<BlobRef>, Vec<Blob>), Failure> {
+    let Some(text) = reason.filter(|text| !text.is_empty()) else {
+        return Ok((None, Vec::new()));
+    };
+    let blob = entropy::blob(text.as_bytes().to_vec())
+        .map_err(|error| Failure::usage(format!("the reason is too long: {error}")))?;
+    Ok((Some(blob.reference()), vec![blob]))
+}
+
+fn unless(holds: bool, otherwise: Refusal) -> Result<(), Failure> {
+    if holds { Ok(()) } else { Err(otherwise.into()) }
+}
+
+fn require_open(view: &CommandView) -> Result<(), Failure> {
+    let open = view.command.stage == Stage::Requested;
+    unless(open, Refusal::Over(view.command.status()))
+}
+
+fn policy(rights: &RightsView) -> Result<&PolicyInForce, Failure> {
+    let policy = rights.state.rights().policy();
+    policy.ok_or_else(|| Refusal::NoPolicy.into())
+}
+
+/// Refuses what the verified log already rules out, and gives the policy to approve under.
+fn may_approve(
+    view: &CommandView,
+    rights: &RightsView,
+    me: &Principal,
+    now: Time,
+) -> Result<PolicyRef, Failure> {
+    let in_force = policy(rights)?;
+    unless(view.command.requester() != me, Refusal::OwnRequest)?;
+    unless(
+        in_force.policy.may_approve.contains(me),
+        Refusal::NotPermitted,
+    )?;
+    require_open(view)?;
+    unless(now < view.command.act().expires_at, Refusal::Late)?;
+    let mut given = view.command.approvals.iter();
+    let again = given.any(|given| given.principal == *me && given.policy == in_force.reference);
+    unless(!again, Refusal::DuplicateApproval)?;
+    if !view.is_whole() {
+        return Err(Failure::refused(
+            "not_whole",
+            "a part of what would run cannot be read, so it cannot be approved",
+        )
+        .hint("ask the requester to ask again, or for the right to read it"));
+    }
+    require_current_targets(view, rights)?;
+    Ok(in_force.reference)
+}
+
+/// Each host still has the key that its line was frozen with.
+fn require_current_targets(view: &CommandView, rights: &RightsView) -> Result<(), Failure> {
+    let lines = view.command.targets.iter().flat_map(|list| list.lines());
+    for line in lines {
+        if rights.state.rights().agent(&line.agent) != Some(line.key_id) {
+            return Err(Failure::refused(
+                "target_key",
+                format!(
+                    "{} has no longer the key that the request was made for",
+                    line.agent
+                ),
+            )
+            .hint("ask the requester to ask again"));
+        }
+    }
+    Ok(())
+}
+
+impl Client {
+    /// Refuses, without signing anything, an approval that the log already rules out.
+    ///
+    /// # Errors
+    /// Why it would be refused: exit code 4.
+    pub async fn check_approval(&self, id: &CommandId) -> Result<CommandView, Failure> {
+        let (view, rights) = self.fetch_command_and_rights(id).await?;
+        let me = rights.person(&self.key_id())?;
+        may_approve(&view, &rights, &me, clock::now())?;
+        Ok(view)
+    }
+
+    /// Approves exactly what a fresh, verified reading of the command says.
+    ///
+    /// Whoever shows it to a person first uses [`Client::approve_shown`].
+    ///
+    /// # Errors
+    /// Refused, or evidence of tampering (nothing was signed then), or no valid receipt.
+    pub async fn approve(&self, id: &CommandId, reason: Option<&str>) -> Result<Accepted, Failure> {
+        let (view, rights) = self.fetch_command_and_rights(id).await?;
+        self.approve_in(&view, &rights, reason).await
+    }
+
+    /// Approves exactly what `view` says: the very one that a person has looked at.
+    ///
+    /// # Errors
+    /// As [`Client::approve`].
+    pub async fn approve_shown(
+        &self,
+        view: &CommandView,
+        reason: Option<&str>,
+    ) -> Result<Accepted, Failure> {
+        let rights = self.rights_as_of(view.size).await?;
+        self.approve_in(view, &rights, reason).await
+    }
+
+    async fn approve_in(
+        &self,
+        view: &CommandView,
+        rights: &RightsView,
+        reason: Option<&str>,
+    ) -> Result<Accepted, Failure> {
+        let me = rights.person(&self.key_id())?;
+        let policy = may_approve(view, rights, &me, clock::now())?;
+        let (reason, blobs) = said(reason)?;
+        let head = self.head(&me)?;
+        let event = person_event!(
+            head,
+            CommandApproved {
+                command: view.id(),
+                requester: view.command.requester().clone(),
+                act: view.command.act().clone(),
+                policy,
+                reason
+            }
+        );
+        self.submit(&event, &blobs).await
+    }
+
+    /// Says no. One no ends the request.
+    ///
+    /// # Errors
+    /// Refused, or evidence of tampering, or no valid receipt.
+    pub async fn reject(&self, id: &CommandId, reason: Option<&str>) -> Result<Accepted, Failure> {
+        let (view, rights) = self.fetch_command_and_rights(id).await?;
+        let me = rights.person(&self.key_id())?;
+        unless(view.command.requester() != &me, Refusal::OwnRequest)?;
+        let may = policy(&rights)?.policy.may_approve.contains(&me);
+        unless(may, Refusal::NotPermitted)?;
+        require_open(&view)?;
+        let (reason, blobs) = said(reason)?;
+        let (head, command) = (self.head(&me)?, *id);
+        let event = person_event!(head, CommandRejected { command, reason });
+        self.submit(&event, &blobs).await
+    }
+
+    /// Takes one's own request back before it was authorized.
+    ///
+    /// # Errors
+    /// Refused, or evidence of tampering, or no valid receipt.
+    pub async fn withdraw(
+        &self,
+        id: &CommandId,
+        reason: Option<&str>,
+    ) -> Result<Accepted, Failure> {
+        let (view, rights) = self.fetch_command_and_rights(id).await?;
+        let me = rights.person(&self.key_id())?;
+        unless(view.command.requester() == &me, Refusal::NotPermitted)?;
+        require_open(&view)?;
+        let (reason, blobs) = said(reason)?;
+        let (head, command) = (self.head(&me)?, *id);
+        let event = person_event!(head, CommandWithdrawn { command, reason });
+        self.submit(&event, &blobs).await
+    }
+
+    /// Asks for a command to be stopped where it runs, and not to be started where it does not.
+    ///
+    /// # Errors
+    /// It has ended, or was cancelled before; else as above.
+    pub async fn cancel(&self, id: &CommandId, reason: Option<&str>) -> Result<Accepted, Failure> {
+        let (view, rights) = self.fetch_command_and_rights(id).await?;
+        let me = rights.person(&self.key_id())?;
+        let status: CommandStatus = view.command.status();
+        unless(!status.is_final(), Refusal::Over(status))?;
+        unless(view.command.cancel.is_none(), Refusal::AlreadyCancelled)?;
+        let (reason, blobs) = said(reason)?;
+        let (head, command) = (self.head(&me)?, *id);
+        let event = person_event!(head, CommandCancelRequested { command, reason });
+        self.submit(&event, &blobs).await
+    }
+}

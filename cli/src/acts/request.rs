@@ -1,0 +1,227 @@
+//! Asking for a command: everything that would run, frozen here from the caller's own arguments.
+
+use std::time::Duration;
+
+use countersign_protocol::blob::{Blob, BlobError};
+use countersign_protocol::command::{
+    Act, CommandError, CommandSpec, DEFAULT_OUTPUT_LIMIT, DEFAULT_TIMEOUT_MS, Environment,
+    MAX_LIFETIME_US, Mode,
+};
+use countersign_protocol::hash::CommandId;
+use countersign_protocol::name::{AgentName, OsUser, SECOND_US, Time};
+use countersign_protocol::rights::Rights;
+use countersign_protocol::target::{TargetError, TargetLine, TargetList};
+
+use super::connect::Client;
+use super::submit::{Accepted, person_event};
+use crate::failure::Failure;
+use crate::{clock, entropy};
+
+/// A request begins to be valid this much before now, for hosts whose clock is behind ours; as far
+/// as the ledger itself lets clocks differ.
+const CLOCK_ALLOWANCE_US: u64 = 120 * SECOND_US;
+
+/// What to ask for.
+#[derive(Debug, Clone)]
+pub struct RequestSpec {
+    /// The hosts, at least one.
+    pub targets: Vec<AgentName>,
+    /// Program or shell.
+    pub mode: Mode,
+    /// The words; one for a shell.
+    pub argv: Vec<String>,
+    /// Absolute directory.
+    pub cwd: Option<String>,
+    /// Variables.
+    pub env: Vec<(String, String)>,
+    /// The account.
+    pub user: Option<OsUser>,
+    /// Milliseconds.
+    pub timeout_ms: u64,
+    /// Bytes of output kept on each host.
+    pub output_limit: u64,
+    /// Standard input.
+    pub stdin: Option<Vec<u8>>,
+    /// Why.
+    pub reason: String,
+    /// How long approvals count and runs may start.
+    pub expires_in: Duration,
+}
+
+impl RequestSpec {
+    /// A program with its arguments on some hosts, all else as it is by default; open for an hour.
+    #[must_use]
+    pub fn new(targets: Vec<AgentName>, argv: Vec<String>, reason: &str) -> Self {
+        Self {
+            targets,
+            mode: Mode::Exec,
+            argv,
+            cwd: None,
+            env: Vec::new(),
+            user: None,
+            timeout_ms: DEFAULT_TIMEOUT_MS,
+            output_limit: DEFAULT_OUTPUT_LIMIT,
+            stdin: None,
+            reason: reason.to_owned(),
+            expires_in: Duration::from_secs(3600),
+        }
+    }
+}
+
+/// A request that is provably in the log.
+#[derive(Debug, Clone)]
+pub struct Requested {
+    /// The command's id.
+    pub id: CommandId,
+    /// Where it stands, with its receipt.
+    pub accepted: Accepted,
+}
+
+/// Why nothing can be asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// Something is outside its limits.
+    #[error("{0}")]
+    Command(#[from] CommandError),
+    /// Something is too large.
+    #[error("{what}: {error}")]
+    Blob {
+        /// What.
+        what: &'static str,
+        /// Why.
+        error: BlobError,
+    },
+    /// The list of hosts.
+    #[error("the list of hosts is not usable: {0}")]
+    Targets(#[from] TargetError),
+    /// No such host.
+    #[error("there is no accepted agent {0}")]
+    UnknownTarget(AgentName),
+    /// No reason was given.
+    #[error("a request needs a reason")]
+    NoReason,
+}
+
+impl From<RequestError> for Failure {
+    fn from(error: RequestError) -> Self {
+        let message = error.to_string();
+        match error {
+            RequestError::UnknownTarget(_) => {
+                Self::failed("unknown_agent", message).hint("countersign agents lists them")
+            }
+            RequestError::Command(_)
+            | RequestError::Blob { .. }
+            | RequestError::Targets(_)
+            | RequestError::NoReason => Self::usage(message),
+        }
+    }
+}
+
+/// What is signed and sent along.
+struct Frozen {
+    act: Act,
+    reason: Blob,
+    others: Vec<Blob>,
+}
+
+fn blob(what: &'static str, content: Vec<u8>) -> Result<Blob, RequestError> {
+    entropy::blob(content).map_err(|error| RequestError::Blob { what, error })
+}
+
+/// Freezes a request at a time, against proven rights. The server resolves nothing that is signed.
+fn freeze(spec: &RequestSpec, rights: &Rights, now: Time) -> Result<Frozen, RequestError> {
+    if spec.reason.trim().is_empty() {
+        return Err(RequestError::NoReason);
+    }
+    let document = CommandSpec {
+        mode: spec.mode,
+        argv: spec.argv.clone(),
+        cwd: spec.cwd.clone(),
+        user: spec.user.clone(),
+        timeout_ms: spec.timeout_ms,
+        output_limit: spec.output_limit,
+    };
+    document.check()?;
+    let document = document.to_document().map_err(CommandError::from)?;
+    let command = blob("the command is too large", document)?;
+    let env = if spec.env.is_empty() {
+        None
+    } else {
+        let document = Environment::new(spec.env.clone())?.to_document();
+        let document = document.map_err(CommandError::from)?;
+        Some(blob("the environment is too large", document)?)
+    };
+    let stdin = spec.stdin.clone();
+    let stdin = stdin.map(|bytes| blob("standard input is too large", bytes));
+    let stdin = stdin.transpose()?;
+    let lines = spec.targets.iter().map(|agent| {
+        let key_id = rights.agent(agent);
+        let key_id = key_id.ok_or_else(|| RequestError::UnknownTarget(agent.clone()))?;
+        let (agent, spec) = (agent.clone(), command.reference().digest);
+        Ok(TargetLine {
+            agent,
+            key_id,
+            spec,
+        })
+    });
+    let list = TargetList::new(lines.collect::<Result<_, RequestError>>()?)?;
+    let document = list.to_document().map_err(TargetError::from)?;
+    let targets = blob("the list of hosts is too large", document)?;
+    let expires_us = u64::try_from(spec.expires_in.as_micros()).unwrap_or(u64::MAX);
+    let expires_at = now.plus_micros(expires_us);
+    let act = Act {
+        mode: spec.mode,
+        spec: command.reference(),
+        env: env.as_ref().map(Blob::reference),
+        stdin: stdin.as_ref().map(Blob::reference),
+        targets: list.describe(targets.reference())?,
+        user: spec.user.clone(),
+        timeout_ms: spec.timeout_ms,
+        output_limit: spec.output_limit,
+        not_before: not_before(now, expires_us),
+        expires_at,
+        max_runs: 1,
+    };
+    act.check()?;
+    let mut others = vec![command, targets];
+    others.extend(env);
+    others.extend(stdin);
+    Ok(Frozen {
+        act,
+        reason: blob("the reason is too long", spec.reason.clone().into_bytes())?,
+        others,
+    })
+}
+
+/// The allowance before now, less where the longest lifetime leaves no room for it.
+fn not_before(now: Time, expires_us: u64) -> Time {
+    let room = MAX_LIFETIME_US.saturating_sub(expires_us);
+    let allowance = CLOCK_ALLOWANCE_US.min(room);
+    Time::from_micros(now.as_micros().saturating_sub(allowance)).unwrap_or(now)
+}
+
+impl Client {
+    /// Asks for a command. Nothing runs before enough people have approved it.
+    ///
+    /// # Errors
+    /// Outside a limit (nothing was signed), an unknown host, refused, or no valid receipt.
+    pub async fn request(&self, spec: &RequestSpec) -> Result<Requested, Failure> {
+        let (rights, me) = self.rights_and_me().await?;
+        let frozen = freeze(spec, rights.state.rights(), clock::now())?;
+        let (act, reason) = (frozen.act, frozen.reason.reference());
+        let head = self.head(&me)?;
+        let event = person_event!(
+            head,
+            CommandRequested {
+                client_ref: None,
+                act,
+                reason
+            }
+        );
+        let mut blobs = frozen.others;
+        blobs.push(frozen.reason);
+        let accepted = self.submit(&event, &blobs).await?;
+        let id = accepted.id;
+        Ok(Requested { id, accepted })
+    }
+}

@@ -1,0 +1,150 @@
+//! `approve` and `reject`: show the whole thing, ask, and only then sign.
+
+use clap::Args;
+
+use super::Globals;
+use crate::acts::{Accepted, Client, Found};
+use crate::failure::Failure;
+use crate::{console, describe, exit_code, shapes};
+
+/// What to judge.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:
+  countersign approve 7K3M-9QPX
+  countersign approve 7K3M-9QPX --yes --reason 'seen in T-1234'
+  countersign reject 7K3M-9QPX --reason 'wrong host'
+
+What is shown was recomputed from signed bytes, never taken from the server's words, and exactly
+that is signed. Without a terminal there is nobody to ask, so --yes is needed.")]
+pub struct Arguments {
+    /// The command or change: XXXX-XXXX, the whole id, or at least its first 8 digits
+    id: String,
+    /// Why; it goes into the log
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+}
+
+/// What is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Say {
+    Yes,
+    No,
+}
+
+/// Says yes.
+pub(super) async fn approve(globals: &Globals, arguments: Arguments) -> Result<u8, Failure> {
+    decide(globals, &arguments, Say::Yes).await
+}
+
+/// Says no.
+pub(super) async fn reject(globals: &Globals, arguments: Arguments) -> Result<u8, Failure> {
+    decide(globals, &arguments, Say::No).await
+}
+
+async fn decide(globals: &Globals, arguments: &Arguments, say: Say) -> Result<u8, Failure> {
+    if !arguments.yes && !console::can_ask() {
+        return Err(Failure::usage(
+            "there is no terminal to show this on and ask; nothing was signed",
+        )
+        .hint("look at it with `countersign show ID --json`, then give --yes"));
+    }
+    let client = globals.connect().await?;
+    let judged = match client.find(&arguments.id).await? {
+        Found::Command(id) => command(&client, &id, arguments, say).await?,
+        Found::Change(id) => change(&client, &id, arguments, say).await?,
+    };
+    if globals.json {
+        console::print_json(&judged)?;
+    } else {
+        console::print(&format!(
+            "{}; it is entry {} of the log\n",
+            judged.status, judged.seq
+        ))?;
+    }
+    Ok(exit_code::DONE)
+}
+
+async fn command(
+    client: &Client,
+    id: &countersign_protocol::hash::CommandId,
+    arguments: &Arguments,
+    say: Say,
+) -> Result<shapes::JudgedShape, Failure> {
+    let reason = arguments.reason.as_deref();
+    let accepted = match say {
+        Say::Yes => {
+            let view = client.check_approval(id).await?;
+            console::note(&describe::act(&view));
+            console::note(&format!("needs      {}", describe::requirement(&view)));
+            confirm(arguments, "Sign a yes to exactly this?")?;
+            client.approve_shown(&view, reason).await?
+        }
+        Say::No => {
+            let view = client.fetch_command(id).await?;
+            console::note(&describe::act(&view));
+            confirm(arguments, "Sign a no? It ends the request.")?;
+            client.reject(id, reason).await?
+        }
+    };
+    judged_command(client, id, &accepted).await
+}
+
+/// The command's status once a statement on it is in the log, from the verified entries.
+pub(super) async fn judged_command(
+    client: &Client,
+    id: &countersign_protocol::hash::CommandId,
+    accepted: &Accepted,
+) -> Result<shapes::JudgedShape, Failure> {
+    let view = client.fetch_command_with(id, accepted.seq).await?;
+    Ok(shapes::JudgedShape {
+        id: id.to_string(),
+        status: view.command.status().as_str(),
+        seq: accepted.seq,
+    })
+}
+
+async fn change(
+    client: &Client,
+    id: &countersign_protocol::hash::StatementId,
+    arguments: &Arguments,
+    say: Say,
+) -> Result<shapes::JudgedShape, Failure> {
+    let view = client.rights().await?.change(id)?;
+    console::note(&describe::change(&view));
+    let reason = arguments.reason.as_deref();
+    let accepted = match say {
+        Say::Yes => {
+            confirm(arguments, "Sign your consent to exactly this?")?;
+            client.approve_change(id, reason).await?
+        }
+        Say::No => {
+            confirm(arguments, "Sign a no? It ends the change.")?;
+            client.reject_change(id, reason).await?
+        }
+    };
+    judged_change(client, id, &accepted).await
+}
+
+/// How far a change has come once a statement on it is in the log, from the verified entries.
+pub(super) async fn judged_change(
+    client: &Client,
+    id: &countersign_protocol::hash::StatementId,
+    accepted: &Accepted,
+) -> Result<shapes::JudgedShape, Failure> {
+    let view = client.change_with(id, accepted.seq).await?;
+    Ok(shapes::JudgedShape {
+        id: id.to_string(),
+        status: view.stage.as_str(),
+        seq: accepted.seq,
+    })
+}
+
+fn confirm(arguments: &Arguments, question: &str) -> Result<(), Failure> {
+    if arguments.yes || console::ask(question)? {
+        return Ok(());
+    }
+    Err(Failure::failed("not_confirmed", "nothing was signed"))
+}

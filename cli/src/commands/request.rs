@@ -1,0 +1,172 @@
+//! `request`: ask for a command and come back at once.
+
+use std::io::Read as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use countersign_protocol::blob::MAX_BLOB_BYTES;
+use countersign_protocol::command::{DEFAULT_OUTPUT_LIMIT, Mode};
+use countersign_protocol::name::{AgentName, OsUser};
+use countersign_protocol::short;
+use tokio::io::AsyncReadExt as _;
+
+use super::Globals;
+use crate::acts::RequestSpec;
+use crate::failure::Failure;
+use crate::{console, exit_code, shapes};
+
+/// What to ask for.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:
+  countersign request --on web-1 --reason 'disk is full' -- df -h /var
+  countersign request --on web-1,web-2 --shell --reason 'rotate' -- 'cd /var/log && gzip *.1'
+  countersign request --on db-1 --stdin fix.sql --reason T-1234 -- psql -d app")]
+pub struct Arguments {
+    /// The hosts, by their agents' names
+    #[arg(
+        long,
+        required = true,
+        value_delimiter = ',',
+        value_name = "HOST[,HOST]"
+    )]
+    on: Vec<AgentName>,
+    /// Run one word as a script of /bin/sh
+    #[arg(long)]
+    shell: bool,
+    /// The directory to run in, absolute; / when left out
+    #[arg(long, value_name = "DIR")]
+    cwd: Option<String>,
+    /// A variable; nothing else is in the environment
+    #[arg(long, value_name = "NAME=VALUE")]
+    env: Vec<String>,
+    /// Seconds it may take, at most 300
+    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    timeout: u64,
+    /// What it reads on standard input; - takes ours
+    #[arg(long, value_name = "FILE|-")]
+    stdin: Option<PathBuf>,
+    /// The account to run as, where the host allows it
+    #[arg(long, value_name = "USER")]
+    user: Option<OsUser>,
+    /// Why; approvers read it
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    /// How long it stays open for approvals, at most 7 days
+    #[arg(long, default_value = "1h", value_name = "DURATION", value_parser = duration)]
+    expires: Duration,
+    /// Bytes of output that are kept on each host, at most 64 MiB
+    #[arg(long, default_value_t = DEFAULT_OUTPUT_LIMIT, value_name = "BYTES")]
+    output_limit: u64,
+    /// The command and its arguments, after --
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    argv: Vec<String>,
+}
+
+/// `90s`, `30m`, `2h 15m`, `1 day`
+fn duration(text: &str) -> Result<Duration, String> {
+    let span: jiff::Span = text.parse().map_err(|error| format!("{error}"))?;
+    let days_are_24_hours = jiff::SpanRelativeTo::days_are_24_hours();
+    let duration = span
+        .to_duration(days_are_24_hours)
+        .map_err(|error| format!("{error}"))?;
+    let duration =
+        Duration::try_from(duration).map_err(|_| "it must not be negative".to_owned())?;
+    if duration.is_zero() {
+        return Err("it must be longer than nothing".to_owned());
+    }
+    Ok(duration)
+}
+
+impl Arguments {
+    /// What these arguments ask for.
+    pub(super) async fn spec(self) -> Result<RequestSpec, Failure> {
+        if self.shell && self.argv.len() != 1 {
+            return Err(Failure::usage(format!(
+                "--shell takes exactly one word, this has {}",
+                self.argv.len()
+            ))
+            .hint("quote the whole script: --shell -- 'cd /tmp && ls'"));
+        }
+        let env = self.env.iter().map(|pair| {
+            let split = pair.split_once('=').filter(|(name, _)| !name.is_empty());
+            let split = split.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            split.ok_or_else(|| Failure::usage(format!("--env takes NAME=VALUE, not {pair:?}")))
+        });
+        let timeout_ms = self.timeout.checked_mul(1000);
+        Ok(RequestSpec {
+            targets: self.on,
+            mode: if self.shell { Mode::Shell } else { Mode::Exec },
+            env: env.collect::<Result<_, _>>()?,
+            argv: self.argv,
+            cwd: self.cwd,
+            user: self.user,
+            timeout_ms: timeout_ms.unwrap_or(u64::MAX),
+            output_limit: self.output_limit,
+            stdin: match self.stdin {
+                Some(path) => Some(read_stdin(path).await?),
+                None => None,
+            },
+            reason: self.reason,
+            expires_in: self.expires,
+        })
+    }
+}
+
+/// Reads what the command will get on standard input, no more than fits.
+async fn read_stdin(path: PathBuf) -> Result<Vec<u8>, Failure> {
+    let cap = MAX_BLOB_BYTES as u64 + 1;
+    let mut bytes = Vec::new();
+    let read = if path.as_os_str() == "-" {
+        // Nothing else goes on yet that a blocking read could hold up.
+        std::io::Read::take(std::io::stdin(), cap).read_to_end(&mut bytes)
+    } else {
+        match tokio::fs::File::open(&path).await {
+            Ok(file) => file.take(cap).read_to_end(&mut bytes).await,
+            Err(error) => Err(error),
+        }
+    };
+    read.map_err(|error| {
+        Failure::usage(format!("cannot read --stdin {}: {error}", path.display()))
+    })?;
+    if bytes.len() > MAX_BLOB_BYTES {
+        return Err(Failure::usage("--stdin takes at most 4 MiB")
+            .hint("put the file on the host by other means and name its SHA-256 in the reason"));
+    }
+    Ok(bytes)
+}
+
+/// Asks.
+pub(super) async fn request(globals: &Globals, arguments: Arguments) -> Result<u8, Failure> {
+    let spec = arguments.spec().await?;
+    let client = globals.connect().await?;
+    let requested = client.request(&spec).await?;
+    let short = short::short(&requested.id);
+    if globals.json {
+        console::print_json(&shapes::requested(&requested.id, "requested"))?;
+    } else {
+        console::print(&format!("{short}  {}\n", requested.id))?;
+        console::note(&format!(
+            "it is entry {} of the log and waits for approval: countersign approve {short}",
+            requested.accepted.seq
+        ));
+    }
+    Ok(exit_code::DONE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_as_people_write_them() {
+        let seconds = |text| duration(text).unwrap().as_secs();
+        assert_eq!(seconds("90s"), 90);
+        assert_eq!(seconds("1h"), 3600);
+        assert_eq!(seconds("2h 15m"), 8100);
+        assert_eq!(seconds("1 day"), 86_400);
+        for bad in ["", "5", "0s", "-1h", "soon", "1 month"] {
+            assert!(duration(bad).is_err(), "{bad:?}");
+        }
+    }
+}

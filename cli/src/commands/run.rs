@@ -1,0 +1,263 @@
+//! `run`: ask, wait for people, stream both outputs, and exit as the command did.
+
+use std::collections::BTreeMap;
+
+use clap::Args;
+use countersign_protocol::event::{Event, Outcome, Stream};
+use countersign_protocol::lifecycle::{CommandStatus, Execution, ExecutionStatus, Stage};
+use countersign_protocol::short;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Globals, request};
+use crate::acts::Step;
+use crate::failure::Failure;
+use crate::render::Escaper;
+use crate::view::CommandView;
+use crate::{console, describe, exit_code, render, shapes};
+
+/// As for `request`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:
+  countersign run --on web-1 --reason 'is it up?' -- systemctl is-active nginx
+  countersign run --on web-1,web-2 --reason T-7 -- uptime        (each line names its host)
+
+Exits with the command's own code, 128 + signal, 124 when its time was over, and 125 for everything
+else (the reason is on stderr). ^C stops the waiting, not the command: `countersign cancel` does.")]
+pub struct Arguments {
+    #[command(flatten)]
+    request: request::Arguments,
+    /// Give a terminal the output as it is, with all its control characters
+    #[arg(long)]
+    raw: bool,
+}
+
+/// Writes output as it comes: raw where a program reads it, escaped where a person does, and with
+/// the host's name before each line when there are several.
+#[derive(Debug)]
+pub(super) struct Printer {
+    raw: bool,
+    prefixed: bool,
+    only: Option<String>,
+    silent: bool,
+    streams: BTreeMap<(String, Stream), Lane>,
+}
+
+/// What is held back of one host's stream.
+#[derive(Debug, Default)]
+struct Lane {
+    escaper: Escaper,
+    line: Vec<u8>,
+}
+
+/// Most bytes of a line that are held back to be written in one piece after its host's name.
+const MAX_HELD_LINE: usize = 64 * 1024;
+
+impl Printer {
+    /// Raw wherever no terminal is, and there too if asked for.
+    pub(super) const fn new(raw: bool, prefixed: bool) -> Self {
+        Self {
+            raw,
+            prefixed,
+            only: None,
+            silent: false,
+            streams: BTreeMap::new(),
+        }
+    }
+
+    /// Only this host's output.
+    pub(super) fn only(mut self, agent: Option<String>) -> Self {
+        self.only = agent;
+        self
+    }
+
+    /// Nothing at all: the result is JSON.
+    pub(super) const fn silent(mut self, silent: bool) -> Self {
+        self.silent = silent;
+        self
+    }
+
+    /// The next bytes of a host's stream.
+    pub(super) fn write(
+        &mut self,
+        agent: &str,
+        stream: Stream,
+        bytes: &[u8],
+    ) -> Result<(), Failure> {
+        if self.silent || self.only.as_deref().is_some_and(|only| only != agent) {
+            return Ok(());
+        }
+        let to_stderr = stream == Stream::Stderr;
+        let escaped = !self.raw && console::is_terminal(to_stderr);
+        let lane = self.streams.entry((agent.to_owned(), stream)).or_default();
+        let shown = if escaped {
+            lane.escaper.push(bytes).into_bytes()
+        } else {
+            bytes.to_vec()
+        };
+        if !self.prefixed {
+            return console::write_raw(to_stderr, &shown);
+        }
+        for piece in shown.split_inclusive(|byte| *byte == b'\n') {
+            lane.line.extend_from_slice(piece);
+            if piece.ends_with(b"\n") || lane.line.len() >= MAX_HELD_LINE {
+                lane.flush(agent, to_stderr)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is left at the end.
+    pub(super) fn finish(&mut self) -> Result<(), Failure> {
+        for ((agent, stream), mut lane) in std::mem::take(&mut self.streams) {
+            let to_stderr = stream == Stream::Stderr;
+            let rest = lane.escaper.finish();
+            if self.prefixed {
+                lane.line.extend_from_slice(rest.as_bytes());
+                if !lane.line.is_empty() {
+                    lane.line.push(b'\n');
+                    lane.flush(&agent, to_stderr)?;
+                }
+            } else {
+                console::write_raw(to_stderr, rest.as_bytes())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Lane {
+    fn flush(&mut self, agent: &str, to_stderr: bool) -> Result<(), Failure> {
+        let line = std::mem::take(&mut self.line);
+        let named = [b"[", agent.as_bytes(), b"] ", &line].concat();
+        console::write_raw(to_stderr, &named)
+    }
+}
+
+/// Runs.
+pub(super) async fn run(globals: &Globals, arguments: Arguments) -> Result<u8, Failure> {
+    let spec = arguments.request.spec().await?;
+    let several = spec.targets.len() > 1;
+    let interrupted = |error: std::io::Error| {
+        Failure::failed("signals", format!("cannot listen for signals: {error}"))
+    };
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(interrupted)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(interrupted)?;
+    let client = globals.connect().await?;
+    let requested = client.request(&spec).await?;
+    let code = short::short(&requested.id);
+    console::note(&format!(
+        "countersign: asked for {code}; others approve it with"
+    ));
+    console::note(&format!("    countersign approve {code}"));
+    let mut printer = Printer::new(arguments.raw, several).silent(globals.json);
+    let mut sink = |step: Step<'_>| tell(&mut printer, step);
+    let view = tokio::select! {
+        followed = client.follow(&requested.id, &mut sink) => followed?,
+        _signal = interrupt.recv() => return Ok(left(&code)),
+        _signal = terminate.recv() => return Ok(left(&code)),
+    };
+    printer.finish()?;
+    if globals.json {
+        console::print_json(&shapes::command(&view))?;
+    }
+    tell_end(&view);
+    Ok(exit(&view))
+}
+
+fn left(code: &str) -> u8 {
+    console::note(&format!(
+        "countersign: no longer waiting for {code}, which goes on; stop it with: countersign cancel {code}"
+    ));
+    exit_code::RUN_OURS
+}
+
+fn tell(printer: &mut Printer, step: Step<'_>) -> Result<(), Failure> {
+    match step {
+        Step::Output {
+            agent,
+            stream,
+            bytes,
+        } => printer.write(agent.as_str(), stream, bytes),
+        Step::Hidden { agent, len } => {
+            console::note(&format!(
+                "countersign: {len} bytes of {agent} are not for you to read"
+            ));
+            Ok(())
+        }
+        Step::Entry { link, command } => {
+            let event = link.entry.verified.event();
+            if let Event::CommandApproved(approval) = event {
+                console::note(&format!("countersign: approved by {}", approval.principal));
+            } else if let Event::CommandRejected(rejection) = event {
+                console::note(&format!("countersign: rejected by {}", rejection.principal));
+            } else if let Event::ExecutionStarted(started) = event {
+                console::note(&format!("countersign: {} runs it", started.agent));
+            } else if let Stage::Authorized { at, .. } = command.stage
+                && at.seq == link.entry.seq
+            {
+                console::note("countersign: authorized");
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Says on stderr what the exit code alone would not.
+fn tell_end(view: &CommandView) {
+    let status = view.command.status();
+    if view.command.executions.is_empty() || status == CommandStatus::Expired {
+        console::note(&format!(
+            "countersign: the command was {status} and did not run"
+        ));
+        for word in &view.words {
+            if let Some(reason) = word.reason.as_ref().and_then(|reason| reason.here()) {
+                console::note(&format!(
+                    "countersign: {} {}: {}",
+                    word.principal,
+                    describe::deed(word.deed),
+                    render::cut(reason, render::MAX_COLUMNS)
+                ));
+            }
+        }
+        return;
+    }
+    for (agent, part) in &view.command.executions {
+        let silent = part.completed.as_ref().is_some_and(|done| {
+            part.status == ExecutionStatus::Completed
+                && matches!(done.outcome, Outcome::Exited)
+                && !done.is_truncated()
+        });
+        if !silent {
+            console::note(&format!("countersign: {agent}: {}", describe::ending(part)));
+        }
+    }
+}
+
+/// One host's code, as a shell would give it.
+fn exit_of(part: &Execution) -> u8 {
+    let done = part.completed.as_ref();
+    let Some(done) = done.filter(|_| part.status == ExecutionStatus::Completed) else {
+        return exit_code::RUN_OURS;
+    };
+    match done.outcome {
+        Outcome::Exited => done.exit_code.unwrap_or(exit_code::RUN_OURS),
+        Outcome::Signalled => done.signal.map_or(exit_code::RUN_OURS, |signal| {
+            exit_code::RUN_SIGNAL_BASE.saturating_add(signal)
+        }),
+        Outcome::TimedOut => exit_code::RUN_TIMED_OUT,
+        Outcome::NotFound => exit_code::RUN_NOT_FOUND,
+        Outcome::NotExecutable => exit_code::RUN_NOT_EXECUTABLE,
+        Outcome::Cancelled | Outcome::OutputLimit => exit_code::RUN_OURS,
+    }
+}
+
+/// The worst of all hosts; ours when nothing ran.
+fn exit(view: &CommandView) -> u8 {
+    let status = view.command.status();
+    let ran = matches!(
+        status,
+        CommandStatus::Completed | CommandStatus::Failed | CommandStatus::Partial
+    );
+    let parts = view.command.executions.values().map(exit_of);
+    parts.max().filter(|_| ran).unwrap_or(exit_code::RUN_OURS)
+}

@@ -1,0 +1,218 @@
+//! `verify`: recomputes the whole ledger from the bytes of its entries.
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+
+use clap::Args;
+use countersign_protocol::checkpoint::CheckpointBody;
+use countersign_protocol::hash::{Hash, LedgerId};
+use serde::Serialize;
+
+use super::Globals;
+use crate::acts::Served;
+use crate::failure::Failure;
+use crate::home::{self, LedgerHome};
+use crate::verify::{
+    FirstBad, Options, Progress, Report, Source, VerifyError, verify as recompute,
+};
+use crate::{console, exit_code, render};
+
+/// Entries between two words on progress.
+const PROGRESS_STEP: u64 = 10_000;
+
+/// What to verify.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:
+  countersign verify                               all that the server shows
+  countersign verify --database \"$DATABASE_URL\"    the database itself, side tables and lists too
+  countersign verify --checkpoint kept.note        ... and it must continue a checkpoint you kept
+
+Exit codes: 0 everything holds, 3 it does not, 5 it could not be read.")]
+pub struct Arguments {
+    /// Read the database itself instead of asking a server; either role's address will do
+    #[arg(long, value_name = "URL")]
+    pub database: Option<String>,
+    /// A checkpoint that the log must contain and continue
+    #[arg(long, value_name = "FILE")]
+    checkpoint: Option<PathBuf>,
+}
+
+/// What comparing the lists with a fold of the log came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lists {
+    /// They equal it, or none were built yet.
+    Equal,
+    /// They do not; one sentence for each.
+    Differ(Vec<String>),
+    /// They could not be compared, for this reason.
+    NotCompared(String),
+}
+
+#[derive(Serialize)]
+struct Shape<'a> {
+    #[serde(flatten)]
+    report: &'a Report,
+    lists: &'a str,
+}
+
+impl From<VerifyError> for Failure {
+    fn from(error: VerifyError) -> Self {
+        let text = error.to_string();
+        match error {
+            VerifyError::Database(_) => Self::unreachable("database", text),
+            VerifyError::Source(source) => match source.downcast::<Self>() {
+                Ok(failure) => *failure,
+                Err(_other) => Self::unreachable("source", text),
+            },
+            VerifyError::NotALedger(_) | VerifyError::Note(_) => Self::usage(text),
+            VerifyError::Worker => Self::failed("worker", text),
+        }
+    }
+}
+
+/// Verifies and prints. `lists` compares the lists in a database with the log that was verified.
+pub async fn verify<F>(
+    globals: &Globals,
+    arguments: Arguments,
+    lists: impl FnOnce(String) -> F,
+) -> u8
+where
+    F: Future<Output = Lists>,
+{
+    match report(globals, arguments, lists).await {
+        Ok(code) => code,
+        Err(failure) => console::report(globals.json, &failure),
+    }
+}
+
+async fn report<F>(
+    globals: &Globals,
+    arguments: Arguments,
+    lists: impl FnOnce(String) -> F,
+) -> Result<u8, Failure>
+where
+    F: Future<Output = Lists>,
+{
+    let checkpoint =
+        match &arguments.checkpoint {
+            Some(path) => Some(std::fs::read_to_string(path).map_err(|error| {
+                Failure::usage(format!("cannot read {}: {error}", path.display()))
+            })?),
+            None => None,
+        };
+    let source = match &arguments.database {
+        Some(url) => Source::Database(url.clone()),
+        None => Source::Pages(Box::new(Served::new(globals.connect().await?))),
+    };
+    let mut report = recompute(Options {
+        source,
+        ledger: globals.ledger,
+        checkpoint,
+        remembered: globals.ledger.map(remembered).transpose()?.flatten(),
+        progress: progress(globals.json),
+    })
+    .await?;
+    let mut compared = "not compared".to_owned();
+    if let Some(url) = arguments.database
+        && report.ok
+    {
+        compared = match lists(url).await {
+            Lists::Equal => "equal".to_owned(),
+            Lists::NotCompared(why) => why,
+            Lists::Differ(found) => {
+                report.ok = false;
+                report.first_bad = Some(FirstBad {
+                    seq: report.size,
+                    reason: found.join("; "),
+                });
+                report.findings.extend(found);
+                "differ".to_owned()
+            }
+        };
+    }
+    if globals.json {
+        console::print_json(&Shape {
+            report: &report,
+            lists: &compared,
+        })?;
+    } else {
+        console::print(&human(&report, &compared))?;
+    }
+    Ok(if report.ok {
+        exit_code::DONE
+    } else {
+        exit_code::TAMPERING
+    })
+}
+
+/// Size and root of the newest checkpoint that this client remembers.
+fn remembered(ledger: LedgerId) -> Result<Option<(u64, Hash)>, Failure> {
+    let home = LedgerHome::open(&home::find()?, &ledger)?;
+    let Some(note) = home.read(crate::trust::CHECKPOINT_FILE)? else {
+        return Ok(None);
+    };
+    let text = note.split_once("\n\n").map_or("", |(text, _)| text);
+    let body: Result<CheckpointBody, _> = format!("{text}\n").parse();
+    let body = body.map_err(|error| {
+        Failure::failed(
+            "memory",
+            format!("the remembered checkpoint is not readable: {error}"),
+        )
+    })?;
+    Ok(Some((body.size, body.root)))
+}
+
+fn progress(json: bool) -> Option<Progress> {
+    if json || !std::io::stderr().is_terminal() {
+        return None;
+    }
+    let mut said = 0;
+    Some(Box::new(move |done, total| {
+        if done / PROGRESS_STEP > said {
+            said = done / PROGRESS_STEP;
+            console::note(&format!("{done} of {total} entries"));
+        }
+    }))
+}
+
+fn human(report: &Report, lists: &str) -> String {
+    let mut text = String::new();
+    let mut say = |line: String| {
+        text.push_str(&line);
+        text.push('\n');
+    };
+    match &report.first_bad {
+        None => say(format!(
+            "ok: {} entries, {} checkpoints, {} texts; every hash, signature, right and proof holds",
+            report.size, report.checkpoints, report.blobs.ok
+        )),
+        Some(bad) => say(format!(
+            "NOT OK at entry {}: {}",
+            bad.seq,
+            render::line(&bad.reason)
+        )),
+    }
+    say(format!("root {}", report.root));
+    if !report.pinned {
+        say("no ledger is pinned (--ledger): this is internally consistent only".to_owned());
+    }
+    if lists != "not compared" {
+        say(format!("lists: {}", render::line(lists)));
+    }
+    if report.not_rejudged > 0 {
+        say(format!(
+            "{} entries are not judged again: the text they name is not at hand",
+            report.not_rejudged
+        ));
+    }
+    for suspect in &report.suspect {
+        say(format!(
+            "SUSPECT: what {} signed from entry {} to {}",
+            suspect.key_id, suspect.from, suspect.until
+        ));
+    }
+    for finding in &report.findings {
+        say(format!("finding: {}", render::line(finding)));
+    }
+    text
+}

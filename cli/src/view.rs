@@ -1,0 +1,314 @@
+//! A command as its verified entries tell it: what was asked, who said what, what came out.
+//!
+//! Nothing here is a server's word. What the caller may not read, or what was erased, is marked as
+//! such and never passed off as empty.
+
+use std::collections::BTreeMap;
+
+use countersign_protocol::blob::BlobRef;
+use countersign_protocol::command::{CommandError, CommandSpec, Environment};
+use countersign_protocol::event::{Event, ExecutionCompleted, Stream, StreamTotals};
+use countersign_protocol::fold::State;
+use countersign_protocol::hash::{CommandId, KeyId};
+use countersign_protocol::lifecycle::Command;
+use countersign_protocol::name::{AgentName, Principal, Time};
+use countersign_protocol::quorum::Requirement;
+use sha2::{Digest as _, Sha256};
+
+use crate::failure::Failure;
+use crate::streams::{Blobs, Held, Link};
+
+/// Why verified entries make no command that can be shown.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ViewError {
+    /// The documents do not say what was signed.
+    #[error("what the request names does not fit it: {0}")]
+    Document(#[from] CommandError),
+    /// The request itself is not there.
+    #[error("the command's request is missing")]
+    NoRequest,
+    /// An agent's account of its output does not add up.
+    #[error("{agent}'s account of its {stream} does not add up: {what}")]
+    Output {
+        /// Whose.
+        agent: AgentName,
+        /// Which of the two.
+        stream: &'static str,
+        /// What differs.
+        what: &'static str,
+    },
+}
+
+impl From<ViewError> for Failure {
+    fn from(error: ViewError) -> Self {
+        Self::tampering("contradiction", error.to_string())
+            .hint("nothing was signed; audit the ledger (verify)")
+    }
+}
+
+/// What a person did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deed {
+    /// Said yes.
+    Approved,
+    /// Said no.
+    Rejected,
+    /// Took it back.
+    Withdrew,
+    /// Asked to stop it.
+    Cancelled,
+}
+
+/// A person's word on a command.
+#[derive(Debug, Clone)]
+pub struct Word {
+    /// What they did.
+    pub deed: Deed,
+    /// Who.
+    pub principal: Principal,
+    /// With which key.
+    pub key_id: KeyId,
+    /// Where it stands.
+    pub seq: u64,
+    /// When it was entered.
+    pub time: Time,
+    /// Why, if they said so.
+    pub reason: Option<Held<String>>,
+}
+
+/// A piece of output, in the order it was written.
+#[derive(Debug, Clone)]
+pub struct Piece {
+    /// Which stream.
+    pub stream: Stream,
+    /// How many bytes it has, also when they are not here.
+    pub len: u64,
+    /// The bytes.
+    pub bytes: Held<Vec<u8>>,
+}
+
+/// What one host's run wrote.
+#[derive(Debug, Clone, Default)]
+pub struct Output {
+    /// In order.
+    pub pieces: Vec<Piece>,
+}
+
+impl Output {
+    /// One stream's bytes, as far as they are here.
+    #[must_use]
+    pub fn bytes(&self, stream: Stream) -> Vec<u8> {
+        let pieces = self.pieces.iter().filter(|piece| piece.stream == stream);
+        let here = pieces.filter_map(|piece| piece.bytes.here());
+        here.flatten().copied().collect()
+    }
+
+    /// Whether every piece is here.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.pieces.iter().all(|piece| piece.bytes.here().is_some())
+    }
+
+    /// Compares with what the agent says of its whole run.
+    ///
+    /// # Errors
+    /// The sums or the digests differ.
+    pub fn check(&self, agent: &AgentName, done: &ExecutionCompleted) -> Result<(), ViewError> {
+        self.check_stream(agent, Stream::Stdout, &done.stdout)?;
+        self.check_stream(agent, Stream::Stderr, &done.stderr)
+    }
+
+    fn check_stream(
+        &self,
+        agent: &AgentName,
+        stream: Stream,
+        totals: &StreamTotals,
+    ) -> Result<(), ViewError> {
+        let pieces = || self.pieces.iter().filter(|piece| piece.stream == stream);
+        let wrong = |what| ViewError::Output {
+            agent: agent.clone(),
+            stream: stream_word(stream),
+            what,
+        };
+        let kept: u64 = pieces().map(|piece| piece.len).sum();
+        if kept != totals.kept {
+            return Err(wrong("its chunks hold another number of bytes"));
+        }
+        let mut hasher = Sha256::new();
+        for piece in pieces() {
+            match piece.bytes.here() {
+                Some(bytes) => hasher.update(bytes),
+                // Neither what is withheld nor what was not kept can be hashed.
+                None => return Ok(()),
+            }
+        }
+        let digest: [u8; 32] = hasher.finalize().into();
+        if totals.total == totals.kept && digest != *totals.sha256.as_bytes() {
+            return Err(wrong("its chunks have another SHA-256"));
+        }
+        Ok(())
+    }
+}
+
+/// The word for an output stream.
+#[must_use]
+pub const fn stream_word(stream: Stream) -> &'static str {
+    match stream {
+        Stream::Stdout => "stdout",
+        Stream::Stderr => "stderr",
+    }
+}
+
+/// A command, verified from bytes.
+#[derive(Debug, Clone)]
+pub struct CommandView {
+    /// Its state, folded.
+    pub command: Command,
+    /// What runs.
+    pub spec: Held<CommandSpec>,
+    /// With which variables, if it sets some.
+    pub env: Option<Held<Environment>>,
+    /// Standard input, if it brings some.
+    pub stdin: Option<Held<Vec<u8>>>,
+    /// Why it was asked for.
+    pub reason: Held<String>,
+    /// What people said, in order.
+    pub words: Vec<Word>,
+    /// What its hosts wrote.
+    pub outputs: BTreeMap<AgentName, Output>,
+    /// What was required when it was authorized; else what is required now.
+    pub requirement: Option<Requirement>,
+    /// The entries it was read from, in order.
+    pub entries: Vec<Link>,
+    /// Size of the believed checkpoint that covers them all.
+    pub size: u64,
+}
+
+impl CommandView {
+    /// Puts together what the entries and their blobs say.
+    ///
+    /// # Errors
+    /// See [`ViewError`].
+    pub fn new(
+        id: CommandId,
+        state: &State,
+        entries: Vec<Link>,
+        blobs: &Blobs,
+        size: u64,
+    ) -> Result<Self, ViewError> {
+        let command = state.command(&id).ok_or(ViewError::NoRequest)?.clone();
+        let act = command.act().clone();
+        let spec = transpose(blobs.content(&act.spec), |document| {
+            CommandSpec::parse(&document, &act)
+        })?;
+        let env = match &act.env {
+            Some(named) => Some(transpose(blobs.content(named), |document| {
+                Environment::parse(&document)
+            })?),
+            None => None,
+        };
+        let stdin = act.stdin.as_ref().map(|named| blobs.content(named));
+        let reason = text(blobs, &command.request.reason);
+        let mut view = Self {
+            spec,
+            env,
+            stdin,
+            reason,
+            words: Vec::new(),
+            outputs: BTreeMap::new(),
+            requirement: state.rights().requirement().map(|(_, needed)| needed),
+            entries: Vec::new(),
+            size,
+            command,
+        };
+        for link in &entries {
+            view.take(link, blobs);
+        }
+        for (agent, execution) in &view.command.executions {
+            let empty = Output::default();
+            if let Some(done) = &execution.completed {
+                view.outputs
+                    .get(agent)
+                    .unwrap_or(&empty)
+                    .check(agent, done)?;
+            }
+        }
+        view.entries = entries;
+        Ok(view)
+    }
+
+    fn take(&mut self, link: &Link, blobs: &Blobs) {
+        if let Some(word) = word_of(link, blobs) {
+            self.words.push(word);
+            return;
+        }
+        let event = link.entry.verified.event();
+        if let Event::ExecutionOutput(chunk) = event {
+            let output = self.outputs.entry(chunk.agent.clone()).or_default();
+            output.pieces.push(Piece {
+                stream: chunk.stream,
+                len: chunk.data.len,
+                bytes: blobs.content(&chunk.data),
+            });
+        } else if let Event::CommandAuthorized(authorized) = event {
+            self.requirement = Some(authorized.requirement.clone());
+        }
+    }
+
+    /// The command's id.
+    #[must_use]
+    pub const fn id(&self) -> CommandId {
+        self.command.id
+    }
+
+    /// Whether everything that would run is here to be looked at.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.spec.here().is_some()
+            && self.env.as_ref().is_none_or(|env| env.here().is_some())
+            && self
+                .stdin
+                .as_ref()
+                .is_none_or(|stdin| stdin.here().is_some())
+            && self.command.targets.is_some()
+    }
+}
+
+fn transpose<T, E>(
+    held: Held<Vec<u8>>,
+    parse: impl FnOnce(Vec<u8>) -> Result<T, E>,
+) -> Result<Held<T>, E> {
+    Ok(match held {
+        Held::Here(document) => Held::Here(parse(document)?),
+        Held::Redacted => Held::Redacted,
+        Held::Withheld => Held::Withheld,
+    })
+}
+
+fn text(blobs: &Blobs, named: &BlobRef) -> Held<String> {
+    let content = blobs.content(named);
+    content.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn word_of(link: &Link, blobs: &Blobs) -> Option<Word> {
+    let event = link.entry.verified.event();
+    let (deed, principal, reason) = if let Event::CommandApproved(word) = event {
+        (Deed::Approved, &word.principal, word.reason)
+    } else if let Event::CommandRejected(word) = event {
+        (Deed::Rejected, &word.principal, word.reason)
+    } else if let Event::CommandWithdrawn(word) = event {
+        (Deed::Withdrew, &word.principal, word.reason)
+    } else if let Event::CommandCancelRequested(word) = event {
+        (Deed::Cancelled, &word.principal, word.reason)
+    } else {
+        return None;
+    };
+    Some(Word {
+        deed,
+        principal: principal.clone(),
+        key_id: event.header().signer,
+        seq: link.entry.seq,
+        time: link.entry.time,
+        reason: reason.map(|named| text(blobs, &named)),
+    })
+}

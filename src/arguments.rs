@@ -1,0 +1,192 @@
+//! The command line: every role of the one binary.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use countersign::telemetry::Format;
+use countersign_protocol::event::Administrator;
+use countersign_protocol::key::PublicKey;
+use secrecy::SecretString;
+
+/// A ledger for commands run on hosts: every request, approval, start and line of output is a signed
+/// event in one log, and agents run only what they have verified themselves.
+#[derive(Debug, Parser)]
+#[command(
+    name = "countersign",
+    version,
+    after_help = "Begin with:  countersign demo\n\
+        Exit codes: 0 done, 1 failed, 2 usage, 3 evidence of tampering, 4 refused, 5 unreachable; \
+        `run` and `demo` exit as the command did, 124 when its time ran out, 125 for everything of ours."
+)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) globals: countersign_cli::Globals,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Show it all: one command, two approvals, one host, then the audit.
+    #[command(after_help = "Examples:\n  countersign demo\n  countersign demo -- df -h /")]
+    Demo(Demo),
+    /// Stay up with everything on this machine, to try things from another terminal.
+    #[command(after_help = "Example:\n  countersign dev --listen 127.0.0.1:7070")]
+    Dev(Dev),
+    /// Serve a ledger over HTTP.
+    Serve(Serve),
+    /// Make a ledger: draw its keys, write its first entry. --origin is the first line of its
+    /// checkpoints: a name of your own, for ever.
+    #[command(
+        after_help = "Example:\n  countersign init --origin ledger.example.com/prod \\\n    \
+        --admin alice=alice.pub --admin bob=bob.pub --admin carol=carol.pub --threshold 2"
+    )]
+    Init(Init),
+    /// Bring the database's schema up to date, with the owner's address.
+    Migrate(Migrate),
+    /// Build the lists anew from the log.
+    Rebuild(Database),
+    /// Run this host's agent.
+    Agent(countersign_agent::args::Args),
+    /// Recompute everything from the bytes of the log.
+    Verify(countersign_cli::VerifyArguments),
+    #[command(flatten)]
+    Client(countersign_cli::Verb),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// Where to put everything; a new folder when left out.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Install Postgres without asking, if it is missing.
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// What to run.
+    #[arg(last = true, value_name = "CMD")]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Dev {
+    /// Where to keep everything.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Where the server listens.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7070")]
+    pub(crate) listen: SocketAddr,
+    /// Install Postgres without asking, if it is missing.
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+/// The database, as the role that serves.
+#[derive(Debug, Args)]
+pub(crate) struct Database {
+    /// The database's address, as the role that serves. Rather from the environment: it may hold a
+    /// password, and arguments can be read by others.
+    #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
+    pub(crate) database: SecretString,
+}
+
+/// Where the ledger's keys and its newest committed checkpoint are.
+#[derive(Debug, Args)]
+pub(crate) struct Keys {
+    /// The folder of the ledger's keys.
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "COUNTERSIGN_KEYS",
+        default_value = "/var/lib/countersign/ledger"
+    )]
+    pub(crate) keys: PathBuf,
+    /// The file of the newest committed checkpoint; `checkpoint` in the folder of the keys when left
+    /// out. Never inside the database, and in no backup of it.
+    #[arg(long, value_name = "FILE", env = "COUNTERSIGN_CHECKPOINT")]
+    pub(crate) checkpoint: Option<PathBuf>,
+}
+
+impl Keys {
+    pub(crate) fn checkpoint_file(&self) -> PathBuf {
+        self.checkpoint
+            .clone()
+            .unwrap_or_else(|| self.keys.join("checkpoint"))
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    #[command(flatten)]
+    pub(crate) database: Database,
+    #[command(flatten)]
+    pub(crate) keys: Keys,
+    /// Where to listen.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "COUNTERSIGN_LISTEN",
+        default_value = "127.0.0.1:7070"
+    )]
+    pub(crate) listen: SocketAddr,
+    /// This server serves this ledger for the first time: trust what the database holds.
+    #[arg(long, conflicts_with = "accept_checkpoint")]
+    pub(crate) first_start: bool,
+    /// After a move: trust what the database holds if it continues the checkpoint in this file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) accept_checkpoint: Option<PathBuf>,
+    /// How log lines look. What is logged: COUNTERSIGN_LOG.
+    #[arg(long, value_enum, env = "COUNTERSIGN_LOG_FORMAT", default_value_t)]
+    pub(crate) log_format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    #[command(flatten)]
+    pub(crate) database: Database,
+    #[command(flatten)]
+    pub(crate) keys: Keys,
+    /// An administrator and the file of their public key; several times.
+    #[arg(long = "admin", value_name = "NAME=PUBKEY", required = true, value_parser = administrator)]
+    pub(crate) administrators: Vec<Administrator>,
+    /// How many administrators a change of rights takes.
+    #[arg(long, value_name = "N")]
+    pub(crate) threshold: u32,
+    /// The file of a public key for the day when administrators are lost; kept offline.
+    #[arg(long, value_name = "PUBKEY", value_parser = public_key)]
+    pub(crate) recovery_key: Option<PublicKey>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Migrate {
+    /// The database's address, as its owner.
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "COUNTERSIGN_OWNER_DATABASE_URL",
+        hide_env_values = true
+    )]
+    pub(crate) database: SecretString,
+}
+
+/// A public key: the file it is in, or the key itself.
+fn public_key(text: &str) -> Result<PublicKey, String> {
+    if let Ok(key) = PublicKey::from_openssh(text) {
+        return Ok(key);
+    }
+    let line =
+        std::fs::read_to_string(text).map_err(|error| format!("cannot read {text}: {error}"))?;
+    PublicKey::from_openssh(line.trim_end()).map_err(|error| error.to_string())
+}
+
+fn administrator(text: &str) -> Result<Administrator, String> {
+    let (name, key) = text
+        .split_once('=')
+        .ok_or("an administrator is NAME=PUBKEY, as in alice=alice.pub")?;
+    Ok(Administrator {
+        principal: name.parse().map_err(|_| {
+            format!("{name:?} is not a name: 1 to 128 of A-Z a-z 0-9 . _ @ : / = + -")
+        })?,
+        key: public_key(key)?,
+    })
+}

@@ -1,0 +1,84 @@
+//! `countersign dev`: what demo does, staying up.
+
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use countersign_cli::render;
+use tokio_util::sync::CancellationToken;
+
+use super::home::{self, Home};
+use super::station::{DevError, Station};
+
+/// The origin line of dev's checkpoints.
+const ORIGIN: &str = "countersign.local/dev";
+
+/// It ended as it was asked to.
+const DONE: u8 = 0;
+
+/// It did not come up.
+const FAILED: u8 = 1;
+
+/// Where to stay up.
+#[derive(Debug, Clone)]
+pub struct Develop {
+    /// The folder; the same one each time when left out.
+    pub data: Option<PathBuf>,
+    /// Where the server listens.
+    pub listen: SocketAddr,
+}
+
+/// Stays up until it is told to stop; prints `ready` on stdout once all of it works.
+pub async fn develop(options: Develop, shutdown: CancellationToken) -> u8 {
+    match stay(options, &shutdown).await {
+        Ok(()) | Err(DevError::Stopped) => DONE,
+        Err(error) => {
+            let _gone = writeln!(io::stderr(), "error: {}", render::line(&error.to_string()));
+            FAILED
+        }
+    }
+}
+
+async fn stay(options: Develop, shutdown: &CancellationToken) -> Result<(), DevError> {
+    let folder = options
+        .data
+        .unwrap_or_else(|| home::data_home().join("dev"));
+    let home = Home::open(&folder)?;
+    // Of a run before; whoever waits for the file must not read that one.
+    match std::fs::remove_file(home.env()) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        Ok(()) | Err(_) => {}
+    }
+    let origin = ORIGIN.parse().map_err(|_| DevError::Name)?;
+    let starting = Station::start(home, options.listen, origin, shutdown.clone());
+    let station = tokio::select! {
+        started = starting => started?,
+        () = shutdown.cancelled() => return Err(DevError::Stopped),
+    };
+    let told = station.write_environment().and_then(|()| welcome(&station));
+    if told.is_ok() {
+        shutdown.cancelled().await;
+    }
+    station.stop().await;
+    told
+}
+
+fn welcome(station: &Station) -> Result<(), DevError> {
+    let (env, keys) = (station.home.env(), station.home.keys());
+    writeln!(
+        io::stderr(),
+        "countersign dev at {server}, ledger {ledger}\n\n\
+         In another terminal:\n    . {env}\n    \
+         COUNTERSIGN_KEY={keys}/alice countersign request --on local --reason \"a first try\" -- uname -a\n    \
+         COUNTERSIGN_KEY={keys}/bob   countersign inbox\n    \
+         COUNTERSIGN_KEY={keys}/bob   countersign approve ID\n",
+        server = station.server(),
+        ledger = station.ledger(),
+        env = env.display(),
+        keys = keys.display(),
+    )?;
+    let mut out = io::stdout().lock();
+    writeln!(out, "ready")?;
+    out.flush()?;
+    Ok(())
+}

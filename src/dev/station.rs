@@ -1,0 +1,389 @@
+//! All parts on one machine: Postgres, the server, three people, one agent; as a real set-up would
+//! make them, with the same calls.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use countersign_cli::acts::{Client, Connection};
+use countersign_cli::failure::Failure;
+use countersign_cli::sign::Signer;
+use countersign_cli::trust::Pins;
+use countersign_protocol::checkpoint::{Origin, VerifierKey};
+use countersign_protocol::hash::LedgerId;
+use countersign_protocol::name::AgentName;
+use countersign_protocol::rights::ChangeBody;
+use secrecy::SecretString;
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+
+use super::agent::{self, AgentProcess};
+use super::home::Home;
+use super::people::{self, Person};
+use super::postgres::{Cluster, Durability, Options, PostgresError, Role};
+use crate::clock::Clock;
+use crate::keys::KeyFileError;
+use crate::ledger::StartRule;
+use crate::server::{self, Server, StartError};
+use crate::setup::{self, Founding, SetupError};
+
+/// The database in the cluster.
+const DATABASE: &str = "countersign";
+
+/// How long the agent may take to appear: it starts in well under a second.
+const AGENT_LIMIT: Duration = Duration::from_secs(30);
+
+/// Why it does not come up.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DevError {
+    /// Postgres.
+    #[error(transparent)]
+    Postgres(#[from] PostgresError),
+    /// The ledger was not made.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    /// The server.
+    #[error(transparent)]
+    Server(#[from] StartError),
+    /// A key.
+    #[error(transparent)]
+    Keys(#[from] KeyFileError),
+    /// A call to the server.
+    #[error("{0}")]
+    Client(#[from] Failure),
+    /// The database.
+    #[error("the database: {0}")]
+    Database(#[from] sqlx::Error),
+    /// The file system.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    /// A name that is none.
+    #[error("a name is not one that the ledger takes")]
+    Name,
+    /// The agent is not there.
+    #[error("the agent did not connect within 30 s; its log is {0}")]
+    Agent(PathBuf),
+    /// It was told to stop.
+    #[error("stopped before it was ready")]
+    Stopped,
+}
+
+/// Everything, running.
+#[derive(Debug)]
+pub(super) struct Station {
+    /// Its files.
+    pub(super) home: Home,
+    /// The people.
+    pub(super) people: Vec<Person>,
+    ledger: LedgerId,
+    vkey: String,
+    origin: String,
+    url: String,
+    app_url: String,
+    owner_url: String,
+    shutdown: CancellationToken,
+    agent: AgentProcess,
+    server: tokio::task::JoinHandle<()>,
+    cluster: Cluster,
+}
+
+impl Station {
+    /// Starts everything and returns when all of it works. What a start before left is used.
+    ///
+    /// # Errors
+    /// See [`DevError`]; what was started until then is stopped.
+    pub(super) async fn start(
+        home: Home,
+        listen: SocketAddr,
+        origin: Origin,
+        shutdown: CancellationToken,
+    ) -> Result<Self, DevError> {
+        let people = people::people(&home.keys())?;
+        let folder = home.clone();
+        let cluster = tokio::task::spawn_blocking(move || start_cluster(&folder))
+            .await
+            .map_err(std::io::Error::other)??;
+        let (app_url, owner_url) = (
+            cluster.url(Role::App, DATABASE),
+            cluster.url(Role::Owner, DATABASE),
+        );
+        create_database(&cluster.url(Role::Owner, "postgres")).await?;
+        setup::migrate(&SecretString::from(owner_url.clone())).await?;
+        let app = SecretString::from(app_url.clone());
+        found(&home, &people, &app, origin).await?;
+        let options = server::Options {
+            database: app,
+            keys: home.ledger_keys(),
+            checkpoint_file: home.checkpoint(),
+            start: StartRule::FileRequired,
+            listen,
+            clock: Clock::system(),
+        };
+        // The server outlives the word to stop, so that the agent can deliver how its commands ended.
+        let serving = CancellationToken::new();
+        let server = Server::start(options, serving.clone()).await?;
+        let url = format!("http://{}", server.address());
+        let (ledger, vkey, origin) = (
+            server.ledger(),
+            server.vkey().to_owned(),
+            server.origin().to_owned(),
+        );
+        let id = ledger.to_string();
+        let pins = agent::Pins {
+            server: &url,
+            ledger: &id,
+            origin: &origin,
+            vkey: &vkey,
+        };
+        let config = agent::configure(&home, &people, pins)?;
+        let presence = server.presence();
+        let server = tokio::spawn(server.run());
+        let agent = AgentProcess::start(&home, config)?;
+        let station = Self {
+            home,
+            people,
+            ledger,
+            vkey,
+            origin,
+            url,
+            app_url,
+            owner_url,
+            shutdown: serving,
+            agent,
+            server,
+            cluster,
+        };
+        let ready = async {
+            station.arrange().await?;
+            let name: AgentName = agent::NAME.parse().map_err(|_| DevError::Name)?;
+            tokio::time::timeout(AGENT_LIMIT, presence.wait_for(&name))
+                .await
+                .map_err(|_| DevError::Agent(station.home.path().join("agent.log")))
+        };
+        let ready = tokio::select! {
+            ready = ready => ready,
+            () = shutdown.cancelled() => Err(DevError::Stopped),
+        };
+        match ready {
+            Ok(()) => Ok(station),
+            Err(error) => {
+                station.stop().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// A client of one of the people, who signs with `ssh-keygen`.
+    ///
+    /// # Errors
+    /// The server or the key.
+    pub(super) async fn client(&self, person: &Person) -> Result<Client, DevError> {
+        let connection = Connection {
+            server: self.url.clone(),
+            pins: Pins {
+                ledger: self.ledger,
+                vkey: self.vkey.parse::<VerifierKey>().ok(),
+                origin: self.origin.parse().ok(),
+            },
+            state_home: self.home.client(),
+            signer: Signer::SshKeygen(person.key_file.clone()),
+            principal: Some(person.name.clone()),
+        };
+        Ok(Client::connect(&connection).await?)
+    }
+
+    /// The three people, each with a client.
+    ///
+    /// # Errors
+    /// The server or a key.
+    pub(super) async fn clients(&self) -> Result<Vec<Client>, DevError> {
+        let mut clients = Vec::new();
+        for person in &self.people {
+            clients.push(self.client(person).await?);
+        }
+        Ok(clients)
+    }
+
+    /// Publishes the policy and accepts the agent, unless that was done before.
+    async fn arrange(&self) -> Result<(), DevError> {
+        let clients = self.clients().await?;
+        let [asks, consents, ..] = clients.as_slice() else {
+            return Err(DevError::Name);
+        };
+        let agree = async |body: ChangeBody| -> Result<(), DevError> {
+            let change = asks.change(&body, Some("countersign dev")).await?;
+            consents.approve_change(&change.id, None).await?;
+            Ok(())
+        };
+        if asks.rights().await?.state.rights().policy().is_none() {
+            agree(ChangeBody::PolicyPublished {
+                policy: people::policy(&self.people),
+            })
+            .await?;
+        }
+        let name: AgentName = agent::NAME.parse().map_err(|_| DevError::Name)?;
+        let begun = std::time::Instant::now();
+        loop {
+            let view = asks.rights().await?;
+            let rights = view.state.rights();
+            if rights.agent(&name).is_some() {
+                return Ok(());
+            }
+            let waiting = rights
+                .enrolments()
+                .find(|(enrolled, _)| **enrolled == name)
+                .map(|(_, key)| key.clone());
+            if let Some(key) = waiting {
+                let agent = name.clone();
+                return agree(ChangeBody::AgentAccepted { agent, key }).await;
+            }
+            if begun.elapsed() > AGENT_LIMIT {
+                return Err(DevError::Agent(self.home.path().join("agent.log")));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Environment for a shell: `export NAME='value'` lines.
+    #[must_use]
+    pub(super) fn environment(&self) -> String {
+        [
+            ("COUNTERSIGN_SERVER", self.url.as_str()),
+            ("COUNTERSIGN_LEDGER", &self.ledger.to_string()),
+            ("COUNTERSIGN_VKEY", &self.vkey),
+            ("COUNTERSIGN_ORIGIN", &self.origin),
+            ("COUNTERSIGN_AGENT", agent::NAME),
+            ("DATABASE_URL", &self.app_url),
+            ("COUNTERSIGN_OWNER_DATABASE_URL", &self.owner_url),
+        ]
+        .iter()
+        .map(|(name, value)| format!("export {name}='{value}'\n"))
+        .collect()
+    }
+
+    /// Writes the environment for shells.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub(super) fn write_environment(&self) -> Result<(), DevError> {
+        Ok(agent::write_private(&self.home.env(), &self.environment())?)
+    }
+
+    /// The ledger.
+    #[must_use]
+    pub(super) const fn ledger(&self) -> LedgerId {
+        self.ledger
+    }
+
+    /// The database, as the role that serves.
+    #[must_use]
+    pub(super) fn database(&self) -> &str {
+        &self.app_url
+    }
+
+    /// Where the server listens.
+    #[must_use]
+    pub(super) fn server(&self) -> &str {
+        &self.url
+    }
+
+    /// Stops everything: the agent while it can still deliver, then the server, then Postgres.
+    pub(super) async fn stop(self) {
+        let Self {
+            agent,
+            server,
+            cluster,
+            shutdown,
+            ..
+        } = self;
+        let _panicked = tokio::task::spawn_blocking(move || agent.stop()).await;
+        shutdown.cancel();
+        let _panicked = server.await;
+        let _panicked = tokio::task::spawn_blocking(move || cluster.stop()).await;
+    }
+}
+
+/// Starts Postgres in the home; when the account that runs it cannot get there, in a folder of its
+/// own that the home then points to.
+fn start_cluster(home: &Home) -> Result<Cluster, DevError> {
+    let start = |folder: PathBuf| {
+        Cluster::start(&Options {
+            folder,
+            durability: Durability::Durable,
+            binaries: None,
+        })
+    };
+    let place = home.postgres();
+    if let Ok(elsewhere) = std::fs::read_link(&place) {
+        return Ok(start(elsewhere)?);
+    }
+    match start(place.clone()) {
+        Err(PostgresError::Unreachable { account, folder }) => {
+            let elsewhere = super::home::data_home()
+                .join("postgres")
+                .join(hex::encode(crate::keys::random::<8>()));
+            tracing::warn!(
+                "the account {account} that runs Postgres cannot enter {}; the database is in {}",
+                folder.display(),
+                elsewhere.display()
+            );
+            let cluster = start(elsewhere.clone())?;
+            match std::fs::remove_dir_all(&place) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(error.into());
+                }
+                Ok(()) | Err(_) => {}
+            }
+            std::os::unix::fs::symlink(&elsewhere, &place)?;
+            Ok(cluster)
+        }
+        started => Ok(started?),
+    }
+}
+
+async fn create_database(url: &str) -> Result<(), DevError> {
+    let pool = PgPool::connect(url).await?;
+    let there: bool =
+        sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
+            .bind(DATABASE)
+            .fetch_one(&pool)
+            .await?;
+    if !there {
+        sqlx::query("CREATE DATABASE countersign")
+            .execute(&pool)
+            .await?;
+    }
+    pool.close().await;
+    Ok(())
+}
+
+/// Makes the ledger unless there is one.
+async fn found(
+    home: &Home,
+    people: &[Person],
+    database: &SecretString,
+    origin: Origin,
+) -> Result<(), DevError> {
+    let pool = server::connect(database).await?;
+    let size: i64 = sqlx::query_scalar("SELECT size FROM head")
+        .fetch_one(&pool)
+        .await?;
+    if size == 0 {
+        let founding = Founding {
+            origin,
+            administrators: people::administrators(people),
+            threshold: people::THRESHOLD,
+            recovery_key: None,
+        };
+        setup::found(
+            pool.clone(),
+            &home.ledger_keys(),
+            &home.checkpoint(),
+            &Clock::system(),
+            founding,
+        )
+        .await?;
+    }
+    pool.close().await;
+    Ok(())
+}

@@ -1,0 +1,237 @@
+//! What each subcommand does: the rooms put to work, and exit codes.
+
+use std::io::{self, IsTerminal as _, Write as _};
+
+use countersign::dev::{self, Binaries, Develop, PostgresError};
+use countersign::ledger::StartRule;
+use countersign::server::{self, Server};
+use countersign::setup::{self, Founding};
+use countersign::{clock, projections, telemetry};
+use countersign_cli::{Globals, Lists, exit_code};
+use sqlx::Connection as _;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::arguments::{Arguments, Database, Init, Migrate, Serve, Verb};
+
+/// Does what the arguments say and gives the exit code.
+pub(crate) fn run(arguments: Arguments) -> u8 {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) => {
+            let code = runtime.block_on(Box::pin(dispatch(arguments)));
+            // Whatever still waits for a peer does not keep the process.
+            runtime.shutdown_background();
+            code
+        }
+        Err(error) => fail(&format!("the runtime does not start: {error}")),
+    }
+}
+
+async fn dispatch(arguments: Arguments) -> u8 {
+    let shutdown = match stop_on_signals() {
+        Ok(shutdown) => shutdown,
+        Err(error) => return fail(&format!("cannot listen for signals: {error}")),
+    };
+    match arguments.verb {
+        Verb::Demo(demo) => {
+            telemetry::start(telemetry::Format::Human, "error");
+            if let Err(code) = have_postgres(demo.yes, exit_code::RUN_OURS) {
+                return code;
+            }
+            let options = dev::Demo {
+                data: demo.data,
+                command: demo.command,
+            };
+            dev::demo(options, shutdown).await
+        }
+        Verb::Dev(options) => {
+            telemetry::start(telemetry::Format::Human, "warn");
+            if let Err(code) = have_postgres(options.yes, exit_code::FAILED) {
+                return code;
+            }
+            let options = Develop {
+                data: options.data,
+                listen: options.listen,
+            };
+            dev::develop(options, shutdown).await
+        }
+        Verb::Serve(options) => serve(options, shutdown).await,
+        Verb::Init(options) => init(options, &arguments.globals).await,
+        Verb::Migrate(options) => migrate(options).await,
+        Verb::Rebuild(options) => rebuild(options).await,
+        Verb::Agent(options) => countersign_agent::args::main(options).await,
+        Verb::Verify(options) => {
+            countersign_cli::verify(&arguments.globals, options, compare_lists).await
+        }
+        Verb::Client(verb) => countersign_cli::run(&arguments.globals, verb).await,
+    }
+}
+
+/// INT and TERM say stop. Client verbs do not wait for the word; they end as signals end a process.
+fn stop_on_signals() -> io::Result<CancellationToken> {
+    let shutdown = CancellationToken::new();
+    let (mut term, mut int) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
+    let told = shutdown.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        told.cancel();
+    });
+    Ok(shutdown)
+}
+
+/// Without a stderr there is nobody to tell.
+fn tell(text: &str) {
+    let _gone = writeln!(io::stderr(), "{text}");
+}
+
+fn fail(text: &str) -> u8 {
+    tell(&format!("error: {text}"));
+    exit_code::FAILED
+}
+
+/// Makes sure that Postgres is installed; offers to install it where somebody can say yes.
+fn have_postgres(yes: bool, otherwise: u8) -> Result<(), u8> {
+    let found = Binaries::find(None);
+    let Err(PostgresError::NotInstalled { install }) = found else {
+        return found.map(drop).map_err(|error| {
+            fail(&error.to_string());
+            otherwise
+        });
+    };
+    tell(&format!(
+        "Postgres is not installed here, and countersign keeps its ledger in one.\n    {install}"
+    ));
+    let agreed = yes || (io::stdin().is_terminal() && io::stderr().is_terminal() && ask());
+    if !agreed {
+        tell("Run that line, or this command again with --yes to have it run.");
+        return Err(otherwise);
+    }
+    if dev::install() && Binaries::find(None).is_ok() {
+        return Ok(());
+    }
+    tell("error: that did not install Postgres; run the line yourself and look at what it says");
+    Err(otherwise)
+}
+
+fn ask() -> bool {
+    let mut answer = String::new();
+    let asked = write!(io::stderr(), "Run it now? [y/N] ").and_then(|()| io::stderr().flush());
+    asked.is_ok()
+        && io::stdin().read_line(&mut answer).is_ok()
+        && matches!(answer.trim(), "y" | "Y" | "yes")
+}
+
+async fn serve(options: Serve, shutdown: CancellationToken) -> u8 {
+    telemetry::start(options.log_format, "info");
+    let start = match (options.first_start, &options.accept_checkpoint) {
+        (true, _) => StartRule::FirstStart,
+        (false, Some(path)) => match std::fs::read_to_string(path) {
+            Ok(note) => StartRule::Accept(note),
+            Err(error) => return fail(&format!("cannot read {}: {error}", path.display())),
+        },
+        (false, None) => StartRule::FileRequired,
+    };
+    let checkpoint_file = options.keys.checkpoint_file();
+    let options = server::Options {
+        database: options.database.database,
+        keys: options.keys.keys,
+        checkpoint_file,
+        start,
+        listen: options.listen,
+        clock: clock::Clock::system(),
+    };
+    match Server::start(options, shutdown).await {
+        Ok(server) => {
+            server.run().await;
+            exit_code::DONE
+        }
+        Err(error) if error.is_evidence() => {
+            tell(&format!("error: {error}"));
+            exit_code::TAMPERING
+        }
+        Err(error) => fail(&error.to_string()),
+    }
+}
+
+async fn init(options: Init, globals: &Globals) -> u8 {
+    let Some(origin) = globals.origin.clone() else {
+        tell(
+            "error: a ledger needs a name of its own\nhint: give --origin, as in ledger.example.com/prod",
+        );
+        return exit_code::USAGE;
+    };
+    let Database { database } = options.database;
+    let pool = match server::connect(&database).await {
+        Ok(pool) => pool,
+        Err(error) => return fail(&error.to_string()),
+    };
+    let founding = Founding {
+        origin,
+        administrators: options.administrators,
+        threshold: options.threshold,
+        recovery_key: options.recovery_key,
+    };
+    let checkpoint_file = options.keys.checkpoint_file();
+    let clock = clock::Clock::system();
+    match setup::found(pool, &options.keys.keys, &checkpoint_file, &clock, founding).await {
+        Ok(ledger) => {
+            let line = if globals.json {
+                format!("{{\"ledger\":\"{ledger}\"}}")
+            } else {
+                ledger.to_string()
+            };
+            tell("The ledger is made. This is its id: pin it on every host and in every client.");
+            match writeln!(io::stdout(), "{line}") {
+                Ok(()) => exit_code::DONE,
+                Err(error) => fail(&error.to_string()),
+            }
+        }
+        Err(error) => fail(&error.to_string()),
+    }
+}
+
+async fn migrate(options: Migrate) -> u8 {
+    match setup::migrate(&options.database).await {
+        Ok(()) => {
+            tell("The schema is up to date.");
+            exit_code::DONE
+        }
+        Err(error) => fail(&error.to_string()),
+    }
+}
+
+async fn rebuild(options: Database) -> u8 {
+    let pool = match server::connect(&options.database).await {
+        Ok(pool) => pool,
+        Err(error) => return fail(&error.to_string()),
+    };
+    match projections::rebuild(&pool).await {
+        Ok(size) => {
+            tell(&format!("The lists are built anew from {size} entries."));
+            exit_code::DONE
+        }
+        Err(error) => fail(&error.to_string()),
+    }
+}
+
+/// Compares the lists in a database with a fold of its log.
+async fn compare_lists(url: String) -> Lists {
+    let compared = async {
+        let mut connection = sqlx::PgConnection::connect(&url).await?;
+        projections::compare(&mut connection).await
+    };
+    match compared.await {
+        Ok(found) if found.is_empty() => Lists::Equal,
+        Ok(found) => Lists::Differ(found.iter().map(ToString::to_string).collect()),
+        Err(error) => Lists::NotCompared(error.to_string()),
+    }
+}
