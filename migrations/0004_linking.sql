@@ -5,7 +5,7 @@
 -- 1 "countersign/entry/v1\n" (21) · 22 seq (8) · 30 time_us (8) · 38 prev (32)
 
 CREATE FUNCTION check_links() RETURNS trigger
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
     bad bigint;
 BEGIN

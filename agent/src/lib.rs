@@ -8,7 +8,7 @@
 //! | [`spool`] | the journal: used grants, statements before they are sent |
 //! | [`client`] | HTTP: the only code that talks to the server |
 //! | [`execution`] | the executor: a verified plan in, what happened out |
-//! | `dispatcher` `running` `enrolment` `station` | the world and the executor, joined by messages |
+//! | `dispatcher` `running` `delivery` `enrolment` `station` | the world and the executor, joined by messages |
 //! | [`key`] [`clock`] | the private key and randomness; the time |
 //! | [`service`] [`args`] | from a configuration to a running agent; the command line |
 //!
@@ -20,6 +20,7 @@ pub mod args;
 pub mod client;
 pub mod clock;
 pub mod config;
+mod delivery;
 mod dispatcher;
 mod enrolment;
 pub mod execution;

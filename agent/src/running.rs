@@ -5,10 +5,9 @@
 //! turning the executor's messages into signed statements. It must not decide whether to run.
 
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_protocol::api::{Answer, MAX_BATCH, Submission};
+use countersign_protocol::api::Submission;
 use countersign_protocol::blob::Blob;
 use countersign_protocol::event::{
     ExecutionCompleted, ExecutionLost, ExecutionOutput, ExecutionRefused, ExecutionStarted,
@@ -20,11 +19,10 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Permit;
-use crate::client::{Backoff, ClientError};
 use crate::execution::{self, Finished, RunEvent};
 use crate::rules::LocalRefusal;
 use crate::spool::{About, EndFacts, Record, Totals};
-use crate::station::{AgentError, Said, Station, agent_event, fatal_refusal, tolerate};
+use crate::station::{AgentError, Said, Station, agent_event};
 
 /// Messages of one run that wait to be written down: one append takes them all.
 const MAX_TAKEN: usize = 16;
@@ -37,9 +35,6 @@ const START_TRIES: u32 = 12;
 
 /// The pause between these tries; together they bridge the skew that the ledger itself tolerates.
 const START_PAUSE: Duration = Duration::from_secs(1);
-
-/// Output in one request: with base64 and entries it stays below the largest body.
-const MAX_BATCH_BYTES: usize = 4 << 20;
 
 impl Station {
     /// Uses the permit: says `execution.started`, and with the receipt in hand runs it to the end.
@@ -391,108 +386,6 @@ impl Station {
             });
         }
         Ok(records)
-    }
-
-    /// Delivers what is written down, whenever there is something, until the run is over.
-    async fn deliver_while(
-        &self,
-        started: StatementId,
-        written: &Notify,
-        delivered: &Notify,
-        over: &CancellationToken,
-    ) -> Result<(), AgentError> {
-        loop {
-            tokio::select! {
-                () = written.notified() => {}
-                () = over.cancelled() => return Ok(()),
-            }
-            while self.spool.pending_count(&started) > 0 {
-                if !self.deliver_batch(started).await? {
-                    return Ok(());
-                }
-                delivered.notify_one();
-            }
-        }
-    }
-
-    /// Delivers all output of a run that is written down; false when the agent is stopping.
-    async fn deliver_pending(&self, started: StatementId) -> Result<bool, AgentError> {
-        while self.spool.pending_count(&started) > 0 {
-            if !self.deliver_batch(started).await? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Delivers the oldest chunks until at least one is in the log; false when the agent stops.
-    async fn deliver_batch(&self, started: StatementId) -> Result<bool, AgentError> {
-        let mut backoff = Backoff::for_server();
-        loop {
-            let batch = self.spool.pending(&started, MAX_BATCH, MAX_BATCH_BYTES);
-            let sent = tokio::select! {
-                () = self.give_up.cancelled() => return Ok(false),
-                sent = self.client.submit_batch(&batch) => sent,
-            };
-            match sent {
-                Ok(answers) => {
-                    let progress = self.take_answers(started, &batch, answers).await?;
-                    if progress {
-                        return Ok(true);
-                    }
-                }
-                Err(ClientError::Refused(problem)) => {
-                    fatal_refusal(&problem)?;
-                    tracing::error!(code = problem.code, "the ledger refused a run's output");
-                    self.write_down(vec![Record::Broken { started }]).await?;
-                    return Ok(true);
-                }
-                Err(error) => tracing::warn!(%error, "output is not delivered yet"),
-            }
-            if !self.pause(&mut backoff).await {
-                return Ok(false);
-            }
-        }
-    }
-
-    /// Writes down what was delivered; whether anything was, or can never be.
-    async fn take_answers(
-        &self,
-        started: StatementId,
-        batch: &[Arc<Submission>],
-        answers: Vec<Answer>,
-    ) -> Result<bool, AgentError> {
-        let mut chunks = 0_u64;
-        let mut records = Vec::new();
-        for (submission, answer) in batch.iter().zip(answers) {
-            match answer {
-                Answer::Receipt(receipt) => {
-                    let id = submission.statement().map(|statement| statement.id());
-                    let id = id.unwrap_or(StatementId::ZERO);
-                    if let Err(error) = self.view.check_receipt(&receipt, id) {
-                        tolerate(error)?;
-                        break;
-                    }
-                    chunks = chunks.saturating_add(1);
-                }
-                // Worth another try, as the status of the same name is.
-                Answer::Problem(problem) if matches!(problem.status, 408 | 429 | 500..) => break,
-                Answer::Problem(problem) => {
-                    fatal_refusal(&problem)?;
-                    tracing::error!(code = problem.code, "the ledger refused a run's output");
-                    records.push(Record::Broken { started });
-                    break;
-                }
-            }
-        }
-        if chunks > 0 {
-            records.insert(0, Record::Delivered { started, chunks });
-        }
-        let progress = !records.is_empty();
-        if progress {
-            self.write_down(records).await?;
-        }
-        Ok(progress)
     }
 }
 

@@ -5,16 +5,17 @@
 //! well leaves what any Postgres recovers from. It is never started with fsync off but for
 //! throw-away test clusters.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, chown};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
 
 use crate::dev::binaries::Binaries;
@@ -106,6 +107,11 @@ pub enum PostgresError {
         /// The parent that is closed.
         folder: PathBuf,
     },
+    /// Somebody else prepared the folder, or it is a link to somewhere else.
+    #[error(
+        "{0} is not a folder of ours: somebody else made it, or it is a link; remove it, or set TMPDIR to a folder that only you can write to"
+    )]
+    NotOurs(PathBuf),
     /// A Postgres of that folder would not stop.
     #[error("a Postgres that still runs in {0} does not stop")]
     Leftover(PathBuf),
@@ -185,12 +191,12 @@ impl Cluster {
             log: folder.join("log"),
             folder,
         };
-        give_folder(&places.sockets, 0o700, account.as_ref())?;
+        give_folder(&places.sockets, account.as_ref())?;
         stop_leftovers(&places.data)?;
         if places.data.exists() {
             check_version(&places.data, &binaries)?;
         } else {
-            initialise(&places, &binaries, account.as_ref())?;
+            initialise(&places, &binaries, account.as_ref(), options.durability)?;
         }
         remove_stale(&places)?;
         let (pid, keeper) = launch(&places, &binaries, account, options.durability)?;
@@ -300,14 +306,31 @@ fn make_folder(folder: &Path, mode: u32) -> Result<(), PostgresError> {
         .doing(|| format!("making the folder {}", folder.display()))
 }
 
-/// Makes a folder and hands it to the account.
-fn give_folder(folder: &Path, mode: u32, account: Option<&Account>) -> Result<(), PostgresError> {
-    make_folder(folder, mode)?;
-    match account {
-        None => Ok(()),
-        Some(account) => chown(folder, Some(account.uid), Some(account.gid))
-            .doing(|| format!("giving {} to {}", folder.display(), account.name)),
+/// Makes a folder that nobody else may enter and hands it to the account.
+///
+/// One that is there already is taken only if it is ours: the name of a socket folder under the
+/// temporary one can be guessed, and root must not be led to give away or empty another folder.
+fn give_folder(folder: &Path, account: Option<&Account>) -> Result<(), PostgresError> {
+    make_folder(folder, 0o700)?;
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = match rustix::fs::open(folder, flags, Mode::empty()) {
+        Err(Errno::NOTDIR | Errno::LOOP) => {
+            return Err(PostgresError::NotOurs(folder.to_path_buf()));
+        }
+        opened => File::from(opened.doing(|| format!("opening {}", folder.display()))?),
+    };
+    let state = opened
+        .metadata()
+        .doing(|| format!("looking at {}", folder.display()))?;
+    let own = rustix::process::geteuid().as_raw();
+    if state.uid() != own && account.is_none_or(|account| state.uid() != account.uid) {
+        return Err(PostgresError::NotOurs(folder.to_path_buf()));
     }
+    let to = account.map(|account| (account.uid, account.gid));
+    let (uid, gid) = to.unzip();
+    fchown(&opened, uid, gid)
+        .and_then(|()| opened.set_permissions(Permissions::from_mode(0o700)))
+        .doing(|| format!("giving {} to the account of Postgres", folder.display()))
 }
 
 fn lock(folder: &Path) -> Result<File, PostgresError> {
@@ -320,7 +343,7 @@ fn lock(folder: &Path) -> Result<File, PostgresError> {
         .doing(|| format!("opening {}", path.display()))?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(PostgresError::InUse(folder.to_path_buf())),
+        Err(Errno::WOULDBLOCK) => Err(PostgresError::InUse(folder.to_path_buf())),
         Err(error) => Err(error).doing(|| format!("locking {}", path.display())),
     }
 }
@@ -397,12 +420,13 @@ fn initialise(
     places: &Places,
     binaries: &Binaries,
     account: Option<&Account>,
+    durability: Durability,
 ) -> Result<(), PostgresError> {
     let new = places.folder.join("data.new");
     if new.exists() {
         fs::remove_dir_all(&new).doing(|| format!("removing the half-made {}", new.display()))?;
     }
-    give_folder(&new, 0o700, account)?;
+    give_folder(&new, account)?;
     let log = open_log(&places.log)?;
     let mut command = spawn::quiet(&binaries.folder.join("initdb"), account, log)
         .doing(|| "preparing initdb".to_owned())?;
@@ -415,6 +439,9 @@ fn initialise(
         ])
         .arg("-D")
         .arg(&new);
+    if durability == Durability::ThrowAway {
+        command.arg("--no-sync");
+    }
     let status = spawn::run(command).doing(|| "starting initdb".to_owned())?;
     if !status.success() {
         let (how, log) = (spawn::describe(status), tail(&places.log));

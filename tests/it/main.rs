@@ -1,5 +1,5 @@
 //! Integration tests of the server, against a real Postgres that they start and stop themselves.
-//! The folders mirror `src/`; `support/` is what they share. See README.md beside this file.
+//! The folders mirror `src/`; `support/` is what they share. See `tests/README.md`.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -7,7 +7,10 @@
 )]
 
 mod architecture;
+mod dev;
 mod http;
 mod ledger;
+mod migrations;
 mod projections;
 mod support;
+mod vectors;

@@ -160,8 +160,6 @@ impl ProvenStream {
 pub(crate) struct ProvenCommand {
     pub(crate) command: Command,
     pub(crate) authorized: CommandAuthorized,
-    /// The key that signed the request.
-    pub(crate) requester_key: PublicKey,
 }
 
 /// Folds the stream through the same state machine that the ledger uses.
@@ -202,7 +200,6 @@ pub(crate) fn fold(
     Ok(ProvenCommand {
         command,
         authorized: authorized.ok_or(Unproven::NotAuthorized("not authorized"))?,
-        requester_key: first.verified.key().clone(),
     })
 }
 

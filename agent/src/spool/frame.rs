@@ -91,25 +91,29 @@ fn body_len(frame: &[u8]) -> Option<usize> {
 }
 
 /// Whether what begins at `at` can be the remains of an append that was never acknowledged.
+///
+/// Sectors that were never written read as zeros from a sector's begin to a sector's end. Magic
+/// and body have no zero byte, so a hole shows in them or at an edge of the checks beside them.
 fn is_torn_end(file: &[u8], at: usize) -> bool {
     let rest = file.get(at..).unwrap_or_default();
     if holds_later_frame(file, at) {
         return false;
     }
+    let is_zero = |at: usize| rest.get(at) == Some(&0);
     let Some(head) = rest.get(..HEAD_BYTES) else {
-        // Cut inside of the head: what there is of it must be a head's, or zeros.
-        return MAGIC.starts_with(rest.get(..4.min(rest.len())).unwrap_or_default())
-            || rest.contains(&0);
+        let magic = rest.get(..MAGIC.len().min(rest.len())).unwrap_or_default();
+        return MAGIC.starts_with(magic) || magic.contains(&0);
     };
-    match body_len(head) {
-        Some(len) => {
-            let whole = HEAD_BYTES + len + TAIL_BYTES;
-            let body = rest.get(HEAD_BYTES..whole.min(rest.len()));
-            rest.len() < whole || body.unwrap_or_default().contains(&0)
-        }
-        // The check of a head is its last part; sectors that were never written are zeros.
-        None => head.ends_with(&[0; 4]),
-    }
+    let Some(len) = body_len(head) else {
+        return is_zero(0) || is_zero(HEAD_BYTES - 1) || is_zero(HEAD_BYTES);
+    };
+    let tail = HEAD_BYTES + len;
+    let whole = tail + TAIL_BYTES;
+    let body = rest.get(HEAD_BYTES..tail.min(rest.len()));
+    rest.len() < whole
+        || body.unwrap_or_default().contains(&0)
+        || is_zero(tail)
+        || is_zero(whole - 1)
 }
 
 /// A whole frame after a broken one shows that the broken one is no end.
@@ -187,7 +191,7 @@ mod tests {
     #[test]
     fn sectors_that_were_never_written_are_a_torn_end() {
         let (mut whole, ends) = file(&BODIES);
-        for from in ends[2]..whole.len() - TAIL_BYTES {
+        for from in ends[2]..whole.len() {
             let mut holed = whole.clone();
             holed[from..].fill(0);
             assert_eq!(read(&holed).unwrap().end, ends[2], "zeros from {from}");

@@ -52,7 +52,7 @@ fn an_approval_of_another_command_is_foreign() {
     let approvals: Vec<_> = (world.seq_of(before) + 1..world.seq_of(before) + 3).collect();
     let act = world.act();
     let id = world.force_request("alice", "alice", act);
-    world.force_authorized(id, approvals.clone(), 2);
+    world.force_authorized(id, approvals, 2);
     assert!(matches!(
         world.unproven(id),
         Unproven::Life {

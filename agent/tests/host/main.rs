@@ -15,5 +15,8 @@
 mod support;
 
 mod admission;
+mod config;
+mod journal;
+mod signers;
 mod surroundings;
 mod whole;

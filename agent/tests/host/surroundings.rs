@@ -66,6 +66,18 @@ fn standard_input_is_the_signed_bytes() {
 }
 
 #[test]
+fn a_signed_length_binds_too() {
+    let mut world = World::new();
+    let mut act = world.act();
+    act.stdin = Some(world.book.blob(b"yes"));
+    if let Some(stdin) = &mut act.stdin {
+        stdin.len += 1;
+    }
+    let id = world.approved(act);
+    assert_eq!(world.unproven(id), Unproven::Document("standard input"));
+}
+
+#[test]
 fn a_document_that_contradicts_the_act_is_not_run() {
     let mut world = World::new();
     let mut act = world.act();

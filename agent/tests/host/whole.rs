@@ -464,3 +464,50 @@ async fn two_agents_do_not_share_an_identity() {
     );
     assert!(matches!(second.await, Err(AgentError::Identity(_))));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_restored_from_a_copy_stops_the_agent() {
+    let mut rig = Rig::ready().await;
+    rig.stop().await.unwrap();
+    let journal = rig.config.state.join("identity").join("journal");
+    let copy = fs::read(&journal).unwrap();
+    rig.start();
+    let id = rig.granted(&format!("echo once >> {}", rig.file("ran").display()));
+    rig.ended(id).await;
+    rig.stop().await.unwrap();
+    fs::write(&journal, copy).unwrap();
+    rig.start();
+    let next = rig.granted("true");
+    let error = rig.result().await.unwrap_err();
+    assert!(matches!(error, AgentError::ChainFork(_)), "{error}");
+    assert_eq!(rig.execution(next).status, ExecutionStatus::Waiting);
+    assert_eq!(fs::read_to_string(rig.file("ran")).unwrap(), "once\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_commands_than_the_host_allows_are_refused_as_busy() {
+    let mut rig = Rig::ready().await;
+    rig.stop().await.unwrap();
+    rig.config.max_runs = 1;
+    rig.start();
+    let first = rig.granted("sleep 60");
+    rig.running(first).await;
+    let second = rig.granted("true");
+    assert_eq!(rig.ended(second).await.refused, Some(RefusalReason::Busy));
+    rig.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_commands_at_once_keep_one_chain() {
+    let rig = Rig::ready().await;
+    let ids: Vec<_> = (0..4)
+        .map(|number| rig.granted(&format!("echo {number}; sleep 0.2; echo {number}")))
+        .collect();
+    for (number, id) in ids.into_iter().enumerate() {
+        assert_eq!(rig.ended(id).await.status, ExecutionStatus::Completed);
+        assert_eq!(
+            rig.output(id, Stream::Stdout),
+            format!("{number}\n{number}\n")
+        );
+    }
+}

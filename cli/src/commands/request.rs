@@ -22,7 +22,7 @@ use crate::{console, exit_code, shapes};
   countersign request --on web-1 --reason 'disk is full' -- df -h /var
   countersign request --on web-1,web-2 --shell --reason 'rotate' -- 'cd /var/log && gzip *.1'
   countersign request --on db-1 --stdin fix.sql --reason T-1234 -- psql -d app")]
-pub struct Arguments {
+pub struct RequestArguments {
     /// The hosts, by their agents' names
     #[arg(
         long,
@@ -78,7 +78,7 @@ fn duration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
-impl Arguments {
+impl RequestArguments {
     /// What these arguments ask for.
     pub(super) async fn spec(self) -> Result<RequestSpec, Failure> {
         if self.shell && self.argv.len() != 1 {
@@ -137,7 +137,7 @@ async fn read_stdin(path: PathBuf) -> Result<Vec<u8>, Failure> {
 }
 
 /// Asks.
-pub(super) async fn request(globals: &Globals, arguments: Arguments) -> Result<u8, Failure> {
+pub(super) async fn request(globals: &Globals, arguments: RequestArguments) -> Result<u8, Failure> {
     let spec = arguments.spec().await?;
     let client = globals.connect().await?;
     let requested = client.request(&spec).await?;

@@ -25,7 +25,7 @@ Exits with the command's own code, 128 + signal, 124 when its time was over, and
 else (the reason is on stderr). ^C stops the waiting, not the command: `countersign cancel` does.")]
 pub struct Arguments {
     #[command(flatten)]
-    request: request::Arguments,
+    request: request::RequestArguments,
     /// Give a terminal the output as it is, with all its control characters
     #[arg(long)]
     raw: bool,
@@ -260,4 +260,73 @@ fn exit(view: &CommandView) -> u8 {
     );
     let parts = view.command.executions.values().map(exit_of);
     parts.max().filter(|_| ran).unwrap_or(exit_code::RUN_OURS)
+}
+
+#[cfg(test)]
+mod tests {
+    use countersign_protocol::event::{ExecutionCompleted, StreamTotals};
+    use countersign_protocol::hash::{Digest, Hash, KeyId, LedgerId, StatementId};
+    use countersign_protocol::name::{Nonce, Time};
+
+    use super::*;
+
+    fn ended(outcome: Outcome, exit_code: Option<u8>, signal: Option<u8>) -> Execution {
+        let totals = StreamTotals {
+            total: 0,
+            kept: 0,
+            sha256: Digest::new([0; 32]),
+        };
+        let root = Hash::ZERO;
+        let done = ExecutionCompleted {
+            signer: KeyId::new([0; 32]),
+            agent: "a".parse().unwrap(),
+            nonce: Nonce::new([0; 16]),
+            made_at: Time::from_micros(0).unwrap(),
+            ledger: LedgerId::new([0; 32]),
+            seen: countersign_protocol::event::Seen { size: 1, root },
+            command: StatementId::ZERO,
+            agent_seq: 0,
+            agent_prev: StatementId::ZERO,
+            started: StatementId::ZERO,
+            outcome,
+            exit_code,
+            signal,
+            duration_us: 0,
+            cpu_us: 0,
+            max_rss: 0,
+            stdout: totals,
+            stderr: totals,
+            chunks: 0,
+            last_chunk: StatementId::ZERO,
+            tree_gone: true,
+        };
+        Execution {
+            status: ExecutionStatus::Completed,
+            started: None,
+            chunks: 0,
+            last_chunk: StatementId::ZERO,
+            completed: Some(done),
+            refused: None,
+            lost: None,
+            late: false,
+        }
+    }
+
+    #[test]
+    fn run_exits_as_a_shell_would() {
+        assert_eq!(exit_of(&ended(Outcome::Exited, Some(0), None)), 0);
+        assert_eq!(exit_of(&ended(Outcome::Exited, Some(42), None)), 42);
+        assert_eq!(exit_of(&ended(Outcome::Signalled, None, Some(9))), 137);
+        assert_eq!(exit_of(&ended(Outcome::TimedOut, None, None)), 124);
+        assert_eq!(exit_of(&ended(Outcome::NotFound, None, None)), 127);
+        assert_eq!(exit_of(&ended(Outcome::NotExecutable, None, None)), 126);
+        assert_eq!(exit_of(&ended(Outcome::OutputLimit, None, None)), 125);
+    }
+
+    #[test]
+    fn a_lost_run_is_never_a_success_whatever_its_agent_says_late() {
+        let mut lost = ended(Outcome::Exited, Some(0), None);
+        lost.status = ExecutionStatus::Lost;
+        assert_eq!(exit_of(&lost), exit_code::RUN_OURS);
+    }
 }

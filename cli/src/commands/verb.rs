@@ -16,7 +16,7 @@ use crate::failure::Failure;
 #[derive(Debug, Clone, Subcommand)]
 pub enum Verb {
     /// Ask for a command; it runs once enough people have approved it
-    Request(request::Arguments),
+    Request(request::RequestArguments),
     /// Ask for a command, wait, and stream its output; exits as the command does
     Run(run_verb::Arguments),
     /// Look at a command or a change of rights, and sign a yes
@@ -81,22 +81,130 @@ async fn dispatch(globals: &Globals, verb: Verb) -> Result<u8, Failure> {
     }
 }
 
+/// Options that take a value and may stand before the verb.
+const VALUED: [&str; 6] = [
+    "--server",
+    "--ledger",
+    "--vkey",
+    "--origin",
+    "--key",
+    "--principal",
+];
+
+/// The first word that is no option of ours: the verb, as far as one can tell.
+fn verb_of(words: &[String]) -> Option<&str> {
+    let mut words = words.iter().skip(1);
+    while let Some(word) = words.next() {
+        if VALUED.contains(&word.as_str()) {
+            words.next();
+        } else if !word.starts_with('-') {
+            return Some(word);
+        }
+    }
+    None
+}
+
 /// Reports a command line that cannot be parsed, as JSON when `--json` stands before any `--`.
 ///
-/// Help and version are printed as text and are no error. Gives the exit code.
+/// `words` begins with the program's name. Help and version are printed as text and are no error.
+/// Gives the exit code.
 pub fn report_usage(words: impl IntoIterator<Item = OsString>, error: &clap::Error) -> u8 {
-    let mut options = words.into_iter().take_while(|word| word != "--");
-    let json = options.any(|word| word == "--json");
+    let words: Vec<String> = words
+        .into_iter()
+        .take_while(|word| word != "--")
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
     if !error.use_stderr() {
         // Help that nobody reads any more is no failure.
         drop(error.print());
         return exit_code::DONE;
     }
-    if json {
+    if words.iter().any(|word| word == "--json") {
         let text = error.render().to_string();
         let message = text.strip_prefix("error: ").unwrap_or(&text).trim();
-        return console::report(true, &Failure::usage(message).hint("see --help"));
+        console::report(true, &Failure::usage(message).hint("see --help"));
+    } else {
+        drop(error.print());
     }
-    drop(error.print());
-    exit_code::USAGE
+    if verb_of(&words) == Some("run") {
+        exit_code::RUN_OURS
+    } else {
+        exit_code::USAGE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        globals: Globals,
+        #[command(subcommand)]
+        verb: Verb,
+    }
+
+    fn parse(line: &str) -> Result<Line, clap::Error> {
+        Line::try_parse_from(line.split(' '))
+    }
+
+    fn usage(line: &str) -> u8 {
+        let error = parse(line).unwrap_err();
+        report_usage(line.split(' ').map(OsString::from), &error)
+    }
+
+    #[test]
+    fn json_goes_anywhere_before_the_double_dash_and_nowhere_after() {
+        for line in [
+            "x --json show 0123-4567",
+            "x show --json 0123-4567",
+            "x show 0123-4567 --json",
+        ] {
+            assert!(parse(line).unwrap().globals.json, "{line}");
+        }
+        let line = "x run --on a --json --reason r -- ls --help";
+        assert!(parse(line).unwrap().globals.json);
+        let line = "x run --on a --reason r -- ls --json";
+        assert!(!parse(line).unwrap().globals.json);
+    }
+
+    #[test]
+    fn every_verb_of_the_interface_parses() {
+        for line in [
+            "x request --on a,b --shell --cwd /d --env K=V --env L= --timeout 5 --stdin - --user u --reason r -- w",
+            "x run --on a --reason r -- ls -l --all",
+            "x approve 0123-4567 --yes --reason r",
+            "x reject 0123-4567",
+            "x withdraw 0123-4567",
+            "x cancel 0123-4567 --reason r",
+            "x show 0123-4567",
+            "x list --status running --limit 5 --cursor c",
+            "x inbox",
+            "x agents",
+            "x agents accept web-1 --fingerprint SHA256:x",
+            "x logs 0123-4567 -f --agent a",
+            "x log --from 7 -f",
+            "x key add dave dave.pub",
+            "x policy set file",
+            "x changes --all",
+        ] {
+            assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
+        }
+    }
+
+    #[test]
+    fn a_line_that_does_not_parse_is_a_usage_error_and_125_for_run() {
+        assert_eq!(usage("x show"), exit_code::USAGE);
+        assert_eq!(usage("x request --on a -- ls"), exit_code::USAGE);
+        assert_eq!(usage("x list --status odd"), exit_code::USAGE);
+        assert_eq!(usage("x --server run show"), exit_code::USAGE);
+        assert_eq!(usage("x run --on a -- ls"), exit_code::RUN_OURS);
+        assert_eq!(
+            usage("x --json --key k run --on a -- ls"),
+            exit_code::RUN_OURS
+        );
+    }
 }

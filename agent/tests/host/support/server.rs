@@ -113,7 +113,7 @@ impl Wire {
                 let batch: SubmissionBatch = parse(&body);
                 let answers = batch.statements.iter().map(|one| match self.enter(one) {
                     Ok(receipt) => Answer::Receipt(receipt),
-                    Err(problem) => Answer::Problem(problem),
+                    Err(problem) => Answer::Problem(*problem),
                 });
                 let answers = answers.collect();
                 ok(&Answers { answers })
@@ -228,7 +228,7 @@ impl Wire {
     }
 
     /// The door. The same statement again has the same place.
-    fn enter(&self, submission: &Submission) -> Result<Receipt, Problem> {
+    fn enter(&self, submission: &Submission) -> Result<Receipt, Box<Problem>> {
         let mut book = self.book.lock().unwrap();
         let statement = submission.statement().unwrap();
         let id = statement.id();
@@ -238,18 +238,20 @@ impl Wire {
                 let blob = blob.clone().into_blob().unwrap();
                 book.blobs.insert(blob.reference().digest, blob);
             }
-            book.append(statement).map_err(|refusal| Problem {
-                kind: "about:blank".into(),
-                title: "refused".into(),
-                status: match refusal.class() {
-                    Class::Invalid => 400,
-                    Class::Forbidden => 403,
-                    Class::Missing => 404,
-                    Class::Conflict => 409,
-                },
-                code: refusal.code().into(),
-                detail: refusal.to_string(),
-                hint: None,
+            book.append(statement).map_err(|refusal| {
+                Box::new(Problem {
+                    kind: "about:blank".into(),
+                    title: "refused".into(),
+                    status: match refusal.class() {
+                        Class::Invalid => 400,
+                        Class::Forbidden => 403,
+                        Class::Missing => 404,
+                        Class::Conflict => 409,
+                    },
+                    code: refusal.code().into(),
+                    detail: refusal.to_string(),
+                    hint: None,
+                })
             })?;
         }
         let mut seq = book.seq_of(id).unwrap();

@@ -1,0 +1,332 @@
+//! What works when nobody lies.
+
+use countersign_cli::acts::{ChangeStage, Found, RequestSpec, Step};
+use countersign_cli::exit_code;
+use countersign_protocol::command::Mode;
+use countersign_protocol::event::Stream;
+use countersign_protocol::lifecycle::CommandStatus;
+use countersign_protocol::policy::Policy;
+use countersign_protocol::rights::ChangeBody;
+use countersign_protocol::short;
+
+use super::book::{Book, public};
+use super::client;
+use super::server::Server;
+
+fn spec(words: &[&str]) -> RequestSpec {
+    let argv = words.iter().map(|word| (*word).to_owned()).collect();
+    RequestSpec::new(vec!["web-1".parse().unwrap()], argv, "because")
+}
+
+#[tokio::test]
+async fn a_command_goes_all_the_way_and_its_output_comes_out_exact() {
+    let server = Server::start(Book::ready()).await;
+    let home = tempfile::tempdir().unwrap();
+    let alice = client(&server, home.path(), "alice").await;
+    let mut wanted = spec(&["printf", "a b"]);
+    wanted.env = vec![("B".into(), "2".into()), ("A".into(), "1".into())];
+    wanted.stdin = Some(b"in\n".to_vec());
+    let id = alice.request(&wanted).await.unwrap().id;
+    for who in ["bob", "carol"] {
+        let approver = client(&server, home.path(), who).await;
+        approver.approve(&id, Some("fine")).await.unwrap();
+    }
+    {
+        let book = &mut server.inner().book;
+        book.start("web-1", id);
+        book.output("web-1", id, Stream::Stdout, b"hello\n");
+        book.output("web-1", id, Stream::Stderr, b"\xff\n");
+        book.complete("web-1", id, 0, b"hello\n", b"\xff\n");
+    }
+    let (mut out, mut err, mut entries) = (Vec::new(), Vec::new(), 0);
+    let view = alice
+        .follow(&id, &mut |step| {
+            match step {
+                Step::Output { stream, bytes, .. } => match stream {
+                    Stream::Stdout => out.extend_from_slice(bytes),
+                    Stream::Stderr => err.extend_from_slice(bytes),
+                },
+                Step::Entry { .. } => entries += 1,
+                Step::Hidden { .. } => unreachable!(),
+            }
+            Ok(())
+        })
+        .await
+        .unwrap();
+    assert_eq!(
+        (out.as_slice(), err.as_slice()),
+        (&b"hello\n"[..], &b"\xff\n"[..])
+    );
+    assert_eq!(entries, view.entries.len());
+    assert_eq!(view.command.status(), CommandStatus::Completed);
+    assert_eq!(view.spec.here().unwrap().argv, ["printf", "a b"]);
+    let env = view.env.as_ref().unwrap().here().unwrap();
+    assert_eq!(env.variables()[0], ("A".to_owned(), "1".to_owned()));
+    assert_eq!(view.stdin.as_ref().unwrap().here().unwrap(), b"in\n");
+    let shown = serde_json::to_value(countersign_cli::shapes::command(&view)).unwrap();
+    assert_eq!(shown["executions"][0]["stdout"], "hello\n");
+    assert_eq!(shown["executions"][0]["stderr"], "\u{fffd}\n");
+    assert_eq!(shown["executions"][0]["stderr_base64"], "/wo=");
+    assert_eq!(shown["approvals"].as_array().unwrap().len(), 2);
+    assert_eq!(shown["request"]["env"]["B"], "2");
+}
+
+#[tokio::test]
+async fn what_the_log_already_rules_out_is_refused_before_anything_is_signed() {
+    let server = Server::start(Book::ready()).await;
+    let home = tempfile::tempdir().unwrap();
+    let alice = client(&server, home.path(), "alice").await;
+    let bob = client(&server, home.path(), "bob").await;
+    let id = alice.request(&spec(&["true"])).await.unwrap().id;
+    bob.approve(&id, None).await.unwrap();
+    let before = server.signed();
+    let own = alice.approve(&id, None).await.unwrap_err();
+    let twice = bob.approve(&id, None).await.unwrap_err();
+    let not_mine = bob.withdraw(&id, None).await.unwrap_err();
+    assert_eq!(
+        (own.exit, own.code.as_ref()),
+        (exit_code::REFUSED, "own_request")
+    );
+    assert_eq!(twice.code, "duplicate_approval");
+    assert_eq!(not_mine.code, "not_permitted");
+    assert_eq!(server.signed(), before);
+    alice.withdraw(&id, Some("never mind")).await.unwrap();
+    let over = bob.reject(&id, None).await.unwrap_err();
+    assert_eq!(
+        (over.exit, over.code.as_ref()),
+        (exit_code::REFUSED, "over")
+    );
+    assert_eq!(server.signed(), before + 1);
+}
+
+#[tokio::test]
+async fn a_cancel_stops_what_waits() {
+    let server = Server::start(Book::ready()).await;
+    let home = tempfile::tempdir().unwrap();
+    let alice = client(&server, home.path(), "alice").await;
+    let id = alice.request(&spec(&["true"])).await.unwrap().id;
+    let accepted = alice.cancel(&id, None).await.unwrap();
+    let view = alice.fetch_command_with(&id, accepted.seq).await.unwrap();
+    assert_eq!(view.command.status(), CommandStatus::Cancelled);
+    assert_eq!(alice.cancel(&id, None).await.unwrap_err().code, "over");
+}
+
+#[tokio::test]
+async fn bad_requests_are_usage_errors_and_nothing_is_signed() {
+    let server = Server::start(Book::ready()).await;
+    let home = tempfile::tempdir().unwrap();
+    let alice = client(&server, home.path(), "alice").await;
+    let mut bad = Vec::new();
+    let mut shell = spec(&["a", "b"]);
+    shell.mode = Mode::Shell;
+    bad.push(shell);
+    let mut relative = spec(&["true"]);
+    relative.cwd = Some("tmp".into());
+    bad.push(relative);
+    let mut long = spec(&["true"]);
+    long.timeout_ms = 300_001;
+    bad.push(long);
+    let mut week = spec(&["true"]);
+    week.expires_in = std::time::Duration::from_secs(8 * 24 * 3600);
+    bad.push(week);
+    let mut silent = spec(&["true"]);
+    silent.reason = " ".into();
+    bad.push(silent);
+    let mut twice = spec(&["true"]);
+    twice.env = vec![("A".into(), "1".into()), ("A".into(), "2".into())];
+    bad.push(twice);
+    for bad in bad {
+        let failure = alice.request(&bad).await.unwrap_err();
+        assert_eq!(failure.exit, exit_code::USAGE, "{failure}");
+    }
+    let mut unknown = spec(&["true"]);
+    unknown.targets = vec!["web-9".parse().unwrap()];
+    let failure = alice.request(&unknown).await.unwrap_err();
+    assert_eq!(
+        (failure.exit, failure.code.as_ref()),
+        (exit_code::FAILED, "unknown_agent")
+    );
+    assert_eq!(server.signed(), 0);
+}
+
+#[tokio::test]
+async fn a_change_of_rights_is_asked_for_shown_and_consented_to() {
+    let server = Server::start(Book::ready()).await;
+    let home = tempfile::tempdir().unwrap();
+    let alice = client(&server, home.path(), "alice").await;
+    let bob = client(&server, home.path(), "bob").await;
+    let body = ChangeBody::PolicyPublished {
+        policy: Policy {
+            approvals: 1,
+            may_request: vec!["alice".parse().unwrap()],
+            may_approve: vec!["bob".parse().unwrap()],
+        },
+    };
+    let asked = alice.change(&body, Some("fewer")).await.unwrap();
+    assert_eq!(
+        alice.change(&body, None).await.unwrap_err().code,
+        "change_waits"
+    );
+    assert_eq!(
+        bob.find(&short::short(&asked.id)).await.unwrap(),
+        Found::Change(asked.id)
+    );
+    let waiting = bob.rights().await.unwrap().change(&asked.id).unwrap();
+    assert_eq!(
+        (waiting.stage, &waiting.body),
+        (ChangeStage::Requested, &body)
+    );
+    let twice = alice.approve_change(&asked.id, None).await.unwrap_err();
+    assert_eq!(twice.code, "duplicate_approval");
+    let consent = bob.approve_change(&asked.id, None).await.unwrap();
+    let settled = bob.change_with(&asked.id, consent.seq).await.unwrap();
+    assert_eq!(settled.stage, ChangeStage::InEffect);
+    assert_eq!(
+        bob.approve_change(&asked.id, None).await.unwrap_err().code,
+        "over"
+    );
+}
+
+#[tokio::test]
+async fn a_key_that_the_ledger_does_not_know_is_refused_with_a_hint() {
+    let server = Server::start(Book::ready()).await;
+    let home = tempfile::tempdir().unwrap();
+    let mallory = client(&server, home.path(), "mallory").await;
+    let failure = mallory.request(&spec(&["true"])).await.unwrap_err();
+    assert_eq!(
+        (failure.exit, failure.code.as_ref()),
+        (exit_code::REFUSED, "unknown_key")
+    );
+    assert!(failure.hint.is_some());
+    assert_eq!(server.signed(), 0);
+}
+
+#[tokio::test]
+async fn a_key_added_later_signs_in_by_the_name_it_is_given() {
+    let mut book = Book::ready();
+    book.change(ChangeBody::KeyAdded {
+        principal: "dave".parse().unwrap(),
+        key: public("dave"),
+    });
+    let server = Server::start(book).await;
+    let home = tempfile::tempdir().unwrap();
+    let signer = countersign_cli::sign::Signer::Software(super::book::key("dave"));
+    let mut connection = super::connection(&server, home.path(), signer);
+    connection.principal = Some("dave".parse().unwrap());
+    let dave = countersign_cli::acts::Client::connect(&connection)
+        .await
+        .unwrap();
+    assert!(dave.rights().await.is_ok());
+    // The name is remembered with the session.
+    connection.principal = None;
+    let dave = countersign_cli::acts::Client::connect(&connection)
+        .await
+        .unwrap();
+    assert!(dave.rights().await.is_ok());
+}
+
+#[tokio::test]
+async fn many_reads_take_one_signature_and_an_ended_session_one_more() {
+    let server = Server::start(Book::ready()).await;
+    let home = tempfile::tempdir().unwrap();
+    for _call in 0..3 {
+        let alice = client(&server, home.path(), "alice").await;
+        alice.rights().await.unwrap();
+    }
+    assert_eq!(server.inner().received.len(), 1);
+    server.inner().tokens += 1;
+    let alice = client(&server, home.path(), "alice").await;
+    alice.rights().await.unwrap();
+    alice.rights().await.unwrap();
+    assert_eq!(server.inner().received.len(), 2);
+}
+
+#[tokio::test]
+async fn a_statement_whose_answer_was_lost_is_sent_again_and_stands_in_the_log_once() {
+    let server = Server::start(Book::ready()).await;
+    let home = tempfile::tempdir().unwrap();
+    let alice = client(&server, home.path(), "alice").await;
+    let before = server.inner().book.entries.len();
+    server.inner().lose = 2;
+    let requested = alice.request(&spec(&["true"])).await.unwrap();
+    assert!(requested.accepted.receipt.repeated);
+    let inner = server.inner();
+    let sent: Vec<_> = inner
+        .received
+        .iter()
+        .filter(|one| one.namespace.starts_with("command."))
+        .collect();
+    assert_eq!(sent.len(), 3);
+    assert!(sent.iter().all(|one| *one == sent[0]));
+    assert_eq!(inner.book.entries.len(), before + 1);
+}
+
+#[tokio::test]
+async fn a_server_that_stays_away_is_told_as_unreachable() {
+    let server = Server::start(Book::ready()).await;
+    let home = tempfile::tempdir().unwrap();
+    let mut connection = super::connection(
+        &server,
+        home.path(),
+        countersign_cli::sign::Signer::Software(super::book::key("alice")),
+    );
+    // A port that nobody listens on any more.
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    connection.server = format!("http://{}", gone.local_addr().unwrap());
+    drop(gone);
+    let failure = countersign_cli::acts::Client::connect(&connection)
+        .await
+        .unwrap_err();
+    assert_eq!(failure.exit, exit_code::UNREACHABLE, "{failure}");
+    assert!(failure.hint.is_some());
+}
+
+#[tokio::test]
+async fn a_server_that_comes_back_in_time_is_waited_for() {
+    let server = Server::start(Book::ready()).await;
+    let home = tempfile::tempdir().unwrap();
+    server.inner().busy = 3;
+    let alice = client(&server, home.path(), "alice").await;
+    assert!(alice.rights().await.is_ok());
+}
+
+#[tokio::test]
+async fn the_log_is_read_page_by_page_and_links() {
+    let server = Server::start(Book::ready()).await;
+    let home = tempfile::tempdir().unwrap();
+    let alice = client(&server, home.path(), "alice").await;
+    let first = alice.entries(0, 4, None).await.unwrap();
+    let prev = first.last().map(|link| link.entry.leaf);
+    let rest = alice.entries(4, 1000, prev).await.unwrap();
+    assert_eq!(first.len() + rest.len(), server.inner().book.entries.len());
+    let line = countersign_cli::shapes::entry_line(&rest[0]);
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(line["seq"], 4);
+    assert!(line["payload"].is_object());
+}
+
+#[tokio::test]
+async fn an_execution_withheld_from_the_caller_is_not_passed_off_as_empty() {
+    let mut book = Book::ready();
+    let id = book.request("alice", &["web-1"], &["true"]);
+    book.carry_out(id);
+    let server = Server::start(book).await;
+    let home = tempfile::tempdir().unwrap();
+    let alice = client(&server, home.path(), "alice").await;
+    server.lies(move |path, status, body| {
+        if path.ends_with("/entries") && path.contains("commands") {
+            body["blobs"].as_array_mut().unwrap().retain(|blob| {
+                // "hello\n" and "world\n"
+                blob["content"] != "aGVsbG8K" && blob["content"] != "d29ybGQK"
+            });
+        }
+        if path.starts_with("/v1/blobs/") {
+            *status = 403;
+        }
+    });
+    let view = alice.fetch_command(&id).await.unwrap();
+    let shown = serde_json::to_value(countersign_cli::shapes::command(&view)).unwrap();
+    assert_eq!(shown["executions"][0]["stdout"], "");
+    assert_eq!(shown["executions"][0]["truncated"], true);
+    assert!(countersign_cli::describe::command(&view).contains("not for you to read"));
+}

@@ -1,0 +1,377 @@
+//! What happens in the golden ledger: every kind at least once, in one log that audits.
+
+use countersign_protocol::blob::BlobRef;
+use countersign_protocol::checkpoint::{Checkpoint, CheckpointBody};
+use countersign_protocol::command::{Act, CommandSpec, Environment, Mode};
+use countersign_protocol::event::*;
+use countersign_protocol::hash::{Digest, StatementId};
+use countersign_protocol::key::PublicKey;
+use countersign_protocol::lifecycle::Due;
+use countersign_protocol::name::{Nonce, SECOND_US, Time};
+use countersign_protocol::policy::Policy;
+use countersign_protocol::rights::ChangeBody;
+use countersign_protocol::sshsig;
+use countersign_protocol::statement::Statement;
+use countersign_protocol::target::{TargetLine, TargetList};
+use ed25519_dalek::Signer as _;
+use sha2::{Digest as _, Sha256};
+
+use crate::say;
+use crate::support::{Book, START, key, public};
+
+const HOSTS: [&str; 3] = ["web-1", "web-2", "web-3"];
+
+/// How long each request stays open.
+const OPEN_US: u64 = 3600 * SECOND_US;
+
+/// The finished ledger and what belongs to it.
+pub(crate) struct Golden {
+    pub(crate) book: Book,
+    /// `session.challenge` is signed and never an entry.
+    pub(crate) challenge: Statement,
+    /// The command with three targets.
+    pub(crate) command: StatementId,
+    /// The ledger's word on an early size and on the last.
+    pub(crate) checkpoints: Vec<Checkpoint>,
+}
+
+/// Who holds a key of the story, by the name `ssh-keygen -Y verify -I` takes.
+pub(crate) fn identity(public_key: &PublicKey) -> &'static str {
+    let own = ["ledger", "alice", "bob", "carol", "web-1", "web-2", "web-3"];
+    let known = own.into_iter().find(|name| public(name) == *public_key);
+    known.unwrap_or_else(|| {
+        assert!(*public_key == security_key(), "a key nobody holds");
+        "carol"
+    })
+}
+
+impl Golden {
+    pub(crate) fn tell() -> Self {
+        let mut book = Book::genesis();
+        rights(&mut book);
+        let early = checkpoint(&book);
+        let command = a_command_on_three_hosts(&mut book);
+        commands_that_never_run(&mut book);
+        a_cancelled_command(&mut book);
+        a_lost_command(&mut book);
+        time_runs_out(&mut book, command);
+        let challenge = challenge(&mut book);
+        let checkpoints = vec![early, checkpoint(&book)];
+        Self {
+            book,
+            challenge,
+            command,
+            checkpoints,
+        }
+    }
+}
+
+fn tick(book: &mut Book) {
+    book.now += 250_000;
+}
+
+fn checkpoint(book: &Book) -> Checkpoint {
+    let size = book.tree.size();
+    let body = CheckpointBody {
+        origin: "ledger.example.com".parse().unwrap(),
+        size,
+        root: book.tree.root_at(size).unwrap(),
+    };
+    Checkpoint::sign(body, &key("checkpoint"))
+}
+
+/// A policy, three agents, a security key, a key that comes and goes, a change that is refused.
+fn rights(book: &mut Book) {
+    let people = || ["alice", "bob", "carol"].map(|name| name.parse().unwrap());
+    book.change(ChangeBody::PolicyPublished {
+        policy: Policy {
+            approvals: 2,
+            may_request: people().to_vec(),
+            may_approve: people().to_vec(),
+        },
+    });
+    for host in HOSTS {
+        tick(book);
+        book.enrol(host);
+    }
+    book.change(ChangeBody::KeyAdded {
+        principal: "carol".parse().unwrap(),
+        key: security_key(),
+    });
+    tick(book);
+    book.change(ChangeBody::KeyAdded {
+        principal: "bob".parse().unwrap(),
+        key: public("bob-2"),
+    });
+    book.change(ChangeBody::KeyRevoked {
+        key_id: public("bob-2").key_id(),
+        suspect_from: Some(12),
+    });
+    let refused = ChangeBody::KeyAdded {
+        principal: "mallory".parse().unwrap(),
+        key: public("mallory"),
+    };
+    let change = book.ask_change("alice", refused).unwrap();
+    let reason = Some(book.blob("Nobody knows “mallory”.".as_bytes()));
+    let rejected = say!(person book, "carol", ChangeRejected { change: change, reason: reason });
+    book.sign_and_append("carol", &rejected).unwrap();
+    book.now += 60 * SECOND_US;
+    let heartbeat = book.ledger_header().heartbeat();
+    book.sign_and_append("ledger", &heartbeat).unwrap();
+}
+
+/// Carol's security key, in software.
+fn security_key() -> PublicKey {
+    let key = key("carol-sk").verifying_key().to_bytes();
+    PublicKey::SkEd25519 { key }
+}
+
+fn string(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend(u32::try_from(bytes.len()).unwrap().to_be_bytes());
+    out.extend(bytes);
+}
+
+/// What the security key's firmware and `ssh-keygen -Y sign` would make together.
+fn touch(event: &Event, counter: u32) -> Statement {
+    /// User present and user verified.
+    const FLAGS: u8 = 0x05;
+    let kind = event.kind();
+    let payload = event.to_payload().unwrap();
+    let mut message = Sha256::digest("ssh:").to_vec();
+    message.push(FLAGS);
+    message.extend(counter.to_be_bytes());
+    message.extend(Sha256::digest(sshsig::signed_data(
+        kind.namespace(),
+        &payload,
+    )));
+    let mut inner = Vec::new();
+    string(&mut inner, b"sk-ssh-ed25519@openssh.com");
+    string(&mut inner, &key("carol-sk").sign(&message).to_bytes());
+    inner.push(FLAGS);
+    inner.extend(counter.to_be_bytes());
+    let mut signature = b"SSHSIG\0\0\0\x01".to_vec();
+    let public_key = security_key().to_blob();
+    for field in [
+        &public_key,
+        kind.namespace().as_bytes(),
+        b"",
+        b"sha512",
+        &inner,
+    ] {
+        string(&mut signature, field);
+    }
+    Statement {
+        kind,
+        payload,
+        signature,
+    }
+}
+
+/// An act with every field in use, or as few as there can be.
+fn act(book: &mut Book, hosts: &[&str], full: bool) -> Act {
+    let user = full.then(|| "www-data".parse().unwrap());
+    let script = "printf '%s\\n' \"$GREETING\"; cat >&2";
+    let spec = CommandSpec {
+        mode: if full { Mode::Shell } else { Mode::Exec },
+        argv: if full {
+            vec![script.into()]
+        } else {
+            vec!["/usr/bin/systemctl".into(), "restart".into(), "nsd".into()]
+        },
+        cwd: full.then(|| "/srv/www".into()),
+        user: user.clone(),
+        timeout_ms: 30_000,
+        output_limit: 1 << 20,
+    };
+    let document = spec.to_document().unwrap();
+    let (mode, spec) = (spec.mode, book.blob(&document));
+    let env = full.then(|| {
+        let variables = vec![("GREETING".into(), "Grüße, \u{1f980}".into())];
+        let document = Environment::new(variables).unwrap().to_document().unwrap();
+        book.blob(&document)
+    });
+    let stdin = full.then(|| book.blob(b"bytes that are no text: \0\xff\n"));
+    let lines = hosts.iter().map(|host| TargetLine {
+        agent: host.parse().unwrap(),
+        key_id: public(host).key_id(),
+        spec: spec.digest,
+    });
+    let list = TargetList::new(lines.collect()).unwrap();
+    let document = book.blob(&list.to_document().unwrap());
+    Act {
+        mode,
+        spec,
+        env,
+        stdin,
+        targets: list.describe(document).unwrap(),
+        user,
+        timeout_ms: 30_000,
+        output_limit: 1 << 20,
+        not_before: Time::from_micros(book.now).unwrap(),
+        expires_at: Time::from_micros(book.now + OPEN_US).unwrap(),
+        max_runs: 1,
+    }
+}
+
+fn request(book: &mut Book, hosts: &[&str], full: bool) -> StatementId {
+    tick(book);
+    let act = act(book, hosts, full);
+    let reason = book.blob(b"the name server answers no more");
+    let client_ref = full.then(|| Digest::new(Sha256::digest("ticket 4711").into()));
+    let event = say!(person book, "alice", CommandRequested {
+        client_ref: client_ref, act: act, reason: reason,
+    });
+    book.sign_and_append("alice", &event).unwrap()
+}
+
+/// Bob approves with his key, carol with her security key; the ledger authorizes.
+fn authorize(book: &mut Book, command: StatementId, counter: u32) {
+    tick(book);
+    book.approve("bob", command).unwrap();
+    tick(book);
+    let event = book.approval_event("carol", command);
+    let Event::CommandApproved(mut approval) = event else {
+        unreachable!("it is an approval")
+    };
+    approval.signer = security_key().key_id();
+    approval.reason = Some(book.blob(b"seen on the monitor too"));
+    book.append(touch(&approval.into(), counter)).unwrap();
+    tick(book);
+}
+
+fn started(book: &Book, host: &str, command: StatementId) -> (StatementId, u64, StatementId) {
+    let run = &book.command(command).executions[&host.parse().unwrap()];
+    let (_, at) = run.started.as_ref().unwrap();
+    (at.id, run.chunks, run.last_chunk)
+}
+
+fn output(book: &mut Book, host: &str, command: StatementId, stream: Stream, bytes: &[u8]) {
+    tick(book);
+    let (run, chunk_no, chunk_prev) = started(book, host, command);
+    let data = book.blob(bytes);
+    let event = say!(agent book, host, ExecutionOutput {
+        command: command, started: run, chunk_no: chunk_no, chunk_prev: chunk_prev,
+        stream: stream, offset_us: 1500 * (chunk_no + 1), data: data,
+    });
+    book.sign_and_append(host, &event).unwrap();
+}
+
+fn totals(bytes: &[u8]) -> StreamTotals {
+    StreamTotals {
+        total: bytes.len() as u64,
+        kept: bytes.len() as u64,
+        sha256: Digest::new(Sha256::digest(bytes).into()),
+    }
+}
+
+/// The end of a run: its outcome, and what it wrote.
+fn complete(
+    book: &mut Book,
+    host: &str,
+    command: StatementId,
+    outcome: Outcome,
+    wrote: [&[u8]; 2],
+) {
+    tick(book);
+    let (run, chunks, last_chunk) = started(book, host, command);
+    let (agent_seq, agent_prev) = book.chain(host);
+    let event = say!(agent book, host, ExecutionCompleted {
+        command: command, agent_seq: agent_seq, agent_prev: agent_prev, started: run,
+        outcome: outcome, exit_code: (outcome == Outcome::Exited).then_some(0), signal: None,
+        duration_us: 21_000, cpu_us: 4_000, max_rss: 3_145_728,
+        stdout: totals(wrote[0]), stderr: totals(wrote[1]),
+        chunks: chunks, last_chunk: last_chunk, tree_gone: true,
+    });
+    book.sign_and_append(host, &event).unwrap();
+}
+
+/// web-1 runs it, web-2 refuses, web-3 is not heard of until time runs out.
+fn a_command_on_three_hosts(book: &mut Book) -> StatementId {
+    let command = request(book, &HOSTS, true);
+    authorize(book, command, 41);
+    book.start("web-1", command).unwrap();
+    let wrote = ["Grüße, \u{1f980}\n".as_bytes(), b"\x1b[31m\xff\n"];
+    output(book, "web-1", command, Stream::Stdout, wrote[0]);
+    output(book, "web-1", command, Stream::Stderr, wrote[1]);
+    complete(book, "web-1", command, Outcome::Exited, wrote);
+    let detail: Option<BlobRef> = Some(book.blob(b"no rule allows a shell here"));
+    let (agent_seq, agent_prev) = book.chain("web-2");
+    let refused = say!(agent book, "web-2", ExecutionRefused {
+        command: command, agent_seq: agent_seq, agent_prev: agent_prev,
+        why: RefusalReason::NotAllowed, rule: Some("no-shell".parse().unwrap()), detail: detail,
+    });
+    book.sign_and_append("web-2", &refused).unwrap();
+    command
+}
+
+/// One is rejected, one withdrawn; a third is left to expire.
+fn commands_that_never_run(book: &mut Book) {
+    let command = request(book, &["web-1"], false);
+    let reason = Some(book.blob(b"not on a friday"));
+    let rejected = say!(person book, "bob", CommandRejected { command: command, reason: reason });
+    book.sign_and_append("bob", &rejected).unwrap();
+    let command = request(book, &["web-1"], false);
+    let withdrawn = say!(person book, "alice", CommandWithdrawn { command: command, reason: None });
+    book.sign_and_append("alice", &withdrawn).unwrap();
+    request(book, &["web-2"], false);
+}
+
+fn a_cancelled_command(book: &mut Book) {
+    let command = request(book, &["web-1"], false);
+    authorize(book, command, 42);
+    book.start("web-1", command).unwrap();
+    tick(book);
+    let cancel =
+        say!(person book, "carol", CommandCancelRequested { command: command, reason: None });
+    book.sign_and_append("carol", &cancel).unwrap();
+    complete(book, "web-1", command, Outcome::Cancelled, [b"", b""]);
+}
+
+/// The ledger presumes it; the agent's own late word follows.
+fn a_lost_command(book: &mut Book) {
+    let host = "web-1";
+    let command = request(book, &[host], false);
+    authorize(book, command, 43);
+    let run = book.start(host, command).unwrap();
+    book.now += 100 * SECOND_US;
+    let due = Due::PresumeLost(host.parse().unwrap(), run);
+    let presumed = book.ledger_header().due(command, due);
+    book.sign_and_append("ledger", &presumed).unwrap();
+    output(book, host, command, Stream::Stdout, b"before the crash");
+    let (agent_seq, agent_prev) = book.chain(host);
+    let confirmed = say!(agent book, host, ExecutionLost {
+        command: command, started: run, form: LossForm::Confirmed,
+        agent_seq: Some(agent_seq), agent_prev: Some(agent_prev),
+    });
+    book.sign_and_append(host, &confirmed).unwrap();
+}
+
+/// What was open says so: a request expires, a host that never started is skipped.
+fn time_runs_out(book: &mut Book, three_hosts: StatementId) {
+    book.now = START + 2 * OPEN_US;
+    let now = Time::from_micros(book.now).unwrap();
+    let due: Vec<_> = book
+        .state
+        .commands()
+        .flat_map(|command| command.due(now).into_iter().map(|due| (command.id, due)))
+        .collect();
+    assert!(due.contains(&(three_hosts, Due::Skip("web-3".parse().unwrap()))));
+    assert_eq!(due.len(), 2, "{due:?}");
+    for (command, due) in due {
+        let event = book.ledger_header().due(command, due);
+        book.sign_and_append("ledger", &event).unwrap();
+    }
+}
+
+fn challenge(book: &mut Book) -> Statement {
+    let event = Event::from(SessionChallenge {
+        signer: public("alice").key_id(),
+        principal: Some("alice".parse().unwrap()),
+        agent: None,
+        nonce: Nonce::new([0xa5; 16]),
+        made_at: Time::from_micros(book.now).unwrap(),
+        ledger: book.state.rights().ledger().unwrap(),
+        challenge: Digest::new([0x5a; 32]),
+    });
+    Statement::sign(&event, &key("alice")).unwrap()
+}

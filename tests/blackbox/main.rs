@@ -1,0 +1,19 @@
+//! Black-box tests: the real binaries, a real Postgres, real `ssh-keygen`, as a script would use them.
+//!
+//! The names and shapes that scripts rely on are promised here. A change that breaks one of these
+//! breaks somebody's script.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, and these start the programs that they test"
+)]
+
+mod agents;
+mod contract;
+mod demo;
+mod life;
+mod processes;
+mod servers;
+mod support;
+mod tampering;

@@ -1,0 +1,329 @@
+//! Servers: a real set-up by hand, two of them on one database, and a database that goes away.
+
+use std::fs;
+use std::process::{Child, Command};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::{Dev, Folder, PROGRAM, free_port, signal, text, until};
+
+/// A `countersign serve`, killed when dropped.
+struct Server {
+    child: Child,
+    url: String,
+}
+
+impl Server {
+    fn start(
+        dev: &Dev,
+        database: &str,
+        keys: &std::path::Path,
+        checkpoint: &std::path::Path,
+        first: bool,
+    ) -> Self {
+        let port = free_port();
+        let mut command = Command::new(PROGRAM);
+        command
+            .args(["serve", "--listen", &format!("127.0.0.1:{port}")])
+            .env("DATABASE_URL", database)
+            .arg("--keys")
+            .arg(keys)
+            .arg("--checkpoint")
+            .arg(checkpoint)
+            .stderr(fs::File::create(dev.folder().path().join(format!("serve-{port}"))).unwrap());
+        if first {
+            command.arg("--first-start");
+        }
+        let child = command.spawn().unwrap();
+        let server = Self {
+            child,
+            url: format!("http://127.0.0.1:{port}"),
+        };
+        until("the server is ready", || {
+            http(&server.url, "/readyz").contains("200 OK")
+        });
+        server
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _gone = self.child.kill();
+        let _status = self.child.wait();
+    }
+}
+
+/// A GET by hand.
+fn http(base: &str, path: &str) -> String {
+    use std::io::{Read as _, Write as _};
+    let address = base.strip_prefix("http://").unwrap();
+    let Ok(mut stream) = std::net::TcpStream::connect(address) else {
+        return String::new();
+    };
+    let _sent = write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+    );
+    let mut answer = String::new();
+    let _read = stream.read_to_string(&mut answer);
+    answer
+}
+
+#[test]
+fn health_is_one_word() {
+    let dev = Dev::shared();
+    let answer = http(dev.env("COUNTERSIGN_SERVER"), "/health");
+    assert!(answer.ends_with("{\"status\":\"ok\"}"), "{answer}");
+    assert!(http(dev.env("COUNTERSIGN_SERVER"), "/metrics").contains("countersign_log_entries"));
+    assert!(http(dev.env("COUNTERSIGN_SERVER"), "/openapi.json").contains("\"openapi\":\"3.1"));
+}
+
+#[test]
+fn two_servers_on_one_database_lose_and_double_nothing_under_kills() {
+    let dev = Arc::new(Dev::start());
+    let keys = dev.data().join("ledger");
+    let checkpoint = dev.folder().path().join("second-checkpoint");
+    let database = dev.env("DATABASE_URL").to_owned();
+    let first = dev.env("COUNTERSIGN_SERVER").to_owned();
+    let load = |server: String, count: usize, dev: Arc<Dev>| {
+        thread::spawn(move || {
+            let mut acknowledged = Vec::new();
+            for _each in 0..count {
+                let output = dev.verb(
+                    "alice",
+                    &[
+                        "--json", "--server", &server, "request", "--on", "local", "--reason",
+                        "load", "--", "true",
+                    ],
+                );
+                if output.status.success() {
+                    let asked: Value = serde_json::from_slice(&output.stdout).unwrap();
+                    acknowledged.push(asked["id"].as_str().unwrap().to_owned());
+                }
+            }
+            acknowledged
+        })
+    };
+    let mut acknowledged = Vec::new();
+    for round in 0..3 {
+        let second = Server::start(&dev, &database, &keys, &checkpoint, round == 0);
+        let loads = [
+            load(first.clone(), 8, Arc::clone(&dev)),
+            load(second.url.clone(), 8, Arc::clone(&dev)),
+            load(second.url.clone(), 8, Arc::clone(&dev)),
+        ];
+        thread::sleep(Duration::from_millis(400));
+        // kill -9 in the middle of its work.
+        drop(second);
+        for load in loads {
+            acknowledged.extend(load.join().unwrap());
+        }
+    }
+    assert!(
+        acknowledged.len() >= 24,
+        "{} were acknowledged",
+        acknowledged.len()
+    );
+    let statements = dev.sql("SELECT encode(statement_id, 'hex') FROM statements");
+    for id in &acknowledged {
+        assert_eq!(
+            statements
+                .lines()
+                .filter(|line| *line == id.as_str())
+                .count(),
+            1
+        );
+    }
+    let verdict = dev.json("alice", 0, &["verify", "--database", &database]);
+    assert_eq!(verdict["ok"], true);
+}
+
+#[test]
+fn a_database_that_goes_away_loses_nothing_and_doubles_nothing() {
+    let dev = Arc::new(Dev::start());
+    let cutter = {
+        let dev = Arc::clone(&dev);
+        thread::spawn(move || {
+            for _each in 0..12 {
+                dev.sql("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'countersign_app'");
+                thread::sleep(Duration::from_millis(150));
+            }
+        })
+    };
+    let mut ids = Vec::new();
+    while !cutter.is_finished() {
+        let output = dev.verb(
+            "alice",
+            &[
+                "--json", "request", "--on", "local", "--reason", "storm", "--", "true",
+            ],
+        );
+        if output.status.success() {
+            let asked: Value = serde_json::from_slice(&output.stdout).unwrap();
+            ids.push(asked["id"].as_str().unwrap().to_owned());
+        } else {
+            // Told as unreachable, never as anything else.
+            assert_eq!(output.status.code(), Some(5), "{}", text(&output.stdout));
+        }
+    }
+    cutter.join().unwrap();
+    assert!(!ids.is_empty());
+    let statements = dev.sql("SELECT encode(statement_id, 'hex') FROM statements");
+    for id in &ids {
+        assert_eq!(
+            statements
+                .lines()
+                .filter(|line| *line == id.as_str())
+                .count(),
+            1
+        );
+    }
+    until("it serves again", || {
+        dev.verb("alice", &["list"]).status.success()
+    });
+    assert_eq!(
+        dev.json(
+            "alice",
+            0,
+            &["verify", "--database", dev.env("DATABASE_URL")]
+        )["ok"],
+        true
+    );
+}
+
+#[test]
+fn a_set_up_by_hand_works_as_dev_does() {
+    let dev = Dev::start();
+    let folder = Folder::new();
+    dev.sql("CREATE DATABASE byhand");
+    let owner = dev
+        .env("COUNTERSIGN_OWNER_DATABASE_URL")
+        .replace("/countersign?", "/byhand?");
+    let app = dev.env("DATABASE_URL").replace("/countersign?", "/byhand?");
+    let run = |arguments: &[&str]| {
+        let output = Command::new(PROGRAM)
+            .args(arguments)
+            .env_clear()
+            .env("DATABASE_URL", &app)
+            .env("COUNTERSIGN_OWNER_DATABASE_URL", &owner)
+            .env("COUNTERSIGN_KEYS", folder.path().join("keys"))
+            .output()
+            .unwrap();
+        (
+            output.status.code(),
+            text(&output.stdout),
+            text(&output.stderr),
+        )
+    };
+    let key = |name: &str| {
+        format!(
+            "{name}={}",
+            dev.data().join(format!("keys/{name}.pub")).display()
+        )
+    };
+    let (alice, bob, carol) = (key("alice"), key("bob"), key("carol"));
+    assert_eq!(run(&["migrate"]).0, Some(0));
+    let init = [
+        "init",
+        "--origin",
+        "ledger.example.com/hand",
+        "--admin",
+        &alice,
+        "--admin",
+        &bob,
+        "--admin",
+        &carol,
+        "--threshold",
+        "2",
+    ];
+    let made = run(&init);
+    assert_eq!(made.0, Some(0), "{}", made.2);
+    let ledger = made.1.trim().to_owned();
+    assert_eq!(ledger.len(), 64);
+    let again = run(&init);
+    assert_eq!(again.0, Some(1), "a second init is refused");
+    let keys = folder.path().join("keys");
+    let server = Server::start(&dev, &app, &keys, &keys.join("checkpoint"), false);
+    let client = |who: &str, arguments: &[&str], code: i32| -> Value {
+        let mut command = dev.command(
+            who,
+            &[
+                &["--json", "--server", &server.url, "--ledger", &ledger],
+                arguments,
+            ]
+            .concat(),
+        );
+        command
+            .env_remove("COUNTERSIGN_VKEY")
+            .env_remove("COUNTERSIGN_ORIGIN");
+        let output = command.output().unwrap();
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{arguments:?}: {}{}",
+            text(&output.stdout),
+            text(&output.stderr)
+        );
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    // Nobody may ask before there is a policy.
+    let policy = folder.path().join("policy.json");
+    fs::write(
+        &policy,
+        r#"{"approvals":1,"may_approve":["bob","carol"],"may_request":["alice"]}"#,
+    )
+    .unwrap();
+    let asked = client("alice", &["policy", "set", policy.to_str().unwrap()], 0);
+    client(
+        "bob",
+        &["approve", asked["id"].as_str().unwrap(), "--yes"],
+        0,
+    );
+    // A fourth person.
+    let dave = folder.path().join("dave");
+    let made = Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+        .arg(&dave)
+        .status()
+        .unwrap();
+    assert!(made.success());
+    let added = client(
+        "bob",
+        &[
+            "key",
+            "add",
+            "dave",
+            dave.with_extension("pub").to_str().unwrap(),
+        ],
+        0,
+    );
+    client(
+        "carol",
+        &["approve", added["id"].as_str().unwrap(), "--yes"],
+        0,
+    );
+    let log = dev
+        .command(
+            "alice",
+            &[
+                "--json",
+                "--server",
+                &server.url,
+                "--ledger",
+                &ledger,
+                "log",
+            ],
+        )
+        .env("COUNTERSIGN_KEY", &dave)
+        .env_remove("COUNTERSIGN_VKEY")
+        .env_remove("COUNTERSIGN_ORIGIN")
+        .output()
+        .unwrap();
+    assert!(log.status.success(), "{}", text(&log.stderr));
+    assert!(text(&log.stdout).contains("key.added"));
+    // The policy holds: carol may not ask.
+    signal(server.child.id(), "TERM");
+}

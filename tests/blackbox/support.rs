@@ -1,0 +1,308 @@
+//! A `countersign dev` that runs, and the client verbs as its people.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::net::TcpListener;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// The program under test.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_countersign");
+
+/// Longest that anything here may take; a test that waits longer has failed.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+static COUNT: AtomicU32 = AtomicU32::new(0);
+static SHARED: Mutex<Weak<Dev>> = Mutex::new(Weak::new());
+
+/// A folder that is gone with the test.
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    pub(crate) fn new() -> Self {
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("countersign-blackbox-{}-{count}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        // The account that runs Postgres must be able to pass.
+        fs::DirBuilder::new().mode(0o711).create(&path).unwrap();
+        Self(path)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _gone = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A port that was free a moment ago.
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// Waits until something is so.
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(
+            begun.elapsed() < PATIENCE,
+            "it never came to be that {what}"
+        );
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+pub(crate) fn signal(pid: u32, name: &str) {
+    let pid = pid.to_string();
+    let sent = Command::new("kill")
+        .args(["-s", name, &pid])
+        .status()
+        .unwrap();
+    assert!(sent.success(), "kill -s {name} {pid}");
+}
+
+/// Processes, zombies left out, whose command line holds a text.
+pub(crate) fn processes_with(text: &str) -> Vec<u32> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
+            continue;
+        };
+        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let state = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        let is_zombie = state
+            .rsplit(") ")
+            .next()
+            .is_some_and(|rest| rest.starts_with('Z'));
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        if line.contains(text) && !is_zombie && pid != std::process::id() {
+            found.push(pid);
+        }
+    }
+    found
+}
+
+/// A `countersign dev`, ready.
+pub(crate) struct Dev {
+    child: Child,
+    env: Vec<(String, String)>,
+    folder: Arc<Folder>,
+    pub(crate) port: u16,
+}
+
+impl Dev {
+    /// One that tests share while any of them uses it. Its log may be added to, never changed.
+    pub(crate) fn shared() -> Arc<Self> {
+        let mut shared = SHARED.lock().unwrap();
+        shared.upgrade().unwrap_or_else(|| {
+            let dev = Arc::new(Self::start());
+            *shared = Arc::downgrade(&dev);
+            dev
+        })
+    }
+
+    /// One of a test's own.
+    pub(crate) fn start() -> Self {
+        Self::start_in(Arc::new(Folder::new()))
+    }
+
+    /// One in a folder, which may hold what another left.
+    pub(crate) fn start_in(folder: Arc<Folder>) -> Self {
+        let port = free_port();
+        let mut child = Command::new(PROGRAM)
+            .args(["dev", "--listen", &format!("127.0.0.1:{port}"), "--data"])
+            .arg(folder.path().join("dev"))
+            .stdout(Stdio::piped())
+            .stderr(fs::File::create(folder.path().join("stderr")).unwrap())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let ready = lines.any(|line| line.unwrap() == "ready");
+        let stderr = fs::read_to_string(folder.path().join("stderr")).unwrap();
+        assert!(ready, "dev ended before it was ready: {stderr}");
+        thread::spawn(move || lines.count());
+        let text = fs::read_to_string(folder.path().join("dev/dev.env")).unwrap();
+        let env = text.lines().map(|line| {
+            let (name, value) = line
+                .strip_prefix("export ")
+                .unwrap()
+                .split_once('=')
+                .unwrap();
+            (name.to_owned(), value.trim_matches('\'').to_owned())
+        });
+        Self {
+            child,
+            env: env.collect(),
+            port,
+            folder,
+        }
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.path().join("dev")
+    }
+
+    pub(crate) fn folder(&self) -> Arc<Folder> {
+        Arc::clone(&self.folder)
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn env(&self, name: &str) -> &str {
+        let found = self.env.iter().find(|(known, _)| known == name);
+        &found
+            .unwrap_or_else(|| unreachable!("dev.env has no {name}"))
+            .1
+    }
+
+    /// A client verb as one of the people.
+    pub(crate) fn command(&self, who: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(PROGRAM);
+        command
+            .args(arguments)
+            .env_clear()
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("COUNTERSIGN_STATE_HOME", self.folder.path().join("state"))
+            .env("COUNTERSIGN_KEY", self.data().join("keys").join(who))
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a verb to its end.
+    pub(crate) fn verb(&self, who: &str, arguments: &[&str]) -> Output {
+        self.command(who, arguments).output().unwrap()
+    }
+
+    /// Runs a verb with `--json` that must end with a code, and gives its one object.
+    pub(crate) fn json(&self, who: &str, code: i32, arguments: &[&str]) -> Value {
+        let arguments = [&["--json"], arguments].concat();
+        let output = self.verb(who, &arguments);
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{arguments:?}\n{out}\n{err}"
+        );
+        assert_eq!(out.lines().count(), 1, "one object on stdout: {out}");
+        serde_json::from_str(&out).unwrap()
+    }
+
+    /// alice asks; the id comes back.
+    pub(crate) fn request(&self, options: &[&str], words: &[&str]) -> String {
+        let head = ["request", "--on", "local", "--reason", "a test"];
+        let asked = self.json("alice", 0, &[&head, options, &["--"], words].concat());
+        asked["id"].as_str().unwrap().to_owned()
+    }
+
+    pub(crate) fn approve(&self, id: &str) {
+        for who in ["bob", "carol"] {
+            self.json(who, 0, &["approve", id, "--yes"]);
+        }
+    }
+
+    pub(crate) fn show(&self, id: &str) -> Value {
+        self.json("alice", 0, &["show", id])
+    }
+
+    /// Waits for a command's end and shows it.
+    pub(crate) fn ended(&self, id: &str) -> Value {
+        let mut shown = Value::Null;
+        until("the command has ended", || {
+            shown = self.show(id);
+            let status = shown["status"].as_str().unwrap();
+            !["requested", "authorized", "running"].contains(&status)
+        });
+        shown
+    }
+
+    /// alice asks, bob and carol approve, and it ends.
+    pub(crate) fn through(&self, options: &[&str], words: &[&str]) -> Value {
+        let id = self.request(options, words);
+        self.approve(&id);
+        self.ended(&id)
+    }
+
+    /// Starts `run` as alice, approves, and waits for its end.
+    pub(crate) fn run(&self, options: &[&str], words: &[&str]) -> Output {
+        let head = ["run", "--on", "local", "--reason", "a test"];
+        let mut command = self.command("alice", &[&head, options, &["--"], words].concat());
+        let child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        self.approve_next(&child);
+        child.wait_with_output().unwrap()
+    }
+
+    /// Approves what the inbox shows for this child's request: its reason is unique to nobody, so
+    /// only for tests whose dev is their own.
+    fn approve_next(&self, child: &Child) {
+        let mut id = None;
+        until("the request is in the inbox", || {
+            let inbox = self.json("bob", 0, &["inbox"]);
+            id = inbox["items"][0]["id"].as_str().map(str::to_owned);
+            id.is_some() || !processes_with(PROGRAM).contains(&child.id())
+        });
+        if let Some(id) = id {
+            self.approve(&id);
+        }
+    }
+
+    /// Runs SQL as the owner, and gives what psql prints.
+    pub(crate) fn sql(&self, sql: &str) -> String {
+        let url = self.env("COUNTERSIGN_OWNER_DATABASE_URL");
+        let output = Command::new("psql")
+            .args([url, "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", sql])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{sql}: {}", text(&output.stderr));
+        text(&output.stdout).trim().to_owned()
+    }
+
+    /// Waits until it has ended.
+    pub(crate) fn wait(&mut self) -> Option<i32> {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(begun.elapsed() < PATIENCE, "dev does not end");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            signal(self.child.id(), "TERM");
+            let _status = self.child.wait();
+        }
+    }
+}
+
+pub(crate) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
