@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use countersign_protocol::hash::KeyId;
@@ -85,6 +85,18 @@ pub fn generate() -> SigningKey {
     SigningKey::from_bytes(&Zeroizing::new(random()))
 }
 
+/// Makes a folder that only we can enter, unless it is there.
+fn make_private_folder(folder: &Path) -> Result<(), KeyFileError> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700);
+    builder
+        .create(folder)
+        .map_err(|source| KeyFileError::Write {
+            path: folder.to_path_buf(),
+            source,
+        })
+}
+
 /// Writes a private key as an OpenSSH file, 0600, and never over an existing one.
 ///
 /// # Errors
@@ -139,11 +151,12 @@ impl LedgerKeys {
         }
     }
 
-    /// Writes both keys to a folder.
+    /// Writes both keys to a folder, which is made if it is missing.
     ///
     /// # Errors
     /// See [`KeyFileError`]; existing keys are never replaced.
     pub fn write_new(&self, folder: &Path) -> Result<(), KeyFileError> {
+        make_private_folder(folder)?;
         write_new(
             &folder.join(STATEMENT_KEY_FILE),
             &self.statement,

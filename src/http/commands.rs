@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use countersign_protocol::api::{CommandItem, ExecutionResult, MAX_PAGE, Page, StreamBody};
+use countersign_protocol::fold::Stream;
 use countersign_protocol::hash::CommandId;
 use countersign_protocol::lifecycle::CommandStatus;
 use countersign_protocol::short;
@@ -88,7 +89,12 @@ fn bad_cursor() -> ApiError {
 /// Finds a command by its whole id, its short form, or the first hex digits of its id.
 pub(super) async fn find(app: &App, name: &str) -> Result<CommandId, ApiError> {
     if let Ok(id) = name.parse() {
-        return Ok(id);
+        // Zeros name the stream of rights, and no command.
+        return if id == Stream::Rights.id() {
+            Err(streams::commands_missing())
+        } else {
+            Ok(id)
+        };
     }
     let (low, high) = bounds(name).ok_or_else(|| {
         ApiError::bad_request(

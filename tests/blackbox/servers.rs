@@ -102,6 +102,9 @@ fn two_servers_on_one_database_lose_and_double_nothing_under_kills() {
                 if output.status.success() {
                     let asked: Value = serde_json::from_slice(&output.stdout).unwrap();
                     acknowledged.push(asked["id"].as_str().unwrap().to_owned());
+                } else {
+                    // Its server was killed.
+                    break;
                 }
             }
             acknowledged

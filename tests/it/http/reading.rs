@@ -126,6 +126,12 @@ async fn a_stream_is_proved_from_bytes() {
         .await;
     assert_eq!(output.items[0].stdout, "hello\n");
     assert_eq!(output.items[0].exit_code, Some(0));
+    let token = server.sign_in("carol").await;
+    for part in ["entries", "output", "events"] {
+        let path = format!("/v1/commands/{}/{part}", "0".repeat(64));
+        let answer = problem(server.get_as(&token, &path).await).await;
+        assert_eq!(answer, (404, "unknown_command".into()), "{part}");
+    }
 }
 
 #[tokio::test]
