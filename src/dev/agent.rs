@@ -19,6 +19,9 @@ use super::station::DevError;
 /// Its name in the ledger.
 pub(super) const NAME: &str = "local";
 
+/// Its private key, in its folder.
+pub(super) const KEY_FILE: &str = "state/identity/key";
+
 /// How long it may take to end its commands and say so before it is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(6);
 

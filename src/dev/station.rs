@@ -11,6 +11,7 @@ use countersign_cli::sign::Signer;
 use countersign_cli::trust::Pins;
 use countersign_protocol::checkpoint::{Origin, VerifierKey};
 use countersign_protocol::hash::LedgerId;
+use countersign_protocol::key::PublicKey;
 use countersign_protocol::name::AgentName;
 use countersign_protocol::rights::ChangeBody;
 use secrecy::SecretString;
@@ -22,7 +23,7 @@ use super::home::Home;
 use super::people::{self, Person};
 use super::postgres::{Cluster, Durability, Options, PostgresError, Role};
 use crate::clock::Clock;
-use crate::keys::KeyFileError;
+use crate::keys::{self, KeyFileError};
 use crate::ledger::StartRule;
 use crate::server::{self, Server, StartError};
 use crate::setup::{self, Founding, SetupError};
@@ -222,6 +223,7 @@ impl Station {
             .await?;
         }
         let name: AgentName = agent::NAME.parse().map_err(|_| DevError::Name)?;
+        let key_file = self.home.agent().join(agent::KEY_FILE);
         let begun = std::time::Instant::now();
         loop {
             let view = asks.rights().await?;
@@ -229,9 +231,11 @@ impl Station {
             if rights.agent(&name).is_some() {
                 return Ok(());
             }
+            // Anybody may enrol under this name; the key on this machine is the one to accept.
+            let own = keys::read(&key_file).ok().map(|key| PublicKey::of(&key));
             let waiting = rights
                 .enrolments()
-                .find(|(enrolled, _)| **enrolled == name)
+                .find(|(enrolled, key)| **enrolled == name && Some(*key) == own.as_ref())
                 .map(|(_, key)| key.clone());
             if let Some(key) = waiting {
                 let agent = name.clone();
@@ -321,7 +325,7 @@ fn start_cluster(home: &Home) -> Result<Cluster, DevError> {
         Err(PostgresError::Unreachable { account, folder }) => {
             let elsewhere = super::home::data_home()
                 .join("postgres")
-                .join(hex::encode(crate::keys::random::<8>()));
+                .join(hex::encode(keys::random::<8>()));
             tracing::warn!(
                 "the account {account} that runs Postgres cannot enter {}; the database is in {}",
                 folder.display(),

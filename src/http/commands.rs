@@ -88,24 +88,23 @@ fn bad_cursor() -> ApiError {
 
 /// Finds a command by its whole id, its short form, or the first hex digits of its id.
 pub(super) async fn find(app: &App, name: &str) -> Result<CommandId, ApiError> {
-    if let Ok(id) = name.parse() {
+    let id = match name.parse() {
         // Zeros name the stream of rights, and no command.
-        return if id == Stream::Rights.id() {
-            Err(streams::commands_missing())
-        } else {
-            Ok(id)
-        };
-    }
-    let (low, high) = bounds(name).ok_or_else(|| {
-        ApiError::bad_request(
-            "id",
-            "an id is 64 hex digits, at least the first 8 of them, or the short form XXXX-XXXX",
-        )
-    })?;
-    app.reader
-        .find(low, high)
-        .await?
-        .ok_or_else(streams::commands_missing)
+        Ok(id) if id == Stream::Rights.id() => return Err(streams::commands_missing()),
+        Ok(id) => id,
+        Err(_) => {
+            let (low, high) = bounds(name).ok_or_else(|| {
+                ApiError::bad_request(
+                    "id",
+                    "an id is 64 hex digits, at least the first 8 of them, or the short form XXXX-XXXX",
+                )
+            })?;
+            let found = app.reader.find(low, high).await?;
+            found.ok_or_else(streams::commands_missing)?
+        }
+    };
+    tracing::Span::current().record("command", tracing::field::display(id));
+    Ok(id)
 }
 
 /// The ids that begin as `name` says.

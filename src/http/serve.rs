@@ -42,14 +42,20 @@ pub(super) fn wrap(router: Router<App>, app: &App) -> Router<App> {
         .layer(layers)
 }
 
-/// Method and request id only: addresses may name commands, bodies and headers hold secrets.
+/// Method and request id, and the command's id once it is known: addresses are typed by people, and
+/// bodies and headers hold secrets.
 fn span(request: &Request) -> tracing::Span {
     let id = request
         .headers()
         .get(REQUEST_ID)
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default();
-    tracing::info_span!("request", method = %request.method(), id)
+    tracing::info_span!(
+        "request",
+        method = %request.method(),
+        id,
+        command = tracing::field::Empty
+    )
 }
 
 #[derive(Debug, Clone, Copy)]

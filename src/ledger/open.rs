@@ -224,6 +224,17 @@ impl Ledger {
         answered.await.unwrap_or(Err(AppendError::Unavailable))
     }
 
+    /// Removes blobs that were stored over an hour ago and that no entry names. Says how many.
+    ///
+    /// # Errors
+    /// [`AppendError::Unavailable`].
+    pub async fn purge_unreferenced_blobs(&self) -> Result<u64, AppendError> {
+        let mut connection = self.pool.acquire().await.map_err(away)?;
+        store::purge_unreferenced_blobs(&mut connection)
+            .await
+            .map_err(away)
+    }
+
     /// The newest checkpoint that this server has committed or seen.
     #[must_use]
     pub fn newest(&self) -> Arc<Checkpoint> {
@@ -253,6 +264,11 @@ impl Ledger {
     pub const fn pool(&self) -> &PgPool {
         &self.pool
     }
+}
+
+fn away(error: sqlx::Error) -> AppendError {
+    tracing::warn!(%error, "the database failed");
+    AppendError::Unavailable
 }
 
 /// Announces what other servers on this database commit. Ends when nobody listens any more.

@@ -320,6 +320,17 @@ pub async fn blob(
     Ok(Some(Some(blob)))
 }
 
+/// Removes blobs that were stored over an hour ago and that no entry names.
+///
+/// # Errors
+/// The database's.
+pub async fn purge_unreferenced_blobs(connection: &mut PgConnection) -> Result<u64, sqlx::Error> {
+    let row = sqlx::query("SELECT purge_unreferenced_blobs() AS purged")
+        .fetch_one(connection)
+        .await?;
+    unsigned(row.try_get("purged")?)
+}
+
 /// Says whether all of these blobs are here and not redacted.
 ///
 /// # Errors

@@ -10,6 +10,7 @@ mod architecture;
 mod dev;
 mod http;
 mod ledger;
+mod licences;
 mod migrations;
 mod projections;
 mod support;
