@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use countersign_protocol::blob::{Blob, BlobRef};
 use countersign_protocol::command::{CommandSpec, Environment};
-use countersign_protocol::event::{Event, Signatory};
+use countersign_protocol::event::{Author, Event};
 use countersign_protocol::fold::{Attachment, Refusal};
 use countersign_protocol::hash::Digest;
 use countersign_protocol::rights::ChangeBody;
@@ -54,7 +54,7 @@ impl Admission {
     pub async fn admit(&self, submission: Submission) -> Result<Admitted, AppendError> {
         let verified = submission.statement.verify()?;
         // The ledger's words come from the writer alone, whoever holds the key.
-        if matches!(verified.event().kind().signatory(), Signatory::Ledger) {
+        if matches!(verified.event().header().author, Author::Ledger) {
             return Err(Refusal::NotPermitted.into());
         }
         let blobs = Blobs::take(verified.event(), submission.blobs)?;

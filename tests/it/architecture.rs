@@ -90,6 +90,9 @@ fn only_main_and_dev_reach_agent_and_cli() {
         "src/http",
         "src/deadlines.rs",
         "src/keys.rs",
+        "src/server.rs",
+        "src/setup.rs",
+        "src/telemetry.rs",
     ] {
         holds(room, &["countersign_agent", "countersign_cli"]);
     }
