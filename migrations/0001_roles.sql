@@ -2,7 +2,10 @@
 -- The role that migrates (countersign_owner) exists already: it runs this.
 DO $$
 BEGIN
-    CREATE ROLE countersign_app LOGIN;
+    -- Asked first: without a role to make, the owner needs no right to make roles.
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'countersign_app') THEN
+        CREATE ROLE countersign_app LOGIN;
+    END IF;
 EXCEPTION
     -- Roles belong to the cluster: another ledger on it has made this one, or makes it right now.
     WHEN duplicate_object OR unique_violation THEN NULL;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use countersign_protocol::checkpoint::Origin;
+use countersign_protocol::checkpoint::{Origin, VerifierKey};
 use countersign_protocol::event::{Administrator, LedgerGenesis};
 use countersign_protocol::hash::LedgerId;
 use countersign_protocol::key::PublicKey;
@@ -65,6 +65,15 @@ pub struct Founding {
     pub recovery_key: Option<PublicKey>,
 }
 
+/// A ledger that was made: what hosts and clients pin.
+#[derive(Debug, Clone)]
+pub struct Founded {
+    /// Its id.
+    pub id: LedgerId,
+    /// The key of its checkpoints.
+    pub vkey: VerifierKey,
+}
+
 /// Draws the ledger's keys into a folder, unless it has some, and writes the first entry into an
 /// empty, migrated database. The checkpoint file is begun.
 ///
@@ -76,7 +85,8 @@ pub async fn found(
     checkpoint_file: &Path,
     clock: &Clock,
     founding: Founding,
-) -> Result<LedgerId, SetupError> {
+) -> Result<Founded, SetupError> {
+    let origin = founding.origin.clone();
     // What would be signed is checked before any key is written.
     let draft = LedgerKeys::generate();
     sign(&draft, clock, founding.clone())?;
@@ -92,7 +102,12 @@ pub async fn found(
         start: StartRule::FirstStart,
         clock: clock.clone(),
     };
-    Ok(Ledger::create(&settings, genesis).await?)
+    let vkey = VerifierKey::of(&origin, &PublicKey::of(settings.keys.checkpoint()))
+        .map_err(OpenError::from)?;
+    Ok(Founded {
+        id: Ledger::create(&settings, genesis).await?,
+        vkey,
+    })
 }
 
 fn sign(keys: &LedgerKeys, clock: &Clock, founding: Founding) -> Result<Statement, SetupError> {

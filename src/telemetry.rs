@@ -13,10 +13,14 @@ pub enum Format {
     Json,
 }
 
+/// What is logged unless `COUNTERSIGN_LOG` says otherwise; the database driver repeats its notices at
+/// every start.
+const QUIET: &str = "sqlx=warn";
+
 /// Starts logging, by the filter of `COUNTERSIGN_LOG` or `default`. The first call counts.
 pub fn start(format: Format, default: &str) {
     let filter = EnvFilter::try_from_env("COUNTERSIGN_LOG")
-        .or_else(|_| EnvFilter::try_new(default))
+        .or_else(|_| EnvFilter::try_new(format!("{default},{QUIET}")))
         .unwrap_or_default();
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)

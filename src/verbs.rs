@@ -4,9 +4,10 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use countersign::dev::{self, Binaries, Develop, PostgresError};
 use countersign::ledger::StartRule;
+use countersign::projections::{self, CompareError};
 use countersign::server::{self, Server};
 use countersign::setup::{self, Founding};
-use countersign::{clock, projections, telemetry};
+use countersign::{clock, telemetry};
 use countersign_cli::{Globals, Lists, exit_code};
 use sqlx::Connection as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -175,7 +176,7 @@ async fn init(options: Init, globals: &Globals) -> u8 {
         Err(error) => return fail(&error.to_string()),
     };
     let founding = Founding {
-        origin,
+        origin: origin.clone(),
         administrators: options.administrators,
         threshold: options.threshold,
         recovery_key: options.recovery_key,
@@ -183,13 +184,20 @@ async fn init(options: Init, globals: &Globals) -> u8 {
     let checkpoint_file = options.keys.checkpoint_file();
     let clock = clock::Clock::system();
     match setup::found(pool, &options.keys.keys, &checkpoint_file, &clock, founding).await {
-        Ok(ledger) => {
+        Ok(made) => {
             let line = if globals.json {
-                format!("{{\"ledger\":\"{ledger}\"}}")
+                format!(
+                    "{{\"ledger\":\"{}\",\"origin\":\"{origin}\",\"vkey\":\"{}\"}}",
+                    made.id, made.vkey
+                )
             } else {
-                ledger.to_string()
+                made.id.to_string()
             };
-            tell("The ledger is made. This is its id: pin it on every host and in every client.");
+            tell(&format!(
+                "The ledger is made. Pin it on every host and in every client:\n    \
+                 ledger = \"{}\"\n    origin = \"{origin}\"\n    vkey   = \"{}\"",
+                made.id, made.vkey
+            ));
             match writeln!(io::stdout(), "{line}") {
                 Ok(()) => exit_code::DONE,
                 Err(error) => fail(&error.to_string()),
@@ -232,6 +240,9 @@ async fn compare_lists(url: String) -> Lists {
     match compared.await {
         Ok(found) if found.is_empty() => Lists::Equal,
         Ok(found) => Lists::Differ(found.iter().map(ToString::to_string).collect()),
-        Err(error) => Lists::NotCompared(error.to_string()),
+        Err(CompareError::Behind(entries)) => Lists::NotCompared(format!(
+            "not compared, they are {entries} entries behind; `countersign rebuild` or a server moves them"
+        )),
+        Err(error) => Lists::Failed(error.to_string()),
     }
 }

@@ -1,6 +1,6 @@
 //! The command line of the agent, the same for `countersign-agent` and `countersign agent`.
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -37,12 +37,22 @@ pub struct Args {
         default_value = "/etc/countersign/agent.toml"
     )]
     pub config: PathBuf,
-    /// Write the log as one JSON object a line.
-    #[arg(long, env = "COUNTERSIGN_LOG_JSON")]
-    pub log_json: bool,
+    /// How log lines look. What is logged: COUNTERSIGN_LOG.
+    #[arg(long, value_enum, env = "COUNTERSIGN_LOG_FORMAT", default_value_t)]
+    pub log_format: LogFormat,
     /// What to do; `run` when left out.
     #[command(subcommand)]
     pub verb: Option<Verb>,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Human,
+    /// One JSON object a line.
+    Json,
 }
 
 /// What the agent can be asked to do.
@@ -77,12 +87,12 @@ pub async fn main(args: Args) -> u8 {
             ));
             DONE
         }
-        Verb::Run => run(config, args.log_json).await,
+        Verb::Run => run(config, args.log_format).await,
     }
 }
 
-async fn run(config: Config, log_json: bool) -> u8 {
-    start_log(log_json);
+async fn run(config: Config, log_format: LogFormat) -> u8 {
+    start_log(log_format);
     let shutdown = CancellationToken::new();
     let watching = watch_signals(shutdown.clone());
     if let Err(error) = &watching {
@@ -124,16 +134,16 @@ fn watch_signals(shutdown: CancellationToken) -> std::io::Result<()> {
 }
 
 /// To stderr, `COUNTERSIGN_LOG` chooses what. A log that someone started before stays.
-fn start_log(json: bool) {
+fn start_log(format: LogFormat) {
     let filter =
         EnvFilter::try_from_env("COUNTERSIGN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
-    let _ = if json {
-        builder.json().try_init()
-    } else {
-        builder.try_init()
+    let _ = match format {
+        LogFormat::Json => builder.json().try_init(),
+        LogFormat::Human => builder.with_target(false).try_init(),
     };
 }
 

@@ -71,12 +71,12 @@ pub enum IdentityError {
     /// One of the two is missing.
     #[error(
         "{file} is missing beside its twin; key and journal belong together, because the journal is \
-         what keeps a grant from running twice. Put it back, or remove the folder and enrol anew", file = .0.display())]
+         what keeps a grant from running twice. Put it back, or remove the folder and enrol anew under another name", file = .0.display())]
     Twin(PathBuf),
     /// The journal is not the one that was made with the key.
     #[error(
         "the journal in {file} is not the one that was made with this key, so it cannot say which \
-         grants were used; put the right one back, or remove the folder and enrol anew", file = .0.display())]
+         grants were used; put the right one back, or remove the folder and enrol anew under another name", file = .0.display())]
     OtherJournal(PathBuf),
     /// The operating system gives no randomness.
     #[error("the operating system gives no randomness: {0}")]

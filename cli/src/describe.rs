@@ -83,17 +83,17 @@ pub fn act(view: &CommandView) -> String {
     hosts(&mut out, view);
     program(&mut out, view);
     let user = act.user.as_ref().map(ToString::to_string);
-    let user = user.unwrap_or_else(|| "the host's own choice".to_owned());
+    let user = user.unwrap_or_else(|| "whom the host's own configuration names".to_owned());
     row(&mut out, "as user", &user);
     environment(&mut out, view);
     stdin(&mut out, view);
-    let (seconds, millis) = (act.timeout_ms / 1000, act.timeout_ms % 1000);
     row(
         &mut out,
         "limits",
         &format!(
-            "{seconds}.{millis:03} s, {} bytes of output kept",
-            act.output_limit
+            "{}, {} of output kept",
+            duration(act.timeout_ms),
+            size(act.output_limit)
         ),
     );
     row(&mut out, "open until", &render::time(act.expires_at));
@@ -382,7 +382,7 @@ pub fn change(view: &ChangeView) -> String {
                 names.join(", ")
             };
             paragraph(&mut out, "may ask", &names(&policy.may_request));
-            paragraph(&mut out, "may say yes", &names(&policy.may_approve));
+            paragraph(&mut out, "may yes", &names(&policy.may_approve));
         }
     }
     let consents: Vec<&str> = view.consents.iter().map(|who| who.as_str()).collect();
@@ -402,7 +402,7 @@ pub fn change(view: &ChangeView) -> String {
 pub fn table(headings: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
     table
-        .load_style(presets::UTF8_HORIZONTAL_ONLY)
+        .load_style(presets::NOTHING)
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_header(headings.iter().copied());
     for cells in rows {
@@ -413,6 +413,27 @@ pub fn table(headings: &[&str], rows: Vec<Vec<String>>) -> String {
         table.add_row(cells);
     }
     format!("{}\n", table.trim_fmt())
+}
+
+/// Milliseconds as people say them.
+fn duration(ms: u64) -> String {
+    match (ms / 1000, ms % 1000) {
+        (0, ms) => format!("{ms} ms"),
+        (seconds, 0) => format!("{seconds} s"),
+        (seconds, ms) => format!("{seconds}.{ms:03} s"),
+    }
+}
+
+/// Bytes as people say them, exact.
+fn size(bytes: u64) -> String {
+    const KIB: u64 = 1024;
+    if bytes > 0 && bytes.is_multiple_of(KIB * KIB) {
+        format!("{} MiB", bytes / KIB / KIB)
+    } else if bytes > 0 && bytes.is_multiple_of(KIB) {
+        format!("{} KiB", bytes / KIB)
+    } else {
+        format!("{bytes} bytes")
+    }
 }
 
 /// The hosts of a list's line.

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::agent;
 use super::home::{self, Home};
+use super::people;
 use super::station::{DevError, Station};
 use crate::clock::Clock;
 
@@ -79,6 +80,7 @@ impl Teller {
 
     fn more(self, text: &str) {
         let text = format!("{:>8}  {text}", "");
+        let text = text.trim_end().to_owned();
         self.say(&if self.colours {
             format!("\u{1b}[2m{text}\u{1b}[0m")
         } else {
@@ -208,7 +210,8 @@ fn tell_entry(event: &Event, seq: u64, teller: Teller) {
         teller.step(
             started.agent.as_str(),
             &format!(
-                "checks request, approvals and proofs against its own pins, and starts: entry {seq}"
+                "finds {} people it pins behind exactly this, proved to be in the log, and starts: entry {seq}",
+                people::APPROVALS
             ),
         );
     }
@@ -263,10 +266,11 @@ fn ending(view: &CommandView, teller: Teller) -> Result<u8, DevError> {
     teller.step(
         agent::NAME,
         &format!(
-            "{how} after {} ms; {} bytes of output in {} signed chunks",
+            "{how} after {} ms; {} bytes of output in {} signed {}",
             done.duration_us / 1000,
             done.stdout.total + done.stderr.total,
-            done.chunks
+            done.chunks,
+            if done.chunks == 1 { "chunk" } else { "chunks" }
         ),
     );
     Ok(code)
@@ -300,6 +304,8 @@ async fn audit(station: &Station, client: &Client, teller: Teller) -> Result<boo
         );
         teller.say("");
         note.lines().for_each(|line| teller.more(line));
+        teller.say("");
+        teller.more("next: countersign dev, the same parts staying up");
     }
     Ok(report.ok)
 }

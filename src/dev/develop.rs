@@ -65,13 +65,16 @@ async fn stay(options: Develop, shutdown: &CancellationToken) -> Result<(), DevE
 
 fn welcome(station: &Station) -> Result<(), DevError> {
     let (env, keys) = (station.home.env(), station.home.keys());
+    let program = std::env::current_exe()?;
     writeln!(
         io::stderr(),
         "countersign dev at {server}, ledger {ledger}\n\n\
          In another terminal:\n    . {env}\n    \
-         COUNTERSIGN_KEY={keys}/alice countersign request --on local --reason \"a first try\" -- uname -a\n    \
-         COUNTERSIGN_KEY={keys}/bob   countersign inbox\n    \
-         COUNTERSIGN_KEY={keys}/bob   countersign approve ID\n",
+         COUNTERSIGN_KEY={keys}/alice {program} request --on local --reason 'a first try' -- uname -a\n    \
+         COUNTERSIGN_KEY={keys}/bob   {program} approve ID\n    \
+         COUNTERSIGN_KEY={keys}/carol {program} approve ID\n    \
+         COUNTERSIGN_KEY={keys}/alice {program} show ID\n\nINT (^C) stops everything; the data stays.\n",
+        program = program.display(),
         server = station.server(),
         ledger = station.ledger(),
         env = env.display(),

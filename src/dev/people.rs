@@ -18,7 +18,7 @@ pub(super) const NAMES: [&str; 3] = ["alice", "bob", "carol"];
 pub(super) const THRESHOLD: u32 = 2;
 
 /// Approvals that a command takes.
-const APPROVALS: u32 = 2;
+pub(super) const APPROVALS: u32 = 2;
 
 /// One of them.
 #[derive(Debug, Clone)]

@@ -31,7 +31,7 @@ pub(super) async fn health() -> Json<Health> {
     OK
 }
 
-/// The database answers, is not behind, and the lists follow the log.
+/// The writer has not stopped, the database answers and is not behind, and the lists follow the log.
 #[utoipa::path(get, path = "/readyz", tag = "operations",
     responses((status = 200, body = Health), super::openapi::Problems))]
 pub(super) async fn readyz(State(app): State<App>) -> Result<Json<Health>, ApiError> {
@@ -40,6 +40,13 @@ pub(super) async fn readyz(State(app): State<App>) -> Result<Json<Health>, ApiEr
             StatusCode::SERVICE_UNAVAILABLE,
             "stopping",
             "the server is stopping",
+        ));
+    }
+    if app.ledger.is_stopped() {
+        return Err(ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "stopped",
+            "this ledger has stopped writing; its log says why, and its operator must look",
         ));
     }
     let head = store::head(app.ledger.pool()).await?;

@@ -53,6 +53,9 @@ pub enum OpenError {
     /// No genesis.
     #[error("the database holds no ledger yet; make one with `countersign init`")]
     Empty,
+    /// A genesis, where one was to be written.
+    #[error("there is a ledger in this database already; nothing was changed")]
+    Exists,
     /// The keys are another ledger's.
     #[error("the keys do not belong to this ledger; its genesis names others")]
     OtherKeys,

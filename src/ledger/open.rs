@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use countersign_protocol::checkpoint::{Checkpoint, VerifierKey};
@@ -66,6 +67,7 @@ pub struct Ledger {
     pool: PgPool,
     tickets: mpsc::Sender<Ticket>,
     newest: watch::Receiver<Arc<Checkpoint>>,
+    stopped: Arc<AtomicBool>,
     id: LedgerId,
     verifier: Arc<VerifierKey>,
 }
@@ -81,7 +83,7 @@ impl Ledger {
         let mut transaction = connection.begin().await?;
         let head = store::lock_head(&mut transaction).await?;
         if head.size != 0 {
-            return Err(OpenError::Head("there is a ledger already"));
+            return Err(OpenError::Exists);
         }
         let verified = genesis.verify().map_err(|error| OpenError::Entry {
             seq: 0,
@@ -155,7 +157,9 @@ impl Ledger {
         let (announce, watch) = watch::channel(Arc::new(newest));
         let follower = announce.clone();
         let verifier = Arc::new(verifier);
+        let stopped = Arc::new(AtomicBool::new(false));
         let writer = Writer {
+            stopped: Arc::clone(&stopped),
             pool: pool.clone(),
             keys,
             clock,
@@ -172,6 +176,7 @@ impl Ledger {
             pool,
             tickets,
             newest: watch,
+            stopped,
             id,
             verifier,
         })
@@ -245,6 +250,12 @@ impl Ledger {
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Arc<Checkpoint>> {
         self.newest.clone()
+    }
+
+    /// Says whether the writer has stopped for good: what it read contradicts what it knew.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
     }
 
     /// The ledger's id.

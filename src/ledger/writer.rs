@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use countersign_protocol::checkpoint::{Checkpoint, CheckpointBody, Origin, VerifierKey};
@@ -78,6 +79,8 @@ pub(super) struct Writer {
     pub(super) announce: watch::Sender<Arc<Checkpoint>>,
     pub(super) verifier: Arc<VerifierKey>,
     pub(super) ledger: LedgerId,
+    /// Raised when nothing may be written any more.
+    pub(super) stopped: Arc<AtomicBool>,
 }
 
 /// Why a batch did not happen.
@@ -154,6 +157,7 @@ impl Writer {
             });
             if let Err(AppendError::Stopped(reason)) = settled {
                 tracing::error!(%reason, "the ledger stops: nothing may be appended any more");
+                self.stopped.store(true, Ordering::Release);
                 refuse_all(waiting, &reason).await;
                 return;
             }

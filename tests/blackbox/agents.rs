@@ -140,3 +140,102 @@ fn a_host_that_wants_more_approvals_refuses_and_says_so() {
         (&json!("refused"), &json!("refused"))
     );
 }
+
+/// An agent that joins by hand, as on a second host; ended with the test.
+struct Second(std::process::Child);
+
+impl Drop for Second {
+    fn drop(&mut self) {
+        signal(self.0.id(), "TERM");
+        let _status = self.0.wait();
+    }
+}
+
+#[test]
+fn a_second_host_joins_by_fingerprint_and_a_command_runs_on_both() {
+    let dev = Dev::start();
+    let folder = dev.folder().path().join("second");
+    fs::create_dir(&folder).unwrap();
+    let config = fs::read_to_string(dev.data().join("agent/agent.toml")).unwrap();
+    let config = config.replace("name = \"local\"", "name = \"second\"");
+    fs::write(folder.join("agent.toml"), config).unwrap();
+    fs::copy(
+        dev.data().join("agent/allowed_signers"),
+        folder.join("allowed_signers"),
+    )
+    .unwrap();
+    let log = folder.join("log");
+    let second = std::process::Command::new(crate::support::PROGRAM)
+        .args(["agent", "--config"])
+        .arg(folder.join("agent.toml"))
+        .stderr(fs::File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    let _second = Second(second);
+    // What it prints is what an administrator compares.
+    let mut fingerprint = String::new();
+    until("it has printed its fingerprint", || {
+        let text = fs::read_to_string(&log).unwrap();
+        let word = text
+            .split_whitespace()
+            .find(|word| word.starts_with("SHA256:"));
+        fingerprint = word.unwrap_or_default().trim_end_matches('.').to_owned();
+        !fingerprint.is_empty()
+    });
+    let wrong = format!("SHA256:{}", "A".repeat(43));
+    until("its enrolment is in the log", || {
+        let agents = dev.json("alice", 0, &["agents"]);
+        agents["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|item| item["agent"] == "second")
+    });
+    let refused = dev.verb(
+        "alice",
+        &["agents", "accept", "second", "--fingerprint", &wrong],
+    );
+    assert!(!refused.status.success());
+    let asked = dev.json(
+        "alice",
+        0,
+        &["agents", "accept", "second", "--fingerprint", &fingerprint],
+    );
+    dev.json(
+        "carol",
+        0,
+        &["approve", asked["id"].as_str().unwrap(), "--yes"],
+    );
+    let asked = dev.json(
+        "alice",
+        0,
+        &[
+            "request",
+            "--on",
+            "second,local",
+            "--reason",
+            "both",
+            "--",
+            "echo",
+            "here",
+        ],
+    );
+    let id = asked["id"].as_str().unwrap();
+    dev.approve(id);
+    let shown = dev.ended(id);
+    assert_eq!(shown["status"], "completed");
+    let hosts: Vec<&str> = shown["executions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|execution| execution["agent"].as_str().unwrap())
+        .collect();
+    assert_eq!(hosts, ["local", "second"]);
+    assert!(
+        shown["executions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|execution| execution["stdout"] == "here\n")
+    );
+}

@@ -43,7 +43,7 @@ pub enum SpoolError {
     /// Bytes in the middle do not check.
     #[error(
         "the journal {path} is damaged at byte {at}, so it cannot say which grants were used; \
-         restore it, or remove the folder and enrol anew", path = path.display())]
+         restore it, or remove the folder and enrol anew under another name", path = path.display())]
     Damaged {
         /// Which file.
         path: PathBuf,

@@ -59,9 +59,14 @@ async fn decide(globals: &Globals, arguments: &Arguments, say: Say) -> Result<u8
     if globals.json {
         console::print_json(&judged)?;
     } else {
+        let said = match say {
+            Say::Yes => "approved",
+            Say::No => "rejected",
+        };
         console::print(&format!(
-            "{}; it is entry {} of the log\n",
-            judged.status, judged.seq
+            "{said}: entry {} of the log; it is now {}\n",
+            judged.seq,
+            judged.status.replace('_', " ")
         ))?;
     }
     Ok(exit_code::DONE)

@@ -16,6 +16,7 @@ use crate::trust::Pins;
 /// Where the ledger is, which one it must be, and who signs. `dev.env` of `countersign dev` sets
 /// them all but the key.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Connection, for those who talk to a server")]
 pub struct Globals {
     /// One JSON object on stdout instead of text, errors too
     #[arg(long, global = true)]

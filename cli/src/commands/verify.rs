@@ -44,8 +44,10 @@ pub enum Lists {
     Equal,
     /// They do not; one sentence for each.
     Differ(Vec<String>),
-    /// They could not be compared, for this reason.
+    /// They are behind the log, so there is nothing to compare yet.
     NotCompared(String),
+    /// They could not be read.
+    Failed(String),
 }
 
 #[derive(Serialize)]
@@ -119,6 +121,12 @@ where
         compared = match lists(url).await {
             Lists::Equal => "equal".to_owned(),
             Lists::NotCompared(why) => why,
+            Lists::Failed(why) => {
+                return Err(Failure::unreachable(
+                    "lists",
+                    format!("the log holds, but its lists could not be compared with it: {why}"),
+                ));
+            }
             Lists::Differ(found) => {
                 report.ok = false;
                 report.first_bad = Some(FirstBad {
