@@ -133,6 +133,8 @@ pub struct Auditor {
     state: State,
     tree: Tree,
     last: Option<(Hash, Time)>,
+    /// Size and root that the entry before had seen: its neighbours mostly saw the same.
+    last_seen: Option<(u64, Hash)>,
     statements: BTreeSet<StatementId>,
     client_refs: BTreeMap<(Principal, Digest), StatementId>,
     not_rejudged: u64,
@@ -185,6 +187,18 @@ impl Auditor {
             .map_err(|reason| Finding { seq, reason })
     }
 
+    /// As [`Auditor::root_at`], keeping the answer: the root of a size never changes again.
+    fn seen_root(&mut self, size: u64) -> Option<Hash> {
+        if let Some((known, root)) = self.last_seen
+            && known == size
+        {
+            return Some(root);
+        }
+        let root = self.tree.root_at(size)?;
+        self.last_seen = Some((size, root));
+        Some(root)
+    }
+
     fn take(
         &mut self,
         seq: u64,
@@ -207,7 +221,7 @@ impl Auditor {
             return Err(Reason::Duplicate);
         }
         if let Some(seen) = event.header().seen {
-            fold::check_seen(&seen, seq, self.tree.root_at(seen.size))?;
+            fold::check_seen(&seen, seq, self.seen_root(seen.size))?;
         }
         if let Event::CommandRequested(request) = event
             && let Some(reference) = request.client_ref

@@ -66,11 +66,20 @@ impl From<Malformed> for KeyError {
     }
 }
 
+/// Says whether y is below p = 2^255 - 19: decoding reduces it modulo p and would take both.
+///
+/// The other second spelling, a sign on x = 0, exists for y = 1 and y = -1 alone: two points of
+/// small order, refused as weak. So no point needs to be encoded again, which costs a tenth of a
+/// whole verification.
+fn is_reduced(bytes: &[u8; 32]) -> bool {
+    let [low, middle @ .., high] = bytes;
+    high & 0x7f != 0x7f || middle.iter().any(|byte| *byte != 0xff) || *low < 0xed
+}
+
 /// Refuses points that are weak or not in their one legal encoding.
 pub(crate) fn check_ed25519(bytes: &[u8; 32]) -> Result<VerifyingKey, KeyError> {
     let key = VerifyingKey::from_bytes(bytes).map_err(|_| KeyError::NotCanonical)?;
-    // Decoding reduces y modulo p, so a second spelling shows when the point is encoded again.
-    if key.to_edwards().compress().as_bytes() != bytes {
+    if !is_reduced(bytes) {
         return Err(KeyError::NotCanonical);
     }
     if key.is_weak() {
@@ -294,4 +303,54 @@ pub(crate) fn unarmour(text: &str, begin: &str, end: &str) -> Option<Vec<u8>> {
     }
     let joined: String = body.split_ascii_whitespace().collect::<Vec<_>>().concat();
     STANDARD.decode(&joined).ok()
+}
+
+#[cfg(test)]
+mod canonical_points {
+    use super::*;
+
+    /// p + n, little-endian, with or without the sign.
+    fn beyond(n: u8, sign: bool) -> [u8; 32] {
+        let mut bytes = [0xff; 32];
+        bytes[0] = 0xed + n;
+        bytes[31] = if sign { 0xff } else { 0x7f };
+        bytes
+    }
+
+    #[test]
+    fn every_second_spelling_of_a_point_is_refused() {
+        for n in 0..19 {
+            for sign in [false, true] {
+                assert!(check_ed25519(&beyond(n, sign)).is_err(), "p + {n}");
+            }
+        }
+        // x = 0 with a sign: y = 1, and y = p - 1.
+        let mut one = [0; 32];
+        (one[0], one[31]) = (1, 0x80);
+        let mut minus_one = [0xff; 32];
+        minus_one[0] = 0xec;
+        assert!(check_ed25519(&one).is_err());
+        assert!(check_ed25519(&minus_one).is_err());
+    }
+
+    #[test]
+    fn the_short_check_agrees_with_encoding_again() {
+        let mut bytes = [0xff_u8; 32];
+        bytes[31] = 0x7f;
+        for low in 0..=255 {
+            for sign in [0, 0x80] {
+                bytes[0] = low;
+                bytes[31] = 0x7f | sign;
+                let Ok(key) = VerifyingKey::from_bytes(&bytes) else {
+                    continue;
+                };
+                let same = key.to_edwards().compress().as_bytes() == &bytes;
+                assert_eq!(
+                    check_ed25519(&bytes).is_ok(),
+                    same && !key.is_weak(),
+                    "{low}"
+                );
+            }
+        }
+    }
 }

@@ -15,6 +15,7 @@ use countersign_protocol::statement::{Statement, Verified};
 use countersign_protocol::target::TargetList;
 use sqlx::PgPool;
 
+use super::blob_store::BlobStore;
 use super::error::AppendError;
 use super::store;
 
@@ -38,13 +39,18 @@ pub struct Admitted {
 #[derive(Debug, Clone)]
 pub struct Admission {
     pool: PgPool,
+    blobs: BlobStore,
 }
 
 impl Admission {
-    /// A gate that stores blobs through this pool.
+    /// A gate that stores blobs through this pool, by tasks that end with its last clone.
+    ///
+    /// # Panics
+    /// Outside an async runtime.
     #[must_use]
-    pub const fn new(pool: PgPool) -> Self {
-        Self { pool }
+    pub fn new(pool: PgPool) -> Self {
+        let blobs = BlobStore::start(&pool);
+        Self { pool, blobs }
     }
 
     /// Checks a submission from outside and stores its blobs.
@@ -59,7 +65,7 @@ impl Admission {
         }
         let blobs = Blobs::take(verified.event(), submission.blobs)?;
         let attachment = blobs.documents(verified.event())?;
-        blobs.store(&self.pool).await?;
+        blobs.store(self).await?;
         Ok(Admitted {
             verified,
             attachment,
@@ -122,25 +128,22 @@ impl Blobs {
     }
 
     /// Stores what came, and makes sure that what did not is here already.
-    async fn store(self, pool: &PgPool) -> Result<(), AppendError> {
-        let unavailable = |error: sqlx::Error| {
-            tracing::warn!(%error, "blobs could not be stored");
-            AppendError::Unavailable
-        };
+    async fn store(self, gate: &Admission) -> Result<(), AppendError> {
         if !self.absent.is_empty() {
             let digests: Vec<Digest> = self.absent.iter().map(|named| named.digest).collect();
-            if !store::has_blobs(pool, &digests)
-                .await
-                .map_err(unavailable)?
-            {
+            let found = store::has_blobs(&gate.pool, &digests).await;
+            let found = found.map_err(|error| {
+                tracing::warn!(%error, "blobs could not be looked for");
+                AppendError::Unavailable
+            })?;
+            if !found {
                 return Err(AppendError::BlobMissing);
             }
         }
-        if self.came.is_empty() {
-            return Ok(());
+        if self.came.is_empty() || gate.blobs.store(self.came).await {
+            Ok(())
+        } else {
+            Err(AppendError::Unavailable)
         }
-        store::insert_blobs(pool, &self.came)
-            .await
-            .map_err(unavailable)
     }
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! Ledger::append(submission) → Receipt
 //!   admission   outside the lock: shape, signature, documents, blobs stored
+//!     blob_store  blobs that wait at the same time, stored together
 //!   writer      one at a time: drain, lock head, catch up, decide, seal, commit, answer
 //!     state     what decisions read: the protocol's fold, streams loaded when touched
 //!     batch     sealed entries, their tree and their rows
@@ -12,6 +13,7 @@
 
 mod admission;
 mod batch;
+mod blob_store;
 mod checkpoint_file;
 mod error;
 pub mod history;

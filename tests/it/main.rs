@@ -15,3 +15,4 @@ mod migrations;
 mod projections;
 mod support;
 mod vectors;
+mod verify;

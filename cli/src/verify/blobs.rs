@@ -39,7 +39,8 @@ struct Named {
     document: bool,
 }
 
-fn named(entry: &CheckedEntry) -> impl Iterator<Item = Named> {
+/// `seq` is the entry's place; what it says of itself is not checked yet.
+fn named((seq, entry): (u64, &CheckedEntry)) -> impl Iterator<Item = Named> {
     let event = entry.verified.event();
     let document = if let Event::ChangeRequested(request) = event {
         Some(request.body.digest)
@@ -48,7 +49,6 @@ fn named(entry: &CheckedEntry) -> impl Iterator<Item = Named> {
     } else {
         None
     };
-    let seq = entry.seq;
     event.blobs().into_iter().map(move |blob| Named {
         seq,
         blob,
@@ -56,10 +56,10 @@ fn named(entry: &CheckedEntry) -> impl Iterator<Item = Named> {
     })
 }
 
-/// Checks all blobs that these entries name, and keeps the documents among them.
+/// Checks all blobs that the entries at these places name, and keeps the documents among them.
 pub(super) async fn check<'a>(
     pages: &mut dyn Pages,
-    entries: impl Iterator<Item = &'a CheckedEntry>,
+    entries: impl Iterator<Item = (u64, &'a CheckedEntry)>,
     counts: &mut BlobCounts,
     findings: &mut Findings,
 ) -> Result<Documents, VerifyError> {

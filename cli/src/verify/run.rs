@@ -133,6 +133,7 @@ impl Run {
             tables
                 .finish(&mut database, auditor.size(), findings)
                 .await?;
+
             closing::subtrees(&mut database, auditor, findings).await?;
             closing::open_streams(&mut database, auditor, findings).await?;
             closing::heap(&mut database, auditor, findings).await?;
@@ -182,9 +183,8 @@ impl Run {
         pages: &mut dyn Pages,
         page: Vec<Checked>,
     ) -> Result<Vec<Expected>, VerifyError> {
-        let sound = page
-            .iter()
-            .filter_map(|checked| checked.entry.as_ref().ok());
+        let sound = page.iter().map_while(|checked| checked.entry.as_ref().ok());
+        let sound = (self.auditor.size()..).zip(sound);
         let documents = blobs::check(pages, sound, &mut self.blobs, &mut self.findings).await?;
         let mut expected = Vec::with_capacity(page.len());
         for checked in page {

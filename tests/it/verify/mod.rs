@@ -1,0 +1,9 @@
+//! `verify` over a database: an honest one verifies, and whatever is changed in it is named.
+
+mod cut;
+mod forge;
+mod honest;
+mod pages;
+mod story;
+mod tables;
+mod tamper;
