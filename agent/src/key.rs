@@ -231,6 +231,14 @@ fn create(state: &Path, now: Time) -> Result<(), IdentityError> {
     sync_folder(state).map_err(file)
 }
 
+/// The public key of the agent whose state folder this is; nothing when it has none yet. For
+/// whoever accepts the agent on the same machine.
+#[must_use]
+pub fn public_key(state: &Path) -> Option<PublicKey> {
+    let (key, _journal) = read_key(&state.join(FOLDER).join(KEY_FILE)).ok()?;
+    Some(PublicKey::of(&key))
+}
+
 fn read_key(path: &Path) -> Result<(SigningKey, String), IdentityError> {
     let mut text = Zeroizing::new(String::new());
     File::open(path)

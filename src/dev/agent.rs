@@ -19,8 +19,8 @@ use super::station::DevError;
 /// Its name in the ledger.
 pub(super) const NAME: &str = "local";
 
-/// Its private key, in its folder.
-pub(super) const KEY_FILE: &str = "state/identity/key";
+/// Its state, in its folder.
+pub(super) const STATE: &str = "state";
 
 /// How long it may take to end its commands and say so before it is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(6);
@@ -77,7 +77,7 @@ pub(super) fn configure(
     let names = every_name();
     let text = format!(
         "# Written anew at each start of `countersign dev`.\n\
-         server = {server:?}\nname = {NAME:?}\nstate = \"state\"\n\n\
+         server = {server:?}\nname = {NAME:?}\nstate = {STATE:?}\n\n\
          # Out of the server's reach: whom this host believes.\n\
          ledger = {ledger:?}\norigin = {origin:?}\nvkey = {vkey:?}\n\
          allowed_signers = \"allowed_signers\"\nmin_approvals = 2\n\n\

@@ -11,7 +11,6 @@ use countersign_cli::sign::Signer;
 use countersign_cli::trust::Pins;
 use countersign_protocol::checkpoint::{Origin, VerifierKey};
 use countersign_protocol::hash::LedgerId;
-use countersign_protocol::key::PublicKey;
 use countersign_protocol::name::AgentName;
 use countersign_protocol::rights::ChangeBody;
 use secrecy::SecretString;
@@ -223,7 +222,7 @@ impl Station {
             .await?;
         }
         let name: AgentName = agent::NAME.parse().map_err(|_| DevError::Name)?;
-        let key_file = self.home.agent().join(agent::KEY_FILE);
+        let state = self.home.agent().join(agent::STATE);
         let begun = std::time::Instant::now();
         loop {
             let view = asks.rights().await?;
@@ -232,7 +231,7 @@ impl Station {
                 return Ok(());
             }
             // Anybody may enrol under this name; the key on this machine is the one to accept.
-            let own = keys::read(&key_file).ok().map(|key| PublicKey::of(&key));
+            let own = countersign_agent::key::public_key(&state);
             let waiting = rights
                 .enrolments()
                 .find(|(enrolled, key)| **enrolled == name && Some(*key) == own.as_ref())
