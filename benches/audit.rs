@@ -198,7 +198,7 @@ fn parse(bytes: &[u8]) -> Parsed {
     // The signature's 64 bytes end the blob.
     let blob = &entry.statement.signature;
     let bytes: [u8; 64] = blob[blob.len() - 64..].try_into().unwrap();
-    let key = VerifyingKey::from_bytes(key).unwrap();
+    let key = VerifyingKey::from_bytes(key.as_bytes()).unwrap();
     (key, message, Signature::from_bytes(&bytes))
 }
 

@@ -18,7 +18,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use sha2::{Digest as _, Sha256};
 
 use crate::hash::Hash;
-use crate::key::{self, PublicKey};
+use crate::key::{Point, PublicKey};
 use crate::merkle::MAX_TREE_SIZE;
 use crate::name::MAX_NAME_BYTES;
 
@@ -102,7 +102,7 @@ impl<'de> Deserialize<'de> for Origin {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifierKey {
     origin: Origin,
-    key: [u8; 32],
+    key: Point,
 }
 
 impl VerifierKey {
@@ -111,7 +111,7 @@ impl VerifierKey {
     /// # Errors
     /// [`CheckpointError::VerifierKey`] for a weak or non-canonical key.
     pub fn new(origin: Origin, key: [u8; 32]) -> Result<Self, CheckpointError> {
-        key::check_ed25519(&key).map_err(|_| CheckpointError::VerifierKey)?;
+        let key = Point::from_bytes(&key).map_err(|_| CheckpointError::VerifierKey)?;
         Ok(Self { origin, key })
     }
 
@@ -121,7 +121,10 @@ impl VerifierKey {
     /// [`CheckpointError::VerifierKey`] when it is no plain Ed25519 key.
     pub fn of(origin: &Origin, key: &PublicKey) -> Result<Self, CheckpointError> {
         match key {
-            PublicKey::Ed25519(key) => Self::new(origin.clone(), *key),
+            PublicKey::Ed25519(key) => Ok(Self {
+                origin: origin.clone(),
+                key: *key,
+            }),
             PublicKey::SkEd25519 { .. } => Err(CheckpointError::VerifierKey),
         }
     }
@@ -134,8 +137,8 @@ impl VerifierKey {
 
     /// The 32 bytes of the Ed25519 key.
     #[must_use]
-    pub const fn key(&self) -> &[u8; 32] {
-        &self.key
+    pub fn key(&self) -> &[u8; 32] {
+        self.key.as_bytes()
     }
 
     /// First four bytes of SHA-256(name ‖ "\n" ‖ type ‖ key).
@@ -143,14 +146,14 @@ impl VerifierKey {
         let digest = Sha256::new()
             .chain_update(self.origin.as_str())
             .chain_update([b'\n', ED25519])
-            .chain_update(self.key)
+            .chain_update(self.key.as_bytes())
             .finalize();
         let [a, b, c, d, ..]: [u8; 32] = digest.into();
         [a, b, c, d]
     }
 
     fn typed(&self) -> Vec<u8> {
-        [ED25519].into_iter().chain(self.key).collect()
+        [ED25519].into_iter().chain(*self.key.as_bytes()).collect()
     }
 }
 
@@ -242,7 +245,7 @@ impl Checkpoint {
         let text = body.to_string();
         let verifier = VerifierKey {
             origin: body.origin.clone(),
-            key: key.verifying_key().to_bytes(),
+            key: Point::from(key),
         };
         let mut signature = verifier.hash().to_vec();
         signature.extend(key.sign(text.as_bytes()).to_bytes());
@@ -330,7 +333,8 @@ fn check_line(line: &str, text: &str, key: &VerifierKey) -> Result<bool, Checkpo
     let signature = signature
         .try_into()
         .map_err(|_| CheckpointError::BadSignature)?;
-    key::verify_ed25519(&key.key, text.as_bytes(), signature)
+    key.key
+        .verify(text.as_bytes(), signature)
         .map_err(|_| CheckpointError::BadSignature)?;
     Ok(true)
 }

@@ -27,6 +27,10 @@ pub const MAX_AHEAD_US: u64 = 120 * SECOND_US;
 
 /// The document that some statements need to be judged, already checked against its digest.
 #[derive(Debug, Clone, Default)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "lives as long as one statement is judged"
+)]
 pub enum Attachment {
     /// The statement needs none.
     #[default]

@@ -6,6 +6,9 @@
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::cmp::Ordering;
+use core::fmt;
+use core::hash::{Hash, Hasher};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
@@ -29,12 +32,90 @@ const MAX_KEY_BYTES: usize = 4096;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PublicKey {
     /// `ssh-ed25519`
-    Ed25519([u8; 32]),
+    Ed25519(Point),
     /// `sk-ssh-ed25519@openssh.com`: held by a security key that wants to be touched.
     SkEd25519 {
         /// The Ed25519 key.
-        key: [u8; 32],
+        key: Point,
     },
+}
+
+impl From<&SigningKey> for Point {
+    /// A key made from its secret is never weak, and always in its legal encoding.
+    fn from(key: &SigningKey) -> Self {
+        Self(key.verifying_key())
+    }
+}
+
+/// A point of the curve by which signatures may be checked: not weak, and in its one legal encoding.
+///
+/// It is decompressed once, when it is read: that is a tenth of a whole verification.
+#[derive(Clone, Copy)]
+pub struct Point(VerifyingKey);
+
+impl Point {
+    /// Reads the 32 bytes of an Ed25519 public key.
+    ///
+    /// # Errors
+    /// [`KeyError::NotCanonical`], [`KeyError::Weak`].
+    pub fn from_bytes(bytes: &[u8; 32]) -> Result<Self, KeyError> {
+        let key = VerifyingKey::from_bytes(bytes).map_err(|_| KeyError::NotCanonical)?;
+        if !is_reduced(bytes) {
+            return Err(KeyError::NotCanonical);
+        }
+        if key.is_weak() {
+            Err(KeyError::Weak)
+        } else {
+            Ok(Self(key))
+        }
+    }
+
+    /// The 32 bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        self.0.as_bytes()
+    }
+
+    /// The only way in which an Ed25519 signature is checked: strictly.
+    pub(crate) fn verify(&self, message: &[u8], signature: &[u8; 64]) -> Result<(), KeyError> {
+        self.0
+            .verify_strict(message, &Signature::from_bytes(signature))
+            .map_err(|_| KeyError::Malformed)
+    }
+}
+
+impl PartialEq for Point {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for Point {}
+
+impl PartialOrd for Point {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Point {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_bytes().cmp(other.as_bytes())
+    }
+}
+
+impl Hash for Point {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_bytes().hash(state);
+    }
+}
+
+impl fmt::Debug for Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_bytes()
+            .iter()
+            .try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
 }
 
 /// Why bytes are no key that we take.
@@ -76,36 +157,11 @@ fn is_reduced(bytes: &[u8; 32]) -> bool {
     high & 0x7f != 0x7f || middle.iter().any(|byte| *byte != 0xff) || *low < 0xed
 }
 
-/// Refuses points that are weak or not in their one legal encoding.
-pub(crate) fn check_ed25519(bytes: &[u8; 32]) -> Result<VerifyingKey, KeyError> {
-    let key = VerifyingKey::from_bytes(bytes).map_err(|_| KeyError::NotCanonical)?;
-    if !is_reduced(bytes) {
-        return Err(KeyError::NotCanonical);
-    }
-    if key.is_weak() {
-        Err(KeyError::Weak)
-    } else {
-        Ok(key)
-    }
-}
-
-/// The only way in which an Ed25519 signature is checked: strictly.
-pub(crate) fn verify_ed25519(
-    key: &[u8; 32],
-    message: &[u8],
-    signature: &[u8; 64],
-) -> Result<(), KeyError> {
-    let signature = Signature::from_bytes(signature);
-    check_ed25519(key)?
-        .verify_strict(message, &signature)
-        .map_err(|_| KeyError::Malformed)
-}
-
 impl PublicKey {
     /// The public half of a software key.
     #[must_use]
     pub fn of(key: &SigningKey) -> Self {
-        Self::Ed25519(key.verifying_key().to_bytes())
+        Self::Ed25519(Point::from(key))
     }
 
     /// Reads SSH's key blob.
@@ -128,7 +184,7 @@ impl PublicKey {
             .map_err(|_| KeyError::Malformed)?;
         let application = if is_sk { Some(fields.string()?) } else { None };
         fields.end()?;
-        check_ed25519(&key)?;
+        let key = Point::from_bytes(&key)?;
         match application {
             None => Ok(Self::Ed25519(key)),
             Some(name) if name == SK_APPLICATION.as_bytes() => Ok(Self::SkEd25519 { key }),
@@ -142,9 +198,9 @@ impl PublicKey {
         let mut blob = Vec::new();
         put_string(&mut blob, self.kind().as_bytes());
         match self {
-            Self::Ed25519(key) => put_string(&mut blob, key),
+            Self::Ed25519(key) => put_string(&mut blob, key.as_bytes()),
             Self::SkEd25519 { key } => {
-                put_string(&mut blob, key);
+                put_string(&mut blob, key.as_bytes());
                 put_string(&mut blob, SK_APPLICATION.as_bytes());
             }
         }
@@ -321,7 +377,7 @@ mod canonical_points {
     fn every_second_spelling_of_a_point_is_refused() {
         for n in 0..19 {
             for sign in [false, true] {
-                assert!(check_ed25519(&beyond(n, sign)).is_err(), "p + {n}");
+                assert!(Point::from_bytes(&beyond(n, sign)).is_err(), "p + {n}");
             }
         }
         // x = 0 with a sign: y = 1, and y = p - 1.
@@ -329,8 +385,8 @@ mod canonical_points {
         (one[0], one[31]) = (1, 0x80);
         let mut minus_one = [0xff; 32];
         minus_one[0] = 0xec;
-        assert!(check_ed25519(&one).is_err());
-        assert!(check_ed25519(&minus_one).is_err());
+        assert!(Point::from_bytes(&one).is_err());
+        assert!(Point::from_bytes(&minus_one).is_err());
     }
 
     #[test]
@@ -346,7 +402,7 @@ mod canonical_points {
                 };
                 let same = key.to_edwards().compress().as_bytes() == &bytes;
                 assert_eq!(
-                    check_ed25519(&bytes).is_ok(),
+                    Point::from_bytes(&bytes).is_ok(),
                     same && !key.is_weak(),
                     "{low}"
                 );

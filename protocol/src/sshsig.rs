@@ -241,7 +241,8 @@ impl SshSig {
                 return Err(SshSigError::Malformed);
             }
         };
-        key::verify_ed25519(key, &message, signature).map_err(|_| SshSigError::Invalid)?;
+        key.verify(&message, signature)
+            .map_err(|_| SshSigError::Invalid)?;
         Ok(facts)
     }
 }

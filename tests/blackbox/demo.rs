@@ -80,8 +80,9 @@ fn int_and_term_stop_everything_and_kill_too() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
+        // Both sleeps, their shell, and demo's own words.
         until("the command runs", || {
-            !processes_with(&format!("sleep {mark}")).is_empty()
+            processes_with(&format!("sleep {mark}")).len() >= 4
         });
         let begun = Instant::now();
         signal(child.id(), name);

@@ -133,7 +133,6 @@ impl Run {
             tables
                 .finish(&mut database, auditor.size(), findings)
                 .await?;
-
             closing::subtrees(&mut database, auditor, findings).await?;
             closing::open_streams(&mut database, auditor, findings).await?;
             closing::heap(&mut database, auditor, findings).await?;

@@ -5,7 +5,7 @@ use countersign_protocol::checkpoint::{Checkpoint, CheckpointBody};
 use countersign_protocol::command::{Act, CommandSpec, Environment, Mode};
 use countersign_protocol::event::*;
 use countersign_protocol::hash::{Digest, StatementId};
-use countersign_protocol::key::PublicKey;
+use countersign_protocol::key::{Point, PublicKey};
 use countersign_protocol::lifecycle::Due;
 use countersign_protocol::name::{Nonce, SECOND_US, Time};
 use countersign_protocol::policy::Policy;
@@ -122,7 +122,7 @@ fn rights(book: &mut Book) {
 
 /// Carol's security key, in software.
 fn security_key() -> PublicKey {
-    let key = key("carol-sk").verifying_key().to_bytes();
+    let key = Point::from(&key("carol-sk"));
     PublicKey::SkEd25519 { key }
 }
 
