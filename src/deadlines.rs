@@ -35,7 +35,12 @@ pub async fn run(ledger: Ledger, shutdown: CancellationToken) {
                 continue;
             }
         }
-        match ledger.append_due().await {
+        // The database may keep the ledger waiting; a server that stops does not.
+        let appended = tokio::select! {
+            () = shutdown.cancelled() => return,
+            appended = ledger.append_due() => appended,
+        };
+        match appended {
             Ok(()) => {}
             // Said where it happened.
             Err(AppendError::Stopped(_)) => return,

@@ -20,12 +20,23 @@ use crate::keys::{KeyFileError, LedgerKeys};
 use crate::ledger::{Ledger, OpenError, Settings, StartRule, store};
 use crate::projections::{self, Reader};
 
-/// Connections to the database: the writer's, the projections', and enough for reads on small
-/// machines.
+/// Connections to the database for the projections, and enough for reads on small machines. The
+/// ledger has some of its own for what is written.
 const CONNECTIONS: u32 = 16;
 
 /// How long a request waits for a connection before it is told that the database is away.
 const ACQUIRE: Duration = Duration::from_secs(5);
+
+/// How long connections may take to close when the server stops.
+const CLOSE: Duration = Duration::from_secs(2);
+
+/// What each connection asks of the database. Whoever holds the head and goes silent, because its
+/// process was paused or its network cut, loses it after ten seconds (a batch takes some 50 ms);
+/// whoever waits for it gives up a little later and says so.
+const SESSION: [(&str, &str); 2] = [
+    ("idle_in_transaction_session_timeout", "10s"),
+    ("lock_timeout", "15s"),
+];
 
 /// What a server needs.
 #[derive(Debug)]
@@ -103,7 +114,7 @@ pub async fn connect(database: &SecretString) -> Result<PgPool, StartError> {
     PgPoolOptions::new()
         .max_connections(CONNECTIONS)
         .acquire_timeout(ACQUIRE)
-        .connect_with(options)
+        .connect_with(options.options(SESSION))
         .await
         .map_err(|error| OpenError::Database(error).into())
 }
@@ -202,7 +213,14 @@ impl Server {
     pub async fn run(mut self) {
         self.shutdown.cancelled().await;
         while self.tasks.join_next().await.is_some() {}
-        self.pool.close().await;
+        // A batch that waits for the database does not keep the process: it is not committed, and
+        // nobody was told that it is.
+        if tokio::time::timeout(CLOSE, self.pool.close())
+            .await
+            .is_err()
+        {
+            tracing::warn!("the database does not answer; its connections are dropped");
+        }
     }
 }
 

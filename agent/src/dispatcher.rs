@@ -26,7 +26,7 @@ use crate::trust::ViewError;
 /// Work that was read and not yet looked at; the server holds the rest back.
 const MAX_UNREAD: usize = 4;
 
-/// Grants put aside because their time has not come or a proof could not be fetched. Others are
+/// Grants put aside because their time has not come, and what waits for a proof. Others are
 /// dropped; the server sends them again when the agent connects anew.
 const MAX_ASIDE: usize = 64;
 
@@ -63,7 +63,7 @@ pub(crate) struct Dispatcher {
     active: HashMap<CommandId, Active>,
     cancelled: VecDeque<CommandId>,
     tasks: JoinSet<Ended>,
-    aside: JoinSet<Box<Grant>>,
+    aside: JoinSet<Work>,
 }
 
 impl Dispatcher {
@@ -125,15 +125,30 @@ impl Dispatcher {
                 biased;
                 () = shutdown.cancelled() => return Ok(()),
                 Some(ended) = self.tasks.join_next() => self.take_end(ended).await?,
-                Some(grant) = self.aside.join_next() => if let Ok(grant) = grant {
-                    self.take_grant(grant).await?;
+                Some(again) = self.aside.join_next() => if let Ok(again) = again {
+                    self.take(again, shutdown).await?;
                 },
                 next = work.recv(), if !busy => match next {
-                    Some(Work::Grant(grant)) => self.take_grant(Box::new(grant)).await?,
-                    Some(Work::Cancel(stream)) => self.take_cancel(&stream).await?,
+                    Some(next) => self.take(next, shutdown).await?,
                     None => return Err(AgentError::Task("the listener is gone".into())),
                 },
             }
+        }
+    }
+
+    /// One piece of work; a server that is slow with its proofs does not keep the agent from
+    /// stopping.
+    async fn take(&mut self, work: Work, shutdown: &CancellationToken) -> Result<(), AgentError> {
+        let taken = async {
+            match work {
+                Work::Grant(grant) => self.take_grant(Box::new(grant)).await,
+                Work::Cancel(stream) => self.take_cancel(stream).await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => Ok(()),
+            taken = taken => taken,
         }
     }
 
@@ -143,7 +158,7 @@ impl Dispatcher {
             Ok(checkpoint) => checkpoint,
             Err(ViewError::NoProof(error)) => {
                 tracing::warn!(%error, "a grant waits for its proof");
-                self.put_aside(grant, PROOF_PAUSE);
+                self.put_aside(Work::Grant(*grant), PROOF_PAUSE);
                 return Ok(());
             }
             Err(error) => return tolerate(error),
@@ -158,7 +173,8 @@ impl Dispatcher {
             }) => self.refuse(command, remember_until, refusal),
             Ok(Verdict::Wait { until, .. }) => {
                 let wait = until.micros_since(self.station.clock.now());
-                self.put_aside(grant, Duration::from_micros(wait).min(LONGEST_ASIDE));
+                let wait = Duration::from_micros(wait).min(LONGEST_ASIDE);
+                self.put_aside(Work::Grant(*grant), wait);
             }
             Ok(Verdict::Used(command)) => tracing::debug!(%command, "seen before"),
             Err(error) => tracing::warn!(%error, "a grant is not believed; nothing is done"),
@@ -231,13 +247,19 @@ impl Dispatcher {
     }
 
     /// A cancel by a person whom this host pins stops the run, or keeps it from starting.
-    async fn take_cancel(&mut self, stream: &StreamBody) -> Result<(), AgentError> {
+    async fn take_cancel(&mut self, stream: StreamBody) -> Result<(), AgentError> {
         let checkpoint = match self.station.view.confirm(&stream.checkpoint).await {
             Ok(checkpoint) => checkpoint,
+            Err(ViewError::NoProof(error)) => {
+                // It is not sent again on this connection, and the run would go on.
+                tracing::warn!(%error, "a cancel waits for its proof");
+                self.put_aside(Work::Cancel(stream), PROOF_PAUSE);
+                return Ok(());
+            }
             Err(error) => return tolerate(error),
         };
         let now = self.station.clock.now();
-        match self.host.cancelled(stream, &checkpoint, now) {
+        match self.host.cancelled(&stream, &checkpoint, now) {
             Ok(Some(command)) => {
                 tracing::info!(%command, "cancelled by a person");
                 if let Some(active) = self.active.get(&command) {
@@ -256,14 +278,14 @@ impl Dispatcher {
         Ok(())
     }
 
-    fn put_aside(&mut self, grant: Box<Grant>, pause: Duration) {
+    fn put_aside(&mut self, work: Work, pause: Duration) {
         if self.aside.len() >= MAX_ASIDE {
-            tracing::warn!("too many grants wait; one is dropped until the next connection");
+            tracing::warn!("too much work waits; one piece is dropped until the next connection");
             return;
         }
         self.aside.spawn(async move {
             tokio::time::sleep(pause).await;
-            grant
+            work
         });
     }
 

@@ -19,6 +19,9 @@ const DONE: u8 = 0;
 /// It did not come up.
 const FAILED: u8 = 1;
 
+/// The database contradicts what was committed.
+const TAMPERING: u8 = 3;
+
 /// Where to stay up.
 #[derive(Debug, Clone)]
 pub struct Develop {
@@ -34,7 +37,11 @@ pub async fn develop(options: Develop, shutdown: CancellationToken) -> u8 {
         Ok(()) | Err(DevError::Stopped) => DONE,
         Err(error) => {
             let _gone = writeln!(io::stderr(), "error: {}", render::line(&error.to_string()));
-            FAILED
+            if error.is_evidence() {
+                TAMPERING
+            } else {
+                FAILED
+            }
         }
     }
 }

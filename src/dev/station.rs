@@ -68,6 +68,13 @@ pub(super) enum DevError {
     Stopped,
 }
 
+impl DevError {
+    /// Says whether the database contradicts what was committed.
+    pub(super) const fn is_evidence(&self) -> bool {
+        matches!(self, Self::Server(error) if error.is_evidence())
+    }
+}
+
 /// Everything, running.
 #[derive(Debug)]
 pub(super) struct Station {

@@ -1,10 +1,11 @@
 //! What every handler may reach.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use countersign_protocol::hash::KeyId;
 use countersign_protocol::name::AgentName;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::metrics::Metrics;
@@ -13,11 +14,19 @@ use crate::clock::Clock;
 use crate::ledger::Ledger;
 use crate::projections::Reader;
 
-/// Bodies that are read at a time: at 8 MiB each they cannot fill the memory.
-const CONCURRENT_BODIES: usize = 128;
+/// What large bodies that are read at a time take together: more would fill the memory of a small
+/// machine.
+const BODY_BYTES: usize = 256 * 1024 * 1024;
+
+/// Bytes of a body that one permit stands for.
+pub(super) const BODY_UNIT: usize = 64 * 1024;
 
 /// Streams that are open at a time, so that idle listeners cannot take every descriptor.
 const CONCURRENT_STREAMS: usize = 16 * 1024;
+
+/// Streams of one key: enough for every terminal of one person, and far from all there are, so that
+/// nobody takes the agents' place.
+const STREAMS_OF_ONE: usize = 64;
 
 /// The server as its handlers see it. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -28,8 +37,10 @@ pub struct App {
     pub(super) genesis: Arc<[u8]>,
     pub(super) sessions: Arc<Sessions>,
     pub(super) metrics: Arc<Metrics>,
+    /// Room for large bodies, in units of [`BODY_UNIT`].
     pub(super) bodies: Arc<Semaphore>,
     pub(super) streams: Arc<Semaphore>,
+    pub(super) listeners: Listeners,
     pub(super) presence: Presence,
     pub(super) shutdown: CancellationToken,
 }
@@ -108,10 +119,59 @@ impl App {
             ledger,
             reader,
             clock,
-            bodies: Arc::new(Semaphore::new(CONCURRENT_BODIES)),
+            bodies: Arc::new(Semaphore::new(BODY_BYTES / BODY_UNIT)),
             streams: Arc::new(Semaphore::new(CONCURRENT_STREAMS)),
+            listeners: Listeners::default(),
             presence: Presence::new(),
             shutdown,
+        }
+    }
+}
+
+/// How many streams each key has open.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Listeners(Arc<Mutex<BTreeMap<KeyId, usize>>>);
+
+/// A stream's place among the open ones, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    key: KeyId,
+    listeners: Listeners,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl App {
+    /// A place for one more stream of a key; none when there are too many.
+    pub(super) fn place(&self, key: KeyId) -> Option<Place> {
+        let permit = Arc::clone(&self.streams).try_acquire_owned().ok()?;
+        let mut open = self.listeners.lock();
+        let count = open.entry(key).or_default();
+        if *count >= STREAMS_OF_ONE {
+            return None;
+        }
+        *count += 1;
+        Some(Place {
+            key,
+            listeners: self.listeners.clone(),
+            _permit: permit,
+        })
+    }
+}
+
+impl Listeners {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<KeyId, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.listeners.lock();
+        let count = open.get(&self.key).copied().unwrap_or(0);
+        if count > 1 {
+            open.insert(self.key, count - 1);
+        } else {
+            open.remove(&self.key);
         }
     }
 }

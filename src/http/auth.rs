@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::FromRequestParts;
 use axum::http::header;
 use axum::http::request::Parts;
+use countersign_protocol::hash::KeyId;
 use countersign_protocol::name::{AgentName, Principal};
 use countersign_protocol::rights::{Holder, Rights};
 
@@ -13,6 +14,7 @@ use super::error::ApiError;
 
 /// Any person or agent with a key in force.
 pub(super) struct Session {
+    key: KeyId,
     holder: Holder,
     rights: Arc<Rights>,
 }
@@ -20,12 +22,14 @@ pub(super) struct Session {
 /// A person with a key in force.
 pub(super) struct Person {
     pub(super) name: Principal,
+    pub(super) key: KeyId,
     pub(super) rights: Arc<Rights>,
 }
 
 /// An accepted agent with its key in force.
 pub(super) struct Agent {
     pub(super) name: AgentName,
+    pub(super) key: KeyId,
 }
 
 impl FromRequestParts<App> for Session {
@@ -48,6 +52,7 @@ impl FromRequestParts<App> for Session {
             .filter(|record| record.revoked.is_none())
             .ok_or_else(ApiError::unauthenticated)?;
         Ok(Self {
+            key,
             holder: record.holder.clone(),
             rights,
         })
@@ -58,9 +63,13 @@ impl FromRequestParts<App> for Person {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        let Session { holder, rights } = Session::from_request_parts(parts, app).await?;
+        let Session {
+            key,
+            holder,
+            rights,
+        } = Session::from_request_parts(parts, app).await?;
         match holder {
-            Holder::Person(name) => Ok(Self { name, rights }),
+            Holder::Person(name) => Ok(Self { name, key, rights }),
             Holder::Agent(_) | Holder::Ledger | Holder::Reserved => Err(ApiError::forbidden(
                 "this is for people; an agent may not read it",
             )),
@@ -72,9 +81,9 @@ impl FromRequestParts<App> for Agent {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        let Session { holder, .. } = Session::from_request_parts(parts, app).await?;
+        let Session { key, holder, .. } = Session::from_request_parts(parts, app).await?;
         match holder {
-            Holder::Agent(name) => Ok(Self { name }),
+            Holder::Agent(name) => Ok(Self { name, key }),
             Holder::Person(_) | Holder::Ledger | Holder::Reserved => {
                 Err(ApiError::forbidden("this is for the agent itself"))
             }

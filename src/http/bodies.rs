@@ -1,14 +1,69 @@
 //! Request bodies: read with a limit, and parsed once.
 
-use axum::body::to_bytes;
+use std::time::Duration;
+
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use countersign_protocol::api::MAX_BODY_BYTES;
+use futures_util::StreamExt as _;
 use serde::de::DeserializeOwned;
+use tokio::sync::SemaphorePermit;
 
-use super::app::App;
+use super::app::{App, BODY_UNIT};
 use super::error::ApiError;
+
+/// How long a body may take: 8 MiB over a slow line, and no longer.
+const READ_TIME: Duration = Duration::from_secs(30);
+
+/// Bytes of a body that need no room of the common one: nearly all statements are smaller, so that
+/// those who bring or delay much keep out each other, and not approvals.
+const FREE_BYTES: usize = 64 * 1024;
+
+/// Reads a body, taking room for its bytes as they come: a peer that promises much and sends
+/// nothing takes none.
+async fn read(body: axum::body::Body, app: &App) -> Result<(Vec<u8>, Option<Room<'_>>), ApiError> {
+    let mut pieces = body.into_data_stream();
+    let (mut bytes, mut room) = (Vec::new(), None);
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(|_| too_large())?;
+        if bytes.len() + piece.len() > MAX_BODY_BYTES {
+            return Err(too_large());
+        }
+        bytes.extend_from_slice(&piece);
+        let held = room.as_ref().map_or(0, SemaphorePermit::num_permits);
+        let wanted = bytes.len().saturating_sub(FREE_BYTES).div_ceil(BODY_UNIT);
+        let more = u32::try_from(wanted.saturating_sub(held)).unwrap_or(u32::MAX);
+        if more > 0 {
+            let more = app.bodies.try_acquire_many(more);
+            let more = more.map_err(|_| ApiError::busy())?;
+            match &mut room {
+                Some(room) => room.merge(more),
+                None => room = Some(more),
+            }
+        }
+    }
+    Ok((bytes, room))
+}
+
+type Room<'a> = SemaphorePermit<'a>;
+
+fn too_large() -> ApiError {
+    ApiError::new(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "too_large",
+        "the body is larger than 8 MiB, or it broke off",
+    )
+}
+
+fn slow() -> ApiError {
+    ApiError::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "slow",
+        "the body did not come within 30 seconds; nothing was written",
+    )
+    .hint("send it again; a statement is entered once")
+}
 
 /// A JSON body.
 pub(super) struct Body<T>(pub(super) T);
@@ -17,17 +72,9 @@ impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
-        // Held while the body is read and parsed: many large bodies wait outside.
-        let _permit = app.bodies.try_acquire().map_err(|_| ApiError::busy())?;
-        let bytes = to_bytes(request.into_body(), MAX_BODY_BYTES)
-            .await
-            .map_err(|_| {
-                ApiError::new(
-                    StatusCode::PAYLOAD_TOO_LARGE,
-                    "too_large",
-                    "the body is larger than 8 MiB, or it broke off",
-                )
-            })?;
+        let reading = tokio::time::timeout(READ_TIME, read(request.into_body(), app));
+        // The room is held until the body is parsed.
+        let (bytes, _room) = reading.await.map_err(|_| slow())??;
         serde_json::from_slice(&bytes).map(Self).map_err(|error| {
             // The message names fields and places, never their contents.
             let place = format!("line {}, column {}", error.line(), error.column());

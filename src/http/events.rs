@@ -9,12 +9,11 @@ use axum::http::HeaderMap;
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use countersign_protocol::api::{Base64, LiveEntry, Notice};
 use countersign_protocol::fold::Stream as LogStream;
-use countersign_protocol::hash::CommandId;
+use countersign_protocol::hash::{CommandId, KeyId};
 use futures_util::Stream;
 use serde::Serialize;
-use tokio::sync::OwnedSemaphorePermit;
 
-use super::app::App;
+use super::app::{App, Place};
 use super::auth::Person;
 use super::error::ApiError;
 use super::{commands, streams};
@@ -36,9 +35,8 @@ pub(super) fn event(name: &str, seq: u64, data: &impl Serialize) -> SseEvent {
 }
 
 /// Keeps a stream's place among the open ones.
-pub(super) fn permit(app: &App) -> Result<OwnedSemaphorePermit, ApiError> {
-    let streams = std::sync::Arc::clone(&app.streams);
-    streams.try_acquire_owned().map_err(|_| ApiError::busy())
+pub(super) fn place(app: &App, key: KeyId) -> Result<Place, ApiError> {
+    app.place(key).ok_or_else(ApiError::busy)
 }
 
 /// Makes a response of a source of events. The source gives `None` when the stream is over; it is
@@ -73,12 +71,24 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
     })
 }
 
+/// A stream outlives the look at its session: a key that is revoked hears nothing more.
+async fn still_heard(app: &App, key: &KeyId) -> Result<(), ApiError> {
+    let rights = app.reader.rights().await?;
+    let record = rights.key(key);
+    if record.is_some_and(|record| record.revoked.is_none()) {
+        Ok(())
+    } else {
+        Err(ApiError::unauthenticated())
+    }
+}
+
 /// A listener on the whole log.
 struct Follower {
     app: App,
+    key: KeyId,
     next: u64,
     waiting: VecDeque<Notice>,
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 /// A notice for each entry of the log, after `Last-Event-ID` or from now on.
@@ -87,16 +97,17 @@ struct Follower {
     responses((status = 200, body = Notice, content_type = "text/event-stream"), super::openapi::Problems))]
 pub(super) async fn all(
     State(app): State<App>,
-    _person: Person,
+    person: Person,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<SseEvent, Infallible>>>, ApiError> {
     let next = match last_event_id(&headers)? {
-        Some(seq) => seq + 1,
+        Some(seq) => seq.saturating_add(1),
         None => app.ledger.newest().size(),
     };
     let follower = Follower {
-        _permit: permit(&app)?,
+        _place: place(&app, person.key)?,
         app: app.clone(),
+        key: person.key,
         next,
         waiting: VecDeque::new(),
     };
@@ -122,6 +133,7 @@ impl Follower {
     }
 
     async fn read(&mut self) -> Result<(), ApiError> {
+        still_heard(&self.app, &self.key).await?;
         let size = self.app.ledger.newest().size();
         let mut connection = self.app.ledger.pool().acquire().await?;
         for row in store::entries(&mut connection, self.next, size, PAGE).await? {
@@ -144,11 +156,12 @@ impl Follower {
 /// A listener on one command.
 struct CommandFollower {
     app: App,
+    key: KeyId,
     id: CommandId,
     next: u64,
     waiting: VecDeque<LiveEntry>,
     over: bool,
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 /// Each entry of a command with its blobs, from the first or after `Last-Event-ID`; it ends after
@@ -158,7 +171,7 @@ struct CommandFollower {
     responses((status = 200, body = LiveEntry, content_type = "text/event-stream"), super::openapi::Problems))]
 pub(super) async fn of_command(
     State(app): State<App>,
-    _person: Person,
+    person: Person,
     Path(name): Path<String>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<SseEvent, Infallible>>>, ApiError> {
@@ -168,10 +181,11 @@ pub(super) async fn of_command(
         .await?
         .ok_or_else(streams::commands_missing)?;
     let follower = CommandFollower {
-        _permit: permit(&app)?,
+        _place: place(&app, person.key)?,
         app: app.clone(),
+        key: person.key,
         id,
-        next: last_event_id(&headers)?.map_or(0, |seq| seq + 1),
+        next: last_event_id(&headers)?.map_or(0, |seq| seq.saturating_add(1)),
         waiting: VecDeque::new(),
         over: false,
     };
@@ -200,6 +214,7 @@ impl CommandFollower {
     }
 
     async fn read(&mut self) -> Result<(), ApiError> {
+        still_heard(&self.app, &self.key).await?;
         // The status first: whatever was entered before it is read below.
         let item = self.app.reader.command(&self.id).await?;
         let ended = item.is_none_or(|item| commands::is_final(&item.status));

@@ -107,7 +107,8 @@ async fn enter(app: &App, (kind, admitted): Admission) -> Result<Receipt, ApiErr
     answer.map(|receipt| pack(&receipt))
 }
 
-/// Strangers' blobs are not stored: whoever signs must be known, before anything else is done.
+/// Strangers' blobs are not stored: whoever signs must be known and not revoked, before anything
+/// else is done.
 /// What the key may say is decided by the ledger, under its lock.
 async fn known_key(app: &App, submission: &ledger::Submission) -> Result<(), ApiError> {
     if submission.statement.kind.signatory() == Signatory::Newcomer {
@@ -121,7 +122,8 @@ async fn known_key(app: &App, submission: &ledger::Submission) -> Result<(), Api
         return Ok(());
     }
     match app.reader.rights().await?.key(&key) {
-        Some(_) => Ok(()),
+        Some(record) if record.revoked.is_none() => Ok(()),
+        Some(_) => Err((&Refusal::RevokedKey).into()),
         None => Err((&Refusal::UnknownKey).into()),
     }
 }

@@ -17,7 +17,8 @@ use super::error::ApiError;
 use crate::ledger::history;
 use crate::ledger::store::{self, EntryRow};
 
-/// Bytes of blobs that come with a stream; the others are fetched one by one.
+/// Bytes of blobs that come with a stream, and of output that comes with results; the others are
+/// fetched one by one.
 const INLINE_BLOBS: usize = 16 * 1024 * 1024;
 
 /// What of a stream is wanted.
@@ -119,20 +120,35 @@ pub(super) async fn results(app: &App, id: CommandId) -> Result<Vec<ExecutionRes
         .await?
         .ok_or_else(commands_missing)?;
     let mut output: BTreeMap<(AgentName, OutputStream), Vec<u8>> = BTreeMap::new();
+    // Hosts whose output does not fit into one answer: it is in the command's entries.
+    let mut cut: BTreeSet<AgentName> = BTreeSet::new();
+    let mut room = INLINE_BLOBS;
     for row in store::stream(&mut connection, &id, size).await? {
         let (_, event) = parse(&row)?;
-        if let Event::ExecutionOutput(chunk) = event
-            && let Some(blob) = store::blob(&mut connection, &chunk.data.digest)
-                .await?
-                .flatten()
+        let Event::ExecutionOutput(chunk) = event else {
+            continue;
+        };
+        let len = usize::try_from(chunk.data.len).unwrap_or(usize::MAX);
+        if len > room || cut.contains(&chunk.agent) {
+            cut.insert(chunk.agent);
+            continue;
+        }
+        if let Some(blob) = store::blob(&mut connection, &chunk.data.digest)
+            .await?
+            .flatten()
         {
+            room -= len;
             output
                 .entry((chunk.agent, chunk.stream))
                 .or_default()
                 .extend_from_slice(blob.content());
         }
     }
-    Ok(of_command(&command, output))
+    let mut results = of_command(&command, output);
+    for result in &mut results {
+        result.truncated |= cut.iter().any(|agent| agent.as_str() == result.agent);
+    }
+    Ok(results)
 }
 
 pub(super) fn commands_missing() -> ApiError {

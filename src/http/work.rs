@@ -11,12 +11,11 @@ use countersign_protocol::event::{Event, Kind};
 use countersign_protocol::hash::CommandId;
 use countersign_protocol::name::AgentName;
 use futures_util::Stream;
-use tokio::sync::OwnedSemaphorePermit;
 
-use super::app::{App, Present};
+use super::app::{App, Place, Present};
 use super::auth::Agent;
 use super::error::ApiError;
-use super::events::{event, permit, respond};
+use super::events::{event, place, respond};
 use super::streams::{self, Wanted};
 use crate::ledger::history;
 
@@ -34,7 +33,7 @@ struct Listener {
     told: BTreeMap<CommandId, Told>,
     waiting: VecDeque<(u64, Work)>,
     _present: Present,
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 /// The agent's work: first what is open, then what comes. Work that was not started comes again
@@ -51,7 +50,7 @@ pub(super) async fn stream(
     }
     tracing::info!(agent = name, "an agent listens for work");
     let listener = Listener {
-        _permit: permit(&app)?,
+        _place: place(&app, agent.key)?,
         _present: app.presence.enter(agent.name.clone()),
         app: app.clone(),
         agent: agent.name,

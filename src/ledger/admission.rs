@@ -91,10 +91,17 @@ impl Blobs {
             }
             came.insert(reference.digest, blob);
         }
-        let absent = named
-            .into_iter()
-            .filter(|named| !came.contains_key(&named.digest))
-            .collect();
+        let mut absent = Vec::new();
+        for named in named {
+            match came.get(&named.digest) {
+                // The same digest under another length: an audit would find it wrong for ever.
+                Some(blob) if blob.content().len() as u64 != named.len => {
+                    return Err(countersign_protocol::blob::BlobError::Mismatch.into());
+                }
+                Some(_) => {}
+                None => absent.push(named),
+            }
+        }
         Ok(Self { came, absent })
     }
 
@@ -130,8 +137,7 @@ impl Blobs {
     /// Stores what came, and makes sure that what did not is here already.
     async fn store(self, gate: &Admission) -> Result<(), AppendError> {
         if !self.absent.is_empty() {
-            let digests: Vec<Digest> = self.absent.iter().map(|named| named.digest).collect();
-            let found = store::has_blobs(&gate.pool, &digests).await;
+            let found = store::has_blobs(&gate.pool, &self.absent).await;
             let found = found.map_err(|error| {
                 tracing::warn!(%error, "blobs could not be looked for");
                 AppendError::Unavailable

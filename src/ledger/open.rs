@@ -1,8 +1,7 @@
 //! Opening a ledger, and its one door.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use countersign_protocol::checkpoint::{Checkpoint, VerifierKey};
@@ -11,6 +10,7 @@ use countersign_protocol::hash::{Hash, LedgerId};
 use countersign_protocol::key::PublicKey;
 use countersign_protocol::proof;
 use countersign_protocol::statement::Statement;
+use sqlx::postgres::PgPoolOptions;
 use sqlx::{Acquire as _, PgPool};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -26,6 +26,13 @@ use crate::keys::LedgerKeys;
 
 /// Submissions that may wait for the writer; beyond it callers are told to come again.
 const QUEUE: usize = 4096;
+
+/// The writer's own connections: one for the batch, one to ask what became of a COMMIT. However many
+/// readers there are, they do not keep it waiting.
+const WRITER_CONNECTIONS: u32 = 2;
+
+/// Connections for the blobs of what is submitted: what is written waits for no reader either.
+const ADMISSION_CONNECTIONS: u32 = 4;
 
 /// How often the head is read for entries of other servers: a person does not notice the wait, and
 /// one row five times a second costs nothing.
@@ -67,9 +74,9 @@ pub struct Ledger {
     pool: PgPool,
     tickets: mpsc::Sender<Ticket>,
     newest: watch::Receiver<Arc<Checkpoint>>,
-    stopped: Arc<AtomicBool>,
     id: LedgerId,
     verifier: Arc<VerifierKey>,
+    stopped: Arc<OnceLock<Arc<str>>>,
 }
 
 impl Ledger {
@@ -157,10 +164,9 @@ impl Ledger {
         let (announce, watch) = watch::channel(Arc::new(newest));
         let follower = announce.clone();
         let verifier = Arc::new(verifier);
-        let stopped = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::new(OnceLock::new());
         let writer = Writer {
-            stopped: Arc::clone(&stopped),
-            pool: pool.clone(),
+            pool: own_pool(&pool, WRITER_CONNECTIONS),
             keys,
             clock,
             file,
@@ -168,17 +174,18 @@ impl Ledger {
             announce,
             verifier: Arc::clone(&verifier),
             ledger: id,
+            stopped: Arc::clone(&stopped),
         };
         tokio::spawn(writer.run(waiting));
         tokio::spawn(follow(pool.clone(), verifier.clone(), follower));
         Ok(Self {
-            admission: Admission::new(pool.clone()),
+            admission: Admission::new(own_pool(&pool, ADMISSION_CONNECTIONS)),
             pool,
             tickets,
             newest: watch,
-            stopped,
             id,
             verifier,
+            stopped,
         })
     }
 
@@ -255,7 +262,7 @@ impl Ledger {
     /// Says whether the writer has stopped for good: what it read contradicts what it knew.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
-        self.stopped.load(Ordering::Acquire)
+        self.stopped.get().is_some() || self.tickets.is_closed()
     }
 
     /// The ledger's id.
@@ -280,6 +287,14 @@ impl Ledger {
 fn away(error: sqlx::Error) -> AppendError {
     tracing::warn!(%error, "the database failed");
     AppendError::Unavailable
+}
+
+/// A pool of its own, to the same database.
+fn own_pool(pool: &PgPool, connections: u32) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(pool.options().get_acquire_timeout())
+        .connect_lazy_with((*pool.connect_options()).clone())
 }
 
 /// Announces what other servers on this database commit. Ends when nobody listens any more.
@@ -345,7 +360,7 @@ fn check_head(
 }
 
 /// The database must continue what was committed.
-async fn check_continues(
+pub(super) async fn check_continues(
     connection: &mut sqlx::PgConnection,
     head: &HeadRow,
     known: &Checkpoint,

@@ -4,7 +4,7 @@
 //! log when something touches it. Live entries, entries of other servers and entries read at the
 //! start all go through the protocol's fold.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use countersign_protocol::event::Event;
 use countersign_protocol::fold::{State, Stream};
@@ -23,6 +23,13 @@ const CATCH_UP_PAGE: u64 = 512;
 /// Roots of recent checkpoints that are kept, so that most `seen`s need no query.
 const KNOWN_ROOTS: usize = 4096;
 
+/// Settled commands that stay held: a command with much output is costly to read back, and whoever
+/// goes on about it must not make everybody wait under the head lock each time.
+const KEPT_SETTLED: usize = 64;
+
+/// Hosts of a settled command that stays held; those with more are read back, to bound the memory.
+const KEPT_HOSTS: usize = 1024;
+
 /// The state after `size` entries.
 #[derive(Debug)]
 pub(super) struct Folded {
@@ -32,6 +39,8 @@ pub(super) struct Folded {
     pub(super) last_time: Time,
     /// Roots at sizes that were committed.
     roots: BTreeMap<u64, Hash>,
+    /// Settled commands that are still held, the longest settled first.
+    settled: VecDeque<CommandId>,
 }
 
 impl Folded {
@@ -43,6 +52,7 @@ impl Folded {
             last_leaf: Hash::ZERO,
             last_time: Time::from_micros(0).unwrap_or_else(|| unreachable!("0 is a time")),
             roots: BTreeMap::new(),
+            settled: VecDeque::new(),
         }
     }
 
@@ -108,6 +118,12 @@ impl Folded {
             return Err(bad(row.seq, "it does not link to the one before it"));
         }
         let event = entry.verified.event();
+        if let Some((agent, number, _)) = countersign_protocol::fold::agent_link(event)
+            && self.fold.chain(agent).is_none()
+        {
+            // The database holds this very link already, and those after it.
+            self.load_chain(connection, agent, number).await?;
+        }
         self.touch(connection, event, entry.verified.id(), entry.seq)
             .await?;
         let attachment = attachment(connection, event, row.seq).await?;
@@ -138,7 +154,7 @@ impl Folded {
         if let Some((agent, ..)) = countersign_protocol::fold::agent_link(event)
             && self.fold.chain(agent).is_none()
         {
-            self.load_chain(connection, agent).await?;
+            self.load_chain(connection, agent, u64::MAX).await?;
         }
         Ok(())
     }
@@ -162,8 +178,9 @@ impl Folded {
         &mut self,
         connection: &mut PgConnection,
         agent: &AgentName,
+        before: u64,
     ) -> Result<(), OpenError> {
-        let chain = history::chain_before(connection, agent, u64::MAX).await?;
+        let chain = history::chain_before(connection, agent, before).await?;
         self.fold.restore_chain(agent.clone(), chain);
         Ok(())
     }
@@ -179,6 +196,29 @@ impl Folded {
         // The next event that touches it reads it back.
         self.fold.close(&command)?;
         Some(command)
+    }
+
+    /// After a batch that touched these commands: few of those that are settled stay held.
+    pub(super) fn let_go(&mut self, touched: &BTreeSet<CommandId>) {
+        for id in touched {
+            let Some(command) = self.fold.command(id) else {
+                continue;
+            };
+            if !command.status().is_final() {
+                continue;
+            }
+            self.settled.retain(|kept| kept != id);
+            if command.executions.len() > KEPT_HOSTS {
+                drop(self.fold.close(id));
+            } else {
+                self.settled.push_back(*id);
+            }
+        }
+        while self.settled.len() > KEPT_SETTLED {
+            if let Some(id) = self.settled.pop_front() {
+                drop(self.fold.close(&id));
+            }
+        }
     }
 
     /// This log's root at a committed size.

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use countersign_protocol::blob::Blob;
+use countersign_protocol::blob::{Blob, BlobRef};
 use countersign_protocol::hash::{Digest, Hash, StatementId};
 use countersign_protocol::merkle::{self, NodeSource};
 use countersign_protocol::name::AgentName;
@@ -331,19 +331,22 @@ pub async fn purge_unreferenced_blobs(connection: &mut PgConnection) -> Result<u
     unsigned(row.try_get("purged")?)
 }
 
-/// Says whether all of these blobs are here and not redacted.
+/// Says whether all of these blobs are here, of the length that is named, and not redacted.
 ///
 /// # Errors
 /// The database's.
-pub async fn has_blobs(pool: &PgPool, digests: &[Digest]) -> Result<bool, sqlx::Error> {
-    let wanted: Vec<&[u8]> = digests
+pub async fn has_blobs(pool: &PgPool, named: &[BlobRef]) -> Result<bool, sqlx::Error> {
+    let wanted: Vec<&[u8]> = named
         .iter()
-        .map(|digest| digest.as_bytes().as_slice())
+        .map(|named| named.digest.as_bytes().as_slice())
         .collect();
+    let lengths: Vec<i64> = named.iter().map(|named| signed(named.len)).collect();
     let row = sqlx::query(
-        "SELECT count(*) AS found FROM blobs WHERE digest = ANY($1) AND content IS NOT NULL",
+        "SELECT count(*) AS found FROM unnest($1::bytea[], $2::bigint[]) AS named(digest, len)
+         JOIN blobs USING (digest) WHERE octet_length(content) = len",
     )
     .bind(&wanted)
+    .bind(lengths)
     .fetch_one(pool)
     .await?;
     let found: i64 = row.try_get("found")?;

@@ -6,8 +6,7 @@
 //! that the outcome is unknown, and the state is read back before the next batch.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use countersign_protocol::checkpoint::{Checkpoint, CheckpointBody, Origin, VerifierKey};
@@ -26,6 +25,7 @@ use super::admission::Admitted;
 use super::batch::{Batch, Sealed};
 use super::checkpoint_file::CheckpointFile;
 use super::error::{AppendError, OpenError};
+use super::open::check_continues;
 use super::receipt::Receipt;
 use super::state::Folded;
 use super::store::{self, HeadRow};
@@ -79,8 +79,8 @@ pub(super) struct Writer {
     pub(super) announce: watch::Sender<Arc<Checkpoint>>,
     pub(super) verifier: Arc<VerifierKey>,
     pub(super) ledger: LedgerId,
-    /// Raised when nothing may be written any more.
-    pub(super) stopped: Arc<AtomicBool>,
+    /// Set once nothing may be written any more, with the reason.
+    pub(super) stopped: Arc<OnceLock<Arc<str>>>,
 }
 
 /// Why a batch did not happen.
@@ -141,6 +141,10 @@ impl Writer {
                 Err(Failure::Passing(error)) => Err(error.clone()),
                 Err(Failure::Final(reason)) => Err(AppendError::Stopped(reason.as_str().into())),
             };
+            if let Err(AppendError::Stopped(reason)) = &settled {
+                // Before anybody hears of it, so that nobody is told that this server is ready.
+                let _once = self.stopped.set(Arc::clone(reason));
+            }
             match result {
                 Ok(receipts) => answers
                     .into_iter()
@@ -157,7 +161,6 @@ impl Writer {
             });
             if let Err(AppendError::Stopped(reason)) = settled {
                 tracing::error!(%reason, "the ledger stops: nothing may be appended any more");
-                self.stopped.store(true, Ordering::Release);
                 refuse_all(waiting, &reason).await;
                 return;
             }
@@ -236,16 +239,9 @@ impl Writer {
         Ok(results)
     }
 
-    /// Keeps the state for the next batch, without the commands that are settled.
+    /// Keeps the state for the next batch, without most of the commands that are settled.
     fn keep(&mut self, mut state: Folded, touched: &BTreeSet<CommandId>) {
-        let settled = |id: &&CommandId| {
-            state
-                .fold
-                .command(id)
-                .is_some_and(|command| command.status().is_final())
-        };
-        let settled: Vec<CommandId> = touched.iter().filter(settled).copied().collect();
-        settled.iter().for_each(|id| drop(state.fold.close(id)));
+        state.let_go(touched);
         self.state = Some(state);
     }
 
@@ -277,7 +273,11 @@ impl Writer {
                 state.catch_up(connection, &head).await?;
                 state
             }
-            None => Folded::load(connection, &head).await?,
+            None => {
+                let known = Arc::clone(&self.announce.borrow());
+                check_continues(connection, &head, &known).await?;
+                Folded::load(connection, &head).await?
+            }
         };
         let newest = Checkpoint::open(&head.note, &self.verifier)
             .map_err(|error| Failure::Final(format!("the head's checkpoint: {error}")))?;
@@ -359,11 +359,20 @@ impl Writer {
             attachment,
         } = admitted;
         let (event, id) = (verified.event(), verified.id());
+        // First what costs nothing: who may not speak must not make everybody wait for a reading.
+        let rights = decided.state.fold.rights();
+        if let Err(refusal) = rights.may_sign(event, verified.key()) {
+            return Ok(Decision::Refused(refusal.into()));
+        }
         if let Some(refusal) = check_client_ref(connection, &decided.batch, event).await? {
             return Ok(Decision::Refused(refusal.into()));
         }
         let size = decided.head.size;
         decided.state.touch(connection, event, id, size).await?;
+        if let Some(Stream::Command(command)) = Stream::of(event, id) {
+            // Also when it is refused: what was read back must not stay.
+            decided.touched.insert(command);
+        }
         if let Some(claimed) = event.header().seen {
             let root = match claimed.size {
                 1.. if claimed.size <= size => {

@@ -93,13 +93,14 @@ impl Reader {
         Ok(self.caught_up().await?.rights)
     }
 
-    /// Says whether a key is known already; a no may be out of date.
+    /// Says whether a key is known already and not revoked; a no may be out of date.
     #[must_use]
     pub fn knows(&self, key: &KeyId) -> bool {
         self.projected
             .borrow()
             .as_ref()
-            .is_some_and(|projected| projected.rights.key(key).is_some())
+            .and_then(|projected| projected.rights.key(key))
+            .is_some_and(|record| record.revoked.is_none())
     }
 
     /// Tells of each step of the rows.

@@ -150,7 +150,8 @@ async fn use_schema(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
         .map(drop)
 }
 
-/// Throws the rows away; whoever follows builds them anew. Queries fail until then.
+/// Builds the rows anew, beside the old ones, and then takes their place. Queries see the old ones
+/// until then; they wait only while the new ones are copied.
 ///
 /// # Errors
 /// The database's.
@@ -158,24 +159,51 @@ pub async fn rebuild(pool: &PgPool) -> Result<u64, ProjectionError> {
     let mut connection = pool.acquire().await?;
     prepare(&mut connection).await?;
     let mut transaction = connection.begin().await?;
-    use_schema(&mut transaction).await?;
-    sqlx::query("SELECT FROM cursors FOR UPDATE")
+    // Whoever follows waits here.
+    sqlx::query("SELECT FROM projections.cursors FOR UPDATE")
+        .execute(&mut *transaction)
+        .await?;
+    let size = build_beside(&mut transaction).await?;
+    // From here on readers wait. Temporary tables are found last, so that the lasting ones are meant.
+    sqlx::query("SET LOCAL search_path = projections, public, pg_temp")
         .execute(&mut *transaction)
         .await?;
     sqlx::query("UPDATE cursors SET version = 0")
         .execute(&mut *transaction)
         .await?;
     every!(P => begin::<P>(&mut transaction).await?);
-    // All in one transaction: readers see the old rows until the new ones are complete.
-    let mut follower = Follower { fold: None };
-    let size = loop {
-        let projected = follower.step_in(&mut transaction).await?;
-        if !projected.moved {
-            break projected.next;
-        }
-    };
+    every!(P => take_over::<P>(&mut transaction).await?);
+    sqlx::query("UPDATE cursors SET next = $1")
+        .bind(signed(size))
+        .execute(&mut *transaction)
+        .await?;
     transaction.commit().await?;
     Ok(size)
+}
+
+/// Folds the whole log into temporary tables and gives its size.
+async fn build_beside(connection: &mut PgConnection) -> Result<u64, ProjectionError> {
+    sqlx::query("SET LOCAL search_path = pg_temp, public")
+        .execute(&mut *connection)
+        .await?;
+    every!(P => create::<P>(connection).await?);
+    let mut fold = Fold::at(connection, 0).await?;
+    while let Some(page) = fold.page(connection, u64::MAX).await? {
+        every!(P => P::apply(connection, &page).await?);
+        fold.drop_settled();
+    }
+    Ok(fold.next())
+}
+
+/// Copies what was built beside into the lasting table.
+async fn take_over<P: Projection>(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let name = P::NAME;
+    sqlx::raw_sql(AssertSqlSafe(format!(
+        "INSERT INTO projections.{name} TABLE pg_temp.{name}; DROP TABLE pg_temp.{name}"
+    )))
+    .execute(connection)
+    .await
+    .map(drop)
 }
 
 /// Follows the log until the ledger is gone, telling how far it is.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::support::{Dev, processes_with, text, until};
+use crate::support::{Dev, processes_running, text, until};
 
 #[test]
 fn run_streams_both_streams_and_exits_as_the_command() {
@@ -176,7 +176,7 @@ fn a_cancel_stops_the_whole_tree_and_keeps_the_output() {
     );
     dev.approve(&id);
     until("it runs", || {
-        processes_with(&format!("sleep {marker}")).len() >= 2
+        processes_running(&format!("sleep {marker}")).len() >= 2
             && dev.show(&id)["executions"][0]["stdout"] == "begun\n"
     });
     let begun = Instant::now();
@@ -186,7 +186,7 @@ fn a_cancel_stops_the_whole_tree_and_keeps_the_output() {
     assert_eq!(shown["executions"][0]["outcome"], "cancelled");
     assert_eq!(shown["executions"][0]["stdout"], "begun\n");
     until("nothing is left", || {
-        processes_with(&format!("sleep {marker}")).is_empty()
+        processes_running(&format!("sleep {marker}")).is_empty()
     });
 }
 

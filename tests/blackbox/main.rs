@@ -13,6 +13,7 @@ mod agents;
 mod contract;
 mod demo;
 mod life;
+mod pauses;
 mod processes;
 mod servers;
 mod support;

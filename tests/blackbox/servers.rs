@@ -11,13 +11,13 @@ use serde_json::Value;
 use crate::support::{Dev, Folder, PROGRAM, free_port, signal, text, until};
 
 /// A `countersign serve`, killed when dropped.
-struct Server {
-    child: Child,
-    url: String,
+pub(crate) struct Server {
+    pub(crate) child: Child,
+    pub(crate) url: String,
 }
 
 impl Server {
-    fn start(
+    pub(crate) fn start(
         dev: &Dev,
         database: &str,
         keys: &std::path::Path,

@@ -76,6 +76,16 @@ pub(crate) fn signal(pid: u32, name: &str) {
 
 /// Processes, zombies left out, whose command line holds a text.
 pub(crate) fn processes_with(text: &str) -> Vec<u32> {
+    processes(|line| line.contains(text))
+}
+
+/// Processes whose whole command line is this: not those that only speak of it, as whoever was told
+/// to run it does.
+pub(crate) fn processes_running(command: &str) -> Vec<u32> {
+    processes(|line| line.trim_end() == command)
+}
+
+fn processes(matches: impl Fn(&str) -> bool) -> Vec<u32> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         let Some(pid) = entry
@@ -92,7 +102,7 @@ pub(crate) fn processes_with(text: &str) -> Vec<u32> {
             .next()
             .is_some_and(|rest| rest.starts_with('Z'));
         let line = String::from_utf8_lossy(&line).replace('\0', " ");
-        if line.contains(text) && !is_zombie && pid != std::process::id() {
+        if matches(&line) && !is_zombie && pid != std::process::id() {
             found.push(pid);
         }
     }

@@ -90,6 +90,6 @@ fn a_database_restored_from_a_backup_is_not_served() {
         .arg(folder.path().join("dev"))
         .output()
         .unwrap();
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(3));
     assert!(String::from_utf8_lossy(&output.stderr).contains("the database is behind"));
 }

@@ -7,12 +7,14 @@
 )]
 
 mod architecture;
+mod attacks;
 mod dev;
 mod http;
 mod ledger;
 mod licences;
 mod migrations;
 mod projections;
+mod review;
 mod support;
 mod vectors;
 mod verify;

@@ -142,6 +142,10 @@ fn pins_that_contradict_each_other_are_refused() {
 #[test]
 fn no_approval_at_all_must_be_meant() {
     let files = Files::new();
+    for setting in ["min_approvals", "shell_min_approvals"] {
+        let (_, problem) = files.mistake(&format!("{}{setting} = 0\n", least()));
+        assert!(problem.contains("unattended"), "{problem}");
+    }
     let text = format!("{}min_approvals = 0\nunattended = true\n", least());
     assert_eq!(files.load(&text).unwrap().rules.min_approvals, 0);
 }

@@ -374,6 +374,23 @@ async fn a_pinned_persons_cancel_ends_the_run() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_whose_proof_is_lost_is_looked_at_again() {
+    let rig = Rig::ready().await;
+    let id = rig.granted("echo on; sleep 60");
+    rig.until("output", |book| execution(book, id).chunks > 0)
+        .await;
+    {
+        let mut book = rig.fake.book();
+        let event = say!(person book, "bob", CommandCancelRequested { command: id, reason: None });
+        book.sign_and_append("bob", &event).unwrap();
+    }
+    rig.fake.wire.unproven.store(1, Ordering::SeqCst);
+    rig.fake.tell(Tell::Cancel(id));
+    assert_eq!(rig.ended(id).await.status, ExecutionStatus::Cancelled);
+    assert_eq!(rig.fake.wire.unproven.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stopping_agent_ends_its_runs_and_says_so() {
     let mut rig = Rig::ready().await;
     let id = rig.granted("sleep 60");

@@ -1,4 +1,4 @@
 //! The ledger room against a real Postgres.
 
-mod append;
-mod rollback;
+pub(crate) mod append;
+pub(crate) mod rollback;

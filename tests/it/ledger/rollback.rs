@@ -6,7 +6,7 @@ use sqlx::PgPool;
 use crate::support::TestLedger;
 
 /// What a superuser would do: switch the guards off and cut the log behind `size`.
-async fn cut(owner: &PgPool, size: i64) {
+pub(crate) async fn cut(owner: &PgPool, size: i64) {
     for table in [
         "entries",
         "checkpoints",
@@ -40,7 +40,7 @@ async fn cut(owner: &PgPool, size: i64) {
 }
 
 /// Puts the head back to a state that was committed once.
-async fn restore_head(owner: &PgPool, name: &str) {
+pub(crate) async fn restore_head(owner: &PgPool, name: &str) {
     let restore = format!(
         "UPDATE head SET (size, last_leaf, last_time_us, right_edge, note) =
          (SELECT size, last_leaf, last_time_us, right_edge, note FROM {name})"

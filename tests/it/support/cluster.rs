@@ -99,7 +99,12 @@ pub(crate) struct TestDatabase {
 impl TestDatabase {
     /// A further pool of the serving role, as another server would have.
     pub(crate) async fn another_app(&self) -> PgPool {
-        pool(&cluster().await.url(Role::App, &self.name)).await
+        pool(&self.app_url().await).await
+    }
+
+    /// Its address for the serving role.
+    pub(crate) async fn app_url(&self) -> String {
+        cluster().await.url(Role::App, &self.name)
     }
 }
 

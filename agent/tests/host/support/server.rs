@@ -41,6 +41,8 @@ pub(crate) struct Wire {
     pub(crate) lose: AtomicUsize,
     /// Receipts are for entry 1, whatever was sent.
     pub(crate) lie: AtomicBool,
+    /// Proofs of consistency that are asked for in vain.
+    pub(crate) unproven: AtomicUsize,
     /// Open streams of work end.
     pub(crate) hang_up: Notify,
     /// How often a stream of work was opened.
@@ -65,6 +67,7 @@ impl Fake {
             away: AtomicBool::new(false),
             lose: AtomicUsize::new(0),
             lie: AtomicBool::new(false),
+            unproven: AtomicUsize::new(0),
             hang_up: Notify::new(),
             streams: AtomicUsize::new(0),
         });
@@ -104,7 +107,16 @@ impl Wire {
                 principal: None,
             }),
             "/v1/sessions" => self.sign_in(&parse(&body)),
-            "/v1/proofs/consistency" => self.consistency(query),
+            "/v1/proofs/consistency" => {
+                let lose = |left: usize| left.checked_sub(1);
+                let lost = self
+                    .unproven
+                    .fetch_update(Ordering::SeqCst, Ordering::SeqCst, lose);
+                if lost.is_ok() {
+                    return None;
+                }
+                self.consistency(query)
+            }
             "/v1/statements" => match self.enter(&parse(&body)) {
                 Ok(receipt) => ok(&receipt),
                 Err(problem) => (problem.status, serde_json::to_vec(&problem).unwrap()),
