@@ -7,6 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
+use crate::check::{self, Question};
 use crate::config::Config;
 use crate::service;
 use crate::station::AgentError;
@@ -23,7 +24,7 @@ const USAGE: u8 = 2;
 /// There is evidence of tampering.
 const EVIDENCE: u8 = 3;
 
-/// The ledger will not have this agent.
+/// The ledger will not have this agent, or the rules will not have a command.
 const REFUSED: u8 = 4;
 
 /// Runs on this host what its people have signed, and nothing else.
@@ -56,16 +57,22 @@ pub enum LogFormat {
 }
 
 /// What the agent can be asked to do.
-#[derive(Debug, Clone, Copy, clap::Subcommand)]
+#[derive(Debug, Clone, clap::Subcommand)]
 pub enum Verb {
     /// Connect to the server and run what is granted, until TERM or INT.
     Run,
-    /// Read the configuration, tell the first mistake with its line, and do nothing else.
+    /// Read the configuration, tell the first mistake with its line or list the rules, and do
+    /// nothing else.
     CheckConfig,
+    /// Say what this host would answer to a command, and by which rule: exit 0 allowed, 4 refused.
+    #[command(
+        after_help = "Example:\n  countersign-agent check -- systemctl restart nginx.service"
+    )]
+    Check(Question),
 }
 
 /// Does what the arguments say and gives the exit code: 0 done, 1 failed, 2 wrong configuration,
-/// 3 evidence of tampering, 4 refused by the ledger. Logs and errors go to stderr.
+/// 3 evidence of tampering, 4 refused by the ledger or by the rules. Logs and errors go to stderr.
 pub async fn main(args: Args) -> u8 {
     let config = match Config::load(&args.config) {
         Ok(config) => config,
@@ -76,18 +83,26 @@ pub async fn main(args: Args) -> u8 {
     };
     match args.verb.unwrap_or(Verb::Run) {
         Verb::CheckConfig => {
-            let people = config.signers.people();
-            let execution = if config.rules.execution { "on" } else { "off" };
-            tell(&format!(
-                "{} is in order: agent {}, execution {execution}, {} people who count, {} of them needed",
-                args.config.display(),
-                config.name,
-                people.len(),
-                config.rules.min_approvals,
-            ));
+            tell(&check::summary(&args.config, &config));
             DONE
         }
+        Verb::Check(question) => answer(&config, question),
         Verb::Run => run(config, args.log_format).await,
+    }
+}
+
+/// The verdict is what was asked for, so it goes to stdout.
+fn answer(config: &Config, question: Question) -> u8 {
+    match check::ask(config, question) {
+        Ok(answer) => {
+            // A reader that is gone still gets the code.
+            let _ = write!(std::io::stdout(), "{answer}");
+            if answer.is_yes() { DONE } else { REFUSED }
+        }
+        Err(problem) => {
+            tell(&format!("error: no request could ask this: {problem}"));
+            USAGE
+        }
     }
 }
 

@@ -10,13 +10,14 @@
 //! | [`execution`] | the executor: a verified plan in, what happened out |
 //! | `dispatcher` `running` `delivery` `enrolment` `station` | the world and the executor, joined by messages |
 //! | [`key`] [`clock`] | the private key and randomness; the time |
-//! | [`service`] [`args`] | from a configuration to a running agent; the command line |
+//! | [`service`] [`args`] [`check`] | from a configuration to a running agent; the command line; what the rules would answer |
 //!
 //! The order that everything here serves: verify the grant, ask the local rules, write down that
 //! it is used, say `started`, hold the receipt, run. No step can be reached without the one before.
 
 pub mod admission;
 pub mod args;
+pub mod check;
 pub mod client;
 pub mod clock;
 pub mod config;

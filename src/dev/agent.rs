@@ -82,7 +82,8 @@ pub(super) fn configure(
          ledger = {ledger:?}\norigin = {origin:?}\nvkey = {vkey:?}\n\
          allowed_signers = \"allowed_signers\"\nmin_approvals = 2\n\n\
          # What may run here. A real host allows less.\n\
-         execution = true\nmodes = [\"exec\", \"shell\"]\nenvironment = {names}\n\
+         execution = true\nmodes = [\"exec\", \"shell\"]\n\
+         allow_all = true\nshell.allow = true\nenvironment = {names}\n\
          grace_s = {GRACE_S}\n{user}"
     );
     let path = folder.join("agent.toml");

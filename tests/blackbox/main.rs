@@ -15,6 +15,7 @@ mod demo;
 mod life;
 mod pauses;
 mod processes;
+mod rules;
 mod servers;
 mod support;
 mod tampering;

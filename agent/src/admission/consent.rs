@@ -38,12 +38,14 @@ impl Discounted {
 }
 
 /// Counts the approvals that the authorization rests on, as this host sees them. The answer is the
-/// time until which they count: the expiry, or when the first of them is too old.
+/// time until which they count: the expiry, or when the first of them is too old. `least` is the
+/// host's own number, and the setting or rule that demands it.
 pub(super) fn check(
     host: &Host,
     stream: &ProvenStream,
     proven: &ProvenCommand,
     now: Time,
+    (least, demanded_by): (u32, &str),
 ) -> Result<Time, LocalRefusal> {
     let mut until = proven.command.act().expires_at;
     let mut counted: Vec<&Principal> = Vec::new();
@@ -59,9 +61,7 @@ pub(super) fn check(
     }
     let asked = &proven.authorized.requirement;
     let requirement = Requirement {
-        approvals: asked
-            .approvals
-            .max(host.rules.approvals_for(proven.command.act().mode)),
+        approvals: asked.approvals.max(least),
         approvers: asked.approvers.clone(),
     };
     // A requirement of 0 is no requirement: it is never met, whatever the host's own minimum.
@@ -74,7 +74,7 @@ pub(super) fn check(
     let (why, rule) = if of_time {
         (RefusalReason::Time, "max_approval_age_s")
     } else {
-        (RefusalReason::Approvals, "min_approvals")
+        (RefusalReason::Approvals, demanded_by)
     };
     let mut detail = format!(
         "{} of {} approvals count on this host",

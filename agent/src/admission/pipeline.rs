@@ -117,17 +117,22 @@ impl Host {
             let until = act.not_before;
             return Ok(Verdict::Wait { command: id, until });
         }
+        let least = (self.rules.approvals_for(act.mode), "min_approvals");
         let remember_until = act.expires_at.plus_micros(self.rules.max_approval_age_us);
         let judged = self
             .check_time(&act, now)
             // Is it enough? Distinct people whom this host pins.
-            .and_then(|()| consent::check(self, &stream, &proven, now))
+            .and_then(|()| consent::check(self, &stream, &proven, now, least))
             // Is it allowed here? Local rules win over any signature.
             .and_then(|until| {
-                self.rules
-                    .check(&documents.spec, documents.environment.as_ref())
-                    .and_then(|()| self.find_program(&documents))
-                    .map(|program| (until, program))
+                let environment = documents.environment.as_ref();
+                let allowed = self.rules.judge(&documents.spec, environment)?;
+                // A rule may ask for more people than the host does for everything.
+                if allowed.min_approvals > least.0 {
+                    let demanded = (allowed.min_approvals, allowed.rule.as_str());
+                    consent::check(self, &stream, &proven, now, demanded)?;
+                }
+                Ok((until, allowed.program))
             });
         Ok(match judged {
             Ok((valid_until, program)) => {
@@ -176,27 +181,6 @@ impl Host {
             "the command's time is over by this host's clock",
         ))
     }
-
-    /// A program that is not there is an outcome of the run, as a shell has it (127, 126).
-    fn find_program(
-        &self,
-        documents: &Documents,
-    ) -> Result<Result<Program, ResolveError>, LocalRefusal> {
-        let (argv, _) = rules::words(&documents.spec, None);
-        let name = argv.first().map(OsString::as_os_str).unwrap_or_default();
-        match Program::resolve(name, &self.rules.path) {
-            Err(
-                error @ (ResolveError::Relative { .. }
-                | ResolveError::Unreadable { .. }
-                | ResolveError::TooLarge { .. }),
-            ) => Err(LocalRefusal::new(
-                RefusalReason::Unusable,
-                "path",
-                error.to_string(),
-            )),
-            found => Ok(found),
-        }
-    }
 }
 
 impl Permit {
@@ -241,6 +225,7 @@ impl Permit {
     pub fn into_plan(self, grace: Duration) -> Result<Plan, execution::Outcome> {
         let program = self.program.map_err(|error| error.outcome())?;
         Ok(Plan {
+            confinement: execution::Confinement::default(),
             program,
             argv: self.argv,
             cwd: self.cwd,

@@ -33,24 +33,37 @@
 //!
 //! A command that runs as the agent's own user can kill its supervisor, as it could the agent. Its
 //! leader then dies by the death signal, and the run ends as [`RunError::SupervisorLost`], never
-//! as a result. Running as another user, cgroups and Landlock belong in `sandbox.rs`, in order.
+//! as a result. A run with an account of its own cannot: its supervisor stays the agent's.
 //!
 //! # Map
 //!
 //! `run` the plan, the messages, the story of one run · `program` argv\[0\] found, opened, hashed ·
+//! `confinement` what a run may not do, and whether this host can hold it to that · `fence` Landlock
+//! rules · `seccomp` the system call filter · `cgroup` the run's cgroup · `sealed` files in memory ·
 //! `spawn` descriptors and the fork · `supervisor` the process above the tree · `sandbox` the
 //! leader's ordered steps · `output` pipes into chunks · `terminate` signals to a whole tree ·
 //! `syscalls` the only `unsafe`.
 
+mod cgroup;
+mod confinement;
+mod fence;
 mod output;
 mod program;
 mod run;
 mod sandbox;
+mod sealed;
+mod seccomp;
 mod spawn;
 mod supervisor;
 mod syscalls;
 mod terminate;
 
+pub use cgroup::CgroupError;
+pub use confinement::{
+    Account, CgroupInForce, CgroupLimits, ConfineError, Confinement, Demand, InForce, Limits,
+    MAX_GROUPS, Mechanism, Profile,
+};
+pub use fence::FenceError;
 pub use output::{CHUNK_BYTES, CHUNK_DELAY, StreamTotals};
 pub use program::{Program, ResolveError};
 pub use run::{Finished, Outcome, Plan, RunError, RunEvent, Stream, run};

@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
 use super::run::Outcome;
+use super::sealed::sealed;
 
 /// Largest program that is hashed: far above any real one, and a bound on the time before a start.
 const MAX_PROGRAM_BYTES: u64 = 2 << 30;
@@ -33,7 +34,18 @@ pub struct Program {
     sha256: [u8; 32],
     script: bool,
     file: OwnedFd,
+    text: Option<Text>,
 }
+
+/// What a shell is to read.
+#[derive(Debug)]
+struct Text {
+    file: OwnedFd,
+    sha256: [u8; 32],
+}
+
+/// The shell of [`Program::script`], where every Linux has one.
+const SHELL: &str = "/bin/sh";
 
 /// Why argv\[0\] names nothing that can be run.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +77,9 @@ pub enum ResolveError {
         #[source]
         source: std::io::Error,
     },
+    /// The bytes of a script could not be kept in a sealed file in memory.
+    #[error("the script could not be sealed in memory ({0}); see the agent's memory limits")]
+    Unsealed(#[source] std::io::Error),
     /// The file is larger than what is hashed before a start.
     #[error("{path:?} is larger than {MAX_PROGRAM_BYTES} bytes, so it is not run")]
     TooLarge {
@@ -80,9 +95,10 @@ impl ResolveError {
         match self {
             Self::NotFound { .. } => Outcome::NotFound,
             Self::NotExecutable { .. } => Outcome::NotExecutable,
-            Self::Relative { .. } | Self::Unreadable { .. } | Self::TooLarge { .. } => {
-                Outcome::FailedToStart(self.to_string())
-            }
+            Self::Relative { .. }
+            | Self::Unreadable { .. }
+            | Self::Unsealed(_)
+            | Self::TooLarge { .. } => Outcome::FailedToStart(self.to_string()),
         }
     }
 }
@@ -123,6 +139,31 @@ impl Program {
         Err(refusal)
     }
 
+    /// `/bin/sh` reading `text` from a sealed file in memory: of any length, in no argument list,
+    /// and nobody can change it. The plan's argv follows the text's path, so argv\[1\] is `$1`.
+    ///
+    /// Unlike under `sh -c`, `$0` is `/proc/self/fd/7`, and the shell and what it starts find that
+    /// one descriptor open besides the standard three.
+    ///
+    /// # Errors
+    /// There is no shell that can be run, or no memory for the text.
+    pub fn script(text: &[u8]) -> Result<Self, ResolveError> {
+        let shell = Self::open(Path::new(SHELL))?;
+        Ok(Self {
+            text: Some(Text {
+                file: sealed("script", text).map_err(ResolveError::Unsealed)?,
+                sha256: Sha256::digest(text).into(),
+            }),
+            ..shell
+        })
+    }
+
+    /// SHA-256 of the text that the shell reads; none when this is no [`Program::script`].
+    #[must_use]
+    pub fn script_sha256(&self) -> Option<&[u8; 32]> {
+        self.text.as_ref().map(|text| &text.sha256)
+    }
+
     /// The path under which the file was opened; symlinks in it were followed.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -144,6 +185,10 @@ impl Program {
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
+    }
+
+    pub(super) fn text(&self) -> Option<BorrowedFd<'_>> {
+        self.text.as_ref().map(|text| text.file.as_fd())
     }
 
     fn open(path: &Path) -> Result<Self, ResolveError> {
@@ -181,6 +226,7 @@ impl Program {
             sha256,
             script,
             file: file.into(),
+            text: None,
         })
     }
 }

@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc::Sender;
 use tokio_util::sync::CancellationToken;
 
+use super::confinement::{Confinement, InForce};
 use super::output::{Pump, Sink, StreamTotals};
 use super::program::Program;
 use super::sandbox::Step;
@@ -51,6 +52,8 @@ pub struct Plan {
     pub grace: Duration,
     /// Bytes of both streams together that are kept; further output is counted and hashed only.
     pub output_limit: u64,
+    /// Whom it runs as and what it may not do; [`Confinement::foresee`] says what will hold here.
+    pub confinement: Confinement,
 }
 
 /// Arguments, environment and stdin may hold secrets, so they never reach a log this way.
@@ -60,6 +63,7 @@ impl fmt::Debug for Plan {
             .field("program", &self.program.path())
             .field("cwd", &self.cwd)
             .field("timeout", &self.timeout)
+            .field("confinement", &self.confinement)
             .finish_non_exhaustive()
     }
 }
@@ -130,6 +134,8 @@ pub struct Finished {
     pub truncated: bool,
     /// Whether it is proved that no process of the run is left.
     pub tree_gone: bool,
+    /// What confined the run: what was foreseen, or nothing if nothing was started.
+    pub in_force: Box<InForce>,
 }
 
 impl Finished {
@@ -150,6 +156,7 @@ impl Finished {
             stderr: nothing,
             truncated: false,
             tree_gone: true,
+            in_force: Box::default(),
         }
     }
 }
@@ -208,6 +215,7 @@ async fn finish(
         supervisor,
         stdout,
         stderr,
+        in_force,
     } = launch;
     let sink = Sink::new(events.clone(), started, plan.output_limit);
     let stop = CancellationToken::new();
@@ -243,6 +251,7 @@ async fn finish(
         stderr,
         truncated: sink.truncated(),
         tree_gone,
+        in_force: Box::new(in_force),
     })
 }
 
@@ -380,6 +389,7 @@ impl Tree {
             Some(Report::TreeGone { usage }) => {
                 self.usage = usage;
                 self.gone = true;
+                self.supervisor.remove_cgroup();
             }
             None => return Err(RunError::SupervisorLost),
         }

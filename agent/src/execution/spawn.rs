@@ -4,7 +4,6 @@
 //! not decide when a run ends.
 
 use std::ffi::{CString, OsStr, OsString};
-use std::io::{Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream as StdUnixStream;
@@ -12,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, ResolveFlags, SealFlags};
+use rustix::fs::{CWD, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, WaitId, WaitIdOptions};
@@ -21,9 +20,13 @@ use tokio::net::UnixStream;
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::oneshot;
 
+use super::cgroup::Cgroup;
+use super::confinement::{Account, ConfineError, InForce};
 use super::run::Plan;
+use super::sandbox::Kept;
+use super::sealed::sealed;
 use super::supervisor::{self, Job, KILL_ORDER, REPORT_BYTES, Report};
-use super::syscalls::{self, CStringArray, Slot};
+use super::syscalls::{self, CStringArray, Slot, TEXT_PATH};
 
 /// Descriptors for the supervisor are moved to here or above, out of the way of its slots.
 const ABOVE_SLOTS: i32 = 16;
@@ -53,6 +56,8 @@ pub(super) enum StartError {
     CwdSymlink { path: PathBuf },
     #[error("the working directory {path:?} could not be opened: {error}")]
     Cwd { path: PathBuf, error: Errno },
+    #[error(transparent)]
+    Confine(#[from] ConfineError),
     #[error(
         "the agent could not prepare the run ({what}): {source}; see its limits on open files and processes"
     )]
@@ -68,11 +73,13 @@ pub(super) struct Launch {
     pub(super) supervisor: Supervisor,
     pub(super) stdout: Receiver,
     pub(super) stderr: Receiver,
+    pub(super) in_force: InForce,
 }
 
 /// The agent's end of the socket to one supervisor. Dropping it kills the run.
 pub(super) struct Supervisor {
     held: Arc<Held>,
+    cgroup: Option<Arc<Cgroup>>,
     socket: UnixStream,
     partial: [u8; REPORT_BYTES],
     filled: usize,
@@ -108,26 +115,44 @@ impl Supervisor {
         Report::decode(&self.partial)
     }
 
+    /// Removes the cgroup of a tree that is gone; what fails here is tried again by the reaper.
+    pub(super) fn remove_cgroup(&self) {
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.remove();
+        }
+    }
+
     /// Orders the death of the whole tree. A supervisor that cannot be told is gone.
     pub(super) async fn order_kill(&mut self) {
         let _ = self.socket.write_all(&[KILL_ORDER]).await;
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.kill();
+        }
     }
 }
 
 /// Starts the plan. Must be called inside a tokio runtime.
 pub(super) fn launch(plan: &Plan) -> Result<Launch, StartError> {
-    let argv = argv(&plan.argv)?;
+    let text = plan.program.text();
+    let argv = argv(&plan.argv, text.is_some())?;
     let env = environment(&plan.env)?;
     let cwd = raised(open_cwd(&plan.cwd)?)?;
     let stdin = raised(stdin(&plan.stdin)?)?;
-    let (stdout, child_stdout) = pipe()?;
-    let (stderr, child_stderr) = pipe()?;
+    let mut prepared = plan.confinement.prepare()?;
+    // An account that is the agent's own already owns the pipes.
+    let owner = plan.confinement.account.as_ref();
+    let owner = owner.filter(|_| prepared.identity.is_some());
+    let (stdout, child_stdout) = pipe(owner)?;
+    let (stderr, child_stderr) = pipe(owner)?;
     let (ours, theirs) = StdUnixStream::pair().map_err(because("socket"))?;
     ours.set_nonblocking(true).map_err(because("socket"))?;
     let socket = UnixStream::from_std(ours).map_err(because("socket"))?;
     let control = raised(theirs.into())?;
     let program = raise(plan.program.fd())?;
-    let sources = [
+    let ruleset = raise_some(prepared.ruleset.as_ref().map(AsFd::as_fd))?;
+    let text = raise_some(text)?;
+    let procs = raise_some(prepared.cgroup.as_ref().map(Cgroup::procs))?;
+    let always = [
         (Slot::Stdin, stdin.as_fd()),
         (Slot::Stdout, child_stdout.as_fd()),
         (Slot::Stderr, child_stderr.as_fd()),
@@ -135,22 +160,37 @@ pub(super) fn launch(plan: &Plan) -> Result<Launch, StartError> {
         (Slot::Program, program.as_fd()),
         (Slot::Cwd, cwd.as_fd()),
     ];
+    let sometimes = [
+        (Slot::Ruleset, &ruleset),
+        (Slot::Text, &text),
+        (Slot::Cgroup, &procs),
+    ];
+    let sometimes = sometimes
+        .into_iter()
+        .filter_map(|(slot, fd)| Some((slot, fd.as_ref()?.as_fd())));
     let job = Job {
-        sources,
+        sources: always.into_iter().chain(sometimes).collect(),
         argv,
         env,
-        script: plan.program.is_script(),
+        kept: Kept {
+            program: plan.program.is_script(),
+            text: text.is_some(),
+        },
+        prepared: &prepared,
     };
     let pid = syscalls::fork_with(&job, |job| supervisor::supervise(job))
         .map_err(|error| because("fork")(error.into()))?;
     let (released, release) = oneshot::channel();
-    reap_when_ended(pid, release);
+    drop(job);
+    let cgroup = prepared.cgroup.take().map(Arc::new);
+    reap_when_ended(pid, release, cgroup.clone());
     let held = Arc::new(Held {
         pid,
         _released: released,
     });
     let supervisor = Supervisor {
         held,
+        cgroup,
         socket,
         partial: [0; REPORT_BYTES],
         filled: 0,
@@ -159,15 +199,16 @@ pub(super) fn launch(plan: &Plan) -> Result<Launch, StartError> {
         supervisor,
         stdout,
         stderr,
+        in_force: prepared.in_force,
     })
 }
 
 /// Reaps the supervisor itself in the background, once it has ended and nobody needs its process
-/// id any more; so no zombie stays, also when the run's future is dropped.
+/// id any more; so no zombie stays, also when the run's future is dropped. The cgroup goes after.
 ///
 /// It looks again and again instead of waiting in a thread, because a runtime that shuts down
 /// waits for its threads, and a process stuck in the kernel would then hold the agent.
-fn reap_when_ended(pid: Pid, release: oneshot::Receiver<()>) {
+fn reap_when_ended(pid: Pid, release: oneshot::Receiver<()>, cgroup: Option<Arc<Cgroup>>) {
     tokio::spawn(async move {
         let _ = release.await;
         let mut pause = FIRST_REAP_PAUSE;
@@ -176,17 +217,30 @@ fn reap_when_ended(pid: Pid, release: oneshot::Receiver<()>) {
             tokio::time::sleep(pause).await;
             pause = pause.saturating_mul(2).min(LAST_REAP_PAUSE);
         }
+        // Its processes outlive it when something from outside has killed the supervisor.
+        if let Some(cgroup) = cgroup {
+            while !cgroup.remove() {
+                cgroup.kill();
+                tokio::time::sleep(pause).await;
+                pause = pause.saturating_mul(2).min(LAST_REAP_PAUSE);
+            }
+        }
     });
 }
 
-fn argv(arguments: &[OsString]) -> Result<CStringArray, StartError> {
+/// The arguments; a shell that reads a text is given its path after argv\[0\].
+fn argv(arguments: &[OsString], text: bool) -> Result<CStringArray, StartError> {
     if arguments.is_empty() {
         return Err(StartError::NoArguments);
     }
     let strings = arguments.iter().enumerate().map(|(index, argument)| {
         CString::new(argument.as_bytes()).map_err(|_| StartError::NulInArgument { index })
     });
-    Ok(CStringArray::new(strings.collect::<Result<_, _>>()?))
+    let mut strings: Vec<CString> = strings.collect::<Result<_, _>>()?;
+    if text {
+        strings.insert(1, TEXT_PATH.to_owned());
+    }
+    Ok(CStringArray::new(strings))
 }
 
 fn environment(entries: &[(OsString, OsString)]) -> Result<CStringArray, StartError> {
@@ -225,31 +279,24 @@ fn open_cwd(path: &Path) -> Result<OwnedFd, StartError> {
 /// The bytes as a sealed file in memory, which nobody can change under the command; an empty
 /// stdin is `/dev/null`.
 fn stdin(bytes: &[u8]) -> Result<OwnedFd, StartError> {
-    sealed(bytes).map_err(because("stdin"))
-}
-
-fn sealed(bytes: &[u8]) -> std::io::Result<OwnedFd> {
     if bytes.is_empty() {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        return Ok(rustix::fs::open(
-            OsStr::new("/dev/null"),
-            flags,
-            Mode::empty(),
-        )?);
+        return rustix::fs::open(OsStr::new("/dev/null"), flags, Mode::empty())
+            .map_err(|error| because("stdin")(error.into()));
     }
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let mut file = std::fs::File::from(rustix::fs::memfd_create("stdin", flags)?);
-    file.write_all(bytes)?;
-    file.rewind()?;
-    let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
-    rustix::fs::fcntl_add_seals(&file, seals)?;
-    Ok(file.into())
+    sealed("stdin", bytes).map_err(because("stdin"))
 }
 
-/// A pipe: our reading end, registered with the runtime, and the command's writing end.
-fn pipe() -> Result<(Receiver, OwnedFd), StartError> {
+/// A pipe: our reading end, registered with the runtime, and the command's writing end. It belongs
+/// to the account, which otherwise could not open its own `/dev/stdout`.
+fn pipe(owner: Option<&Account>) -> Result<(Receiver, OwnedFd), StartError> {
     let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)
         .map_err(|error| because("pipe")(error.into()))?;
+    if let Some(Account { uid, gid, .. }) = owner {
+        let (uid, gid) = (Uid::from_raw(*uid), Gid::from_raw(*gid));
+        rustix::fs::fchown(&write, Some(uid), Some(gid))
+            .map_err(|error| because("owner of a pipe")(error.into()))?;
+    }
     let read = Receiver::from_owned_fd(read).map_err(because("pipe"))?;
     Ok((read, raised(write)?))
 }
@@ -262,6 +309,10 @@ fn raised(fd: OwnedFd) -> Result<OwnedFd, StartError> {
 fn raise(fd: BorrowedFd<'_>) -> Result<OwnedFd, StartError> {
     rustix::io::fcntl_dupfd_cloexec(fd, ABOVE_SLOTS)
         .map_err(|error| because("descriptor")(error.into()))
+}
+
+fn raise_some(fd: Option<BorrowedFd<'_>>) -> Result<Option<OwnedFd>, StartError> {
+    fd.map(raise).transpose()
 }
 
 fn because(what: &'static str) -> impl Fn(std::io::Error) -> StartError {

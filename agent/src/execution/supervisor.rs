@@ -13,7 +13,8 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 use rustix::process::{DumpableBehavior, Pid, Signal};
 
-use super::sandbox::{self, Step};
+use super::confinement::Prepared;
+use super::sandbox::{self, Kept, Step};
 use super::syscalls::{self, CStringArray, End, FIRST_FREE, Slot, Usage, Waited};
 
 /// Length of each report: a fixed size needs no framing, and a Unix socket passes it whole.
@@ -36,11 +37,11 @@ const NOT_STARTED: i32 = 127;
 
 /// All that a supervisor needs, made before the fork. Sources lie above all slots.
 pub(super) struct Job<'a> {
-    pub(super) sources: [(Slot, BorrowedFd<'a>); 6],
+    pub(super) sources: Vec<(Slot, BorrowedFd<'a>)>,
     pub(super) argv: CStringArray,
     pub(super) env: CStringArray,
-    /// The program is a script, whose interpreter must find it open.
-    pub(super) script: bool,
+    pub(super) kept: Kept,
+    pub(super) prepared: &'a Prepared,
 }
 
 /// What a supervisor, or the leader before it is the program, tells the agent.
@@ -140,6 +141,8 @@ struct Supervisor {
 
 impl Supervisor {
     fn begin(job: &Job<'_>) -> Result<Self, Errno> {
+        // Slots that this run leaves empty must not show what the agent has there.
+        syscalls::close_descriptors(Slot::Stdin as u32, FIRST_FREE.saturating_sub(1))?;
         for (slot, source) in &job.sources {
             slot.fill(*source)?;
         }
@@ -159,9 +162,13 @@ impl Supervisor {
         };
         let leader = syscalls::fork_with(&birth, lead)?;
         // The pipes end for the reader when the command's own copies are closed, so none stays here.
-        // The leader runs: from here nothing may fail, and closing existing descriptors cannot.
-        let _ = syscalls::close_descriptors(Slot::Stdin as u32, Slot::Stderr as u32);
-        let _ = syscalls::close_descriptors(Slot::Program as u32, Slot::Cwd as u32);
+        // The leader runs: from here nothing may fail, and closing existing descriptors cannot. Only
+        // slots that were filled: our own two descriptors may have taken the numbers of empty ones.
+        for (slot, _) in &job.sources {
+            if *slot != Slot::Control {
+                let _ = syscalls::close_descriptors(*slot as u32, *slot as u32);
+            }
+        }
         Ok(Self {
             leader,
             children,
@@ -277,7 +284,7 @@ struct Birth<'a> {
 /// The leader's life before it is the program.
 fn lead(birth: &Birth<'_>) -> i32 {
     let job = birth.job;
-    let (step, error) = match sandbox::confine(birth.supervisor, job.script) {
+    let (step, error) = match sandbox::confine(job.prepared, birth.supervisor, job.kept) {
         Ok(()) => (Step::Exec, syscalls::exec(&job.argv, &job.env)),
         Err(failed) => failed,
     };

@@ -5,21 +5,27 @@
 
 #![expect(
     unsafe_code,
-    reason = "fork, exec, wait with resource usage and signal masks have no safe wrapper"
+    reason = "fork, exec, wait with resource usage, signal masks, identities and the entry into Landlock and seccomp have no safe wrapper"
 )]
 
-use std::ffi::{CString, c_char};
+use std::borrow::Borrow;
+use std::ffi::{CStr, CString, c_char, c_long};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::io::Errno;
 use rustix::process::Pid;
 
+use super::confinement::MAX_GROUPS;
+
 /// Highest signal number that Linux knows.
 const LAST_SIGNAL: i32 = 64;
 
 /// Size of the kernel's signal mask: one bit for each of these signals.
 const KERNEL_MASK_BYTES: usize = 8;
+
+/// `LANDLOCK_CREATE_RULESET_VERSION`: ask for the version instead of making rules.
+const LANDLOCK_ASK_VERSION: u32 = 1;
 
 /// Where the supervisor lays its descriptors, so that all others can be closed in one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,10 +40,19 @@ pub(super) enum Slot {
     Program = 4,
     /// The working directory.
     Cwd = 5,
+    /// The Landlock rules, if there are any.
+    Ruleset = 6,
+    /// The text that a shell reads, if there is one, as [`TEXT_PATH`].
+    Text = 7,
+    /// Where the leader enters its cgroup, if it has one.
+    Cgroup = 8,
 }
 
+/// Where a shell finds the text in [`Slot::Text`].
+pub(super) const TEXT_PATH: &CStr = c"/proc/self/fd/7";
+
 /// The first descriptor that is no slot.
-pub(super) const FIRST_FREE: u32 = 6;
+pub(super) const FIRST_FREE: u32 = 9;
 
 impl Slot {
     /// The descriptor in this slot. Only meaningful in a supervisor or leader, after [`Slot::fill`].
@@ -231,6 +246,98 @@ pub(super) fn reset_signals() -> Result<(), Errno> {
     set_signal_mask(&unsafe { none.assume_init() })
 }
 
+/// Whether real, effective and saved ids and all supplementary groups of this thread are exactly
+/// these; `groups` ascend. Safe after fork.
+pub(super) fn is_identity<G>(uid: u32, gid: u32, groups: G) -> bool
+where
+    G: IntoIterator,
+    G::Item: Borrow<u32>,
+{
+    let (mut uids, mut gids) = ([0; 3], [0; 3]);
+    let [r, e, s] = &mut uids;
+    // SAFETY: three pointers to live numbers of the right type.
+    let uids_known = unsafe { libc::getresuid(r, e, s) } == 0;
+    let [r, e, s] = &mut gids;
+    // SAFETY: as above.
+    let gids_known = unsafe { libc::getresgid(r, e, s) } == 0;
+    let mut own = [0_u32; MAX_GROUPS];
+    let room = i32::try_from(MAX_GROUPS).unwrap_or(0);
+    // SAFETY: the array has as many elements as the call is told; with more groups it fails.
+    let count = check(unsafe { libc::getgroups(room, own.as_mut_ptr()) });
+    let Some(own) = count
+        .ok()
+        .and_then(|count| own.get(..usize::try_from(count).ok()?))
+    else {
+        return false;
+    };
+    let groups = groups.into_iter();
+    uids_known
+        && gids_known
+        && uids == [uid; 3]
+        && gids == [gid; 3]
+        && groups.map(|group| *group.borrow()).eq(own.iter().copied())
+}
+
+/// The kernel's Landlock version; none where it has none or was booted without it.
+pub(super) fn landlock_version() -> Option<u32> {
+    // SAFETY: with this flag the kernel takes no attributes and only answers its version.
+    let version = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            std::ptr::null::<u8>(),
+            0_usize,
+            LANDLOCK_ASK_VERSION,
+        )
+    };
+    u32::try_from(version).ok().filter(|version| *version > 0)
+}
+
+/// Puts this thread, and all that it will start, under the rules. Safe after fork.
+pub(super) fn restrict_by_landlock(ruleset: BorrowedFd<'_>) -> Result<(), Errno> {
+    let no_flags: c_long = 0;
+    // SAFETY: the call takes two numbers.
+    check_long(unsafe {
+        libc::syscall(
+            libc::SYS_landlock_restrict_self,
+            ruleset.as_raw_fd(),
+            no_flags,
+        )
+    })
+}
+
+/// Whether the kernel has system call filters that can answer with an error.
+pub(super) fn filter_available() -> bool {
+    let action: u32 = libc::SECCOMP_RET_ERRNO;
+    // SAFETY: for this question the kernel reads one u32, which lives.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_GET_ACTION_AVAIL,
+            0,
+            &raw const action,
+        )
+    };
+    answer == 0
+}
+
+/// Filters the calls of this thread and all that it will start. Safe after fork.
+pub(super) fn install_filter(steps: &[libc::sock_filter]) -> Result<(), Errno> {
+    let program = libc::sock_fprog {
+        len: u16::try_from(steps.len()).map_err(|_| Errno::INVAL)?,
+        // The kernel copies the steps and writes nothing.
+        filter: steps.as_ptr().cast_mut(),
+    };
+    // SAFETY: the program and the steps it leads to live through the call, and the length is theirs.
+    check_long(unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            0,
+            &raw const program,
+        )
+    })
+}
+
 fn block_all_signals() -> Result<libc::sigset_t, Errno> {
     let mut all = MaybeUninit::<libc::sigset_t>::zeroed();
     let mut before = MaybeUninit::<libc::sigset_t>::zeroed();
@@ -286,7 +393,7 @@ fn check(answer: i32) -> Result<i32, Errno> {
     }
 }
 
-fn check_long(answer: libc::c_long) -> Result<(), Errno> {
+fn check_long(answer: c_long) -> Result<(), Errno> {
     if answer == -1 {
         Err(last_error())
     } else {

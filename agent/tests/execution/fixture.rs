@@ -6,7 +6,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use countersign_agent::execution::{Finished, Plan, Program, RunEvent, Stream, run};
+use countersign_agent::execution::{
+    Account, Confinement, Finished, Outcome, Plan, Program, RunEvent, Stream, run,
+};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +33,7 @@ pub(crate) fn plan<S: AsRef<OsStr>>(argv: &[S]) -> Plan {
         timeout: LONG,
         grace: Duration::from_secs(5),
         output_limit: u64::MAX,
+        confinement: Confinement::default(),
     }
 }
 
@@ -39,6 +42,7 @@ pub(crate) fn shell(script: &str) -> Plan {
 }
 
 /// All that a run said.
+#[derive(Debug)]
 pub(crate) struct Heard {
     pub(crate) stdout: Vec<u8>,
     pub(crate) stderr: Vec<u8>,
@@ -100,4 +104,41 @@ pub(crate) fn digest(bytes: &[u8]) -> [u8; 32] {
 pub(crate) fn executable(path: &Path, content: &[u8]) {
     fs::write(path, content).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// A user and group that no machine gives to anyone, so nothing else counts against its limits.
+pub(crate) const STRANGER: u32 = 54_321;
+
+pub(crate) fn stranger() -> Option<Account> {
+    Some(Account {
+        uid: STRANGER,
+        gid: STRANGER,
+        groups: vec![],
+    })
+}
+
+/// Says what this machine or this user cannot show.
+pub(crate) fn left_out(why_and_what: &str) {
+    eprintln!("left out, as {why_and_what}");
+}
+
+/// Whether this test may go on as root; if not, it says what it leaves out.
+pub(crate) fn root_or_left_out(what: &str) -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        left_out(&format!("it needs root: {what}"));
+    }
+    root
+}
+
+/// The sentence of a run that did not start.
+pub(crate) fn refusal(heard: &Heard) -> &str {
+    let Outcome::FailedToStart(text) = &heard.finished.outcome else {
+        panic!("it started: {:?}", heard.finished)
+    };
+    text
+}
+
+pub(crate) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }

@@ -6,10 +6,17 @@
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
-    reason = "in a test a panic is the report"
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "in a test a panic is the report, and what is left out is said"
 )]
 
+mod account;
+mod cgroup;
+mod fence;
+mod filter;
 mod fixture;
+mod limits;
 mod output;
 mod program;
 mod surroundings;

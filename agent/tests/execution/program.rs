@@ -7,7 +7,9 @@ use std::path::Path;
 
 use countersign_agent::execution::{Outcome, Program, ResolveError};
 
-use crate::fixture::{digest, executable, path_dirs, plan, run_to_end, shell};
+use crate::fixture::{
+    digest, executable, path_dirs, plan, root_or_left_out, run_to_end, shell, stranger,
+};
 
 #[tokio::test]
 async fn the_exit_code_is_the_commands() {
@@ -170,5 +172,35 @@ async fn an_interpreter_may_read_the_script_from_the_descriptor_itself() {
     assert_eq!(
         run_to_end(plan(&[path])).await.stdout,
         b"read from its start"
+    );
+}
+
+#[tokio::test]
+async fn a_shell_reads_a_text_of_any_length_with_its_arguments() {
+    // Longer than any one argument may be.
+    let long = format!("# {}\necho \"$0|$1|$2|$#\"\n", "x".repeat(300_000));
+    let program = Program::script(long.as_bytes()).unwrap();
+    assert_eq!(program.path(), Path::new("/bin/sh"));
+    assert_eq!(program.script_sha256(), Some(&digest(long.as_bytes())));
+    let mut plan = plan(&["sh", "a b", "*"]);
+    plan.program = program;
+    assert_eq!(run_to_end(plan).await.stdout, b"/proc/self/fd/7|a b|*|2\n");
+}
+
+#[tokio::test]
+async fn a_text_cannot_be_changed_and_comes_alone() {
+    let text = b"(echo changed >>/proc/self/fd/7) 2>/dev/null; (: >/proc/self/fd/7) 2>/dev/null\n\
+                 ls /proc/self/fd | tr '\\n' ' '; cat /proc/self/fd/7 | wc -l\n";
+    let mut plan = plan(&["sh"]);
+    plan.program = Program::script(text).unwrap();
+    if root_or_left_out("a text read by another user") {
+        plan.confinement.account = stranger();
+    }
+    let heard = run_to_end(plan).await;
+    let said = String::from_utf8(heard.stdout).unwrap();
+    // 10 is the shell's own second view of its text.
+    assert!(
+        said.starts_with("0 1 2 3 7 ") && said.ends_with("2\n"),
+        "{said}"
     );
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use countersign_agent::execution::Outcome;
 
-use crate::fixture::{plan, run_to_end, shell};
+use crate::fixture::{plan, root_or_left_out, run_to_end, shell};
 
 #[tokio::test]
 async fn stdin_is_delivered_whole() {
@@ -135,4 +135,15 @@ fn a_plan_shows_no_secret_in_its_debug_form() {
     plan.stdin = b"s".to_vec();
     let shown = format!("{plan:?}");
     assert!(shown.contains("/bin/sh") && !shown.contains("secret") && !shown.contains("stdin"));
+}
+
+#[tokio::test]
+async fn the_supervisor_keeps_nothing_open_but_its_own() {
+    if !root_or_left_out("the look into a supervisor") {
+        return;
+    }
+    // The socket to the agent, the list of children, the news of their end; no slot that this run
+    // leaves empty shows what the agent has under that number.
+    let heard = run_to_end(shell("sleep 0.3; ls /proc/$PPID/fd | wc -l")).await;
+    assert_eq!(heard.stdout, b"3\n");
 }

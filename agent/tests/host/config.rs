@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
+use countersign_agent::config::Variables;
 use countersign_agent::{Config, ConfigError};
 use countersign_protocol::checkpoint::VerifierKey;
 use countersign_protocol::command::Mode;
@@ -21,13 +22,13 @@ const PINS: [&str; 7] = [
     "allowed_signers",
 ];
 
-struct Files {
-    folder: tempfile::TempDir,
+pub(crate) struct Files {
+    pub(crate) folder: tempfile::TempDir,
     path: PathBuf,
 }
 
 impl Files {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let line = |name: &str| format!("{name} {}\n", public(name).to_openssh());
         let signers = ["alice", "bob"].map(line).concat();
@@ -36,9 +37,17 @@ impl Files {
         Self { folder, path }
     }
 
-    fn load(&self, text: &str) -> Result<Config, ConfigError> {
+    pub(crate) fn load(&self, text: &str) -> Result<Config, ConfigError> {
         fs::write(&self.path, text).unwrap();
-        Config::load(&self.path)
+        Config::load_with(&self.path, Variables::default())
+    }
+
+    fn load_with(&self, text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        fs::write(&self.path, text).unwrap();
+        let pairs = variables
+            .iter()
+            .map(|(name, value)| (format!("COUNTERSIGN_AGENT_{name}").into(), value.into()));
+        Config::load_with(&self.path, pairs.collect())
     }
 
     fn mistake(&self, text: &str) -> (usize, String) {
@@ -56,7 +65,7 @@ fn vkey() -> String {
         .to_string()
 }
 
-fn least() -> String {
+pub(crate) fn least() -> String {
     let ledger = "ab".repeat(32);
     let vkey = vkey();
     format!(
@@ -113,6 +122,18 @@ fn a_mistake_is_told_with_its_line() {
         ("environment_dangerous = [\"LD PRELOAD\"]", "NAME"),
         ("default_user = \"a b\"", "user name"),
         ("execution = yes", ""),
+        ("allow_all = 1", "bool"),
+        ("users = [\"a b\"]", "user name"),
+        ("shell.alow = true", "alow"),
+        ("shell.min_approvals = 0", "unattended"),
+        (
+            "default_user = \"deploy\"\nusers = [\"www\"]",
+            "users does not",
+        ),
+        (
+            "shell_min_approvals = 3\nshell.min_approvals = 3",
+            "keep one",
+        ),
     ] {
         let (at, problem) = files.mistake(&format!("{}\n{line}\n", least()));
         assert_eq!(at, 9, "{line}: {problem}");
@@ -184,4 +205,208 @@ fn an_empty_or_wrong_list_of_signers_stops_the_start() {
         files.load(&least()),
         Err(ConfigError::Read { .. })
     ));
+}
+
+/// The line of the mistake in a file whose rules begin on line 9, and what is told.
+fn rule_mistake(rules: &str) -> (usize, String) {
+    Files::new().mistake(&format!("{}\n{rules}", least()))
+}
+
+#[test]
+fn a_mistake_in_a_rule_is_told_with_its_line() {
+    let head = "[[allow]]\nname = \"a\"\nprogram = \"/bin/a\"\n";
+    for (line, word) in [
+        ("args = [\n\"ok\",\n\"a**\"]", "**"),
+        ("args = [\n\"ok\",\n\"**\",\n\"a\"]", "**"),
+        ("args_not = [\n\"ok\",\n\"{a\"]", "braces"),
+        ("\n\narg = [\"a\"]", "arg"),
+        ("\n\nsha256 = [\"abc\"]", "sha256sum"),
+        ("\n\nmin_approvals = 0", "between"),
+        ("\n\ntimeout_s = 0", "between"),
+        ("\n\ntimeout_s = 301", "between"),
+        ("\n\nusers = [\"a b\"]", "user name"),
+        ("\n\n[[allow]]\nname = \"b\"", "program"),
+    ] {
+        let (at, problem) = rule_mistake(&format!("{head}{line}\n"));
+        assert_eq!(at, 14, "{line}: {problem}");
+        assert!(problem.contains(word), "{line}: {problem}");
+    }
+    for program in ["bin/a", "./a", "{/bin,usr}/a", "", "{/bin/,}a"] {
+        let (at, problem) = rule_mistake(&head.replace("/bin/a", program));
+        assert_eq!(at, 11, "{program}");
+        assert!(problem.contains("absolute"), "{program}: {problem}");
+    }
+    let (at, problem) = rule_mistake("[[deny]]\nname = \"all\"\n");
+    assert_eq!(at, 10);
+    assert!(problem.contains("execution = false"), "{problem}");
+}
+
+#[test]
+fn two_rules_of_one_name_and_a_rule_named_like_a_setting_are_mistakes() {
+    let rule = |name: &str, program: &str| {
+        format!("[[allow]]\nname = \"{name}\"\nprogram = \"{program}\"\n")
+    };
+    let (at, problem) = rule_mistake(&format!("{}{}", rule("a", "x"), rule("a", "y")));
+    assert_eq!(at, 13);
+    assert!(problem.contains("another rule"), "{problem}");
+    let (at, problem) = rule_mistake(&rule("modes", "x"));
+    assert_eq!(at, 10);
+    assert!(problem.contains("setting"), "{problem}");
+}
+
+#[test]
+fn a_rule_that_could_never_be_reached_is_a_mistake() {
+    let rule = |name: &str, more: &str| {
+        format!("[[allow]]\nname = \"{name}\"\nprogram = \"echo\"\n{more}\n")
+    };
+    for (first, second, hides) in [
+        ("", "", true),
+        ("", "min_approvals = 3", true),
+        ("args = [\"a\"]", "args = [\"a\"]", true),
+        ("args = [\"**\"]", "args = [\"a\", \"-f\"]", true),
+        (
+            "args = [\"**\"]\nargs_not = [\"-f\"]",
+            "args = [\"-f\"]",
+            false,
+        ),
+        ("args = [\"*\"]", "args = [\"-f\"]", false),
+        ("users = [\"a\"]", "", false),
+        ("args = [\"a\"]", "args = [\"a\", \"**\"]", false),
+    ] {
+        let text = format!("{}\n{}{}", least(), rule("one", first), rule("two", second));
+        let files = Files::new();
+        if hides {
+            let (at, problem) = files.mistake(&text);
+            assert_eq!(at, 13 + first.matches('\n').count(), "{first} {second}");
+            assert!(
+                problem.contains("two is never reached, as one"),
+                "{problem}"
+            );
+        } else {
+            files.load(&text).unwrap();
+        }
+    }
+    let deny = "[[deny]]\nname = \"no\"\nprogram = \"echo\"\n";
+    let (_, problem) = rule_mistake(&format!("{}{deny}", rule("one", "")));
+    assert!(problem.contains("one is never reached, as no"), "{problem}");
+    let (at, _) = rule_mistake(&format!("{deny}{}", deny.replace("no", "again")));
+    assert_eq!(at, 12);
+}
+
+#[test]
+fn every_setting_can_come_from_the_environment_which_wins() {
+    let ledger = "cd".repeat(32);
+    let vkey = vkey();
+    let given = [
+        ("SERVER", "https://other.example.com"),
+        ("NAME", "web-2"),
+        ("STATE", "/elsewhere"),
+        ("LEDGER", &ledger),
+        ("ORIGIN", "ledger.example.com"),
+        ("VKEY", &vkey),
+        ("ALLOWED_SIGNERS", "allowed_signers"),
+        ("EXECUTION", "true"),
+        ("MIN_APPROVALS", "0"),
+        ("UNATTENDED", "true"),
+        ("SHELL_MIN_APPROVALS", "7"),
+        ("MAX_APPROVAL_AGE_S", "60"),
+        ("ALLOW_ALL", "true"),
+        ("DEFAULT_USER", "deploy"),
+        ("MAX_RUNS", "3"),
+        ("GRACE_S", "1"),
+        ("SHELL_ALLOW", "true"),
+        ("MODES", "shell"),
+        ("PATH", "/opt/bin,/bin"),
+        ("ENVIRONMENT", "A,B*"),
+        ("ENVIRONMENT_DANGEROUS", "PATH"),
+        ("USERS", "deploy, www"),
+    ];
+    let files = Files::new();
+    let file = format!("{}min_approvals = 5\nshell.min_approvals = 5\n", least());
+    // From the file, and from the environment alone.
+    for text in [file.as_str(), ""] {
+        let config = files.load_with(text, &given).unwrap();
+        let rules = &config.rules;
+        assert_eq!(config.server.as_str(), "https://other.example.com/");
+        assert_eq!(config.name.as_str(), "web-2");
+        assert_eq!(config.state, PathBuf::from("/elsewhere"));
+        assert_eq!(config.ledger.to_string(), ledger);
+        assert_eq!((config.max_runs, config.grace.as_secs()), (3, 1));
+        assert!(rules.execution && rules.commands.allow_all && rules.shell);
+        assert_eq!((rules.min_approvals, rules.shell_min_approvals), (0, 7));
+        assert_eq!(rules.max_approval_age_us, 60 * SECOND_US);
+        assert_eq!(rules.modes, [Mode::Shell]);
+        assert_eq!(rules.path, ["/opt/bin", "/bin"].map(PathBuf::from));
+        assert_eq!(
+            (rules.environment.len(), rules.environment_dangerous.len()),
+            (2, 1)
+        );
+        assert_eq!(rules.account.default_user, "deploy".parse().ok());
+        assert_eq!(rules.account.users.as_ref().unwrap().len(), 2);
+    }
+    // Nothing of the environment, nothing taken over.
+    let config = files.load(&file).unwrap();
+    assert_eq!(
+        (config.rules.min_approvals, config.name.as_str()),
+        (5, "web-1")
+    );
+}
+
+#[test]
+fn a_mistake_in_the_environment_names_the_variable() {
+    let files = Files::new();
+    for (name, value) in [
+        ("MIN_APPROVALS", "0"),
+        ("MIN_APPROVALS", "two"),
+        ("MAX_RUNS", "0"),
+        ("EXECUTION", "yes"),
+        ("EXECUTION", ""),
+        ("MODES", "sudo"),
+        ("PATH", "bin"),
+        ("ENVIRONMENT", "*"),
+        ("SERVER", "ftp://x"),
+        ("USERS", "a b"),
+        ("MIN_APROVALS", "3"),
+    ] {
+        match files.load_with(&least(), &[(name, value)]) {
+            Err(ConfigError::Variable {
+                name: told,
+                problem,
+            }) => {
+                assert_eq!(told, format!("COUNTERSIGN_AGENT_{name}"));
+                assert!(!problem.is_empty());
+            }
+            other => panic!("{name}={value}: {other:?}"),
+        }
+    }
+    // Where the file is, is said the same way and is no setting.
+    assert!(files.load_with(&least(), &[("CONFIG", "/x")]).is_ok());
+}
+
+#[test]
+fn the_example_of_the_manual_is_in_order_once_its_pins_are_filled_in() {
+    let example = include_str!("../../../docs/examples/agent.toml");
+    let key = vkey();
+    let pins = [("VKEY", key.as_str()), ("ORIGIN", "ledger.example.com")];
+    let files = Files::new();
+    let rules = files.load_with(example, &pins).unwrap().rules;
+    assert!(!rules.execution && !rules.commands.allow_all && !rules.shell);
+    assert_eq!(
+        (rules.commands.allow.len(), rules.commands.deny.len()),
+        (2, 1)
+    );
+    // What it shows in comments can be taken as it stands.
+    let uncommented: String = example
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(setting) if !setting.starts_with(' ') => format!("{setting}\n"),
+            _other => format!("{line}\n"),
+        })
+        .collect();
+    let rules = files.load_with(&uncommented, &pins).unwrap().rules;
+    assert!(rules.shell);
+    assert_eq!(
+        (rules.commands.allow.len(), rules.shell_min_approvals),
+        (3, 3)
+    );
 }

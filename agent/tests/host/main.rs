@@ -17,6 +17,8 @@ mod support;
 mod admission;
 mod config;
 mod journal;
+mod patterns;
+mod rules;
 mod signers;
 mod surroundings;
 mod whole;

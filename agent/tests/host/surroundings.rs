@@ -195,6 +195,11 @@ fn root_is_never_implied_and_nobody_else_can_be_become() {
     spec.user = Some("root".parse().unwrap());
     let root = approved(&mut world, &spec);
     assert!(world.runs(id));
+    assert_eq!(world.refused(other).rule, "users".parse().ok());
+    assert_eq!(world.refused(root).rule, "users".parse().ok());
+    let users = ["agent", "www-data", "root"].map(|user| user.parse().unwrap());
+    world.host.rules.account.users = Some(users.to_vec());
+    assert!(world.runs(id));
     assert_eq!(world.refused(other).rule, "run_as".parse().ok());
     assert_eq!(world.refused(root).rule, "run_as".parse().ok());
     world.host.rules.account.uid = 0;

@@ -1,7 +1,7 @@
 //! A host and the grants that a server would send it.
 
 use countersign_agent::admission::{Host, Pins, Unproven, Verdict};
-use countersign_agent::rules::{Account, LocalRefusal, NamePattern, Rules};
+use countersign_agent::rules::{Account, Commands, LocalRefusal, NamePattern, Rules};
 use countersign_agent::signers::AllowedSigners;
 use countersign_protocol::api::{Base64, BlobBody, Grant, ProvenEntry, StreamBody};
 use countersign_protocol::canonical;
@@ -56,6 +56,11 @@ impl World {
                 shell_min_approvals: 2,
                 max_approval_age_us: 3600 * SECOND_US,
                 modes: vec![Mode::Exec],
+                commands: Commands {
+                    allow_all: true,
+                    ..Commands::default()
+                },
+                shell: true,
                 path: vec!["/usr/bin".into(), "/bin".into()],
                 environment: vec![NamePattern::parse("LC_*").unwrap()],
                 environment_dangerous: vec![],
@@ -63,6 +68,7 @@ impl World {
                     uid: 1000,
                     name: Some("agent".into()),
                     default_user: None,
+                    users: None,
                 },
             },
             journal_since: Time::from_micros(START - 1000 * SECOND_US).unwrap(),

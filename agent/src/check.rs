@@ -1,0 +1,181 @@
+//! `check` and `check-config`: what this host's rules say, before anybody asks it to run something.
+//!
+//! It asks the very function that a grant is judged by. It must not run anything, and it speaks to
+//! no server: whether people approve is another question.
+
+use std::fmt::{self, Write as _};
+use std::path::Path;
+
+use countersign_protocol::command::{CommandSpec, DEFAULT_OUTPUT_LIMIT, Environment, Mode};
+use countersign_protocol::name::OsUser;
+
+use crate::config::Config;
+use crate::rules::{AllowRule, Allowed, Commands, LocalRefusal};
+
+/// A command to ask the rules about.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Question {
+    /// As whom it would run; the host's own choice when left out.
+    #[arg(long, value_name = "USER")]
+    pub user: Option<OsUser>,
+    /// Where it would run.
+    #[arg(long, value_name = "DIR")]
+    pub cwd: Option<String>,
+    /// A variable that it would have; may be given several times.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
+    pub env: Vec<(String, String)>,
+    /// The timeout that it would ask for, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub timeout: u64,
+    /// The one word is a script for /bin/sh.
+    #[arg(long)]
+    pub shell: bool,
+    /// The program and its arguments.
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub command: Vec<String>,
+}
+
+fn variable(text: &str) -> Result<(String, String), &'static str> {
+    let (name, value) = text.split_once('=').ok_or("a variable is NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// What the rules answer.
+#[must_use]
+#[derive(Debug)]
+pub struct Answer {
+    result: Result<Allowed, LocalRefusal>,
+    reason: Option<String>,
+}
+
+impl Answer {
+    /// Whether it would run, once enough people approve.
+    #[must_use]
+    pub const fn is_yes(&self) -> bool {
+        self.result.is_ok()
+    }
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.result {
+            Ok(allowed) => {
+                let people = allowed.min_approvals;
+                writeln!(f, "allowed by {}", allowed.rule)?;
+                match &allowed.program {
+                    Ok(program) => {
+                        let digest = hex::encode(program.sha256());
+                        writeln!(f, "program: {} sha256 {digest}", program.path().display())?;
+                    }
+                    Err(error) => writeln!(f, "but it would not start: {error}")?,
+                }
+                writeln!(
+                    f,
+                    "approvals: {people} at least, or what the ledger's policy asks for"
+                )?;
+            }
+            Err(refusal) => {
+                let rule = refusal.rule.as_ref().map_or("-", |rule| rule.as_str());
+                writeln!(f, "refused by {rule}: {}", refusal.detail)?;
+            }
+        }
+        match &self.reason {
+            Some(reason) => writeln!(f, "reason: {reason}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Asks the rules.
+///
+/// # Errors
+/// The question is none that a request could ask; the text says why.
+pub fn ask(config: &Config, question: Question) -> Result<Answer, String> {
+    let spec = CommandSpec {
+        mode: if question.shell {
+            Mode::Shell
+        } else {
+            Mode::Exec
+        },
+        argv: question.command,
+        cwd: question.cwd,
+        user: question.user,
+        timeout_ms: question.timeout.saturating_mul(1000),
+        output_limit: DEFAULT_OUTPUT_LIMIT,
+    };
+    spec.check().map_err(|error| error.to_string())?;
+    let environment = Environment::new(question.env).map_err(|error| error.to_string())?;
+    let result = config.rules.judge(&spec, Some(&environment));
+    let rule = match &result {
+        Ok(allowed) => Some(&allowed.rule),
+        Err(refusal) => refusal.rule.as_ref(),
+    };
+    let Commands { allow, deny, .. } = &config.rules.commands;
+    let reasons = allow.iter().map(|rule| (&rule.name, &rule.reason));
+    let reasons = reasons.chain(deny.iter().map(|rule| (&rule.name, &rule.reason)));
+    let reason = reasons
+        .filter(|(name, _)| Some(*name) == rule)
+        .find_map(|(_, reason)| reason.clone());
+    Ok(Answer { result, reason })
+}
+
+/// What was read: one line for all, then one for each rule in the order in which they are asked.
+#[must_use]
+pub fn summary(path: &Path, config: &Config) -> String {
+    let rules = &config.rules;
+    let mut text = format!(
+        "{} is in order: agent {}, execution {}, {} people who count, {} of them needed",
+        path.display(),
+        config.name,
+        if rules.execution { "on" } else { "off" },
+        config.signers.people().len(),
+        rules.min_approvals,
+    );
+    for rule in &rules.commands.deny {
+        let program = rule.program.as_ref().map_or("any program", |p| p.as_str());
+        line(&mut text, "deny", rule.name.as_str(), program);
+    }
+    for rule in &rules.commands.allow {
+        line(&mut text, "allow", rule.name.as_str(), &described(rule));
+    }
+    let exec = rules.modes.contains(&Mode::Exec);
+    let rest = match (
+        exec,
+        rules.commands.allow_all,
+        rules.commands.allow.is_empty(),
+    ) {
+        (false, ..) => "nothing: modes does not have exec",
+        (true, true, _) => "everything else that is not denied (allow_all)",
+        (true, false, true) => "nothing: there is no [[allow]] rule and no allow_all = true",
+        (true, false, false) => "nothing else",
+    };
+    line(&mut text, "exec", "runs", rest);
+    let shell = match (rules.modes.contains(&Mode::Shell), rules.shell) {
+        (true, true) => format!("any script, with {} people", rules.shell_min_approvals),
+        (true, false) => "nothing: [shell] does not say allow = true".to_owned(),
+        (false, _) => "nothing: modes does not have shell".to_owned(),
+    };
+    line(&mut text, "shell", "runs", &shell);
+    text
+}
+
+fn line(text: &mut String, kind: &str, name: &str, what: &str) {
+    // Writing to a String cannot fail.
+    let _ = write!(text, "\n  {kind} {name}: {what}");
+}
+
+fn described(rule: &AllowRule) -> String {
+    let words = rule.args.fixed.iter().map(|pattern| pattern.as_str());
+    let mut text = rule.program.as_str().to_owned();
+    for word in words.chain(rule.args.rest.then_some("**")) {
+        text.push(' ');
+        text.push_str(word);
+    }
+    if let Some(people) = rule.min_approvals {
+        let _ = write!(text, ", {people} people");
+    }
+    if !rule.sha256.is_empty() {
+        text.push_str(", only this digest");
+    }
+    text
+}

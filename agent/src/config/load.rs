@@ -1,0 +1,277 @@
+//! From the path of `agent.toml` to a checked [`Config`].
+//!
+//! It owns what each setting means, its default and its bounds. It must not open a socket.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use countersign_protocol::checkpoint::{Origin, VerifierKey};
+use countersign_protocol::command::Mode;
+use countersign_protocol::hash::LedgerId;
+use countersign_protocol::name::{AgentName, OsUser, SECOND_US};
+use reqwest::Url;
+use toml::Spanned;
+
+use super::source::{ConfigError, Source};
+use super::tables;
+use super::written::{Variables, Written};
+use crate::rules::{Account, NamePattern, Rules};
+use crate::signers::AllowedSigners;
+
+/// Largest configuration file; a real one has two screens.
+const MAX_CONFIG_BYTES: u64 = 1 << 20;
+
+/// Most commands at once: each may hold a few MiB of output that waits to be delivered.
+const MAX_RUNS: usize = 256;
+
+/// The longest grace between TERM and KILL, so that a cancel takes effect within the minute.
+const MAX_GRACE_S: u64 = 60;
+
+/// The oldest approval that any host takes: as long as a request can stay open.
+const MAX_AGE_S: u64 = 7 * 24 * 3600;
+
+/// Everything the agent was told by its host.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the server listens; `http` or `https`.
+    pub server: Url,
+    /// The agent's name in the ledger.
+    pub name: AgentName,
+    /// Folder of key, journal and remembered checkpoint.
+    pub state: PathBuf,
+    /// The pinned ledger.
+    pub ledger: LedgerId,
+    /// The pinned key of its checkpoints; names the pinned origin too.
+    pub vkey: VerifierKey,
+    /// Who counts here.
+    pub signers: AllowedSigners,
+    /// What may run here.
+    pub rules: Rules,
+    /// Most commands at once.
+    pub max_runs: usize,
+    /// From TERM to KILL.
+    pub grace: Duration,
+}
+
+impl Config {
+    /// Reads and checks the file at `path` and the `allowed_signers` it names, with the variables
+    /// of this process over it. Relative paths start at the file's own folder.
+    ///
+    /// # Errors
+    /// The first mistake, with its line or its variable.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        Self::load_with(path, Variables::of_process())
+    }
+
+    /// [`Config::load`] with variables of the caller's.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_with(path: &Path, variables: Variables) -> Result<Self, ConfigError> {
+        let text = read_trusted(path)?;
+        let mut source = Source {
+            path,
+            text: &text,
+            variables: Vec::new(),
+        };
+        let mut written: Written = toml::from_str(&text)
+            .map_err(|error| source.mistake(error.span(), error.message().trim_end()))?;
+        written.take_over(variables, &mut source)?;
+        Self::check(&source, written)
+    }
+
+    fn check(source: &Source<'_>, mut written: Written) -> Result<Self, ConfigError> {
+        let folder = source.path.parent().unwrap_or(Path::new("."));
+        let server_at = source.required(written.server.take(), "server")?;
+        let name = source.required(written.name.take(), "name")?;
+        let state = source.required(written.state.take(), "state")?;
+        let ledger = source.required(written.ledger.take(), "ledger")?;
+        let origin = source.required(written.origin.take(), "origin")?;
+        let key = source.required(written.vkey.take(), "vkey")?;
+        let signers = source.required(written.allowed_signers.take(), "allowed_signers")?;
+        let max_runs = source.number(written.max_runs.take(), 10, (1, MAX_RUNS))?;
+        let grace_s = source.number(written.grace_s.take(), 5, (0, MAX_GRACE_S))?;
+        Ok(Self {
+            server: server(source, &server_at)?,
+            name: name.into_inner(),
+            state: folder.join(state.into_inner()),
+            ledger: ledger.into_inner(),
+            vkey: vkey(source, &key, &origin)?,
+            signers: signers_of(folder.join(signers.into_inner()))?,
+            max_runs,
+            grace: Duration::from_secs(grace_s),
+            rules: rules(source, written)?,
+        })
+    }
+}
+
+fn signers_of(path: PathBuf) -> Result<AllowedSigners, ConfigError> {
+    let text = read_trusted(&path)?;
+    AllowedSigners::parse(&text).map_err(|source| ConfigError::Signers { path, source })
+}
+
+fn server(source: &Source<'_>, written: &Spanned<String>) -> Result<Url, ConfigError> {
+    let mistake = || {
+        let problem = "the server is an address like https://ledger.example.com:8443";
+        source.mistake(Some(written.span()), problem)
+    };
+    let url: Url = written.get_ref().parse().map_err(|_| mistake())?;
+    let plain = url.query().is_none() && url.fragment().is_none() && url.username().is_empty();
+    if matches!(url.scheme(), "http" | "https") && url.has_host() && plain {
+        Ok(url)
+    } else {
+        Err(mistake())
+    }
+}
+
+fn vkey(
+    source: &Source<'_>,
+    written: &Spanned<String>,
+    origin: &Spanned<Origin>,
+) -> Result<VerifierKey, ConfigError> {
+    let key: VerifierKey = written
+        .get_ref()
+        .parse()
+        .map_err(|error| source.mistake(Some(written.span()), format!("{error}")))?;
+    if key.origin() == origin.get_ref() {
+        return Ok(key);
+    }
+    let problem = format!("the origin differs from the one in vkey, {}", key.origin());
+    Err(source.mistake(Some(origin.span()), problem))
+}
+
+/// A switch that is off unless it is on.
+fn is_on(written: Option<Spanned<bool>>) -> bool {
+    written.is_some_and(Spanned::into_inner)
+}
+
+fn rules(source: &Source<'_>, mut written: Written) -> Result<Rules, ConfigError> {
+    // A host that nobody watches may leave the number to the policy of its ledger; it must say so.
+    let least = u32::from(!is_on(written.unattended.take()));
+    let (min_approvals, shell_min_approvals) = approvals(source, least, &mut written)?;
+    let age_s = source.number(written.max_approval_age_s, 3600, (1, MAX_AGE_S))?;
+    let environment = match written.environment {
+        Some(names) => source.names(names)?,
+        None => ["LANG", "LC_*", "TZ", "TERM"]
+            .into_iter()
+            .filter_map(NamePattern::parse)
+            .collect(),
+    };
+    let environment_dangerous = written.environment_dangerous.unwrap_or_default();
+    let tables = (written.allow, written.deny);
+    Ok(Rules {
+        execution: is_on(written.execution),
+        min_approvals,
+        shell_min_approvals,
+        max_approval_age_us: age_s.saturating_mul(SECOND_US),
+        modes: written.modes.unwrap_or_else(|| vec![Mode::Exec]),
+        commands: tables::commands(source, is_on(written.allow_all), least, tables)?,
+        shell: is_on(written.shell.allow),
+        path: directories(source, written.path)?,
+        environment,
+        environment_dangerous: source.names(environment_dangerous)?,
+        account: account(source, written.default_user, written.users)?,
+    })
+}
+
+/// The least numbers of people for `exec` and for `shell`.
+fn approvals(
+    source: &Source<'_>,
+    least: u32,
+    written: &mut Written,
+) -> Result<(u32, u32), ConfigError> {
+    let (exec, old, shell) = (
+        written.min_approvals.take(),
+        written.shell_min_approvals.take(),
+        written.shell.min_approvals.take(),
+    );
+    for value in [&exec, &old, &shell].into_iter().flatten() {
+        if *value.get_ref() < least {
+            let problem =
+                "no approval at all would be needed; if that is meant, set unattended = true";
+            return Err(source.mistake(Some(value.span()), problem));
+        }
+    }
+    if let (Some(old), Some(_)) = (&old, &shell) {
+        let problem = "min_approvals of [shell] says the same; keep one of them";
+        return Err(source.mistake(Some(old.span()), problem));
+    }
+    let exec = source.number(exec, 2, (0, u32::MAX))?;
+    let shell = source.number(shell.or(old), exec, (0, u32::MAX))?;
+    Ok((exec, shell))
+}
+
+fn directories(
+    source: &Source<'_>,
+    written: Option<Vec<Spanned<PathBuf>>>,
+) -> Result<Vec<PathBuf>, ConfigError> {
+    let Some(written) = written else {
+        let system = [
+            "/usr/local/sbin",
+            "/usr/local/bin",
+            "/usr/sbin",
+            "/usr/bin",
+            "/sbin",
+            "/bin",
+        ];
+        return Ok(system.map(PathBuf::from).to_vec());
+    };
+    if let Some(relative) = written.iter().find(|path| !path.get_ref().is_absolute()) {
+        let problem = "programs are looked for in absolute directories only";
+        return Err(source.mistake(Some(relative.span()), problem));
+    }
+    Ok(written.into_iter().map(Spanned::into_inner).collect())
+}
+
+/// The agent's own account. A name that `/etc/passwd` does not know is matched by its number only.
+fn account(
+    source: &Source<'_>,
+    default_user: Option<Spanned<OsUser>>,
+    users: Option<Vec<Spanned<OsUser>>>,
+) -> Result<Account, ConfigError> {
+    let users: Option<Vec<OsUser>> =
+        users.map(|users| users.into_iter().map(Spanned::into_inner).collect());
+    if let (Some(default), Some(users)) = (&default_user, &users)
+        && !users.contains(default.get_ref())
+    {
+        let problem = "users does not have this one, so nothing that names no user could run";
+        return Err(source.mistake(Some(default.span()), problem));
+    }
+    let uid = rustix::process::geteuid().as_raw();
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name = passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == uid.to_string()).then(|| name.to_owned())
+    });
+    Ok(Account {
+        uid,
+        name,
+        default_user: default_user.map(Spanned::into_inner),
+        users,
+    })
+}
+
+/// Reads a file that only root or the agent's own user can change.
+fn read_trusted(path: &Path) -> Result<String, ConfigError> {
+    let failed = |source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let file = File::open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    if metadata.permissions().mode() & 0o022 != 0 {
+        return Err(ConfigError::Writable(path.to_owned()));
+    }
+    if ![0, rustix::process::geteuid().as_raw()].contains(&metadata.uid()) {
+        return Err(ConfigError::Owner(path.to_owned()));
+    }
+    let mut text = String::new();
+    file.take(MAX_CONFIG_BYTES)
+        .read_to_string(&mut text)
+        .map_err(failed)?;
+    Ok(text)
+}

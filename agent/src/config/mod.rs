@@ -1,0 +1,20 @@
+//! `agent.toml`: the pins and rules that the host keeps out of everybody else's reach.
+//!
+//! | file | what it owns |
+//! |---|---|
+//! | `load` | from a path to a checked [`Config`] |
+//! | `written` | the shape of the file, and variables of the environment over it |
+//! | `tables` | `[[allow]]` and `[[deny]]` |
+//! | `source` | where a mistake is: a line, or a variable |
+//!
+//! Read once, at the start. Every mistake is told with its line; an unknown setting is a mistake.
+//! A pin that is missing is never filled in from the server. Nothing here opens a socket.
+
+mod load;
+mod source;
+mod tables;
+mod written;
+
+pub use load::Config;
+pub use source::ConfigError;
+pub use written::{PREFIX, Variables};

@@ -1,0 +1,222 @@
+//! `[[allow]]` and `[[deny]]` as they are written, to rules: patterns parsed, names distinct, and
+//! no rule that could never be reached.
+//!
+//! It must not decide about commands.
+
+use std::collections::BTreeSet;
+
+use countersign_protocol::name::RuleName;
+use toml::Spanned;
+
+use super::source::{ConfigError, Source};
+use super::written::{WrittenAllow, WrittenDeny};
+use crate::rules::{AllowRule, Arguments, Commands, DenyRule, Pattern, ProgramPattern};
+
+/// Refusals name a setting or a rule; one word must not be both.
+const SETTINGS: &[&str] = &[
+    "allow",
+    "allow_all",
+    "cwd",
+    "default_user",
+    "deny",
+    "environment",
+    "environment_dangerous",
+    "execution",
+    "expires_at",
+    "max_approval_age_s",
+    "max_runs",
+    "min_approvals",
+    "modes",
+    "path",
+    "run_as",
+    "shell",
+    "users",
+];
+
+/// For any further arguments, as the last of `args`.
+const REST: &str = "**";
+
+/// Longest timeout that a rule can name: as long as any request's.
+const MAX_TIMEOUT_S: u64 = countersign_protocol::command::MAX_TIMEOUT_MS / 1000;
+
+/// All rules about commands. `least` is the smallest number of people that a rule may name.
+pub(super) fn commands(
+    source: &Source<'_>,
+    allow_all: bool,
+    least: u32,
+    (allow, deny): (Vec<Spanned<WrittenAllow>>, Vec<Spanned<WrittenDeny>>),
+) -> Result<Commands, ConfigError> {
+    let mut names = Names::default();
+    let mut commands = Commands {
+        allow_all,
+        ..Commands::default()
+    };
+    for written in deny {
+        let span = written.span();
+        let written = written.into_inner();
+        names.take(source, &written.name)?;
+        let rule = deny_rule(source, written)?;
+        let same = |known: &&DenyRule| {
+            let renamed = DenyRule {
+                name: known.name.clone(),
+                reason: known.reason.clone(),
+                ..rule.clone()
+            };
+            renamed == **known
+        };
+        if let Some(known) = commands.deny.iter().find(same) {
+            let problem = hidden(&rule.name, &known.name);
+            return Err(source.mistake(Some(span), problem));
+        }
+        commands.deny.push(rule);
+    }
+    for written in allow {
+        let span = written.span();
+        let written = written.into_inner();
+        names.take(source, &written.name)?;
+        let rule = allow_rule(source, least, written)?;
+        let allowed = commands.allow.iter().find(|known| known.hides(&rule));
+        let denied = || {
+            let mut rules = commands.deny.iter();
+            rules.find(|known| known.hides(&rule.program))
+        };
+        let before = allowed
+            .map(|known| &known.name)
+            .or_else(|| denied().map(|known| &known.name));
+        if let Some(before) = before {
+            let problem = hidden(&rule.name, before);
+            return Err(source.mistake(Some(span), problem));
+        }
+        commands.allow.push(rule);
+    }
+    Ok(commands)
+}
+
+fn hidden(rule: &RuleName, before: &RuleName) -> String {
+    format!(
+        "the rule {rule} is never reached, as {before} takes all that it speaks of; remove it or put it first"
+    )
+}
+
+/// Names that are taken.
+#[derive(Default)]
+struct Names(BTreeSet<RuleName>);
+
+impl Names {
+    fn take(&mut self, source: &Source<'_>, name: &Spanned<RuleName>) -> Result<(), ConfigError> {
+        let problem = if SETTINGS.contains(&name.get_ref().as_str()) {
+            "a rule cannot have the name of a setting, as refusals name either"
+        } else if self.0.insert(name.get_ref().clone()) {
+            return Ok(());
+        } else {
+            "another rule has this name; refusals and the ledger tell rules by it"
+        };
+        Err(source.mistake(Some(name.span()), problem))
+    }
+}
+
+fn allow_rule(
+    source: &Source<'_>,
+    least: u32,
+    written: WrittenAllow,
+) -> Result<AllowRule, ConfigError> {
+    let min_approvals = written
+        .min_approvals
+        .map(|number| source.number(Some(number), least, (least, u32::MAX)))
+        .transpose()?;
+    let timeout_s = written
+        .timeout_s
+        .map(|number| source.number(Some(number), 1, (1, MAX_TIMEOUT_S)))
+        .transpose()?;
+    Ok(AllowRule {
+        name: written.name.into_inner(),
+        program: program(source, &written.program)?,
+        args: arguments(source, written.args)?,
+        args_not: patterns(source, &written.args_not)?,
+        users: written.users,
+        sha256: digests(source, written.sha256)?,
+        min_approvals,
+        timeout_s,
+        reason: written.reason,
+    })
+}
+
+fn deny_rule(source: &Source<'_>, written: WrittenDeny) -> Result<DenyRule, ConfigError> {
+    let any_arg = written.any_arg.unwrap_or_default();
+    let sha256 = digests(source, written.sha256)?;
+    let names_nothing = written.program.is_none()
+        && written.args.is_none()
+        && any_arg.is_empty()
+        && written.users.is_none()
+        && sha256.is_empty();
+    if names_nothing {
+        let problem = "a deny rule without a condition denies everything; if that is meant, write execution = false";
+        return Err(source.mistake(Some(written.name.span()), problem));
+    }
+    Ok(DenyRule {
+        name: written.name.into_inner(),
+        program: written
+            .program
+            .map(|text| program(source, &text))
+            .transpose()?,
+        args: written
+            .args
+            .map(|args| arguments(source, args))
+            .transpose()?,
+        any_arg: patterns(source, &any_arg)?,
+        users: written.users,
+        sha256,
+        reason: written.reason,
+    })
+}
+
+fn program(source: &Source<'_>, text: &Spanned<String>) -> Result<ProgramPattern, ConfigError> {
+    let at = Some(text.span());
+    match ProgramPattern::parse(text.get_ref()) {
+        Ok(Some(pattern)) => Ok(pattern),
+        Ok(None) => Err(source.mistake(
+            at,
+            "a program is an absolute path, or a file name without / for one in the folders of path",
+        )),
+        Err(error) => Err(source.mistake(at, error.to_string())),
+    }
+}
+
+fn arguments(
+    source: &Source<'_>,
+    mut written: Vec<Spanned<String>>,
+) -> Result<Arguments, ConfigError> {
+    let rest = written.pop_if(|last| last.get_ref() == REST).is_some();
+    let fixed = patterns(source, &written)?;
+    Ok(Arguments { fixed, rest })
+}
+
+fn patterns(source: &Source<'_>, written: &[Spanned<String>]) -> Result<Vec<Pattern>, ConfigError> {
+    let parse = |text: &Spanned<String>| {
+        Pattern::parse(text.get_ref())
+            .map_err(|error| source.mistake(Some(text.span()), error.to_string()))
+    };
+    written.iter().map(parse).collect()
+}
+
+fn digests(
+    source: &Source<'_>,
+    written: Option<Vec<Spanned<String>>>,
+) -> Result<Vec<[u8; 32]>, ConfigError> {
+    let parse = |text: &Spanned<String>| {
+        let mut digest = [0; 32];
+        hex::decode_to_slice(text.get_ref(), &mut digest)
+            .map(|()| digest)
+            .map_err(|_| {
+                let problem = "a digest is the 64 hex digits that sha256sum prints";
+                source.mistake(Some(text.span()), problem)
+            })
+    };
+    match written {
+        // An empty list would read as a demand and make none.
+        Some(list) if list.is_empty() => {
+            Err(source.mistake(None, "sha256 = [] demands nothing; leave it out"))
+        }
+        list => list.iter().flatten().map(parse).collect(),
+    }
+}
