@@ -46,6 +46,9 @@ impl FromRequestParts<App> for Session {
             .sessions
             .key(token, app.clock.now())
             .ok_or_else(ApiError::unauthenticated)?;
+        // What is answered is not older than what anybody was told anywhere before this request,
+        // and a key that another server saw revoked opens nothing here.
+        app.ledger.look().await?;
         let rights = app.reader.rights().await?;
         let record = rights
             .key(&key)

@@ -121,6 +121,7 @@ async fn known_key(app: &App, submission: &ledger::Submission) -> Result<(), Api
     if app.reader.knows(&key) {
         return Ok(());
     }
+    app.ledger.look().await?;
     match app.reader.rights().await?.key(&key) {
         Some(record) if record.revoked.is_none() => Ok(()),
         Some(_) => Err((&Refusal::RevokedKey).into()),

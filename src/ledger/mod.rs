@@ -8,7 +8,8 @@
 //!     state     what decisions read: the protocol's fold, streams loaded when touched
 //!     batch     sealed entries, their tree and their rows
 //!     store     the SQL; its comments are the contract
-//!     checkpoint_file   the newest committed checkpoint, outside the database
+//!   newest      the newest committed checkpoint, whichever server committed it
+//!     checkpoint_file   ... kept outside the database
 //! ```
 
 mod admission;
@@ -17,6 +18,7 @@ mod blob_store;
 mod checkpoint_file;
 mod error;
 pub mod history;
+mod newest;
 mod open;
 mod receipt;
 mod state;

@@ -2,13 +2,11 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use countersign_protocol::checkpoint::{Checkpoint, VerifierKey};
 use countersign_protocol::event::Event;
-use countersign_protocol::hash::{Hash, LedgerId};
+use countersign_protocol::hash::LedgerId;
 use countersign_protocol::key::PublicKey;
-use countersign_protocol::proof;
 use countersign_protocol::statement::Statement;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{Acquire as _, PgPool};
@@ -17,6 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::admission::{Admission, Admitted, Submission};
 use super::checkpoint_file::CheckpointFile;
 use super::error::{AppendError, OpenError};
+use super::newest::{Newest, check_continues};
 use super::receipt::Receipt;
 use super::state::Folded;
 use super::store::{self, HeadRow};
@@ -33,10 +32,6 @@ const WRITER_CONNECTIONS: u32 = 2;
 
 /// Connections for the blobs of what is submitted: what is written waits for no reader either.
 const ADMISSION_CONNECTIONS: u32 = 4;
-
-/// How often the head is read for entries of other servers: a person does not notice the wait, and
-/// one row five times a second costs nothing.
-const FOLLOW_PAUSE: Duration = Duration::from_millis(200);
 
 /// The version of the schema that this program reads and writes.
 const SCHEMA: i64 = 5;
@@ -73,7 +68,9 @@ pub struct Ledger {
     admission: Admission,
     pool: PgPool,
     tickets: mpsc::Sender<Ticket>,
-    newest: watch::Receiver<Arc<Checkpoint>>,
+    newest: Arc<Newest>,
+    /// Keeps the follower going.
+    listening: watch::Receiver<Arc<Checkpoint>>,
     id: LedgerId,
     verifier: Arc<VerifierKey>,
     stopped: Arc<OnceLock<Arc<str>>>,
@@ -161,28 +158,34 @@ impl Ledger {
         drop(connection);
         let file = CheckpointFile::begin(&checkpoint_file, &newest)?;
         let (tickets, waiting) = mpsc::channel(QUEUE);
-        let (announce, watch) = watch::channel(Arc::new(newest));
-        let follower = announce.clone();
         let verifier = Arc::new(verifier);
         let stopped = Arc::new(OnceLock::new());
+        let newest = Arc::new(Newest::new(
+            pool.clone(),
+            Arc::clone(&verifier),
+            file,
+            newest,
+            Arc::clone(&stopped),
+        ));
+        let listening = newest.watch();
         let writer = Writer {
             pool: own_pool(&pool, WRITER_CONNECTIONS),
             keys,
             clock,
-            file,
             state: Some(state),
-            announce,
+            newest: Arc::clone(&newest),
             verifier: Arc::clone(&verifier),
             ledger: id,
             stopped: Arc::clone(&stopped),
         };
         tokio::spawn(writer.run(waiting));
-        tokio::spawn(follow(pool.clone(), verifier.clone(), follower));
+        tokio::spawn(Arc::clone(&newest).follow());
         Ok(Self {
             admission: Admission::new(own_pool(&pool, ADMISSION_CONNECTIONS)),
             pool,
             tickets,
-            newest: watch,
+            newest,
+            listening,
             id,
             verifier,
             stopped,
@@ -250,13 +253,22 @@ impl Ledger {
     /// The newest checkpoint that this server has committed or seen.
     #[must_use]
     pub fn newest(&self) -> Arc<Checkpoint> {
-        Arc::clone(&self.newest.borrow())
+        self.newest.known()
+    }
+
+    /// Learns of what any server on this database has committed before this moment. Whoever reads
+    /// after it reads nothing older, whichever server took the write.
+    ///
+    /// # Errors
+    /// The database; or it contradicts what this server knows, and then the ledger has stopped.
+    pub async fn look(&self) -> Result<(), OpenError> {
+        self.newest.look().await
     }
 
     /// Tells of each newer checkpoint.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Arc<Checkpoint>> {
-        self.newest.clone()
+        self.listening.clone()
     }
 
     /// Says whether the writer has stopped for good: what it read contradicts what it knew.
@@ -297,30 +309,6 @@ fn own_pool(pool: &PgPool, connections: u32) -> PgPool {
         .connect_lazy_with((*pool.connect_options()).clone())
 }
 
-/// Announces what other servers on this database commit. Ends when nobody listens any more.
-async fn follow(
-    pool: PgPool,
-    verifier: Arc<VerifierKey>,
-    announce: watch::Sender<Arc<Checkpoint>>,
-) {
-    while announce.receiver_count() > 0 {
-        tokio::time::sleep(FOLLOW_PAUSE).await;
-        let Ok(head) = store::head(&pool).await else {
-            // The next append says what is wrong with the database.
-            continue;
-        };
-        if head.size <= announce.borrow().size() {
-            continue;
-        }
-        match Checkpoint::open(&head.note, &verifier) {
-            Ok(newer) => super::writer::announce_newer(&announce, Arc::new(newer)),
-            Err(error) => {
-                tracing::error!(%error, "the head holds a checkpoint that does not verify")
-            }
-        }
-    }
-}
-
 async fn check_schema(pool: &PgPool) -> Result<(), OpenError> {
     let found: Option<i64> =
         sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success")
@@ -357,25 +345,4 @@ fn check_head(
         ));
     }
     Ok(newest)
-}
-
-/// The database must continue what was committed.
-pub(super) async fn check_continues(
-    connection: &mut sqlx::PgConnection,
-    head: &HeadRow,
-    known: &Checkpoint,
-) -> Result<(), OpenError> {
-    if known.size() > head.size {
-        return Err(OpenError::Behind {
-            database: head.size,
-            file: known.size(),
-        });
-    }
-    let nodes = store::nodes(connection, &proof::nodes_for_root(known.size())).await?;
-    let root: Option<Hash> = proof::root(&nodes, known.size());
-    if root == Some(known.root()) {
-        Ok(())
-    } else {
-        Err(OpenError::OtherHistory(known.size()))
-    }
 }

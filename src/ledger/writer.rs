@@ -19,13 +19,12 @@ use countersign_protocol::name::{SECOND_US, Time};
 use countersign_protocol::proof;
 use countersign_protocol::statement::{Statement, Verified};
 use sqlx::{Acquire as _, PgConnection, PgPool};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 use super::admission::Admitted;
 use super::batch::{Batch, Sealed};
-use super::checkpoint_file::CheckpointFile;
 use super::error::{AppendError, OpenError};
-use super::open::check_continues;
+use super::newest::{Newest, check_continues};
 use super::receipt::Receipt;
 use super::state::Folded;
 use super::store::{self, HeadRow};
@@ -73,10 +72,9 @@ pub(super) struct Writer {
     pub(super) pool: PgPool,
     pub(super) keys: LedgerKeys,
     pub(super) clock: Clock,
-    pub(super) file: CheckpointFile,
     /// None while it must be read back.
     pub(super) state: Option<Folded>,
-    pub(super) announce: watch::Sender<Arc<Checkpoint>>,
+    pub(super) newest: Arc<Newest>,
     pub(super) verifier: Arc<VerifierKey>,
     pub(super) ledger: LedgerId,
     /// Set once nothing may be written any more, with the reason.
@@ -274,7 +272,7 @@ impl Writer {
                 state
             }
             None => {
-                let known = Arc::clone(&self.announce.borrow());
+                let known = self.newest.known();
                 check_continues(connection, &head, &known).await?;
                 Folded::load(connection, &head).await?
             }
@@ -502,15 +500,14 @@ impl Writer {
         checkpoint: &Arc<Checkpoint>,
         decided: &mut Decided,
     ) -> Result<(), Failure> {
-        self.file
-            .advance(checkpoint)
+        self.newest
+            .advance(Arc::clone(checkpoint))
             .map_err(|error| Failure::Final(error.to_string()))?;
         let Decided { batch, state, .. } = decided;
         state.edge = batch.edge.clone();
         state.last_leaf = batch.last_leaf;
         state.last_time = batch.time;
         state.know_root(checkpoint.size(), checkpoint.root());
-        announce_newer(&self.announce, Arc::clone(checkpoint));
         Ok(())
     }
 
@@ -560,17 +557,6 @@ impl Writer {
         store::insert_batch(connection, &batch.rows, &head).await?;
         Ok((checkpoint, sealed.leaf))
     }
-}
-
-/// Tells of a checkpoint, unless a newer one was told of.
-pub(super) fn announce_newer(announce: &watch::Sender<Arc<Checkpoint>>, newer: Arc<Checkpoint>) {
-    announce.send_if_modified(|known| {
-        let is_newer = newer.size() > known.size();
-        if is_newer {
-            *known = newer;
-        }
-        is_newer
-    });
 }
 
 /// Takes what waits, up to a batch.

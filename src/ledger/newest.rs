@@ -1,0 +1,140 @@
+//! The newest committed checkpoint that this server knows, whichever server committed it.
+//!
+//! A newer one is first checked to continue the one before it, then made durable outside the
+//! database, and only then announced. So what anybody heard here survives a rollback of the
+//! database, and a rewritten one is noticed by whoever reads next.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use countersign_protocol::checkpoint::{Checkpoint, VerifierKey};
+use countersign_protocol::hash::Hash;
+use countersign_protocol::proof;
+use sqlx::{PgConnection, PgPool};
+use tokio::sync::watch;
+
+use super::checkpoint_file::{CheckpointFile, CheckpointFileError};
+use super::error::OpenError;
+use super::store::{self, HeadRow};
+
+/// How often the head is read for entries of other servers: a person does not notice the wait, and
+/// one row five times a second costs nothing.
+const FOLLOW_PAUSE: Duration = Duration::from_millis(200);
+
+/// What is known, where it is kept, and who is told.
+#[derive(Debug)]
+pub(super) struct Newest {
+    pool: PgPool,
+    verifier: Arc<VerifierKey>,
+    file: Mutex<CheckpointFile>,
+    announce: watch::Sender<Arc<Checkpoint>>,
+    /// Set once the database contradicts what is known, with the reason.
+    stopped: Arc<OnceLock<Arc<str>>>,
+}
+
+impl Newest {
+    /// Begins with what the file holds already.
+    pub(super) fn new(
+        pool: PgPool,
+        verifier: Arc<VerifierKey>,
+        file: CheckpointFile,
+        checkpoint: Checkpoint,
+        stopped: Arc<OnceLock<Arc<str>>>,
+    ) -> Self {
+        Self {
+            pool,
+            verifier,
+            file: Mutex::new(file),
+            announce: watch::Sender::new(Arc::new(checkpoint)),
+            stopped,
+        }
+    }
+
+    pub(super) fn known(&self) -> Arc<Checkpoint> {
+        Arc::clone(&self.announce.borrow())
+    }
+
+    pub(super) fn watch(&self) -> watch::Receiver<Arc<Checkpoint>> {
+        self.announce.subscribe()
+    }
+
+    /// Makes a committed checkpoint durable and tells of it; one that is not newer changes nothing.
+    ///
+    /// # Errors
+    /// The file. Nobody is told then.
+    pub(super) fn advance(&self, newer: Arc<Checkpoint>) -> Result<(), CheckpointFileError> {
+        self.file
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .advance(&newer)?;
+        self.announce.send_if_modified(|known| {
+            let is_newer = newer.size() > known.size();
+            if is_newer {
+                *known = newer;
+            }
+            is_newer
+        });
+        Ok(())
+    }
+
+    /// Reads the head, so that what other servers committed before this moment is known after it.
+    ///
+    /// # Errors
+    /// The database; or it contradicts what is known, and then the ledger stops.
+    pub(super) async fn look(&self) -> Result<(), OpenError> {
+        let looked = self.look_once().await;
+        if let Err(error) = &looked
+            && !matches!(error, OpenError::Database(_))
+            && self.stopped.set(error.to_string().into()).is_ok()
+        {
+            tracing::error!(%error, "the ledger stops: the database contradicts what is known");
+        }
+        looked
+    }
+
+    async fn look_once(&self) -> Result<(), OpenError> {
+        // In this order: what is committed while the head is read only makes it larger.
+        let known = self.known();
+        let head = store::head(&self.pool).await?;
+        if head.size == known.size() {
+            return Ok(());
+        }
+        let newer = Checkpoint::open(&head.note, &self.verifier)?;
+        if newer.size() != head.size {
+            return Err(OpenError::Head("its checkpoint is not of its size"));
+        }
+        let mut connection = self.pool.acquire().await?;
+        check_continues(&mut connection, &head, &known).await?;
+        Ok(self.advance(Arc::new(newer))?)
+    }
+
+    /// Looks again and again. Ends when nobody listens any more or the ledger has stopped.
+    pub(super) async fn follow(self: Arc<Self>) {
+        while self.announce.receiver_count() > 0 && self.stopped.get().is_none() {
+            tokio::time::sleep(FOLLOW_PAUSE).await;
+            // The next append says what is wrong with the database, and a stop is logged above.
+            let _again = self.look().await;
+        }
+    }
+}
+
+/// The database must continue what was committed.
+pub(super) async fn check_continues(
+    connection: &mut PgConnection,
+    head: &HeadRow,
+    known: &Checkpoint,
+) -> Result<(), OpenError> {
+    if known.size() > head.size {
+        return Err(OpenError::Behind {
+            database: head.size,
+            file: known.size(),
+        });
+    }
+    let nodes = store::nodes(connection, &proof::nodes_for_root(known.size())).await?;
+    let root: Option<Hash> = proof::root(&nodes, known.size());
+    if root == Some(known.root()) {
+        Ok(())
+    } else {
+        Err(OpenError::OtherHistory(known.size()))
+    }
+}
