@@ -102,6 +102,7 @@ impl Station {
                         command,
                         agent_seq,
                         agent_prev,
+                        in_force: None,
                         program
                     }
                 )

@@ -242,8 +242,10 @@ impl Station {
         receipt: &countersign_protocol::api::Receipt,
         id: StatementId,
     ) -> Result<(), ViewError> {
-        self.view.check_receipt(receipt, id)?;
-        self.view.confirm(&receipt.checkpoint).await.map(drop)
+        let seen = self.view.check_receipt(receipt, id)?;
+        let since = seen.zip(receipt.since_seen.as_deref());
+        let confirmed = self.view.confirm_since(&receipt.checkpoint, since).await;
+        confirmed.map(drop)
     }
 
     /// Waits before another try; false when there shall be none.

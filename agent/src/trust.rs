@@ -13,7 +13,7 @@ use countersign_protocol::api::{LedgerInfo, Receipt};
 use countersign_protocol::audit;
 use countersign_protocol::checkpoint::{Checkpoint, CheckpointError, VerifierKey};
 use countersign_protocol::event::{Event, Seen};
-use countersign_protocol::hash::{LedgerId, StatementId};
+use countersign_protocol::hash::{Hash, LedgerId, StatementId};
 use countersign_protocol::key::PublicKey;
 use countersign_protocol::proof;
 use tokio::sync::Mutex;
@@ -155,6 +155,19 @@ impl View {
     /// # Errors
     /// See [`ViewError`].
     pub async fn confirm(&self, note: &str) -> Result<Checkpoint, ViewError> {
+        self.confirm_since(note, None).await
+    }
+
+    /// As [`View::confirm`], with a proof that may have come along: that the note goes on from the
+    /// size it is given with. It is used where it fits the memory, and checked all the same.
+    ///
+    /// # Errors
+    /// See [`ViewError`].
+    pub async fn confirm_since(
+        &self,
+        note: &str,
+        since: Option<(u64, &[Hash])>,
+    ) -> Result<Checkpoint, ViewError> {
         let offered = Checkpoint::open(note, &self.vkey)?;
         let _turn = self.turn.lock().await;
         if let Some(known) = self.remembered() {
@@ -166,8 +179,11 @@ impl View {
             } else {
                 (&offered, &known)
             };
+            let fits = |size| size == old.size() && new.size() == offered.size();
             let proof = if old.size() == new.size() {
                 Vec::new()
+            } else if let Some((_, proof)) = since.filter(|(size, _)| fits(*size)) {
+                proof.to_vec()
             } else {
                 self.client.consistency(old.size(), new.size()).await?
             };
@@ -202,11 +218,15 @@ impl View {
     }
 
     /// Says whether a receipt proves that exactly this statement stands in the log of its
-    /// checkpoint, which the pinned key signed.
+    /// checkpoint, which the pinned key signed. Gives the size that the statement had seen.
     ///
     /// # Errors
     /// [`ViewError::Note`] or [`ViewError::Receipt`].
-    pub fn check_receipt(&self, receipt: &Receipt, id: StatementId) -> Result<(), ViewError> {
+    pub fn check_receipt(
+        &self,
+        receipt: &Receipt,
+        id: StatementId,
+    ) -> Result<Option<u64>, ViewError> {
         let checkpoint = Checkpoint::open(&receipt.checkpoint, &self.vkey)?;
         let wrong = |reason: &dyn std::fmt::Display| ViewError::Receipt(reason.to_string());
         let entry = audit::check_entry(&receipt.entry.0).map_err(|reason| wrong(&reason))?;
@@ -220,7 +240,9 @@ impl View {
             &receipt.inclusion,
             &checkpoint.root(),
         )
-        .map_err(|reason| wrong(&reason))
+        .map_err(|reason| wrong(&reason))?;
+        let seen = entry.verified.event().header().seen;
+        Ok(seen.map(|seen| seen.size))
     }
 
     fn keep_evidence(&self, known: &Checkpoint, offered: &Checkpoint) -> ViewError {

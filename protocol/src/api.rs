@@ -153,6 +153,10 @@ pub struct Receipt {
     pub checkpoint: String,
     /// Inclusion proof of the entry in that checkpoint.
     pub inclusion: Vec<Hash>,
+    /// Proof that this checkpoint continues the one that the statement had seen, so that nobody
+    /// who remembers that one has to ask again. May be missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_seen: Option<Vec<Hash>>,
     /// The status of the command it concerns, after its batch; none for other statements.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,

@@ -11,7 +11,8 @@ use countersign_protocol::api::{
 };
 use countersign_protocol::event::{Kind, Signatory};
 use countersign_protocol::fold::Refusal;
-use countersign_protocol::hash::CommandId;
+use countersign_protocol::hash::{CommandId, Hash};
+use countersign_protocol::proof;
 use countersign_protocol::sshsig::SshSig;
 use futures_util::future::join_all;
 
@@ -19,7 +20,7 @@ use super::app::App;
 use super::bodies::Body;
 use super::error::ApiError;
 use super::{commands, streams};
-use crate::ledger::{self, Admitted};
+use crate::ledger::{self, Admitted, store};
 
 /// The longest wait that a caller may prefer: the longest timeout of a command.
 const MAX_WAIT: Duration = Duration::from_secs(300);
@@ -64,6 +65,7 @@ pub(super) fn pack(receipt: &ledger::Receipt) -> Receipt {
         leaf: receipt.leaf.to_string(),
         checkpoint: receipt.checkpoint.note().to_owned(),
         inclusion: receipt.inclusion.clone(),
+        since_seen: None,
         status: receipt.status.map(|status| status.as_str().to_owned()),
         repeated: receipt.repeated,
         results: None,
@@ -88,7 +90,7 @@ async fn admit(app: &App, body: Submission) -> Admission {
 }
 
 /// To the writer and back. The first poll puts the statement into the queue.
-async fn enter(app: &App, (kind, admitted): Admission) -> Result<Receipt, ApiError> {
+async fn enter(app: &App, (kind, admitted): Admission) -> Result<ledger::Receipt, ApiError> {
     let answer = match admitted {
         Ok(admitted) => app.ledger.enter(admitted).await.map_err(ApiError::from),
         Err(error) => Err(error),
@@ -104,7 +106,7 @@ async fn enter(app: &App, (kind, admitted): Admission) -> Result<Receipt, ApiErr
             tracing::info!(kind, code = error.0.code, "refused");
         }
     }
-    answer.map(|receipt| pack(&receipt))
+    answer
 }
 
 /// Strangers' blobs are not stored: whoever signs must be known and not revoked, before anything
@@ -146,7 +148,10 @@ pub(super) async fn submit(
 ) -> Result<Response, ApiError> {
     let is_request = Kind::from_namespace(&body.namespace) == Ok(Kind::CommandRequested);
     let admission = admit(&app, body).await;
-    let mut receipt = enter(&app, admission).await?;
+    let seen = admission.1.as_ref().ok().and_then(Admitted::seen);
+    let entered = enter(&app, admission).await?;
+    let mut receipt = pack(&entered);
+    receipt.since_seen = since_seen(&app, seen, entered.checkpoint.size()).await;
     if !is_request {
         let status = created(&receipt);
         return Ok((status, Json(receipt)).into_response());
@@ -164,6 +169,15 @@ pub(super) async fn submit(
         }
     }
     Ok((status, [(header::LOCATION, location)], Json(receipt)).into_response())
+}
+
+/// Spares the caller a request: the proof that its memory goes on. It asks when it gets none.
+async fn since_seen(app: &App, seen: Option<u64>, size: u64) -> Option<Vec<Hash>> {
+    let seen = seen?;
+    let wanted = proof::nodes_for_consistency(seen, size);
+    let mut connection = app.ledger.pool().acquire().await.ok()?;
+    let nodes = store::nodes(&mut connection, &wanted).await.ok()?;
+    proof::consistency_proof(&nodes, seen, size)
 }
 
 const fn created(receipt: &Receipt) -> StatusCode {
@@ -198,7 +212,7 @@ pub(super) async fn submit_batch(
     .await
     .into_iter()
     .map(|answer| match answer {
-        Ok(receipt) => Answer::Receipt(receipt),
+        Ok(receipt) => Answer::Receipt(pack(&receipt)),
         Err(error) => Answer::Problem(*error.0),
     })
     .collect();

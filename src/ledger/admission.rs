@@ -35,6 +35,14 @@ pub struct Admitted {
     pub(super) attachment: Attachment,
 }
 
+impl Admitted {
+    /// The size of the checkpoint that its signer says to have seen.
+    #[must_use]
+    pub fn seen(&self) -> Option<u64> {
+        self.verified.event().header().seen.map(|seen| seen.size)
+    }
+}
+
 /// The gate. Needs no key and no state, only the blob table.
 #[derive(Debug, Clone)]
 pub struct Admission {

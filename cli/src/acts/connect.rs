@@ -88,10 +88,27 @@ impl Client {
     /// # Errors
     /// A forged note, a fork, or a ledger that has shrunk: exit code 3.
     pub async fn believe(&self, note: &str) -> Result<(Checkpoint, Standing), Failure> {
+        self.believe_since(note, None).await
+    }
+
+    /// As [`Client::believe`], with a proof that may have come along: that the checkpoint goes on
+    /// from the size it is given with. It is used where it fits the memory, and checked all the same.
+    pub(super) async fn believe_since(
+        &self,
+        note: &str,
+        since: Option<(u64, &[Hash])>,
+    ) -> Result<(Checkpoint, Standing), Failure> {
         let received = self.trust.open(note)?;
         for _race in 0..MEMORY_RACES {
             let need = self.trust.need(&received)?;
-            let proof = self.consistency(&received, &need).await?;
+            let fits = |size| {
+                matches!(&need, Need::Consistency { from, to, .. }
+                if *from == size && *to == received.size())
+            };
+            let proof = match since.filter(|(size, _)| fits(*size)) {
+                Some((_, proof)) => proof.to_vec(),
+                None => self.consistency(&received, &need).await?,
+            };
             if let Some(standing) = self.trust.believe(&received, &need, &proof)? {
                 return Ok((received, standing));
             }

@@ -27,6 +27,9 @@ const CATCH_UP_TRIES: usize = 20;
 /// The wait before each: together some four seconds, longer than any healthy projection lags.
 const CATCH_UP_WAIT: Duration = Duration::from_millis(200);
 
+/// Where the rights are read.
+const RIGHTS: &str = "/v1/streams/rights";
+
 /// Fewest hex digits that name something.
 const MIN_PREFIX: usize = 8;
 
@@ -52,6 +55,11 @@ pub enum Found {
 pub type LoggedEntry = Link;
 
 impl RightsView {
+    fn fold(stream: Arc<ProvenStream>) -> Result<Self, Failure> {
+        let state = replay::rights(&stream)?;
+        Ok(Self { stream, state })
+    }
+
     /// Whose key this is, when it holds.
     ///
     /// # Errors
@@ -88,9 +96,8 @@ impl Client {
     /// # Errors
     /// Unreachable, not signed in, or evidence of tampering.
     pub async fn rights(&self) -> Result<RightsView, Failure> {
-        let stream = Arc::new(self.stream("/v1/streams/rights", Stream::Rights).await?);
-        let state = replay::rights(&stream)?;
-        Ok(RightsView { stream, state })
+        let stream = Arc::new(self.stream(RIGHTS, Stream::Rights).await?);
+        RightsView::fold(stream)
     }
 
     /// The rights and who this client is in them.
@@ -114,6 +121,10 @@ impl Client {
 
     async fn stream(&self, path: &str, asked: Stream) -> Result<ProvenStream, Failure> {
         let body: StreamBody = self.get(path, &[]).await?;
+        self.prove_stream(body, asked).await
+    }
+
+    async fn prove_stream(&self, body: StreamBody, asked: Stream) -> Result<ProvenStream, Failure> {
         let (checkpoint, _standing) = self.believe(&body.checkpoint).await?;
         Ok(ProvenStream::verify(
             body,
@@ -137,8 +148,18 @@ impl Client {
         id: &CommandId,
     ) -> Result<(CommandView, RightsView), Failure> {
         let path = format!("/v1/commands/{id}/entries");
-        let mut stream = self.stream(&path, Stream::Command(*id)).await?;
-        let rights = self.rights_as_of(stream.checkpoint.size()).await?;
+        // Both at once; each is believed by itself, the rights only when they are no older.
+        let (body, rights) = tokio::try_join!(
+            self.get::<StreamBody>(&path, &[]),
+            self.get::<StreamBody>(RIGHTS, &[]),
+        )?;
+        let mut stream = self.prove_stream(body, Stream::Command(*id)).await?;
+        let rights = Arc::new(self.prove_stream(rights, Stream::Rights).await?);
+        let rights = if rights.checkpoint.size() >= stream.checkpoint.size() {
+            RightsView::fold(rights)?
+        } else {
+            self.rights_as_of(stream.checkpoint.size()).await?
+        };
         self.fetch_missing(&stream.entries, &mut stream.blobs)
             .await?;
         let mut replay = Replay::new(Arc::clone(&rights.stream));

@@ -128,7 +128,9 @@ impl Client {
         let body = Submission::new(signed.statement(), blobs);
         let answer = self.http.post("/v1/statements", &[], &body, None).await;
         let receipt: Receipt = answer.map_err(|error| self.refusal(error))?;
-        let (checkpoint, _standing) = self.believe(&receipt.checkpoint).await?;
+        let seen = event.header().seen.map(|seen| seen.size);
+        let since = seen.zip(receipt.since_seen.as_deref());
+        let (checkpoint, _standing) = self.believe_since(&receipt.checkpoint, since).await?;
         let time = verify_receipt(&receipt, &signed, &checkpoint)?;
         Ok(Accepted {
             id: signed.id(),

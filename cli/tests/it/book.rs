@@ -278,6 +278,7 @@ impl Book {
                 command: command,
                 agent_seq: agent_seq,
                 agent_prev: agent_prev,
+                in_force: None,
                 program: ProgramFacts { path, sha256 },
             }
         );

@@ -338,6 +338,38 @@ async fn a_receipt_for_another_statement_or_without_its_place_is_found() {
 }
 
 #[tokio::test]
+async fn a_receipts_proof_of_another_history_is_a_fork_and_a_missing_one_is_asked_for() {
+    let scene = scene().await;
+    let ask = || {
+        let argv = vec!["true".to_owned()];
+        RequestSpec::new(vec!["web-1".parse().unwrap()], argv, "because")
+    };
+    let asked = || {
+        let inner = scene.server.inner();
+        let asked = inner.asked.iter();
+        asked.filter(|line| line.contains("consistency")).count()
+    };
+    scene.bob.request(&ask()).await.unwrap();
+    assert_eq!(asked(), 0, "the receipt brought its proof");
+    scene.server.lies(|path, _status, body| {
+        if path == "/v1/statements" {
+            body["since_seen"] = Value::Null;
+        }
+    });
+    scene.bob.request(&ask()).await.unwrap();
+    assert_eq!(asked(), 1, "the receipt brought none");
+    scene.server.lies(|path, _status, body| {
+        if path == "/v1/statements" {
+            body["since_seen"] = json!(["0".repeat(64)]);
+        }
+    });
+    let remembered = scene.bob.trust().remembered().unwrap();
+    assert_tampering(&scene.bob.request(&ask()).await.unwrap_err(), "fork");
+    assert_eq!(evidence(&scene), 2);
+    assert_eq!(scene.bob.trust().remembered().unwrap(), remembered);
+}
+
+#[tokio::test]
 async fn live_output_with_another_content_is_found_before_it_is_shown() {
     let scene = scene().await;
     scene.server.inner().book.carry_out(scene.shown);

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use countersign_protocol::api::*;
+use countersign_protocol::event::Event;
 use countersign_protocol::fold::Stream;
 use countersign_protocol::hash::{Digest, StatementId};
 use countersign_protocol::{audit, proof};
@@ -243,6 +244,7 @@ impl Inner {
         self.received.push(submission.clone());
         let statement = submission.statement().unwrap();
         let id = statement.id();
+        let event = Event::parse(statement.kind, &statement.payload).unwrap();
         for blob in submission.blobs {
             let blob = blob.into_blob().unwrap();
             self.book.blobs.insert(blob.reference().digest, blob);
@@ -262,8 +264,12 @@ impl Inner {
             return problem(503, "unavailable");
         }
         let receipt = self.receipt(&id);
+        let since_seen = event.header().seen.and_then(|seen| {
+            proof::consistency_proof(&self.book.tree, seen.size, self.book.tree.size())
+        });
         ok(Receipt {
             repeated,
+            since_seen,
             ..receipt
         })
     }
@@ -284,6 +290,7 @@ impl Inner {
             leaf: entry.leaf.to_string(),
             checkpoint: self.book.checkpoint().note().to_owned(),
             inclusion: proof::inclusion_proof(tree, entry.seq, tree.size()).unwrap(),
+            since_seen: None,
             status: None,
             repeated: false,
             results: None,

@@ -19,6 +19,63 @@ pub struct ProgramFacts {
     pub sha256: Digest,
 }
 
+/// Limits that the host set on every process of a run; absent ones it left as they were.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitsInForce {
+    /// Seconds of CPU time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_s: Option<u64>,
+    /// Size in bytes of a file that is written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file_size_bytes: Option<u64>,
+    /// Bytes of address space.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// Descriptors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub open_files: Option<u64>,
+    /// Processes and threads of the user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub processes: Option<u64>,
+}
+
+/// Which limits the cgroup of a run enforces on all its processes together. That the run can be
+/// killed by its cgroup comes with each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CgroupInForce {
+    /// CPU time.
+    pub cpu: bool,
+    /// Memory.
+    pub memory: bool,
+    /// Processes and threads.
+    pub pids: bool,
+}
+
+/// What held a run, as its host says: decided before the run, and a step of it that failed would
+/// have ended the run before the program began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InForce {
+    /// The cgroup of the run, if it had one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<CgroupInForce>,
+    /// Group id of the command.
+    pub gid: u32,
+    /// The kernel's Landlock version, where Landlock guarded paths.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub landlock: Option<u32>,
+    /// Limits of each process.
+    pub limits: LimitsInForce,
+    /// No program of the run could gain privileges.
+    pub no_new_privs: bool,
+    /// The deny list of system calls held.
+    pub seccomp: bool,
+    /// User id of the command.
+    pub uid: u32,
+}
+
 payload! {
     /// The host will run it now. Its receipt comes before the fork.
     agent ExecutionStarted {
@@ -28,6 +85,9 @@ payload! {
         agent_seq: u64,
         /// The agent's previous statement on its chain; zeros first.
         agent_prev: StatementId,
+        /// What holds it. Absent: the host does not say, and nothing may be assumed.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        in_force: Option<InForce>,
         /// What will run.
         program: ProgramFacts,
     }

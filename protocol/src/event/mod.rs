@@ -14,8 +14,9 @@ mod kind;
 mod payload;
 
 pub use execution::{
-    ExecutionCompleted, ExecutionLost, ExecutionOutput, ExecutionRefused, ExecutionStarted,
-    LossForm, Outcome, ProgramFacts, RefusalReason, Stream, StreamTotals,
+    CgroupInForce, ExecutionCompleted, ExecutionLost, ExecutionOutput, ExecutionRefused,
+    ExecutionStarted, InForce, LimitsInForce, LossForm, Outcome, ProgramFacts, RefusalReason,
+    Stream, StreamTotals,
 };
 pub use kind::{Author, Event, EventError, Header, Kind, Signatory};
 pub(crate) use payload::payload;

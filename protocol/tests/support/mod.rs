@@ -54,6 +54,27 @@ macro_rules! say {
     }};
 }
 
+/// What holds every run of the book.
+const IN_FORCE: InForce = InForce {
+    cgroup: Some(CgroupInForce {
+        cpu: false,
+        memory: true,
+        pids: true,
+    }),
+    gid: 1000,
+    landlock: Some(6),
+    limits: LimitsInForce {
+        cpu_s: Some(60),
+        file_size_bytes: None,
+        memory_bytes: Some(1 << 30),
+        open_files: Some(1024),
+        processes: None,
+    },
+    no_new_privs: true,
+    seccomp: true,
+    uid: 1000,
+};
+
 /// A ledger in memory. `now` is its clock, to be moved by hand.
 pub(crate) struct Book {
     pub(crate) entries: Vec<Vec<u8>>,
@@ -254,7 +275,7 @@ impl Book {
             sha256: Digest::new([1; 32]),
         };
         say!(agent self, host, ExecutionStarted {
-            command: command, agent_seq: agent_seq, agent_prev: agent_prev, program: program,
+            command: command, agent_seq: agent_seq, agent_prev: agent_prev, in_force: Some(IN_FORCE), program: program,
         })
     }
 

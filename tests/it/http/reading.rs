@@ -2,7 +2,7 @@
 
 use countersign_protocol::api::{
     AgentItem, BlobBody, ChangeItem, CommandItem, EntryItem, ExecutionResult, Inbox, LedgerInfo,
-    Page, ProofBody, ResolvedTargets, StreamBody,
+    Page, ProofBody, Receipt, ResolvedTargets, StreamBody,
 };
 use countersign_protocol::audit;
 use countersign_protocol::checkpoint::{Checkpoint, VerifierKey};
@@ -224,4 +224,19 @@ async fn targets_are_named_and_known() {
     assert_eq!(problem(resolve("").await.unwrap()).await.0, 422);
     let agents: Page<AgentItem> = server.get("alice", "/v1/agents").await;
     assert_eq!(agents.items.len(), 2);
+}
+
+#[tokio::test]
+async fn a_receipt_proves_that_its_checkpoint_continues_the_one_that_was_seen() {
+    let server = TestServer::start().await;
+    let seen = server.book.ledger.newest();
+    let (request, _) = server.book.request();
+    // Others write in between.
+    server.book.authorized().await;
+    let receipt: Receipt = json(server.submit(&request).await).await;
+    let newest = Checkpoint::open(&receipt.checkpoint, server.book.ledger.verifier()).unwrap();
+    assert!(newest.size() > seen.size() + 1);
+    let (old, new) = (seen.size(), newest.size());
+    let proof = receipt.since_seen.unwrap();
+    proof::verify_consistency(old, new, &seen.root(), &newest.root(), &proof).unwrap();
 }

@@ -331,6 +331,7 @@ impl TestLedger {
             command,
             agent_seq,
             agent_prev,
+            in_force: None,
             program,
         };
         signed("web-1", &started.into(), vec![path])

@@ -280,6 +280,7 @@ impl Wire {
             entry: Base64(entry),
             inclusion: proof::inclusion_proof(&book.tree, seq, checkpoint.size()).unwrap(),
             checkpoint: checkpoint.note().to_owned(),
+            since_seen: None,
             status: None,
             repeated: before.is_some(),
             results: None,
