@@ -150,6 +150,10 @@ impl From<OpenError> for ApiError {
         if let OpenError::Database(error) = error {
             return error.into();
         }
+        if let OpenError::File(_) = error {
+            // It was logged where it was tried. Nothing is known that could not be kept.
+            return Self::unavailable();
+        }
         tracing::error!(%error, "the log does not stand");
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,

@@ -160,7 +160,6 @@ struct CommandFollower {
     id: CommandId,
     next: u64,
     waiting: VecDeque<LiveEntry>,
-    over: bool,
     _place: Place,
 }
 
@@ -187,41 +186,50 @@ pub(super) async fn of_command(
         id,
         next: last_event_id(&headers)?.map_or(0, |seq| seq.saturating_add(1)),
         waiting: VecDeque::new(),
-        over: false,
     };
     Ok(respond(&app, follower, CommandFollower::next))
 }
 
 impl CommandFollower {
     async fn next(mut self) -> Option<(SseEvent, Self)> {
+        let mut log = self.app.ledger.watch();
         loop {
             if let Some(entry) = self.waiting.pop_front() {
                 return Some((event("entry", entry.seq, &entry), self));
             }
-            if self.over {
-                return None;
+            log.borrow_and_update();
+            match self.read().await {
+                Ok(true) => return None,
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(code = error.0.code, "a listener's stream ends");
+                    return None;
+                }
             }
-            let mut steps = self.app.reader.watch();
-            steps.borrow_and_update();
-            if let Err(error) = self.read().await {
-                tracing::warn!(code = error.0.code, "a listener's stream ends");
-                return None;
-            }
-            if self.waiting.is_empty() && !self.over {
-                steps.changed().await.ok()?;
+            if self.waiting.is_empty() {
+                log.changed().await.ok()?;
             }
         }
     }
 
-    async fn read(&mut self) -> Result<(), ApiError> {
+    /// Reads what is new. True when there is nothing, and nothing can come any more.
+    async fn read(&mut self) -> Result<bool, ApiError> {
         still_heard(&self.app, &self.key).await?;
-        // The status first: whatever was entered before it is read below.
+        if self.read_page().await? {
+            // It is told before the lists, which say whether that was all, have followed.
+            return Ok(false);
+        }
         let item = self.app.reader.command(&self.id).await?;
         let ended = item.is_none_or(|item| commands::is_final(&item.status));
+        // Whatever was entered before that status stands in the log by now.
+        Ok(ended && !self.read_page().await?)
+    }
+
+    /// Whether there was anything.
+    async fn read_page(&mut self) -> Result<bool, ApiError> {
         let size = self.app.ledger.newest().size();
         let mut connection = self.app.ledger.pool().acquire().await?;
         let rows = store::stream_page(&mut connection, &self.id, self.next, size, PAGE).await?;
-        self.over = ended && (rows.len() as u64) < PAGE;
         for row in rows {
             let (_, parsed) = streams::parse(&row)?;
             let named = parsed.blobs().into_iter().map(|blob| blob.digest);
@@ -233,6 +241,6 @@ impl CommandFollower {
                 blobs,
             });
         }
-        Ok(())
+        Ok(!self.waiting.is_empty())
     }
 }

@@ -80,14 +80,20 @@ impl Newest {
     /// Reads the head, so that what other servers committed before this moment is known after it.
     ///
     /// # Errors
-    /// The database; or it contradicts what is known, and then the ledger stops.
+    /// The database or the file, which may pass; or the database contradicts what is known, and
+    /// then the ledger stops.
     pub(super) async fn look(&self) -> Result<(), OpenError> {
         let looked = self.look_once().await;
-        if let Err(error) = &looked
-            && !matches!(error, OpenError::Database(_))
-            && self.stopped.set(error.to_string().into()).is_ok()
-        {
-            tracing::error!(%error, "the ledger stops: the database contradicts what is known");
+        match &looked {
+            Ok(()) | Err(OpenError::Database(_)) => {}
+            Err(OpenError::File(error)) => {
+                tracing::warn!(%error, "what other servers committed cannot be kept");
+            }
+            Err(error) => {
+                if self.stopped.set(error.to_string().into()).is_ok() {
+                    tracing::error!(%error, "the ledger stops: the database contradicts what is known");
+                }
+            }
         }
         looked
     }
@@ -96,7 +102,7 @@ impl Newest {
         // In this order: what is committed while the head is read only makes it larger.
         let known = self.known();
         let head = store::head(&self.pool).await?;
-        if head.size == known.size() {
+        if head.note == known.note() {
             return Ok(());
         }
         let newer = Checkpoint::open(&head.note, &self.verifier)?;

@@ -170,6 +170,26 @@ pub async fn stream(
     rows.iter().map(entry_row).collect()
 }
 
+/// Whether a stream has an entry in `from..to`.
+///
+/// # Errors
+/// The database's.
+pub async fn stream_moved(
+    pool: &PgPool,
+    stream: &StatementId,
+    from: u64,
+    to: u64,
+) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM statements WHERE stream = $1 AND seq >= $2 AND seq < $3)",
+    )
+    .bind(stream.as_bytes().as_slice())
+    .bind(signed(from))
+    .bind(signed(to))
+    .fetch_one(pool)
+    .await
+}
+
 /// Entries of a stream in `from..to`, in order, at most `limit`.
 ///
 /// # Errors

@@ -171,6 +171,9 @@ impl Writer {
         admitted: &[Admitted],
         due: bool,
     ) -> Result<Vec<Result<Receipt, AppendError>>, Failure> {
+        if let Some(reason) = self.stopped.get() {
+            return Err(Failure::Final(reason.to_string()));
+        }
         if admitted.is_empty() && !self.something_due() {
             return Ok(Vec::new());
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use countersign_protocol::api::{AgentItem, Base64, ChangeItem, CommandItem};
 use countersign_protocol::checkpoint::Checkpoint;
+use countersign_protocol::fold::Stream;
 use countersign_protocol::hash::{CommandId, KeyId, StatementId};
 use countersign_protocol::name::{AgentName, Principal};
 use countersign_protocol::rights::Rights;
@@ -14,7 +15,7 @@ use sqlx::{PgPool, Row as _};
 use tokio::sync::watch;
 
 use super::runner::Projected;
-use crate::ledger::store::signed;
+use crate::ledger::store::{self, signed};
 
 /// How long a read waits for the rows to contain the newest entry that this server knows.
 const CATCH_UP: Duration = Duration::from_secs(5);
@@ -85,11 +86,20 @@ impl Reader {
         }
     }
 
-    /// Keys, people, agents and policy as of the newest entry that this server knows.
+    /// Keys, people, agents and policy as of the newest entry that this server knows. Waits for the
+    /// rows only when rights were touched since.
     ///
     /// # Errors
-    /// [`ReadError::Behind`].
+    /// See [`ReadError`].
     pub async fn rights(&self) -> Result<Arc<Rights>, ReadError> {
+        let wanted = self.log.borrow().size();
+        let known = self.projected.borrow().clone();
+        if let Some(Projected { size, rights }) = known {
+            let stream = Stream::Rights.id();
+            if size >= wanted || !store::stream_moved(&self.pool, &stream, size, wanted).await? {
+                return Ok(rights);
+            }
+        }
         Ok(self.caught_up().await?.rights)
     }
 

@@ -1,4 +1,5 @@
 //! The ledger room against a real Postgres.
 
 pub(crate) mod append;
+pub(crate) mod newest;
 pub(crate) mod rollback;

@@ -1,0 +1,92 @@
+//! What a server knows of what other servers on its database commit.
+
+use std::fs;
+use std::path::PathBuf;
+
+use countersign::ledger::{AppendError, Ledger, OpenError, Settings, StartRule};
+
+use super::rollback::{cut, restore_head};
+use crate::support::TestLedger;
+
+/// A second server on the same database, with a file of its own in a folder of its own.
+async fn beside(book: &TestLedger) -> (Ledger, PathBuf) {
+    let folder = book.folder.path().join("beside");
+    fs::create_dir(&folder).unwrap();
+    let checkpoint_file = folder.join("checkpoint");
+    let pool = book.database.another_app().await;
+    let settings = Settings {
+        checkpoint_file: checkpoint_file.clone(),
+        ..book.settings(pool, StartRule::FirstStart)
+    };
+    (Ledger::open(settings).await.unwrap(), checkpoint_file)
+}
+
+#[tokio::test]
+async fn after_a_look_it_knows_and_keeps_what_another_server_committed() {
+    let book = TestLedger::ready().await;
+    let (second, file) = beside(&book).await;
+    let (request, _) = book.request();
+    let receipt = book.send(request).await.unwrap();
+    second.look().await.unwrap();
+    let newest = second.newest();
+    assert_eq!(newest.note(), receipt.checkpoint.note());
+    assert_eq!(fs::read_to_string(file).unwrap(), newest.note());
+}
+
+#[tokio::test]
+async fn a_server_that_only_watched_stops_when_the_database_goes_back() {
+    let book = TestLedger::ready().await;
+    let owner = &book.database.owner;
+    sqlx::query("CREATE TABLE backup AS SELECT * FROM head")
+        .execute(owner)
+        .await
+        .unwrap();
+    let size = book.ledger.newest().size();
+    let (second, _file) = beside(&book).await;
+    let (request, _) = book.request();
+    book.send(request.clone()).await.unwrap();
+    second.look().await.unwrap();
+    cut(owner, i64::try_from(size).unwrap()).await;
+    restore_head(owner, "backup").await;
+    let found = second.look().await.unwrap_err();
+    assert!(
+        matches!(found, OpenError::Behind { database, file } if database == size && file == size + 1),
+        "{found}"
+    );
+    assert!(second.is_stopped());
+    let refused = second.append(request).await.unwrap_err();
+    assert!(matches!(refused, AppendError::Stopped(_)), "{refused}");
+}
+
+#[tokio::test]
+async fn another_note_for_the_same_entries_stops_it() {
+    let book = TestLedger::ready().await;
+    let (second, _file) = beside(&book).await;
+    second.look().await.unwrap();
+    sqlx::query("UPDATE head SET note = note || 'x'")
+        .execute(&book.database.owner)
+        .await
+        .unwrap();
+    let found = second.look().await.unwrap_err();
+    assert!(matches!(found, OpenError::Checkpoint(_)), "{found}");
+    assert!(second.is_stopped());
+}
+
+#[tokio::test]
+async fn what_cannot_be_kept_is_not_told_and_is_no_reason_to_stop() {
+    let book = TestLedger::ready().await;
+    let (second, file) = beside(&book).await;
+    let folder = file.parent().unwrap();
+    let aside = folder.with_extension("aside");
+    fs::rename(folder, &aside).unwrap();
+    let size = second.newest().size();
+    let (request, _) = book.request();
+    book.send(request).await.unwrap();
+    let failed = second.look().await.unwrap_err();
+    assert!(matches!(failed, OpenError::File(_)), "{failed}");
+    assert_eq!(second.newest().size(), size);
+    assert!(!second.is_stopped());
+    fs::rename(&aside, folder).unwrap();
+    second.look().await.unwrap();
+    assert_eq!(second.newest().size(), size + 1);
+}
