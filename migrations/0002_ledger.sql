@@ -50,12 +50,12 @@ CREATE TABLE client_refs (
     PRIMARY KEY (principal, client_ref)
 );
 
--- Each agent's own chain of statements.
+-- Each agent's own chain of statements; a new key begins a new chain.
 CREATE TABLE agent_statements (
-    agent text NOT NULL,
+    key_id bytea NOT NULL CHECK (octet_length(key_id) = 32),
     agent_seq bigint NOT NULL CHECK (agent_seq >= 0),
     statement_id bytea NOT NULL REFERENCES statements,
-    PRIMARY KEY (agent, agent_seq)
+    PRIMARY KEY (key_id, agent_seq)
 );
 
 -- Commands whose end is not settled: what a starting server reads back.

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use countersign_protocol::audit;
 use countersign_protocol::fold::{self, AgentChain, State};
-use countersign_protocol::hash::Hash;
+use countersign_protocol::hash::{Hash, KeyId};
 use countersign_protocol::lifecycle::Position;
-use countersign_protocol::name::{AgentName, Time};
+use countersign_protocol::name::Time;
 use countersign_protocol::refusal::Refusal;
 
 use crate::failure::Failure;
@@ -40,7 +40,7 @@ pub struct Replay {
     /// How many of the rights' entries were taken.
     taken: usize,
     state: State,
-    chains: BTreeMap<AgentName, AgentChain>,
+    chains: BTreeMap<KeyId, AgentChain>,
     last: Option<(u64, Time, Hash)>,
 }
 
@@ -145,19 +145,19 @@ impl Replay {
             return Ok(());
         };
         let here = AgentChain { next, prev };
-        if let Some(known) = self.chains.get(agent)
+        if let Some(known) = self.chains.get(&agent)
             && (next < known.next || (next == known.next && prev != known.prev))
         {
             return Err(Refusal::AgentChain {
                 expected: known.next,
             });
         }
-        self.state.restore_chain(agent.clone(), here);
+        self.state.restore_chain(agent, here);
         let after = AgentChain {
             next: next + 1,
             prev: verified.id(),
         };
-        self.chains.insert(agent.clone(), after);
+        self.chains.insert(agent, after);
         Ok(())
     }
 }

@@ -8,9 +8,9 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use crate::event::{Author, Event, Kind, Seen};
-use crate::hash::{CommandId, Hash, StatementId};
+use crate::hash::{CommandId, Hash, KeyId, StatementId};
 use crate::lifecycle::{Command, Position, Stage};
-use crate::name::{AgentName, Principal, SECOND_US, Time};
+use crate::name::{Principal, SECOND_US, Time};
 use crate::policy::PolicyRef;
 use crate::quorum::{self, Requirement};
 use crate::rights::{ChangeBody, Rights};
@@ -94,7 +94,8 @@ impl Stream {
     }
 }
 
-/// The end of an agent's own chain.
+/// The end of an agent's own chain. It belongs to the key that signs it: a host that comes back with
+/// a new key, accepted anew, begins a new chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AgentChain {
     /// The next `agent_seq`.
@@ -111,15 +112,15 @@ impl AgentChain {
     };
 }
 
-/// A statement's link on its agent's chain: number and predecessor.
+/// A statement's link on its agent's chain: whose key, number and predecessor.
 #[must_use]
-pub const fn agent_link(event: &Event) -> Option<(&AgentName, u64, StatementId)> {
+pub const fn agent_link(event: &Event) -> Option<(KeyId, u64, StatementId)> {
     match event {
-        Event::ExecutionStarted(e) => Some((&e.agent, e.agent_seq, e.agent_prev)),
-        Event::ExecutionRefused(e) => Some((&e.agent, e.agent_seq, e.agent_prev)),
-        Event::ExecutionCompleted(e) => Some((&e.agent, e.agent_seq, e.agent_prev)),
+        Event::ExecutionStarted(e) => Some((e.signer, e.agent_seq, e.agent_prev)),
+        Event::ExecutionRefused(e) => Some((e.signer, e.agent_seq, e.agent_prev)),
+        Event::ExecutionCompleted(e) => Some((e.signer, e.agent_seq, e.agent_prev)),
         Event::ExecutionLost(e) => match (e.agent_seq, e.agent_prev) {
-            (Some(seq), Some(prev)) => Some((&e.agent, seq, prev)),
+            (Some(seq), Some(prev)) => Some((e.signer, seq, prev)),
             _presumed => None,
         },
         Event::LedgerGenesis(_)
@@ -193,7 +194,7 @@ pub fn check_seen(seen: &Seen, seq: u64, root: Option<Hash>) -> Result<(), Refus
 pub struct State {
     rights: Rights,
     commands: BTreeMap<CommandId, Command>,
-    chains: BTreeMap<AgentName, AgentChain>,
+    chains: BTreeMap<KeyId, AgentChain>,
 }
 
 impl State {
@@ -216,7 +217,7 @@ impl State {
 
     /// The end of an agent's chain, if it is held.
     #[must_use]
-    pub fn chain(&self, agent: &AgentName) -> Option<AgentChain> {
+    pub fn chain(&self, agent: &KeyId) -> Option<AgentChain> {
         self.chains.get(agent).copied()
     }
 
@@ -226,7 +227,7 @@ impl State {
     }
 
     /// Puts back the end of an agent's chain.
-    pub fn restore_chain(&mut self, agent: AgentName, chain: AgentChain) {
+    pub fn restore_chain(&mut self, agent: KeyId, chain: AgentChain) {
         self.chains.insert(agent, chain);
     }
 
@@ -287,7 +288,11 @@ impl State {
         self.may_act(id, event)?;
         let link = agent_link(event);
         if let Some((agent, seq, prev)) = link {
-            let chain = self.chains.get(agent).copied().unwrap_or(AgentChain::EMPTY);
+            let chain = self
+                .chains
+                .get(&agent)
+                .copied()
+                .unwrap_or(AgentChain::EMPTY);
             if chain != (AgentChain { next: seq, prev }) {
                 return Err(Refusal::AgentChain {
                     expected: chain.next,
@@ -300,7 +305,7 @@ impl State {
             .next(event, at)?;
         if let Some((agent, seq, _)) = link {
             self.chains.insert(
-                agent.clone(),
+                agent,
                 AgentChain {
                     next: seq + 1,
                     prev: at.id,

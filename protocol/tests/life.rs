@@ -489,3 +489,51 @@ fn a_seen_of_another_history_is_found() {
     let finding = book.audit().unwrap_err();
     assert_eq!(finding.reason, Reason::Refused(Refusal::SeenFork));
 }
+
+#[test]
+fn a_host_that_was_accepted_anew_begins_a_new_chain() {
+    let (mut book, _) = Book::story();
+    let (old, new) = (public("web-1").key_id(), public("web-1 anew"));
+    assert_ne!(book.state.chain(&old).unwrap().next, 0);
+    book.change(ChangeBody::KeyRevoked {
+        key_id: old,
+        suspect_from: None,
+    });
+    let Event::AgentEnrolled(enrolled) =
+        say!(agent book, "web-1", AgentEnrolled { key: new.clone() })
+    else {
+        panic!()
+    };
+    let enrolled = Event::from(AgentEnrolled {
+        signer: new.key_id(),
+        ..enrolled
+    });
+    book.sign_and_append("web-1 anew", &enrolled).unwrap();
+    book.change(ChangeBody::AgentAccepted {
+        agent: "web-1".parse().unwrap(),
+        key: new.clone(),
+    });
+    let command = book.request("alice", &["web-1"]).unwrap();
+    book.approve("bob", command).unwrap();
+    book.approve("carol", command).unwrap();
+    let Event::ExecutionStarted(start) = book.start_event("web-1", command) else {
+        panic!()
+    };
+    let at = |agent_seq, agent_prev| {
+        Event::from(ExecutionStarted {
+            signer: new.key_id(),
+            agent_seq,
+            agent_prev,
+            ..start.clone()
+        })
+    };
+    assert_eq!(
+        book.sign_and_append("web-1 anew", &at(start.agent_seq, start.agent_prev)),
+        Err(Refusal::AgentChain { expected: 0 })
+    );
+    book.sign_and_append(
+        "web-1 anew",
+        &at(0, countersign_protocol::hash::StatementId::ZERO),
+    )
+    .unwrap();
+}

@@ -121,7 +121,7 @@ impl Batch {
             rows.client_refs.2.push(id.as_bytes().to_vec());
         }
         if let Some((agent, agent_seq, _)) = fold::agent_link(event) {
-            rows.agent_links.0.push(agent.to_string());
+            rows.agent_links.0.push(agent.as_bytes().to_vec());
             rows.agent_links.1.push(store::signed(agent_seq));
             rows.agent_links.2.push(id.as_bytes().to_vec());
         }

@@ -3,9 +3,8 @@
 use countersign_protocol::audit::{self, CheckedEntry};
 use countersign_protocol::event::Event;
 use countersign_protocol::fold::{AgentChain, Attachment, Refusal, State, Stream};
-use countersign_protocol::hash::CommandId;
+use countersign_protocol::hash::{CommandId, KeyId};
 use countersign_protocol::lifecycle::{Command, Position};
-use countersign_protocol::name::AgentName;
 use sqlx::PgConnection;
 
 use super::error::OpenError;
@@ -124,7 +123,7 @@ pub async fn command(
 /// The database's.
 pub async fn chain_before(
     connection: &mut PgConnection,
-    agent: &AgentName,
+    agent: &KeyId,
     before: u64,
 ) -> Result<AgentChain, OpenError> {
     let last = store::agent_chain(connection, agent, before).await?;

@@ -4,6 +4,7 @@
 //! Ledger::append(submission) → Receipt
 //!   admission   outside the lock: shape, signature, documents, blobs stored
 //!     blob_store  blobs that wait at the same time, stored together
+//!   queue       what waits for the writer, a turn for each who submits
 //!   writer      one at a time: drain, lock head, catch up, decide, seal, commit, answer
 //!     state     what decisions read: the protocol's fold, streams loaded when touched
 //!     batch     sealed entries, their tree and their rows
@@ -20,6 +21,7 @@ mod error;
 pub mod history;
 mod newest;
 mod open;
+mod queue;
 mod receipt;
 mod state;
 pub mod store;

@@ -10,21 +10,19 @@ use countersign_protocol::key::PublicKey;
 use countersign_protocol::statement::Statement;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{Acquire as _, PgPool};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 use super::admission::{Admission, Admitted, Submission};
 use super::checkpoint_file::CheckpointFile;
 use super::error::{AppendError, OpenError};
 use super::newest::{Newest, check_continues};
+use super::queue::{self, Entrance};
 use super::receipt::Receipt;
 use super::state::Folded;
 use super::store::{self, HeadRow};
-use super::writer::{Ticket, Writer};
+use super::writer::Writer;
 use crate::clock::Clock;
 use crate::keys::LedgerKeys;
-
-/// Submissions that may wait for the writer; beyond it callers are told to come again.
-const QUEUE: usize = 4096;
 
 /// The writer's own connections: one for the batch, one to ask what became of a COMMIT. However many
 /// readers there are, they do not keep it waiting.
@@ -67,7 +65,7 @@ pub struct Settings {
 pub struct Ledger {
     admission: Admission,
     pool: PgPool,
-    tickets: mpsc::Sender<Ticket>,
+    entrance: Arc<Entrance>,
     newest: Arc<Newest>,
     /// Keeps the follower going.
     listening: watch::Receiver<Arc<Checkpoint>>,
@@ -157,7 +155,7 @@ impl Ledger {
         transaction.commit().await?;
         drop(connection);
         let file = CheckpointFile::begin(&checkpoint_file, &newest)?;
-        let (tickets, waiting) = mpsc::channel(QUEUE);
+        let (entrance, waiting) = queue::queue();
         let verifier = Arc::new(verifier);
         let stopped = Arc::new(OnceLock::new());
         let newest = Arc::new(Newest::new(
@@ -183,7 +181,7 @@ impl Ledger {
         Ok(Self {
             admission: Admission::new(own_pool(&pool, ADMISSION_CONNECTIONS)),
             pool,
-            tickets,
+            entrance: Arc::new(entrance),
             newest,
             listening,
             id,
@@ -217,14 +215,7 @@ impl Ledger {
     /// As [`Ledger::append`].
     pub async fn enter(&self, admitted: Admitted) -> Result<Receipt, AppendError> {
         let (answer, answered) = oneshot::channel();
-        let ticket = Ticket::Statement {
-            admitted: Box::new(admitted),
-            answer,
-        };
-        self.tickets.try_send(ticket).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => AppendError::Busy,
-            mpsc::error::TrySendError::Closed(_) => AppendError::Stopped("it was shut down".into()),
-        })?;
+        self.entrance.submit(admitted, answer)?;
         answered.await.unwrap_or(Err(AppendError::Unavailable))
     }
 
@@ -234,8 +225,7 @@ impl Ledger {
     /// As [`Ledger::append`].
     pub async fn append_due(&self) -> Result<(), AppendError> {
         let (answer, answered) = oneshot::channel();
-        let sent = self.tickets.send(Ticket::Due { answer }).await;
-        sent.map_err(|_| AppendError::Stopped("it was shut down".into()))?;
+        self.entrance.due(answer)?;
         answered.await.unwrap_or(Err(AppendError::Unavailable))
     }
 
@@ -274,7 +264,7 @@ impl Ledger {
     /// Says whether the writer has stopped for good: what it read contradicts what it knew.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
-        self.stopped.get().is_some() || self.tickets.is_closed()
+        self.stopped.get().is_some() || self.entrance.is_closed()
     }
 
     /// The ledger's id.

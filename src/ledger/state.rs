@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use countersign_protocol::event::Event;
 use countersign_protocol::fold::{State, Stream};
-use countersign_protocol::hash::{CommandId, Hash, StatementId};
+use countersign_protocol::hash::{CommandId, Hash, KeyId, StatementId};
 use countersign_protocol::merkle::RightEdge;
-use countersign_protocol::name::{AgentName, Time};
+use countersign_protocol::name::Time;
 use sqlx::PgConnection;
 
 use super::error::OpenError;
@@ -119,10 +119,10 @@ impl Folded {
         }
         let event = entry.verified.event();
         if let Some((agent, number, _)) = countersign_protocol::fold::agent_link(event)
-            && self.fold.chain(agent).is_none()
+            && self.fold.chain(&agent).is_none()
         {
             // The database holds this very link already, and those after it.
-            self.load_chain(connection, agent, number).await?;
+            self.load_chain(connection, &agent, number).await?;
         }
         self.touch(connection, event, entry.verified.id(), entry.seq)
             .await?;
@@ -152,9 +152,9 @@ impl Folded {
             self.hold(connection, command, before).await?;
         }
         if let Some((agent, ..)) = countersign_protocol::fold::agent_link(event)
-            && self.fold.chain(agent).is_none()
+            && self.fold.chain(&agent).is_none()
         {
-            self.load_chain(connection, agent, u64::MAX).await?;
+            self.load_chain(connection, &agent, u64::MAX).await?;
         }
         Ok(())
     }
@@ -177,11 +177,11 @@ impl Folded {
     async fn load_chain(
         &mut self,
         connection: &mut PgConnection,
-        agent: &AgentName,
+        agent: &KeyId,
         before: u64,
     ) -> Result<(), OpenError> {
         let chain = history::chain_before(connection, agent, before).await?;
-        self.fold.restore_chain(agent.clone(), chain);
+        self.fold.restore_chain(*agent, chain);
         Ok(())
     }
 

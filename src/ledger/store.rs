@@ -5,9 +5,8 @@
 use std::collections::BTreeMap;
 
 use countersign_protocol::blob::{Blob, BlobRef};
-use countersign_protocol::hash::{Digest, Hash, StatementId};
+use countersign_protocol::hash::{Digest, Hash, KeyId, StatementId};
 use countersign_protocol::merkle::{self, NodeSource};
-use countersign_protocol::name::AgentName;
 use countersign_protocol::proof::NodeId;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, PgPool, Row as _};
@@ -57,7 +56,7 @@ pub struct BatchRows {
     /// Principal, client_ref and statement of each request that has one.
     pub client_refs: (Vec<String>, Vec<Vec<u8>>, Vec<Vec<u8>>),
     /// Agent, number and statement of each link of an agent's chain.
-    pub agent_links: (Vec<String>, Vec<i64>, Vec<Vec<u8>>),
+    pub agent_links: (Vec<Vec<u8>>, Vec<i64>, Vec<Vec<u8>>),
     /// Level, index and root of each stored subtree that was completed.
     pub subtrees: (Vec<i16>, Vec<i64>, Vec<Vec<u8>>),
     /// Streams that opened.
@@ -283,14 +282,14 @@ pub async fn client_ref(
 /// The database's.
 pub async fn agent_chain(
     connection: &mut PgConnection,
-    agent: &AgentName,
+    agent: &KeyId,
     before: u64,
 ) -> Result<Option<(u64, StatementId)>, sqlx::Error> {
     let row = sqlx::query(
-        "SELECT agent_seq, statement_id FROM agent_statements WHERE agent = $1 AND agent_seq < $2
+        "SELECT agent_seq, statement_id FROM agent_statements WHERE key_id = $1 AND agent_seq < $2
          ORDER BY agent_seq DESC LIMIT 1",
     )
-    .bind(agent.as_str())
+    .bind(agent.as_bytes().as_slice())
     .bind(signed(before))
     .fetch_optional(connection)
     .await?;
@@ -469,8 +468,8 @@ async fn insert_side_tables(
     }
     if !rows.agent_links.0.is_empty() {
         sqlx::query(
-            "INSERT INTO agent_statements (agent, agent_seq, statement_id)
-             SELECT * FROM unnest($1::text[], $2::bigint[], $3::bytea[])",
+            "INSERT INTO agent_statements (key_id, agent_seq, statement_id)
+             SELECT * FROM unnest($1::bytea[], $2::bigint[], $3::bytea[])",
         )
         .bind(&rows.agent_links.0)
         .bind(&rows.agent_links.1)

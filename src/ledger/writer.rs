@@ -19,12 +19,12 @@ use countersign_protocol::name::{SECOND_US, Time};
 use countersign_protocol::proof;
 use countersign_protocol::statement::{Statement, Verified};
 use sqlx::{Acquire as _, PgConnection, PgPool};
-use tokio::sync::{mpsc, oneshot};
 
 use super::admission::Admitted;
 use super::batch::{Batch, Sealed};
 use super::error::{AppendError, OpenError};
 use super::newest::{Newest, check_continues};
+use super::queue::{Exit, Turn};
 use super::receipt::Receipt;
 use super::state::Folded;
 use super::store::{self, HeadRow};
@@ -50,21 +50,6 @@ const CLOCK_AHEAD_US: u64 = 300 * SECOND_US;
 /// How often, and how long apart, the database is asked what became of a COMMIT.
 const SETTLE_TRIES: u32 = 10;
 const SETTLE_PAUSE: Duration = Duration::from_millis(500);
-
-type Answer = oneshot::Sender<Result<Receipt, AppendError>>;
-
-/// Something for the writer to do.
-pub(super) enum Ticket {
-    /// Decide and append a statement.
-    Statement {
-        admitted: Box<Admitted>,
-        answer: Answer,
-    },
-    /// Append what time demands.
-    Due {
-        answer: oneshot::Sender<Result<(), AppendError>>,
-    },
-}
 
 /// The only holder of the folded state.
 #[derive(Debug)]
@@ -128,12 +113,15 @@ struct Decided {
 }
 
 impl Writer {
-    /// Serves tickets until the last sender is gone or the ledger must stop.
-    pub(super) async fn run(mut self, mut waiting: mpsc::Receiver<Ticket>) {
-        while let Some(first) = waiting.recv().await {
-            let (statements, dues) = drain(first, &mut waiting);
-            let (admitted, answers): (Vec<_>, Vec<_>) = statements.into_iter().unzip();
-            let result = self.write(&admitted, !dues.is_empty()).await;
+    /// Serves who submits until the last of them is gone or the ledger must stop.
+    pub(super) async fn run(mut self, mut waiting: Exit) {
+        while let Some(turn) = waiting.take(BATCH_STATEMENTS, BATCH_BYTES).await {
+            let Turn {
+                statements,
+                answers,
+                dues,
+            } = turn;
+            let result = self.write(&statements, !dues.is_empty()).await;
             let settled = match &result {
                 Ok(_) => Ok(()),
                 Err(Failure::Passing(error)) => Err(error.clone()),
@@ -562,47 +550,15 @@ impl Writer {
     }
 }
 
-/// Takes what waits, up to a batch.
-#[expect(
-    clippy::type_complexity,
-    reason = "two lists that are taken apart at once"
-)]
-fn drain(
-    first: Ticket,
-    waiting: &mut mpsc::Receiver<Ticket>,
-) -> (
-    Vec<(Admitted, Answer)>,
-    Vec<oneshot::Sender<Result<(), AppendError>>>,
-) {
-    let (mut statements, mut dues) = (Vec::new(), Vec::new());
-    let mut bytes = 0;
-    let mut next = Some(first);
-    while let Some(ticket) = next {
-        match ticket {
-            Ticket::Statement { admitted, answer } => {
-                let statement = admitted.verified.statement();
-                bytes += statement.payload.len() + statement.signature.len();
-                statements.push((*admitted, answer));
-            }
-            Ticket::Due { answer } => dues.push(answer),
-        }
-        let full = statements.len() >= BATCH_STATEMENTS || bytes >= BATCH_BYTES;
-        next = if full { None } else { waiting.try_recv().ok() };
-    }
-    (statements, dues)
-}
-
 /// Says to everybody who waits or comes that the ledger has stopped.
-async fn refuse_all(mut waiting: mpsc::Receiver<Ticket>, reason: &Arc<str>) {
-    while let Some(ticket) = waiting.recv().await {
-        let stopped = AppendError::Stopped(Arc::clone(reason));
-        match ticket {
-            Ticket::Statement { answer, .. } => {
-                let _gone = answer.send(Err(stopped));
-            }
-            Ticket::Due { answer } => {
-                let _gone = answer.send(Err(stopped));
-            }
+async fn refuse_all(mut waiting: Exit, reason: &Arc<str>) {
+    while let Some(turn) = waiting.take(usize::MAX, usize::MAX).await {
+        let stopped = || AppendError::Stopped(Arc::clone(reason));
+        for answer in turn.answers {
+            let _gone = answer.send(Err(stopped()));
+        }
+        for answer in turn.dues {
+            let _gone = answer.send(Err(stopped()));
         }
     }
 }

@@ -151,9 +151,9 @@ impl Fold {
         let Some((agent, seq, _)) = countersign_protocol::fold::agent_link(event) else {
             return Ok(());
         };
-        if self.state.chain(agent).is_none() {
-            let chain = history::chain_before(connection, agent, seq).await?;
-            self.state.restore_chain(agent.clone(), chain);
+        if self.state.chain(&agent).is_none() {
+            let chain = history::chain_before(connection, &agent, seq).await?;
+            self.state.restore_chain(agent, chain);
         }
         Ok(())
     }

@@ -54,7 +54,7 @@ pub(super) const TABLES: [Table; 4] = [
     Table {
         name: "agent_statements",
         rows: "SELECT seq,
-                   ARRAY[convert_to(agent, 'UTF8'), int8send(agent_seq), statement_id] AS cells
+                   ARRAY[key_id, int8send(agent_seq), statement_id] AS cells
                FROM agent_statements LEFT JOIN statements USING (statement_id)
                ORDER BY seq NULLS LAST",
         expected: agent_statements,
@@ -96,7 +96,7 @@ fn agent_statements(entry: &CheckedEntry) -> Vec<Cells> {
         return Vec::new();
     };
     vec![vec![
-        agent.as_str().as_bytes().to_vec(),
+        agent.as_bytes().to_vec(),
         agent_seq.to_be_bytes().to_vec(),
         entry.verified.id().as_bytes().to_vec(),
     ]]

@@ -256,7 +256,7 @@ impl Book {
     }
 
     fn chain(&self, host: &str) -> (u64, StatementId) {
-        let chain = self.state.chain(&host.parse().unwrap());
+        let chain = self.state.chain(&public(host).key_id());
         chain.map_or((0, StatementId::ZERO), |chain| (chain.next, chain.prev))
     }
 

@@ -214,10 +214,14 @@ impl Book {
             output_limit: 1 << 20,
         };
         let spec = self.blob(&spec.to_document().unwrap());
-        let lines = hosts.iter().map(|host| TargetLine {
-            agent: host.parse().unwrap(),
-            key_id: public(host).key_id(),
-            spec: spec.digest,
+        let lines = hosts.iter().map(|host| {
+            let agent = host.parse().unwrap();
+            let known = self.state.rights().agent(&agent);
+            TargetLine {
+                key_id: known.unwrap_or_else(|| public(host).key_id()),
+                agent,
+                spec: spec.digest,
+            }
         });
         let list = TargetList::new(lines.collect()).unwrap();
         let document = self.blob(&list.to_document().unwrap());
@@ -326,7 +330,7 @@ impl Book {
     }
 
     pub(crate) fn chain(&self, host: &str) -> (u64, StatementId) {
-        let chain = self.state.chain(&host.parse().unwrap());
+        let chain = self.state.chain(&public(host).key_id());
         chain.map_or((0, StatementId::ZERO), |chain| (chain.next, chain.prev))
     }
 

@@ -1,5 +1,6 @@
 //! The ledger room against a real Postgres.
 
 pub(crate) mod append;
+pub(crate) mod fairness;
 pub(crate) mod newest;
 pub(crate) mod rollback;

@@ -28,7 +28,7 @@ async fn one_row_each() -> TestDatabase {
          INSERT INTO blob_references VALUES (sha256('b'), 1);
          INSERT INTO statements VALUES (sha256('i'), 1, NULL);
          INSERT INTO client_refs VALUES ('alice', sha256('r'), sha256('i'));
-         INSERT INTO agent_statements VALUES ('web-1', 0, sha256('i'));
+         INSERT INTO agent_statements VALUES (sha256('k'), 0, sha256('i'));
          INSERT INTO subtrees VALUES (8, 0, sha256('n'))",
     )
     .await;

@@ -252,7 +252,7 @@ async fn put_entry(db: &mut PgConnection, entry: &Entry, bytes: &[u8]) {
     }
     if let Some((agent, agent_seq, _)) = fold::agent_link(&event) {
         sqlx::query("INSERT INTO agent_statements VALUES ($1, $2, $3)")
-            .bind(agent.as_str())
+            .bind(agent.as_bytes().as_slice())
             .bind(signed(agent_seq))
             .bind(id.as_bytes().as_slice())
             .execute(db)
