@@ -10,7 +10,8 @@ use countersign_protocol::command::{CommandSpec, DEFAULT_OUTPUT_LIMIT, Environme
 use countersign_protocol::name::OsUser;
 
 use crate::config::Config;
-use crate::rules::{AllowRule, Allowed, Commands, LocalRefusal};
+use crate::held::{confine, in_force, not_in_force};
+use crate::rules::{AllowRule, Allowed, Commands, Confine, LocalRefusal, Rules};
 
 /// A command to ask the rules about.
 #[derive(Debug, Clone, clap::Args)]
@@ -68,6 +69,12 @@ impl fmt::Display for Answer {
                         writeln!(f, "program: {} sha256 {digest}", program.path().display())?;
                     }
                     Err(error) => writeln!(f, "but it would not start: {error}")?,
+                }
+                let by = allowed.sudo.as_ref().map_or("", |_| ", through sudo");
+                writeln!(f, "user: {}{by}", allowed.runner)?;
+                writeln!(f, "in force: {}", in_force(&allowed.in_force))?;
+                for missing in not_in_force(allowed) {
+                    writeln!(f, "not in force: {missing}")?;
                 }
                 writeln!(
                     f,
@@ -156,7 +163,29 @@ pub fn summary(path: &Path, config: &Config) -> String {
         (false, _) => "nothing: modes does not have shell".to_owned(),
     };
     line(&mut text, "shell", "runs", &shell);
+    let account = &rules.account;
+    let own = account.name.clone().unwrap_or(account.uid.to_string());
+    let users = match (&account.users, &account.default_user) {
+        (Some(users), _) => users.iter().map(ToString::to_string).collect(),
+        (None, Some(usual)) if usual.as_str() != own => vec![own, usual.to_string()],
+        (None, Some(_) | None) => vec![own],
+    };
+    line(&mut text, "users", "are", &users.join(", "));
+    line(&mut text, "confine", "holds", &confine(&rules.confine));
+    for (name, over) in over(rules) {
+        line(&mut text, "confine", name, &confine(over));
+    }
     text
+}
+
+/// The tables that lie over the host's own, by the name of their rule.
+fn over(rules: &Rules) -> impl Iterator<Item = (&str, &Confine)> {
+    let shell = [("shell", &rules.shell_confine)];
+    let allow = rules.commands.allow.iter();
+    let tables = allow
+        .map(|rule| (rule.name.as_str(), &rule.confine))
+        .chain(shell);
+    tables.filter(|(_, table)| **table != Confine::default())
 }
 
 fn line(text: &mut String, kind: &str, name: &str, what: &str) {

@@ -25,6 +25,8 @@ mod delivery;
 mod dispatcher;
 mod enrolment;
 pub mod execution;
+mod facts;
+mod held;
 pub mod key;
 pub mod rules;
 mod running;

@@ -11,7 +11,7 @@ use countersign_protocol::api::Submission;
 use countersign_protocol::blob::Blob;
 use countersign_protocol::event::{
     ExecutionCompleted, ExecutionLost, ExecutionOutput, ExecutionRefused, ExecutionStarted,
-    LossForm, Outcome, ProgramFacts, Stream, StreamTotals,
+    InForce, LossForm, ProgramFacts, Stream, StreamTotals,
 };
 use countersign_protocol::hash::{CommandId, Digest, StatementId};
 use countersign_protocol::name::Time;
@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::Permit;
 use crate::execution::{self, Finished, RunEvent};
+use crate::facts::{facts, in_force};
 use crate::rules::LocalRefusal;
 use crate::spool::{About, EndFacts, Record, Totals};
 use crate::station::{AgentError, Said, Station, agent_event};
@@ -50,9 +51,10 @@ impl Station {
             path: path.reference(),
             sha256: Digest::new(sha256),
         };
+        let in_force = permit.held().map(|(runner, held)| in_force(runner, held));
         let used = vec![Record::Used { command, until }];
         let mut said = self
-            .say_started(command, program, path.clone(), used)
+            .say_started(command, in_force, program, path.clone(), used)
             .await?;
         for _ in 1..START_TRIES {
             // The ledger's clock is a little behind this host's: nothing runs until both agree.
@@ -62,7 +64,7 @@ impl Station {
             }
             tokio::time::sleep(START_PAUSE).await;
             said = self
-                .say_started(command, program, path.clone(), vec![])
+                .say_started(command, in_force, program, path.clone(), vec![])
                 .await?;
         }
         let started = match said {
@@ -86,6 +88,7 @@ impl Station {
     async fn say_started(
         &self,
         command: CommandId,
+        in_force: Option<InForce>,
         program: ProgramFacts,
         path: Blob,
         before: Vec<Record>,
@@ -102,7 +105,7 @@ impl Station {
                         command,
                         agent_seq,
                         agent_prev,
-                        in_force: None,
+                        in_force,
                         program
                     }
                 )
@@ -387,46 +390,5 @@ impl Station {
             });
         }
         Ok(records)
-    }
-}
-
-/// The executor's last word in the ledger's words.
-fn facts(finished: &Finished) -> EndFacts {
-    let (mut exit_code, mut signal) = (None, None);
-    let outcome = match &finished.outcome {
-        execution::Outcome::Exited(code) => {
-            exit_code = Some(u8::try_from(*code).unwrap_or(u8::MAX));
-            Outcome::Exited
-        }
-        execution::Outcome::Signalled(number) => {
-            signal = Some(u8::try_from(*number).unwrap_or(u8::MAX));
-            Outcome::Signalled
-        }
-        execution::Outcome::TimedOut => Outcome::TimedOut,
-        execution::Outcome::Cancelled => Outcome::Cancelled,
-        execution::Outcome::OutputLimit => Outcome::OutputLimit,
-        execution::Outcome::NotFound => Outcome::NotFound,
-        execution::Outcome::NotExecutable => Outcome::NotExecutable,
-        execution::Outcome::FailedToStart(why) => {
-            tracing::warn!(why, "nothing was run");
-            Outcome::NotExecutable
-        }
-    };
-    let totals = |totals: &execution::StreamTotals| Totals {
-        total: totals.total_bytes,
-        kept: totals.kept_bytes,
-        sha256: Digest::new(totals.sha256),
-    };
-    let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-    EndFacts {
-        outcome,
-        exit_code,
-        signal,
-        duration_us: micros(finished.duration),
-        cpu_us: micros(finished.cpu),
-        max_rss: finished.max_rss_bytes,
-        stdout: totals(&finished.stdout),
-        stderr: totals(&finished.stderr),
-        tree_gone: finished.tree_gone,
     }
 }

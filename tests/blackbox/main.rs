@@ -10,6 +10,7 @@
 )]
 
 mod agents;
+mod confined;
 mod contract;
 mod demo;
 mod life;

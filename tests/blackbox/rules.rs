@@ -19,15 +19,22 @@ name = "no_secrets"
 any_arg = ["*secret*"]
 "#;
 
-/// Gives dev's agent other rules, as an administrator of the host would.
+/// Gives dev's agent other rules.
 fn make_careful(dev: &Dev) {
+    configure(dev, |own| {
+        assert!(own.contains("allow_all = true\n"));
+        let careful = own
+            .replace("allow_all = true\n", "")
+            .replace("shell.allow = true\n", "");
+        format!("{careful}{RULES}")
+    });
+}
+
+/// Writes dev's agent another file and has it read, as an administrator of the host would.
+pub(crate) fn configure(dev: &Dev, change: impl FnOnce(&str) -> String) {
     let config = dev.data().join("agent/agent.toml");
     let own = fs::read_to_string(&config).unwrap();
-    assert!(own.contains("allow_all = true\n"));
-    let careful = own
-        .replace("allow_all = true\n", "")
-        .replace("shell.allow = true\n", "");
-    fs::write(&config, format!("{careful}{RULES}")).unwrap();
+    fs::write(&config, change(&own)).unwrap();
     let line = format!("agent --config {}", config.display());
     let old = processes_with(&line);
     for pid in &old {
@@ -40,7 +47,7 @@ fn make_careful(dev: &Dev) {
 }
 
 /// What `check` says of a command: its code and its words.
-fn check(dev: &Dev, options: &[&str], words: &[&str]) -> (i32, String) {
+pub(crate) fn check(dev: &Dev, options: &[&str], words: &[&str]) -> (i32, String) {
     let output = Command::new(PROGRAM)
         .args(["agent", "--config"])
         .arg(dev.data().join("agent/agent.toml"))

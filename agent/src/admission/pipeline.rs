@@ -16,8 +16,8 @@ use countersign_protocol::name::{AgentName, Time};
 
 use super::consent;
 use super::evidence::{self, Documents, ProvenStream, Unproven};
-use crate::execution::{self, Plan, Program, ResolveError};
-use crate::rules::{self, LocalRefusal, Rules};
+use crate::execution::{self, InForce, Plan};
+use crate::rules::{self, Allowed, LocalRefusal, Rules, Runner};
 use crate::signers::AllowedSigners;
 
 /// What this host knows for certain, from its own configuration and key.
@@ -80,7 +80,7 @@ pub struct Permit {
     remember_until: Time,
     /// From then on it may not start: the act's expiry, or an approval's age.
     valid_until: Time,
-    program: Result<Program, ResolveError>,
+    allowed: Allowed,
     argv: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
     cwd: PathBuf,
@@ -132,17 +132,17 @@ impl Host {
                     let demanded = (allowed.min_approvals, allowed.rule.as_str());
                     consent::check(self, &stream, &proven, now, demanded)?;
                 }
-                Ok((until, allowed.program))
+                Ok((until, allowed))
             });
         Ok(match judged {
-            Ok((valid_until, program)) => {
+            Ok((valid_until, allowed)) => {
                 let (argv, env) = rules::words(&documents.spec, documents.environment.as_ref());
                 Verdict::Run(Box::new(Permit {
                     command: id,
                     act,
                     remember_until,
                     valid_until,
-                    program,
+                    allowed,
                     argv,
                     env,
                     cwd: documents.spec.cwd.unwrap_or_else(|| "/".to_owned()).into(),
@@ -202,11 +202,11 @@ impl Permit {
         self.act.not_before <= now && now < self.valid_until
     }
 
-    /// What will run: the opened file's path and SHA-256. Where there is no program, the name that
-    /// was asked for and zeros.
+    /// What will run: the opened file's path and SHA-256, also where `sudo` will open it again.
+    /// Where there is no program, the name that was asked for and zeros.
     #[must_use]
     pub fn program(&self) -> (Vec<u8>, [u8; 32]) {
-        match &self.program {
+        match &self.allowed.program {
             Ok(program) => (
                 program.path().as_os_str().as_bytes().to_vec(),
                 *program.sha256(),
@@ -218,16 +218,38 @@ impl Permit {
         }
     }
 
+    /// Whom it will run as, and what will hold it; none where there is no program to be held.
+    #[must_use]
+    pub fn held(&self) -> Option<(&Runner, &InForce)> {
+        let Allowed {
+            program,
+            runner,
+            in_force,
+            ..
+        } = &self.allowed;
+        program.is_ok().then_some((runner, in_force))
+    }
+
     /// Gives the permit up for a plan, or for the outcome of a run that has no program.
     ///
     /// # Errors
     /// There is no such program, or none that can be executed.
     pub fn into_plan(self, grace: Duration) -> Result<Plan, execution::Outcome> {
-        let program = self.program.map_err(|error| error.outcome())?;
+        let allowed = self.allowed;
+        let found = allowed.program.map_err(|error| error.outcome())?;
+        let (program, argv) = match allowed.sudo {
+            Some(sudo) => {
+                let args = self.argv.get(1..).unwrap_or_default();
+                let argv = rules::through_sudo(&allowed.runner, found.path(), args);
+                (sudo, argv)
+            }
+            None => (found, self.argv),
+        };
         Ok(Plan {
-            confinement: execution::Confinement::default(),
+            confinement: allowed.confinement,
+            announced: Some(allowed.in_force),
             program,
-            argv: self.argv,
+            argv,
             cwd: self.cwd,
             env: self.env,
             stdin: self.stdin,

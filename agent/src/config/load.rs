@@ -15,10 +15,11 @@ use countersign_protocol::name::{AgentName, OsUser, SECOND_US};
 use reqwest::Url;
 use toml::Spanned;
 
+use super::confine::{WrittenConfine, confine};
 use super::source::{ConfigError, Source};
 use super::tables;
 use super::written::{Variables, Written};
-use crate::rules::{Account, NamePattern, Rules};
+use crate::rules::{Account, NamePattern, Rules, RunAs};
 use crate::signers::AllowedSigners;
 
 /// Largest configuration file; a real one has two screens.
@@ -32,6 +33,9 @@ const MAX_GRACE_S: u64 = 60;
 
 /// The oldest approval that any host takes: as long as a request can stay open.
 const MAX_AGE_S: u64 = 7 * 24 * 3600;
+
+/// Where every distribution has it.
+const SUDO: &str = "/usr/bin/sudo";
 
 /// Everything the agent was told by its host.
 #[derive(Debug, Clone)]
@@ -94,16 +98,19 @@ impl Config {
         let signers = source.required(written.allowed_signers.take(), "allowed_signers")?;
         let max_runs = source.number(written.max_runs.take(), 10, (1, MAX_RUNS))?;
         let grace_s = source.number(written.grace_s.take(), 5, (0, MAX_GRACE_S))?;
+        let state = folder.join(state.into_inner());
+        let signers = folder.join(signers.into_inner());
+        let own_files = [&state, source.path, &signers].map(plain).to_vec();
         Ok(Self {
             server: server(source, &server_at)?,
             name: name.into_inner(),
-            state: folder.join(state.into_inner()),
+            state,
             ledger: ledger.into_inner(),
             vkey: vkey(source, &key, &origin)?,
-            signers: signers_of(folder.join(signers.into_inner()))?,
+            signers: signers_of(signers)?,
             max_runs,
             grace: Duration::from_secs(grace_s),
-            rules: rules(source, written)?,
+            rules: rules(source, written, own_files)?,
         })
     }
 }
@@ -148,10 +155,15 @@ fn is_on(written: Option<Spanned<bool>>) -> bool {
     written.is_some_and(Spanned::into_inner)
 }
 
-fn rules(source: &Source<'_>, mut written: Written) -> Result<Rules, ConfigError> {
+fn rules(
+    source: &Source<'_>,
+    mut written: Written,
+    own_files: Vec<PathBuf>,
+) -> Result<Rules, ConfigError> {
     // A host that nobody watches may leave the number to the policy of its ledger; it must say so.
     let least = u32::from(!is_on(written.unattended.take()));
     let (min_approvals, shell_min_approvals) = approvals(source, least, &mut written)?;
+    let account = account(source, &mut written)?;
     let age_s = source.number(written.max_approval_age_s, 3600, (1, MAX_AGE_S))?;
     let environment = match written.environment {
         Some(names) => source.names(names)?,
@@ -161,19 +173,22 @@ fn rules(source: &Source<'_>, mut written: Written) -> Result<Rules, ConfigError
             .collect(),
     };
     let environment_dangerous = written.environment_dangerous.unwrap_or_default();
-    let tables = (written.allow, written.deny);
+    let (base, tables) = (&written.confine, (written.allow, written.deny));
     Ok(Rules {
         execution: is_on(written.execution),
         min_approvals,
         shell_min_approvals,
         max_approval_age_us: age_s.saturating_mul(SECOND_US),
         modes: written.modes.unwrap_or_else(|| vec![Mode::Exec]),
-        commands: tables::commands(source, is_on(written.allow_all), least, tables)?,
+        commands: tables::commands(source, is_on(written.allow_all), (least, base), tables)?,
         shell: is_on(written.shell.allow),
         path: directories(source, written.path)?,
         environment,
         environment_dangerous: source.names(environment_dangerous)?,
-        account: account(source, written.default_user, written.users)?,
+        account,
+        confine: confine(source, base, &WrittenConfine::default())?,
+        shell_confine: confine(source, &written.shell.confine, base)?,
+        own_files,
     })
 }
 
@@ -226,12 +241,9 @@ fn directories(
     Ok(written.into_iter().map(Spanned::into_inner).collect())
 }
 
-/// The agent's own account. A name that `/etc/passwd` does not know is matched by its number only.
-fn account(
-    source: &Source<'_>,
-    default_user: Option<Spanned<OsUser>>,
-    users: Option<Vec<Spanned<OsUser>>>,
-) -> Result<Account, ConfigError> {
+/// The agent's own account, and whom it may become.
+fn account(source: &Source<'_>, written: &mut Written) -> Result<Account, ConfigError> {
+    let (default_user, users) = (written.default_user.take(), written.users.take());
     let users: Option<Vec<OsUser>> =
         users.map(|users| users.into_iter().map(Spanned::into_inner).collect());
     if let (Some(default), Some(users)) = (&default_user, &users)
@@ -240,19 +252,37 @@ fn account(
         let problem = "users does not have this one, so nothing that names no user could run";
         return Err(source.mistake(Some(default.span()), problem));
     }
-    let uid = rustix::process::geteuid().as_raw();
-    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let name = passwd.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)? == uid.to_string()).then(|| name.to_owned())
-    });
-    Ok(Account {
-        uid,
-        name,
-        default_user: default_user.map(Spanned::into_inner),
-        users,
-    })
+    let run_as = run_as(source, written.run_as.take(), written.sudo.take())?;
+    let default_user = default_user.map(Spanned::into_inner);
+    Ok(Account::of_process(default_user, users, run_as))
+}
+
+fn run_as(
+    source: &Source<'_>,
+    how: Option<Spanned<String>>,
+    sudo: Option<Spanned<PathBuf>>,
+) -> Result<RunAs, ConfigError> {
+    if let Some(relative) = sudo.as_ref().filter(|path| !path.get_ref().is_absolute()) {
+        let problem = "sudo is the absolute path of the program";
+        return Err(source.mistake(Some(relative.span()), problem));
+    }
+    match how.as_ref().map(|how| how.get_ref().as_str()) {
+        None | Some("setuid") => Ok(RunAs::Setuid),
+        Some("sudo") => Ok(RunAs::Sudo(
+            sudo.map_or_else(|| SUDO.into(), Spanned::into_inner),
+        )),
+        Some(_unknown) => {
+            let problem = "run_as is \"setuid\", by the agent itself, or \"sudo\"";
+            Err(source.mistake(how.map(|how| how.span()), problem))
+        }
+    }
+}
+
+/// The path without links as far as it is there: what fences are made of.
+fn plain(path: &Path) -> PathBuf {
+    path.canonicalize()
+        .or_else(|_| std::path::absolute(path))
+        .unwrap_or_else(|_| path.to_owned())
 }
 
 /// Reads a file that only root or the agent's own user can change.

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use countersign_protocol::name::RuleName;
 use toml::Spanned;
 
+use super::confine::{WrittenConfine, confine};
 use super::source::{ConfigError, Source};
 use super::written::{WrittenAllow, WrittenDeny};
 use crate::rules::{AllowRule, Arguments, Commands, DenyRule, Pattern, ProgramPattern};
@@ -16,8 +17,11 @@ use crate::rules::{AllowRule, Arguments, Commands, DenyRule, Pattern, ProgramPat
 const SETTINGS: &[&str] = &[
     "allow",
     "allow_all",
+    "cgroup",
+    "confine",
     "cwd",
     "default_user",
+    "demand",
     "deny",
     "environment",
     "environment_dangerous",
@@ -28,8 +32,11 @@ const SETTINGS: &[&str] = &[
     "min_approvals",
     "modes",
     "path",
+    "profile",
+    "protected",
     "run_as",
     "shell",
+    "sudo",
     "users",
 ];
 
@@ -39,11 +46,12 @@ const REST: &str = "**";
 /// Longest timeout that a rule can name: as long as any request's.
 const MAX_TIMEOUT_S: u64 = countersign_protocol::command::MAX_TIMEOUT_MS / 1000;
 
-/// All rules about commands. `least` is the smallest number of people that a rule may name.
+/// All rules about commands. `least` is the smallest number of people that a rule may name, and
+/// `base` the confinement that theirs lies over.
 pub(super) fn commands(
     source: &Source<'_>,
     allow_all: bool,
-    least: u32,
+    (least, base): (u32, &WrittenConfine),
     (allow, deny): (Vec<Spanned<WrittenAllow>>, Vec<Spanned<WrittenDeny>>),
 ) -> Result<Commands, ConfigError> {
     let mut names = Names::default();
@@ -74,7 +82,7 @@ pub(super) fn commands(
         let span = written.span();
         let written = written.into_inner();
         names.take(source, &written.name)?;
-        let rule = allow_rule(source, least, written)?;
+        let rule = allow_rule(source, (least, base), written)?;
         let allowed = commands.allow.iter().find(|known| known.hides(&rule));
         let denied = || {
             let mut rules = commands.deny.iter();
@@ -117,7 +125,7 @@ impl Names {
 
 fn allow_rule(
     source: &Source<'_>,
-    least: u32,
+    (least, base): (u32, &WrittenConfine),
     written: WrittenAllow,
 ) -> Result<AllowRule, ConfigError> {
     let min_approvals = written
@@ -137,6 +145,7 @@ fn allow_rule(
         sha256: digests(source, written.sha256)?,
         min_approvals,
         timeout_s,
+        confine: confine(source, &written.confine, base)?,
         reason: written.reason,
     })
 }

@@ -14,6 +14,7 @@ use countersign_protocol::name::{AgentName, OsUser, RuleName};
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::confine::WrittenConfine;
 use super::source::{ConfigError, Source};
 
 /// Every setting but the rules can be given as this and its name in capitals.
@@ -45,7 +46,7 @@ impl FromIterator<(OsString, OsString)> for Variables {
 }
 
 /// A value that may be left out, with its place.
-type Setting<T> = Option<Spanned<T>>;
+pub(super) type Setting<T> = Option<Spanned<T>>;
 
 /// The file as it is written.
 #[derive(Default, Deserialize)]
@@ -70,8 +71,12 @@ pub(super) struct Written {
     pub(super) environment_dangerous: Option<Vec<Spanned<String>>>,
     pub(super) default_user: Setting<OsUser>,
     pub(super) users: Option<Vec<Spanned<OsUser>>>,
+    pub(super) run_as: Setting<String>,
+    pub(super) sudo: Setting<PathBuf>,
     pub(super) max_runs: Setting<usize>,
     pub(super) grace_s: Setting<u64>,
+    #[serde(default)]
+    pub(super) confine: WrittenConfine,
     #[serde(default)]
     pub(super) shell: WrittenShell,
     #[serde(default)]
@@ -86,6 +91,8 @@ pub(super) struct Written {
 pub(super) struct WrittenShell {
     pub(super) allow: Setting<bool>,
     pub(super) min_approvals: Setting<u32>,
+    #[serde(default)]
+    pub(super) confine: WrittenConfine,
 }
 
 /// `[[allow]]`.
@@ -102,6 +109,8 @@ pub(super) struct WrittenAllow {
     pub(super) sha256: Option<Vec<Spanned<String>>>,
     pub(super) min_approvals: Setting<u32>,
     pub(super) timeout_s: Setting<u64>,
+    #[serde(default)]
+    pub(super) confine: WrittenConfine,
     pub(super) reason: Option<String>,
 }
 
@@ -146,6 +155,8 @@ impl Written {
             "max_approval_age_s" => self.max_approval_age_s,
             "allow_all" => self.allow_all,
             "default_user" => self.default_user,
+            "run_as" => self.run_as,
+            "sudo" => self.sudo,
             "max_runs" => self.max_runs,
             "grace_s" => self.grace_s,
             "shell_allow" => self.shell.allow,
@@ -165,6 +176,7 @@ impl Written {
             let modes = modes.into_iter().map(|mode| mode.into_inner().0);
             self.modes = Some(modes.collect());
         }
+        self.confine.take_over(&mut variables, source)?;
         match variables.0.into_keys().next() {
             Some(unknown) => Err(ConfigError::Variable {
                 name: format!("{PREFIX}{unknown}"),
@@ -172,6 +184,35 @@ impl Written {
             }),
             None => Ok(()),
         }
+    }
+}
+
+impl WrittenConfine {
+    /// Only the host's own table: a rule's is a rule.
+    fn take_over(
+        &mut self,
+        variables: &mut Variables,
+        source: &mut Source<'_>,
+    ) -> Result<(), ConfigError> {
+        take_over!(variables, source, scalar;
+            "confine_protect_own" => self.protect_own,
+            "confine_profile" => self.profile,
+            "confine_cpu_s" => self.cpu_s,
+            "confine_memory" => self.memory,
+            "confine_processes" => self.processes,
+            "confine_file_size" => self.file_size,
+            "confine_open_files" => self.open_files,
+            "confine_cgroup_memory" => self.cgroup.get_or_insert_default().memory,
+            "confine_cgroup_cpu_percent" => self.cgroup.get_or_insert_default().cpu_percent,
+            "confine_cgroup_processes" => self.cgroup.get_or_insert_default().processes,
+            "confine_seccomp" => self.seccomp,
+            "confine_umask" => self.umask,
+        );
+        take_over!(variables, source, list;
+            "confine_protected" => self.protected,
+            "confine_demand" => self.demand,
+        );
+        Ok(())
     }
 }
 

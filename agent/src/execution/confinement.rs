@@ -8,6 +8,7 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use rustix::fs::Mode;
 use rustix::process::{Gid, Resource, Rlimit, Uid, getrlimit};
 
 use super::cgroup::{self, Cgroup, CgroupError};
@@ -21,6 +22,9 @@ pub const MAX_GROUPS: usize = 256;
 
 /// From the CPU limit's polite signal (XCPU) to its KILL, in seconds.
 const CPU_GRACE_S: u64 = 1;
+
+/// What files of a command look like unless somebody says otherwise: writable by their owner only.
+pub const DEFAULT_UMASK: u32 = 0o022;
 
 /// The user a command runs as, by numbers; names are looked up by the caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,6 +116,8 @@ pub struct Confinement {
     pub sudo: bool,
     /// What must be in force.
     pub demand: Demand,
+    /// Permission bits that files of the command are made without, 0 to 0o777.
+    pub umask: u32,
 }
 
 impl Default for Confinement {
@@ -125,6 +131,7 @@ impl Default for Confinement {
             cgroup: None,
             sudo: false,
             demand: Demand::default(),
+            umask: DEFAULT_UMASK,
         }
     }
 }
@@ -204,6 +211,12 @@ pub enum ConfineError {
          was run. Run it as a user with fewer groups"
     )]
     TooManyGroups(usize),
+    /// It was announced what would hold the run, and that is not what would.
+    #[error(
+        "the run was announced with {0} in force, and that cannot be now; nothing was run. Ask for \
+         it again"
+    )]
+    Broken(Mechanism),
     /// The rules for Landlock cannot be made.
     #[error(transparent)]
     Fence(#[from] FenceError),
@@ -226,6 +239,7 @@ pub(super) struct Prepared {
     pub(super) in_force: InForce,
     pub(super) identity: Option<Identity>,
     pub(super) rlimits: Vec<(Resource, Rlimit)>,
+    pub(super) umask: Mode,
     pub(super) ruleset: Option<OwnedFd>,
     pub(super) filter: Option<Filter>,
     pub(super) cgroup: Option<Cgroup>,
@@ -240,6 +254,9 @@ impl Confinement {
     pub fn foresee(&self) -> Result<InForce, ConfineError> {
         identity(self.account.as_ref())?;
         let landlock_abi = self.landlock()?;
+        if landlock_abi.is_some() {
+            fence::check(&self.protected, &self.profile)?;
+        }
         let seccomp = self.filter_calls && !self.sudo && syscalls::filter_available();
         let cgroup = self
             .cgroup
@@ -290,21 +307,32 @@ impl Confinement {
         Err(ConfineError::Unmet { mechanism, why })
     }
 
-    /// Makes all that the leader needs, so that it has to allocate nothing.
-    pub(super) fn prepare(&self) -> Result<Prepared, ConfineError> {
-        let in_force = self.foresee()?;
+    /// Makes all that the leader needs, so that it has to allocate nothing. What was announced
+    /// before is what is made, or nothing is.
+    pub(super) fn prepare(&self, announced: Option<InForce>) -> Result<Prepared, ConfineError> {
+        let in_force = match announced {
+            Some(announced) => announced,
+            None => self.foresee()?,
+        };
         let ruleset = match in_force.landlock_abi {
             Some(_) => Some(fence::ruleset(&self.protected, &self.profile)?),
             None => None,
         };
         let cgroup = match (in_force.cgroup, self.cgroup) {
-            (Some(_), Some(limits)) => Some(cgroup::create(&limits)?),
-            _ => None,
+            (Some(held), Some(limits)) => {
+                // A controller may have been taken away from the agent since.
+                let still = cgroup::base().is_some_and(|base| base.foresee(&limits) == held);
+                let broken = ConfineError::Broken(Mechanism::Cgroup);
+                Some(still.then(|| cgroup::create(&limits)).ok_or(broken)??)
+            }
+            (Some(_), None) => return Err(ConfineError::Broken(Mechanism::Cgroup)),
+            (None, _) => None,
         };
         Ok(Prepared {
             in_force,
             identity: identity(self.account.as_ref())?,
             rlimits: in_force.rlimits.settings(),
+            umask: Mode::from_raw_mode(self.umask),
             ruleset,
             filter: in_force.seccomp.then(Filter::deny_list),
             cgroup,

@@ -97,8 +97,16 @@ pub(super) fn abi() -> Option<u32> {
     syscalls::landlock_version().filter(|version| *version >= PINNED as u32)
 }
 
-/// The rules, ready to be entered.
-pub(super) fn ruleset(protected: &[PathBuf], profile: &Profile) -> Result<OwnedFd, FenceError> {
+/// Whether these paths make sense together; what lies beside them is not looked at yet.
+pub(super) fn check(protected: &[PathBuf], profile: &Profile) -> Result<(), FenceError> {
+    places(protected, profile).map(drop)
+}
+
+/// The protected paths and the writable directory, without links.
+fn places(
+    protected: &[PathBuf],
+    profile: &Profile,
+) -> Result<(Vec<PathBuf>, Option<PathBuf>), FenceError> {
     let protected = protected
         .iter()
         .map(|path| real(path))
@@ -106,6 +114,20 @@ pub(super) fn ruleset(protected: &[PathBuf], profile: &Profile) -> Result<OwnedF
     if protected.iter().any(|path| path == Path::new("/")) {
         return Err(FenceError::Everything);
     }
+    let here = match profile {
+        Profile::None | Profile::ReadOnly => None,
+        Profile::WriteOnlyHere(here) => Some(real(here)?),
+    };
+    let inside = |path: &&PathBuf| protected.iter().any(|kept| path.starts_with(kept));
+    match here.as_ref().filter(inside) {
+        Some(path) => Err(FenceError::Contradiction { path: path.clone() }),
+        None => Ok((protected, here)),
+    }
+}
+
+/// The rules, ready to be entered.
+pub(super) fn ruleset(protected: &[PathBuf], profile: &Profile) -> Result<OwnedFd, FenceError> {
+    let (protected, here) = places(protected, profile)?;
     // Names stay visible, so listing is not handled at all.
     let everything = AccessFs::from_all(PINNED) & !AccessFs::ReadDir;
     let reading = AccessFs::ReadFile | AccessFs::Execute;
@@ -121,16 +143,11 @@ pub(super) fn ruleset(protected: &[PathBuf], profile: &Profile) -> Result<OwnedF
     let root = Path::new("/");
     match profile {
         Profile::None => fence.grant(root, everything)?,
-        Profile::ReadOnly => fence.read_only(reading)?,
-        Profile::WriteOnlyHere(here) => {
-            let here = real(here)?;
-            fs::read_dir(&here).map_err(look(&here))?;
-            if fence.protected.iter().any(|path| here.starts_with(path)) {
-                return Err(FenceError::Contradiction { path: here });
-            }
-            fence.read_only(reading)?;
-            fence.grant(&here, everything)?;
-        }
+        Profile::ReadOnly | Profile::WriteOnlyHere(_) => fence.read_only(reading)?,
+    }
+    if let Some(here) = here {
+        fs::read_dir(&here).map_err(look(&here))?;
+        fence.grant(&here, everything)?;
     }
     let made: Option<OwnedFd> = fence.rules.and_then(Into::into);
     made.ok_or_else(|| look(root)(ErrorKind::Unsupported.into()))

@@ -60,8 +60,8 @@ mod terminate;
 
 pub use cgroup::CgroupError;
 pub use confinement::{
-    Account, CgroupInForce, CgroupLimits, ConfineError, Confinement, Demand, InForce, Limits,
-    MAX_GROUPS, Mechanism, Profile,
+    Account, CgroupInForce, CgroupLimits, ConfineError, Confinement, DEFAULT_UMASK, Demand,
+    InForce, Limits, MAX_GROUPS, Mechanism, Profile,
 };
 pub use fence::FenceError;
 pub use output::{CHUNK_BYTES, CHUNK_DELAY, StreamTotals};

@@ -54,6 +54,9 @@ pub struct Plan {
     pub output_limit: u64,
     /// Whom it runs as and what it may not do; [`Confinement::foresee`] says what will hold here.
     pub confinement: Confinement,
+    /// What was announced to hold it, by [`Confinement::foresee`] of the same confinement: it is
+    /// set, or nothing runs. None: nobody was told, and it is foreseen at the start.
+    pub announced: Option<InForce>,
 }
 
 /// Arguments, environment and stdin may hold secrets, so they never reach a log this way.

@@ -4,16 +4,12 @@
 //! panic; a step that fails ends the run, none is skipped. What a step needs was made before the
 //! fork, in `confinement`.
 
-use rustix::fs::Mode;
 use rustix::io::{Errno, FdFlags};
 use rustix::process::{Gid, Pid, Signal, Uid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use super::confinement::{Identity, Prepared};
 use super::syscalls::{self, Slot};
-
-/// What files of a command look like unless it says otherwise: writable by their owner only.
-const UMASK: u32 = 0o022;
 
 /// The first descriptor that no command may inherit.
 const FIRST_NOT_INHERITED: u32 = 3;
@@ -111,7 +107,7 @@ pub(super) fn confine(
     syscalls::reset_signals().map_err(|e| (Step::Signals, e))?;
     // Before any other step: from here a signal to the agent's terminal or group misses the run.
     rustix::process::setsid().map_err(|e| (Step::Session, e))?;
-    rustix::process::umask(Mode::from_raw_mode(UMASK));
+    rustix::process::umask(prepared.umask);
     // As the agent's user, who may; everything the run starts is counted from its first moment.
     if prepared.cgroup.is_some() {
         join_cgroup().map_err(|e| (Step::Cgroup, e))?;

@@ -138,7 +138,7 @@ pub(super) fn launch(plan: &Plan) -> Result<Launch, StartError> {
     let env = environment(&plan.env)?;
     let cwd = raised(open_cwd(&plan.cwd)?)?;
     let stdin = raised(stdin(&plan.stdin)?)?;
-    let mut prepared = plan.confinement.prepare()?;
+    let mut prepared = plan.confinement.prepare(plan.announced)?;
     // An account that is the agent's own already owns the pipes.
     let owner = plan.confinement.account.as_ref();
     let owner = owner.filter(|_| prepared.identity.is_some());

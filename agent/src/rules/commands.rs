@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use countersign_protocol::event::RefusalReason;
 use countersign_protocol::name::{OsUser, RuleName};
 
+use super::account::{Account, Runner};
+use super::confine::Confine;
 use super::host::LocalRefusal;
 use super::patterns::{Pattern, PatternError, Shape};
-use super::surroundings::Account;
 
 /// What the ledger is told when no rule allows a command.
 pub const NOT_LISTED: &str = "Command not in whitelist";
@@ -123,6 +124,8 @@ pub struct AllowRule {
     pub min_approvals: Option<u32>,
     /// The longest timeout, in seconds, that a request may name.
     pub timeout_s: Option<u64>,
+    /// What holds it, over the host's own defaults.
+    pub confine: Confine,
     /// Why it is there, for people.
     pub reason: Option<String>,
 }
@@ -130,8 +133,8 @@ pub struct AllowRule {
 impl AllowRule {
     fn matches(&self, asked: &Asked<'_>) -> bool {
         let is_user = match &self.users {
-            Some(users) => asked.account.is_one_of(asked.user, users),
-            None => asked.account.is_usual(asked.user),
+            Some(users) => asked.runner.is_one_of(users),
+            None => asked.account.is_usual(asked.runner),
         };
         let is_spared = |word: &String| !self.args_not.iter().any(|not| not.forbids(word));
         is_user
@@ -148,6 +151,13 @@ impl AllowRule {
         if !self.sha256.is_empty() && !asked.has_digest(&self.sha256) {
             return refuse(format!(
                 "{} is not the file that this rule was written for: its SHA-256 differs",
+                asked.file.display()
+            ));
+        }
+        if !self.sha256.is_empty() && asked.sudo {
+            return refuse(format!(
+                "sudo opens {} again by its name, so nobody can hold it to the SHA-256 that this \
+                 rule demands. Demand it in sudoers, which can, or have an agent that is root",
                 asked.file.display()
             ));
         }
@@ -206,7 +216,7 @@ impl DenyRule {
             && self
                 .users
                 .as_ref()
-                .is_none_or(|users| asked.account.is_one_of(asked.user, users))
+                .is_none_or(|users| asked.account.is_forbidden(asked.runner, users))
             && (self.sha256.is_empty() || asked.has_digest(&self.sha256))
     }
 
@@ -237,7 +247,9 @@ pub(super) struct Asked<'a> {
     /// The words after the program.
     pub(super) args: &'a [String],
     /// Whom it would run as.
-    pub(super) user: &'a str,
+    pub(super) runner: &'a Runner,
+    /// It would become that user by `sudo`.
+    pub(super) sudo: bool,
     /// Who is who.
     pub(super) account: &'a Account,
     /// Where bare names are looked for.

@@ -10,10 +10,12 @@ use countersign_protocol::command::{CommandSpec, Environment, Mode};
 use countersign_protocol::event::RefusalReason;
 use countersign_protocol::name::RuleName;
 
+use super::account::{Account, Runner};
 use super::commands::{Asked, Commands, NOT_LISTED};
-use super::surroundings::Account;
+use super::confine::{self, Confine, Held};
+use super::sudo;
 use super::variables::NamePattern;
-use crate::execution::{Program, ResolveError};
+use crate::execution::{Confinement, InForce, Program, ResolveError};
 
 /// What may run here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +42,12 @@ pub struct Rules {
     pub environment_dangerous: Vec<NamePattern>,
     /// Whose user.
     pub account: Account,
+    /// What holds a command unless a rule says otherwise.
+    pub confine: Confine,
+    /// The same for scripts.
+    pub shell_confine: Confine,
+    /// What the agent itself lives by: its state, its configuration and whom it believes.
+    pub own_files: Vec<PathBuf>,
 }
 
 /// A refusal by the host itself: recorded in the ledger as `execution.refused`.
@@ -74,6 +82,29 @@ pub struct Allowed {
     pub rule: RuleName,
     /// Least distinct pinned people, the host's own number included.
     pub min_approvals: u32,
+    /// Whom it runs as.
+    pub runner: Runner,
+    /// The `sudo` that makes it so, where the agent does not do that itself.
+    pub sudo: Option<Program>,
+    /// What is asked of the executor to hold it.
+    pub confinement: Confinement,
+    /// What of that will be in force on this host.
+    pub in_force: InForce,
+}
+
+/// What a command is allowed by, and what that demands.
+struct Grounds<'a> {
+    rule: RuleName,
+    min_approvals: u32,
+    confine: &'a Confine,
+}
+
+/// A command to be judged, and whom it would run as.
+#[derive(Clone, Copy)]
+struct Case<'a> {
+    spec: &'a CommandSpec,
+    runner: &'a Runner,
+    sudo: bool,
 }
 
 impl Rules {
@@ -97,13 +128,32 @@ impl Rules {
         environment: Option<&Environment>,
     ) -> Result<Allowed, LocalRefusal> {
         self.check_switches(spec.mode)?;
-        self.check_surroundings(spec.user.as_ref(), environment, spec.cwd.as_deref())?;
-        let program = self.find_program(spec)?;
-        let (rule, least) = self.check_command(spec, &program)?;
+        let runner = self.account.runner(spec.user.as_ref())?;
+        let cwd = spec.cwd.as_deref().unwrap_or("/");
+        self.check_surroundings(environment, cwd)?;
+        let sudo = sudo::find(&self.account, &runner, spec, environment)?;
+        let case = Case {
+            spec,
+            runner: &runner,
+            sudo: sudo.is_some(),
+        };
+        let program = find_program(spec, &self.path)?;
+        let grounds = self.check_command(case, &program)?;
+        let confinement = grounds.confine.over(&self.confine).confinement(&Held {
+            runner: &runner,
+            own_files: &self.own_files,
+            cwd,
+            sudo: sudo.is_some(),
+        });
+        let in_force = confine::foresee(&confinement, &grounds.rule)?;
         Ok(Allowed {
             program,
-            rule,
-            min_approvals: self.approvals_for(spec.mode).max(least.unwrap_or(0)),
+            rule: grounds.rule,
+            min_approvals: self.approvals_for(spec.mode).max(grounds.min_approvals),
+            runner,
+            sudo,
+            confinement,
+            in_force,
         })
     }
 
@@ -132,50 +182,35 @@ impl Rules {
         }
     }
 
-    /// A program that is not there is an outcome of the run, as a shell has it (127, 126).
-    fn find_program(
-        &self,
-        spec: &CommandSpec,
-    ) -> Result<Result<Program, ResolveError>, LocalRefusal> {
-        match Program::resolve(OsStr::new(program_name(spec)), &self.path) {
-            Err(
-                error @ (ResolveError::Relative { .. }
-                | ResolveError::Unreadable { .. }
-                | ResolveError::TooLarge { .. }),
-            ) => Err(unusable_path(error.to_string())),
-            found => Ok(found),
-        }
-    }
-
-    /// The name of what allows it, and the people that this rule demands.
+    /// What allows it.
     fn check_command(
         &self,
-        spec: &CommandSpec,
+        case: Case<'_>,
         program: &Result<Program, ResolveError>,
-    ) -> Result<(RuleName, Option<u32>), LocalRefusal> {
+    ) -> Result<Grounds<'_>, LocalRefusal> {
         let Ok(program) = program else {
-            return self.check_absent(spec);
+            return self.check_absent(case);
         };
         // A deny rule is not evaded by a link beside the program that it names.
         let real = program.path().canonicalize().map_err(|error| {
             unusable_path(format!("{} is gone: {error}", program.path().display()))
         })?;
-        self.ask(spec, program.path(), Some((&real, program.sha256())))
+        self.ask(case, program.path(), Some((&real, program.sha256())))
     }
 
     /// Nothing would run. Whether the name is allowed is still said, so that "not found" is told
     /// only to those who might run it.
-    fn check_absent(&self, spec: &CommandSpec) -> Result<(RuleName, Option<u32>), LocalRefusal> {
-        let name = Path::new(program_name(spec));
+    fn check_absent(&self, case: Case<'_>) -> Result<Grounds<'_>, LocalRefusal> {
+        let name = Path::new(program_name(case.spec));
         if name.is_absolute() {
-            return self.ask(spec, name, None);
+            return self.ask(case, name, None);
         }
         // It could have been in any of the folders; a rule that speaks of one of them is the answer.
-        let mut last = self.ask(spec, name, None);
+        let mut last = self.ask(case, name, None);
         for folder in &self.path {
-            last = self.ask(spec, &folder.join(name), None);
+            last = self.ask(case, &folder.join(name), None);
             let is_by_rule = match &last {
-                Ok((rule, _)) => rule.as_str() != "allow_all",
+                Ok(grounds) => grounds.rule.as_str() != "allow_all",
                 Err(refusal) => refusal.detail != NOT_LISTED,
             };
             if is_by_rule {
@@ -187,10 +222,11 @@ impl Rules {
 
     fn ask(
         &self,
-        spec: &CommandSpec,
+        case: Case<'_>,
         file: &Path,
         found: Option<(&Path, &[u8; 32])>,
-    ) -> Result<(RuleName, Option<u32>), LocalRefusal> {
+    ) -> Result<Grounds<'_>, LocalRefusal> {
+        let spec = case.spec;
         let script;
         let args = match spec.mode {
             Mode::Exec => spec.argv.get(1..).unwrap_or_default(),
@@ -204,24 +240,50 @@ impl Rules {
             real: found.map(|(real, _)| real),
             sha256: found.map(|(_, sha256)| sha256),
             args,
-            user: &self.account.user_for(spec.user.as_ref()),
+            runner: case.runner,
+            sudo: case.sudo,
             account: &self.account,
             folders: &self.path,
             timeout_ms: spec.timeout_ms,
         };
         self.commands.check_denied(&asked)?;
-        let (rule, least) = match spec.mode {
+        let (rule, least, confine) = match spec.mode {
             // Argument rules do not bind a shell: it has a rule of its own.
-            Mode::Shell => ("shell", None),
+            Mode::Shell => ("shell", None, &self.shell_confine),
             Mode::Exec => match self.commands.find_allowed(&asked)? {
-                Some(rule) => (rule.name.as_str(), rule.min_approvals),
-                None => ("allow_all", None),
+                Some(rule) => (rule.name.as_str(), rule.min_approvals, &rule.confine),
+                None => ("allow_all", None, &self.confine),
             },
         };
-        let name = rule.parse().map_err(|_| {
+        let rule = rule.parse().map_err(|_| {
             LocalRefusal::new(RefusalReason::NotAllowed, "allow", "the rule has no name")
         })?;
-        Ok((name, least))
+        Ok(Grounds {
+            rule,
+            min_approvals: least.unwrap_or(0),
+            confine,
+        })
+    }
+}
+
+/// A program that is not there is an outcome of the run, as a shell has it (127, 126). A script is
+/// what a shell reads from a file of its own.
+fn find_program(
+    spec: &CommandSpec,
+    path: &[PathBuf],
+) -> Result<Result<Program, ResolveError>, LocalRefusal> {
+    let found = match spec.mode {
+        Mode::Exec => Program::resolve(OsStr::new(program_name(spec)), path),
+        Mode::Shell => Program::script(spec.argv.first().map_or(&[], |text| text.as_bytes())),
+    };
+    match found {
+        Err(
+            error @ (ResolveError::Relative { .. }
+            | ResolveError::Unreadable { .. }
+            | ResolveError::Unsealed(_)
+            | ResolveError::TooLarge { .. }),
+        ) => Err(unusable_path(error.to_string())),
+        found => Ok(found),
     }
 }
 
@@ -236,7 +298,8 @@ fn unusable_path(detail: String) -> LocalRefusal {
     LocalRefusal::new(RefusalReason::Unusable, "path", detail)
 }
 
-/// The words and variables in the form that the executor takes.
+/// The words and variables in the form that the executor takes. The text of a script is no word:
+/// the program holds it.
 #[must_use]
 pub fn words(
     spec: &CommandSpec,
@@ -244,11 +307,7 @@ pub fn words(
 ) -> (Vec<OsString>, Vec<(OsString, OsString)>) {
     let argv = match spec.mode {
         Mode::Exec => spec.argv.iter().map(OsString::from).collect(),
-        Mode::Shell => [SHELL, "-c"]
-            .into_iter()
-            .chain(spec.argv.first().map(String::as_str))
-            .map(OsString::from)
-            .collect(),
+        Mode::Shell => vec![OsString::from(SHELL)],
     };
     let env = environment
         .into_iter()

@@ -5,20 +5,28 @@
 //! | `host` | all of it in order: [`Rules::judge`], the answer and the refusal |
 //! | `commands` | does an `[[allow]]` or `[[deny]]` rule speak of this program and these arguments? |
 //! | `patterns` | does this text match? anchored by construction |
-//! | `surroundings` | may it have this user, these variables, this directory? |
+//! | `account` | whom does it run as, and may it? |
+//! | `sudo` | how does `sudo` take it there? |
+//! | `surroundings` | may it have these variables, this directory? |
 //! | `variables` | names of variables, and those that change which code runs |
+//! | `confine` | what holds it, and can this host hold it so? |
 //!
 //! Questions about a verified command; each answer that is no names the setting or rule that said
 //! so. Nothing here looks at signatures, and nothing here runs anything. Absence never means yes.
 
+mod account;
 mod commands;
+mod confine;
 mod host;
 mod patterns;
+mod sudo;
 mod surroundings;
 mod variables;
 
+pub use account::{Account, Directory, Listed, RunAs, Runner};
 pub use commands::{AllowRule, Arguments, Commands, DenyRule, NOT_LISTED, ProgramPattern};
+pub use confine::{Cap, CgroupCaps, Confine, Writes};
 pub use host::{Allowed, LocalRefusal, Rules, SHELL, words};
 pub use patterns::{MAX_ALTERNATIVES, MAX_PATTERN_CHARS, Pattern, PatternError};
-pub use surroundings::Account;
+pub use sudo::through_sudo;
 pub use variables::{NamePattern, is_dangerous};

@@ -34,6 +34,7 @@ pub(crate) fn plan<S: AsRef<OsStr>>(argv: &[S]) -> Plan {
         grace: Duration::from_secs(5),
         output_limit: u64::MAX,
         confinement: Confinement::default(),
+        announced: None,
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::fs;
 
-use countersign_agent::execution::{Limits, Outcome};
+use countersign_agent::execution::{CgroupInForce, InForce, Limits, Outcome};
 use rustix::process::{Resource, getrlimit};
 
-use crate::fixture::{root_or_left_out, run_to_end, shell, stranger, text};
+use crate::fixture::{refusal, root_or_left_out, run_to_end, shell, stranger, text};
 
 const XCPU: i32 = 24;
 const XFSZ: i32 = 25;
@@ -79,6 +79,35 @@ async fn files_beyond_the_limit_cannot_be_opened() {
     plan.confinement.limits.open_files = Some(16);
     let heard = run_to_end(plan).await;
     assert_eq!(text(&heard.stdout), "13 Too many open files");
+}
+
+#[tokio::test]
+async fn what_was_announced_is_set_or_nothing_runs() {
+    let mut plan = shell("ulimit -t");
+    plan.confinement.limits.cpu_s = Some(7);
+    let honest = plan.confinement.foresee().unwrap();
+    plan.announced = Some(honest);
+    let heard = run_to_end(plan).await;
+    assert_eq!(text(&heard.stdout), "7\n");
+    assert_eq!(*heard.finished.in_force, honest);
+
+    let mut plan = shell("echo ran");
+    plan.announced = Some(InForce {
+        cgroup: Some(CgroupInForce::default()),
+        ..honest
+    });
+    let heard = run_to_end(plan).await;
+    assert!(refusal(&heard).contains("announced"), "{heard:?}");
+    assert_eq!(heard.stdout, b"");
+
+    // A limit that only root may set, and that the rest of this process must not keep.
+    if !rustix::process::geteuid().is_root() {
+        let mut plan = shell("echo ran");
+        let mut above = honest;
+        above.rlimits.open_files = Some(u64::MAX - 1);
+        plan.announced = Some(above);
+        assert!(refusal(&run_to_end(plan).await).contains("resource limits"));
+    }
 }
 
 #[tokio::test]

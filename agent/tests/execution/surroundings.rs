@@ -112,6 +112,15 @@ async fn session_umask_privileges_and_signals_are_set() {
 }
 
 #[tokio::test]
+async fn files_are_made_without_the_bits_of_the_umask() {
+    let room = tempfile::tempdir().unwrap();
+    let mut plan = shell("umask; : >made; stat -c %a made");
+    plan.cwd = room.path().canonicalize().unwrap();
+    plan.confinement.umask = 0o027;
+    assert_eq!(run_to_end(plan).await.stdout, b"0027\n640\n");
+}
+
+#[tokio::test]
 async fn cpu_time_and_memory_count_the_whole_tree() {
     let script = "(perl -e 'my $s = \"x\" x 60_000_000; my $i = 0; $i++ while times < 0.3') & wait";
     let finished = run_to_end(shell(script)).await.finished;

@@ -5,6 +5,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
 use countersign_agent::config::Variables;
+use countersign_agent::execution::Demand;
+use countersign_agent::rules::{Cap, CgroupCaps, Confine, RunAs, Writes};
 use countersign_agent::{Config, ConfigError};
 use countersign_protocol::checkpoint::VerifierKey;
 use countersign_protocol::command::Mode;
@@ -50,7 +52,7 @@ impl Files {
         Config::load_with(&self.path, pairs.collect())
     }
 
-    fn mistake(&self, text: &str) -> (usize, String) {
+    pub(crate) fn mistake(&self, text: &str) -> (usize, String) {
         match self.load(text) {
             Err(ConfigError::Mistake { line, problem, .. }) => (line, problem),
             other => panic!("no mistake was found: {other:?}"),
@@ -126,6 +128,8 @@ fn a_mistake_is_told_with_its_line() {
         ("users = [\"a b\"]", "user name"),
         ("shell.alow = true", "alow"),
         ("shell.min_approvals = 0", "unattended"),
+        ("run_as = \"su\"", "setuid"),
+        ("sudo = \"sudo\"", "absolute"),
         (
             "default_user = \"deploy\"\nusers = [\"www\"]",
             "users does not",
@@ -293,6 +297,32 @@ fn a_rule_that_could_never_be_reached_is_a_mistake() {
     assert_eq!(at, 12);
 }
 
+/// What the variables of the next test say.
+fn everything_confined() -> Confine {
+    Confine {
+        protected: Some(["/srv/a", "/srv/b"].map(PathBuf::from).to_vec()),
+        protect_own: Some(false),
+        profile: Some(Writes::Nothing),
+        cpu_s: Some(Cap::At(10)),
+        memory: Some(Cap::At(1 << 30)),
+        processes: Some(Cap::At(100)),
+        file_size: Some(Cap::Lifted),
+        open_files: Some(Cap::At(64)),
+        cgroup: Some(CgroupCaps {
+            memory: Some(Cap::At(64 << 20)),
+            cpu_percent: Some(Cap::At(150)),
+            processes: Some(Cap::At(9)),
+        }),
+        seccomp: Some(true),
+        demand: Some(Demand {
+            seccomp: true,
+            landlock: true,
+            ..Demand::default()
+        }),
+        umask: Some(0o077),
+    }
+}
+
 #[test]
 fn every_setting_can_come_from_the_environment_which_wins() {
     let ledger = "cd".repeat(32);
@@ -320,6 +350,22 @@ fn every_setting_can_come_from_the_environment_which_wins() {
         ("ENVIRONMENT", "A,B*"),
         ("ENVIRONMENT_DANGEROUS", "PATH"),
         ("USERS", "deploy, www"),
+        ("RUN_AS", "sudo"),
+        ("SUDO", "/opt/bin/sudo"),
+        ("CONFINE_PROTECTED", "/srv/a,/srv/b"),
+        ("CONFINE_PROTECT_OWN", "false"),
+        ("CONFINE_PROFILE", "read-only"),
+        ("CONFINE_CPU_S", "10"),
+        ("CONFINE_MEMORY", "1G"),
+        ("CONFINE_PROCESSES", "100"),
+        ("CONFINE_FILE_SIZE", "none"),
+        ("CONFINE_OPEN_FILES", "64"),
+        ("CONFINE_CGROUP_MEMORY", "64M"),
+        ("CONFINE_CGROUP_CPU_PERCENT", "150"),
+        ("CONFINE_CGROUP_PROCESSES", "9"),
+        ("CONFINE_SECCOMP", "true"),
+        ("CONFINE_DEMAND", "seccomp,landlock"),
+        ("CONFINE_UMASK", "077"),
     ];
     let files = Files::new();
     let file = format!("{}min_approvals = 5\nshell.min_approvals = 5\n", least());
@@ -343,6 +389,8 @@ fn every_setting_can_come_from_the_environment_which_wins() {
         );
         assert_eq!(rules.account.default_user, "deploy".parse().ok());
         assert_eq!(rules.account.users.as_ref().unwrap().len(), 2);
+        assert_eq!(rules.account.run_as, RunAs::Sudo("/opt/bin/sudo".into()));
+        assert_eq!(rules.confine, everything_confined());
     }
     // Nothing of the environment, nothing taken over.
     let config = files.load(&file).unwrap();
@@ -366,6 +414,14 @@ fn a_mistake_in_the_environment_names_the_variable() {
         ("ENVIRONMENT", "*"),
         ("SERVER", "ftp://x"),
         ("USERS", "a b"),
+        ("RUN_AS", "su"),
+        ("SUDO", "sudo"),
+        ("CONFINE_CPU_S", "0"),
+        ("CONFINE_MEMORY", "1 G"),
+        ("CONFINE_DEMAND", "selinux"),
+        ("CONFINE_PROTECTED", "etc"),
+        ("CONFINE_UMASK", "8"),
+        ("CONFINE_CPUS", "1"),
         ("MIN_APROVALS", "3"),
     ] {
         match files.load_with(&least(), &[(name, value)]) {

@@ -16,9 +16,11 @@ mod support;
 
 mod admission;
 mod config;
+mod confine;
 mod journal;
 mod patterns;
 mod rules;
 mod signers;
 mod surroundings;
+mod users;
 mod whole;

@@ -5,22 +5,22 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use countersign_agent::rules::{LocalRefusal, NOT_LISTED, Rules};
+use countersign_agent::rules::{Directory, LocalRefusal, NOT_LISTED, Rules};
 use countersign_protocol::command::{CommandSpec, Mode};
 use countersign_protocol::event::RefusalReason;
 
 use crate::config::{Files, least};
-use crate::support::{Book, World};
+use crate::support::{Book, World, people};
 
 /// A host with programs of its own and rules from a file.
-struct Desk {
-    files: Files,
-    bin: PathBuf,
-    rules: Rules,
+pub(crate) struct Desk {
+    pub(crate) files: Files,
+    pub(crate) bin: PathBuf,
+    pub(crate) rules: Rules,
 }
 
 impl Desk {
-    fn new(rules: &str) -> Self {
+    pub(crate) fn new(rules: &str) -> Self {
         let files = Files::new();
         let bin = files.folder.path().canonicalize().unwrap().join("bin");
         fs::create_dir(&bin).unwrap();
@@ -32,7 +32,9 @@ impl Desk {
         let text = format!("{}{head}{rules}", least()).replace("BIN", bin.to_str().unwrap());
         let mut rules = files.load(&text).unwrap().rules;
         // The tests pass as root and as anybody.
-        (rules.account.uid, rules.account.name) = (1000, Some("agent".into()));
+        let account = &mut rules.account;
+        (account.uid, account.gid, account.name) = (1000, 1000, Some("agent".into()));
+        account.directory = Directory::These(people());
         Self { files, bin, rules }
     }
 

@@ -1,7 +1,9 @@
 //! A host and the grants that a server would send it.
 
 use countersign_agent::admission::{Host, Pins, Unproven, Verdict};
-use countersign_agent::rules::{Account, Commands, LocalRefusal, NamePattern, Rules};
+use countersign_agent::rules::{
+    Account, Commands, Confine, Directory, Listed, LocalRefusal, NamePattern, Rules, RunAs,
+};
 use countersign_agent::signers::AllowedSigners;
 use countersign_protocol::api::{Base64, BlobBody, Grant, ProvenEntry, StreamBody};
 use countersign_protocol::canonical;
@@ -22,6 +24,26 @@ use super::book::{Book, START, key, public};
 pub(crate) fn signers(names: &[&str]) -> AllowedSigners {
     let line = |name: &&str| format!("{name} {}\n", public(name).to_openssh());
     AllowedSigners::parse(&names.iter().map(line).collect::<String>()).unwrap()
+}
+
+/// Accounts of a host whose agent is `agent`.
+pub(crate) fn people() -> Vec<Listed> {
+    let account = |name: &str, uid| Listed {
+        name: name.to_owned(),
+        uid,
+        gid: uid,
+        groups: vec![uid, 27],
+    };
+    let mut twin = account("twin", 1001);
+    twin.groups.push(4);
+    vec![
+        account("root", 0),
+        account("toor", 0),
+        account("www-data", 33),
+        account("deploy", 1001),
+        twin,
+        account("4242", 4243),
+    ]
 }
 
 /// A ledger and a host of it that pins alice, bob and carol, but not dave.
@@ -66,10 +88,16 @@ impl World {
                 environment_dangerous: vec![],
                 account: Account {
                     uid: 1000,
+                    gid: 1000,
                     name: Some("agent".into()),
                     default_user: None,
                     users: None,
+                    run_as: RunAs::Setuid,
+                    directory: Directory::These(people()),
                 },
+                confine: Confine::default(),
+                shell_confine: Confine::default(),
+                own_files: vec![],
             },
             journal_since: Time::from_micros(START - 1000 * SECOND_US).unwrap(),
         };
