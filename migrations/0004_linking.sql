@@ -7,19 +7,22 @@
 CREATE FUNCTION check_links() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
+    first bigint;
+    before entries%ROWTYPE;
     bad bigint;
 BEGIN
+    -- By itself, so that no plan of a day when the log was short reads the whole of it later.
+    SELECT min(new_rows.seq) INTO first FROM new_rows;
+    SELECT entries.* INTO before FROM entries WHERE entries.seq = first - 1;
     SELECT min(linked.seq) INTO bad
     FROM (
         SELECT
             new_rows.seq,
             new_rows.entry,
-            coalesce(lag(new_rows.seq) OVER by_seq, before.seq) AS seq_before,
-            coalesce(lag(new_rows.leaf) OVER by_seq, before.leaf) AS leaf_before,
-            coalesce(lag(new_rows.entry) OVER by_seq, before.entry) AS entry_before
+            lag(new_rows.seq, 1, before.seq) OVER by_seq AS seq_before,
+            lag(new_rows.leaf, 1, before.leaf) OVER by_seq AS leaf_before,
+            lag(new_rows.entry, 1, before.entry) OVER by_seq AS entry_before
         FROM new_rows
-        LEFT JOIN entries AS before
-            ON before.seq = (SELECT min(first.seq) FROM new_rows AS first) - 1
         WINDOW by_seq AS (ORDER BY new_rows.seq)
     ) AS linked
     WHERE (
