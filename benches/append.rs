@@ -19,7 +19,8 @@ mod fixture;
 use std::time::{Duration, Instant};
 
 use countersign::ledger::Submission;
-use fixture::book::{Book, CONNECTIONS};
+use countersign::server::CONNECTIONS;
+use fixture::book::Book;
 use fixture::people::{CHUNK_BYTES, Run, key};
 use fixture::{cpu, fill, on_all_cores, setting};
 use sqlx::Row as _;

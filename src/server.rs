@@ -22,7 +22,7 @@ use crate::projections::{self, Reader};
 
 /// Connections to the database for the projections, and enough for reads on small machines. The
 /// ledger has some of its own for what is written.
-const CONNECTIONS: u32 = 16;
+pub const CONNECTIONS: u32 = 16;
 
 /// How long a request waits for a connection before it is told that the database is away.
 const ACQUIRE: Duration = Duration::from_secs(5);
@@ -33,7 +33,12 @@ const CLOSE: Duration = Duration::from_secs(2);
 /// What each connection asks of the database. Whoever holds the head and goes silent, because its
 /// process was paused or its network cut, loses it after ten seconds (a batch takes some 50 ms);
 /// whoever waits for it gives up a little later and says so.
-const SESSION: [(&str, &str); 2] = [
+///
+/// Every query here goes by an index. A connection keeps the plans it made when the log was short,
+/// and one that reads a whole table, right on the first day, takes a second a batch in the first
+/// week.
+const SESSION: [(&str, &str); 3] = [
+    ("enable_seqscan", "off"),
     ("idle_in_transaction_session_timeout", "10s"),
     ("lock_timeout", "15s"),
 ];

@@ -3,4 +3,5 @@
 pub(crate) mod append;
 pub(crate) mod fairness;
 pub(crate) mod newest;
+pub(crate) mod plans;
 pub(crate) mod rollback;

@@ -89,6 +89,12 @@ pub(crate) async fn pool(url: &str) -> PgPool {
         .unwrap()
 }
 
+/// As the server connects.
+async fn serving(url: String) -> PgPool {
+    let url = secrecy::SecretString::from(url);
+    countersign::server::connect(&url).await.unwrap()
+}
+
 /// A migrated database of one test.
 pub(crate) struct TestDatabase {
     pub(crate) owner: PgPool,
@@ -99,7 +105,7 @@ pub(crate) struct TestDatabase {
 impl TestDatabase {
     /// A further pool of the serving role, as another server would have.
     pub(crate) async fn another_app(&self) -> PgPool {
-        pool(&self.app_url().await).await
+        serving(self.app_url().await).await
     }
 
     /// Its address for the serving role.
@@ -121,7 +127,7 @@ pub(crate) async fn database() -> TestDatabase {
     admin.close().await;
     TestDatabase {
         owner: pool(&cluster.url(Role::Owner, &name)).await,
-        app: pool(&cluster.url(Role::App, &name)).await,
+        app: serving(cluster.url(Role::App, &name)).await,
         name,
     }
 }
