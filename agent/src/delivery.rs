@@ -8,6 +8,7 @@ use std::sync::Arc;
 use countersign_protocol::api::{Answer, MAX_BATCH, Submission};
 use countersign_protocol::hash::StatementId;
 use tokio::sync::Notify;
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::{Backoff, ClientError};
@@ -23,7 +24,6 @@ impl Station {
         &self,
         started: StatementId,
         written: &Notify,
-        delivered: &Notify,
         over: &CancellationToken,
     ) -> Result<(), AgentError> {
         loop {
@@ -35,7 +35,6 @@ impl Station {
                 if !self.deliver_batch(started).await? {
                     return Ok(());
                 }
-                delivered.notify_one();
             }
         }
     }
@@ -54,7 +53,7 @@ impl Station {
     async fn deliver_batch(&self, started: StatementId) -> Result<bool, AgentError> {
         let mut backoff = Backoff::for_server();
         loop {
-            let batch = self.spool.pending(&started, MAX_BATCH, MAX_BATCH_BYTES);
+            let batch = self.oldest(started).await?;
             let sent = tokio::select! {
                 () = self.give_up.cancelled() => return Ok(false),
                 sent = self.client.submit_batch(&batch) => sent,
@@ -78,6 +77,23 @@ impl Station {
                 return Ok(false);
             }
         }
+    }
+
+    /// Reads the oldest chunks from the journal, on a thread that may block.
+    async fn oldest(&self, started: StatementId) -> Result<Vec<Arc<Submission>>, AgentError> {
+        let spool = Arc::clone(&self.spool);
+        let read = tokio::task::spawn_blocking(move || {
+            spool.pending(&started, MAX_BATCH, MAX_BATCH_BYTES)
+        });
+        Ok(read.await.map_err(died)??)
+    }
+
+    /// Lets go of what was delivered, once it is worth it.
+    async fn tidy(&self) -> Result<(), AgentError> {
+        let (spool, now) = (Arc::clone(&self.spool), self.clock.now());
+        let compacted = tokio::task::spawn_blocking(move || spool.compact(now));
+        compacted.await.map_err(died)??;
+        Ok(())
     }
 
     /// Writes down what was delivered; whether anything was, or can never be.
@@ -116,7 +132,12 @@ impl Station {
         let progress = !records.is_empty();
         if progress {
             self.write_down(records).await?;
+            self.tidy().await?;
         }
         Ok(progress)
     }
+}
+
+fn died(error: JoinError) -> AgentError {
+    AgentError::Task(error.to_string())
 }

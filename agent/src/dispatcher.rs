@@ -161,6 +161,11 @@ impl Dispatcher {
                 self.put_aside(Work::Grant(*grant), PROOF_PAUSE);
                 return Ok(());
             }
+            Err(error) if error.is_no_room() => {
+                tracing::error!(%error, "a grant waits for room");
+                self.put_aside(Work::Grant(*grant), PROOF_PAUSE);
+                return Ok(());
+            }
             Err(error) => return tolerate(error),
         };
         let (grant, verdict) = self.admit(grant, checkpoint).await?;
@@ -253,6 +258,11 @@ impl Dispatcher {
             Err(ViewError::NoProof(error)) => {
                 // It is not sent again on this connection, and the run would go on.
                 tracing::warn!(%error, "a cancel waits for its proof");
+                self.put_aside(Work::Cancel(stream), PROOF_PAUSE);
+                return Ok(());
+            }
+            Err(error) if error.is_no_room() => {
+                tracing::error!(%error, "a cancel waits for room");
                 self.put_aside(Work::Cancel(stream), PROOF_PAUSE);
                 return Ok(());
             }

@@ -28,8 +28,8 @@ use crate::station::{AgentError, Said, Station, agent_event};
 /// Messages of one run that wait to be written down: one append takes them all.
 const MAX_TAKEN: usize = 16;
 
-/// Chunks of one run that may wait to be delivered. Past it the command waits in its write.
-const MAX_WAITING_CHUNKS: usize = 64;
+/// How often a command that waits in its write looks whether the journal has room again.
+const ROOM_LOOK: Duration = Duration::from_millis(100);
 
 /// How often a start is said that comes too early by the ledger's clock, which may be behind.
 const START_TRIES: u32 = 12;
@@ -247,15 +247,13 @@ impl Station {
         permit: Permit,
         cancel: CancellationToken,
     ) -> Result<(), AgentError> {
-        let (written, delivered, over) = (Notify::new(), Notify::new(), CancellationToken::new());
+        let (written, over) = (Notify::new(), CancellationToken::new());
         let recording = async {
-            let recorded = self
-                .record(started, permit, cancel, &written, &delivered)
-                .await;
+            let recorded = self.record(started, permit, cancel, &written).await;
             over.cancel();
             recorded
         };
-        let delivering = self.deliver_while(started, &written, &delivered, &over);
+        let delivering = self.deliver_while(started, &written, &over);
         let (recorded, delivering) = tokio::join!(recording, delivering);
         recorded.and(delivering)
     }
@@ -267,7 +265,6 @@ impl Station {
         permit: Permit,
         cancel: CancellationToken,
         written: &Notify,
-        delivered: &Notify,
     ) -> Result<(), AgentError> {
         let plan = match permit.into_plan(self.grace) {
             Ok(plan) => plan,
@@ -278,7 +275,7 @@ impl Station {
                     .await;
             }
         };
-        // Output is held back for a slow ledger only as long as the command may run.
+        // Output is held back by a full journal only as long as the command may run.
         let mut patience = pin!(tokio::time::sleep(plan.timeout));
         let (sender, mut events) = mpsc::channel(MAX_TAKEN);
         let mut run = pin!(execution::run(plan, cancel.clone(), sender));
@@ -302,10 +299,10 @@ impl Station {
             let writing = self.write_down(records);
             self.beside(&mut run, &mut running, writing).await?;
             written.notify_one();
-            while self.spool.pending_count(&started) >= MAX_WAITING_CHUNKS {
+            while self.spool.is_full() {
                 let room = async {
                     tokio::select! {
-                        () = delivered.notified() => Ok(true),
+                        () = tokio::time::sleep(ROOM_LOOK) => Ok(true),
                         () = cancel.cancelled() => Ok(false),
                         () = &mut patience => Ok(false),
                     }

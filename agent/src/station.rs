@@ -23,6 +23,12 @@ use crate::key::{self, Identity, IdentityError};
 use crate::spool::{About, ChainEnd, Record, Spool, SpoolError};
 use crate::trust::{PinError, View, ViewError};
 
+/// The first pause before a full disk is tried again.
+const ROOM_PAUSE: Duration = Duration::from_millis(200);
+
+/// The longest: what waits goes on soon after somebody made room.
+const LONGEST_ROOM_PAUSE: Duration = Duration::from_secs(5);
+
 /// Why the agent stops. Nothing that it has begun is forgotten; the next start goes on.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
@@ -158,11 +164,24 @@ impl Station {
         Ok(Statement::sign(event, self.identity.key())?)
     }
 
-    /// Appends to the journal on a thread that may block.
+    /// Appends to the journal on a thread that may block. On a full disk it waits for room, and
+    /// with it whatever wants to go on.
     pub(crate) async fn write_down(&self, records: Vec<Record>) -> Result<(), AgentError> {
-        let spool = Arc::clone(&self.spool);
-        let written = tokio::task::spawn_blocking(move || spool.append(records)).await;
-        Ok(written.map_err(|error| AgentError::Task(error.to_string()))??)
+        let records: Arc<[Record]> = records.into();
+        let mut backoff = Backoff::new(ROOM_PAUSE, LONGEST_ROOM_PAUSE);
+        loop {
+            let (spool, records) = (Arc::clone(&self.spool), Arc::clone(&records));
+            let written = tokio::task::spawn_blocking(move || spool.append(records)).await;
+            match written.map_err(|error| AgentError::Task(error.to_string()))? {
+                Err(error @ SpoolError::NoRoom { .. }) => {
+                    tracing::error!(%error, "waiting for room");
+                    if !self.pause(&mut backoff).await {
+                        return Err(error.into());
+                    }
+                }
+                written => return Ok(written?),
+            }
+        }
     }
 
     /// Says one thing on the chain: `before` and the statement are durable before it is sent.
@@ -260,6 +279,10 @@ impl Station {
 /// What is not believed now may be shown better later; a second history never is.
 pub(crate) fn tolerate(error: ViewError) -> Result<(), AgentError> {
     match error {
+        error if error.is_no_room() => {
+            tracing::error!(%error, "waiting for room");
+            Ok(())
+        }
         ViewError::Fork { .. } | ViewError::Io { .. } => Err(error.into()),
         ViewError::Note(_) | ViewError::NoProof(_) | ViewError::Receipt(_) => {
             tracing::warn!(%error, "the server's answer is not believed; asking again");

@@ -102,6 +102,14 @@ pub enum ViewError {
     Receipt(String),
 }
 
+impl ViewError {
+    /// Whether what was shown could not be kept for want of room on the disk: worth another try.
+    #[must_use]
+    pub fn is_no_room(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if key::is_no_room(source))
+    }
+}
+
 /// One history of the ledger, as far as this host has seen it.
 pub struct View {
     client: Arc<Client>,

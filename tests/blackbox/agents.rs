@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::support::{Dev, processes_with, signal, until};
 
-fn agent_of(dev: &Dev) -> u32 {
+pub(crate) fn agent_of(dev: &Dev) -> u32 {
     let config = dev.data().join("agent/agent.toml");
     let mut found = Vec::new();
     until("the agent is there", || {

@@ -5,8 +5,12 @@
 //! ```
 //!
 //! One append is one frame. Only the last frame can be torn, and a torn frame is one that the end
-//! of the file cuts short, or in which sectors never written read as zeros: bodies are JSON, which
-//! has no zero byte. Everything else that does not check is damage, and an error.
+//! of the file cuts short, or in which sectors never written read as zeros or as what lay there
+//! before: bodies are printable ASCII. Everything else that does not check is damage, and an error.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt as _;
 
 use sha2::{Digest as _, Sha256};
 
@@ -22,20 +26,75 @@ const TAIL_BYTES: usize = 8;
 /// Largest body: an append holds a few output chunks at most.
 pub(super) const MAX_BODY_BYTES: usize = 64 << 20;
 
-/// A frame that neither holds nor is a torn end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Damaged {
-    /// Offset of the frame.
-    pub(super) at: usize,
+/// So many bytes that no body holds are a sector that was not ours; fewer are damage. Of a sector
+/// of arbitrary bytes about three in five are such, so sixteen bytes of one already show it.
+const FOREIGN_BYTES: usize = 8;
+
+/// Why frames cannot be read.
+#[derive(Debug)]
+pub(super) enum ReadError {
+    /// The disk.
+    Io(io::Error),
+    /// What begins at this offset neither holds nor is a torn end.
+    Damaged(u64),
 }
 
-/// What a file holds.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Frames<'a> {
-    /// The bodies, in order.
-    pub(super) bodies: Vec<&'a [u8]>,
-    /// Where the last whole frame ends; what follows was torn and never counted.
-    pub(super) end: usize,
+/// Reads the frames of a file one after another, so that only one is in memory.
+#[derive(Debug)]
+pub(super) struct Frames<R> {
+    file: R,
+    end: u64,
+}
+
+impl<R: Read> Frames<R> {
+    /// The frames of a file that is read from its beginning.
+    pub(super) const fn new(file: R) -> Self {
+        Self { file, end: 0 }
+    }
+
+    /// Where the last whole frame ended. What follows at the end of the file was torn, and never
+    /// counted.
+    pub(super) const fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// The next body and the offset of its frame; none at the end, torn or not.
+    pub(super) fn next(&mut self) -> Result<Option<(u64, Vec<u8>)>, ReadError> {
+        let mut bytes = Vec::new();
+        self.read(HEAD_BYTES as u64, &mut bytes)?;
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let at = self.end;
+        if let Some(len) = body_len(&bytes) {
+            self.read((len + TAIL_BYTES) as u64, &mut bytes)?;
+            if let Some(body) = read_one(&bytes, at) {
+                let body = body.to_vec();
+                self.end = at.saturating_add(bytes.len() as u64);
+                return Ok(Some((at, body)));
+            }
+        }
+        self.read(u64::MAX, &mut bytes)?;
+        if is_torn_end(&bytes, at) {
+            Ok(None)
+        } else {
+            Err(ReadError::Damaged(at))
+        }
+    }
+
+    fn read(&mut self, most: u64, into: &mut Vec<u8>) -> Result<(), ReadError> {
+        let mut part = self.file.by_ref().take(most);
+        part.read_to_end(into).map(drop).map_err(ReadError::Io)
+    }
+}
+
+/// Reads the frame at `offset` once more; it was whole before.
+pub(super) fn read_again(file: &File, offset: u64, body_len: u32) -> Result<Vec<u8>, ReadError> {
+    let mut bytes = vec![0; HEAD_BYTES + body_len as usize + TAIL_BYTES];
+    file.read_exact_at(&mut bytes, offset)
+        .map_err(ReadError::Io)?;
+    let body = read_one(&bytes, offset).ok_or(ReadError::Damaged(offset))?;
+    Ok(body.to_vec())
 }
 
 /// Wraps a body for the offset at which it will stand; none when it is too large.
@@ -53,31 +112,18 @@ pub(super) fn wrap(offset: u64, body: &[u8]) -> Option<Vec<u8>> {
     Some(frame)
 }
 
-/// Reads all frames of a file.
-pub(super) fn read(file: &[u8]) -> Result<Frames<'_>, Damaged> {
-    let mut bodies = Vec::new();
-    let mut at = 0;
-    while at < file.len() {
-        let Some(body) = read_one(file, at) else {
-            return if is_torn_end(file, at) {
-                Ok(Frames { bodies, end: at })
-            } else {
-                Err(Damaged { at })
-            };
-        };
-        bodies.push(body);
-        at += HEAD_BYTES + body.len() + TAIL_BYTES;
-    }
-    Ok(Frames { bodies, end: at })
+/// What a body takes up with its frame.
+pub(super) const fn size(body: &[u8]) -> u64 {
+    (HEAD_BYTES + body.len() + TAIL_BYTES) as u64
 }
 
-/// The body of the frame at `at`, if the whole frame is there and checks.
-fn read_one(file: &[u8], at: usize) -> Option<&[u8]> {
-    let len = body_len(file.get(at..)?)?;
-    let rest = file.get(at + HEAD_BYTES..)?;
+/// The body of the frame that `bytes` begin with, if the whole frame is there and checks at `at`.
+fn read_one(bytes: &[u8], at: u64) -> Option<&[u8]> {
+    let len = body_len(bytes)?;
+    let rest = bytes.get(HEAD_BYTES..)?;
     let (body, rest) = rest.split_at_checked(len)?;
     let check = rest.get(..TAIL_BYTES)?;
-    (check == body_check(at as u64, body)).then_some(body)
+    (check == body_check(at, body)).then_some(body)
 }
 
 /// The length that a head gives, if the head checks.
@@ -90,13 +136,14 @@ fn body_len(frame: &[u8]) -> Option<usize> {
     (sane && check == head_check(len)).then_some(len as usize)
 }
 
-/// Whether what begins at `at` can be the remains of an append that was never acknowledged.
+/// Whether `rest`, all that the file holds from `at` on, can be the remains of an append that was
+/// never acknowledged.
 ///
-/// Sectors that were never written read as zeros from a sector's begin to a sector's end. Magic
-/// and body have no zero byte, so a hole shows in them or at an edge of the checks beside them.
-fn is_torn_end(file: &[u8], at: usize) -> bool {
-    let rest = file.get(at..).unwrap_or_default();
-    if holds_later_frame(file, at) {
+/// Sectors that were never written read as zeros, or as what lay there before, from a sector's
+/// begin to a sector's end. Magic and body have no zero byte, so a hole shows in them or at an edge
+/// of the checks beside them; what lay there before shows in the body.
+fn is_torn_end(rest: &[u8], at: u64) -> bool {
+    if holds_later_frame(rest, at) {
         return false;
     }
     let is_zero = |at: usize| rest.get(at) == Some(&0);
@@ -105,27 +152,40 @@ fn is_torn_end(file: &[u8], at: usize) -> bool {
         return MAGIC.starts_with(magic) || magic.contains(&0);
     };
     let Some(len) = body_len(head) else {
-        return is_zero(0) || is_zero(HEAD_BYTES - 1) || is_zero(HEAD_BYTES);
+        let body = rest.get(HEAD_BYTES..rest.len().saturating_sub(TAIL_BYTES));
+        return is_zero(0)
+            || is_zero(HEAD_BYTES - 1)
+            || is_zero(HEAD_BYTES)
+            || is_foreign(body.unwrap_or_default());
     };
     let tail = HEAD_BYTES + len;
     let whole = tail + TAIL_BYTES;
-    let body = rest.get(HEAD_BYTES..tail.min(rest.len()));
+    let body = rest
+        .get(HEAD_BYTES..tail.min(rest.len()))
+        .unwrap_or_default();
     rest.len() < whole
-        || body.unwrap_or_default().contains(&0)
+        || body.contains(&0)
         || is_zero(tail)
         || is_zero(whole - 1)
+        || is_foreign(body)
+}
+
+/// Bodies are JSON of hex, base64 and plain words: printable ASCII throughout.
+fn is_foreign(body: &[u8]) -> bool {
+    let foreign = |byte: &&u8| !(b' '..=b'~').contains(*byte);
+    body.iter().filter(foreign).take(FOREIGN_BYTES).count() == FOREIGN_BYTES
 }
 
 /// A whole frame after a broken one shows that the broken one is no end.
-fn holds_later_frame(file: &[u8], at: usize) -> bool {
-    let later = at.saturating_add(1);
-    let Some(rest) = file.get(later..) else {
-        return false;
-    };
+fn holds_later_frame(rest: &[u8], at: u64) -> bool {
     rest.windows(MAGIC.len())
         .enumerate()
+        .skip(1)
         .filter(|(_, window)| window == MAGIC)
-        .any(|(index, _)| read_one(file, later.saturating_add(index)).is_some())
+        .any(|(index, _)| {
+            let later = rest.get(index..).unwrap_or_default();
+            read_one(later, at.saturating_add(index as u64)).is_some()
+        })
 }
 
 fn head_check(len: u32) -> [u8; 4] {
@@ -153,6 +213,20 @@ fn body_check(offset: u64, body: &[u8]) -> [u8; TAIL_BYTES] {
 mod tests {
     use super::*;
 
+    /// All bodies and where they end, or where the damage is.
+    fn read(mut file: &[u8]) -> Result<(Vec<Vec<u8>>, usize), u64> {
+        let mut frames = Frames::new(&mut file);
+        let mut bodies = Vec::new();
+        loop {
+            match frames.next() {
+                Ok(Some((_, body))) => bodies.push(body),
+                Ok(None) => return Ok((bodies, usize::try_from(frames.end()).unwrap())),
+                Err(ReadError::Damaged(at)) => return Err(at),
+                Err(ReadError::Io(error)) => panic!("{error}"),
+            }
+        }
+    }
+
     fn file(bodies: &[&[u8]]) -> (Vec<u8>, Vec<usize>) {
         let mut file = Vec::new();
         let mut ends = vec![0];
@@ -170,10 +244,10 @@ mod tests {
     fn cut_at_any_byte_leaves_exactly_the_whole_frames() {
         let (whole, ends) = file(&BODIES);
         for cut in 0..=whole.len() {
-            let frames = read(&whole[..cut]).unwrap();
+            let (bodies, end) = read(&whole[..cut]).unwrap();
             let kept = ends.iter().filter(|end| **end > 0 && **end <= cut).count();
-            assert_eq!(frames.bodies, &BODIES[..kept], "cut at {cut}");
-            assert_eq!(frames.end, ends[kept]);
+            assert_eq!(bodies, &BODIES[..kept], "cut at {cut}");
+            assert_eq!(end, ends[kept]);
         }
     }
 
@@ -184,7 +258,7 @@ mod tests {
             let mut changed = whole.clone();
             changed[at] ^= 0x20;
             let frame = ends.iter().rposition(|end| *end <= at).unwrap();
-            assert_eq!(read(&changed), Err(Damaged { at: ends[frame] }), "{at}");
+            assert_eq!(read(&changed), Err(ends[frame] as u64), "{at}");
         }
     }
 
@@ -194,12 +268,12 @@ mod tests {
         for from in ends[2]..whole.len() {
             let mut holed = whole.clone();
             holed[from..].fill(0);
-            assert_eq!(read(&holed).unwrap().end, ends[2], "zeros from {from}");
+            assert_eq!(read(&holed).unwrap().1, ends[2], "zeros from {from}");
         }
         whole[ends[1]..ends[2]].fill(0);
         assert_eq!(
             read(&whole),
-            Err(Damaged { at: ends[1] }),
+            Err(ends[1] as u64),
             "a whole frame follows, so this is no end"
         );
     }
@@ -208,6 +282,26 @@ mod tests {
     fn a_frame_in_another_place_does_not_check() {
         let (whole, ends) = file(&BODIES);
         let doubled = [&whole[..], &whole[ends[2]..]].concat();
-        assert_eq!(read(&doubled), Err(Damaged { at: whole.len() }));
+        assert_eq!(read(&doubled), Err(whole.len() as u64));
+    }
+
+    #[test]
+    fn sectors_that_hold_what_lay_there_before_are_a_torn_end() {
+        let long = vec![b'x'; 4000];
+        let (whole, ends) = file(&[BODIES[0], &long]);
+        let foreign = |at: usize| Sha256::digest(at.to_be_bytes())[0];
+        // From any byte of the last frame's body on, as long as enough of it is foreign.
+        for from in (ends[1]..whole.len() - 64).step_by(97) {
+            for to in [whole.len(), (from + 512).min(whole.len())] {
+                let mut torn = whole.clone();
+                for (at, byte) in torn.iter_mut().enumerate().take(to).skip(from) {
+                    *byte = foreign(at);
+                }
+                assert_eq!(read(&torn).unwrap().1, ends[1], "{from} to {to}");
+            }
+        }
+        let mut torn = whole;
+        torn[3..20].fill(0xff);
+        assert_eq!(read(&torn), Err(0), "a whole frame follows");
     }
 }

@@ -1,10 +1,11 @@
-//! The file: appended to, made durable, recovered, written anew.
+//! When the journal's file is added to, made durable and written anew, and what happens without room.
 //!
 //! It owns the order "write, fdatasync, then it counts". After a failed write or sync nothing more
-//! is written: what the disk then holds is not known, and recovery at the next start finds out.
+//! is written: what the disk then holds is not known, and recovery at the next start finds out. Only
+//! a write for which there was no room is taken back, since then nothing is in doubt.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,21 +14,21 @@ use countersign_protocol::hash::{CommandId, StatementId};
 use countersign_protocol::name::Time;
 
 use super::frame;
+use super::log::{Log, LogError, encode};
 use super::record::{Birth, Record};
-use super::state::{ChainEnd, Illegal, Run, State, Word};
+use super::state::{ChainEnd, Illegal, Run, Waiting, Word};
 use crate::key;
 
 /// The journal's name in its folder.
 pub const FILE: &str = "journal";
 
-/// A quiet journal larger than this is written anew: some thousand commands.
+/// A smaller journal is not worth writing anew: some thousand commands.
 const COMPACT_BYTES: u64 = 4 << 20;
 
-/// Above this no new command is taken, so that output never fills a disk unseen.
+/// Above this no new command is taken and output waits in its command, so that a ledger that is
+/// away fills no disk: three of the largest outputs. While the journal is written anew, the half of
+/// it that still counts is there twice.
 const FULL_BYTES: u64 = 256 << 20;
-
-/// The largest journal that is read back: what may be there when it was full and runs went on.
-const MAX_FILE_BYTES: u64 = 4 << 30;
 
 /// Why the journal cannot be used.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -58,19 +59,30 @@ pub enum SpoolError {
         /// How.
         source: Illegal,
     },
+    /// Nothing was written, and nothing is lost.
+    #[error(
+        "there is no room to write the journal {path}; commands that run wait in their output, and \
+         no other starts until there is room", path = path.display())]
+    NoRoom {
+        /// Which file.
+        path: PathBuf,
+    },
     /// An earlier write failed.
     #[error("an earlier write to the journal failed, so nothing more is written; start anew")]
     Broken,
 }
 
 struct Inner {
-    file: File,
-    len: u64,
-    state: State,
+    log: Log,
+    /// A write failed, and what the disk holds is not known.
     broken: bool,
+    /// The last write found no room.
+    crowded: bool,
+    full_bytes: u64,
+    compact_bytes: u64,
 }
 
-/// The journal and what it adds up to. All calls that write block on the disk.
+/// The journal and what it adds up to. All calls that read or write output block on the disk.
 pub struct Spool {
     path: PathBuf,
     inner: Mutex<Inner>,
@@ -84,7 +96,8 @@ impl Spool {
     pub fn create(folder: &Path, birth: &Birth) -> Result<(), SpoolError> {
         let path = folder.join(FILE);
         let io = |source| io_error(&path, source);
-        let bytes = encode(0, &[Record::Birth(birth.clone())]).map_err(io)?;
+        let body = encode(&[Record::Birth(birth.clone())]).map_err(io)?;
+        let bytes = frame::wrap(0, &body).unwrap_or_default();
         key::write_private(&path, &bytes).map_err(io)?;
         key::sync_folder(folder).map_err(io)
     }
@@ -94,42 +107,31 @@ impl Spool {
     /// # Errors
     /// See [`SpoolError`]; damage before the end is never passed over.
     pub fn open(folder: &Path) -> Result<Self, SpoolError> {
+        Self::open_bounded(folder, FULL_BYTES, COMPACT_BYTES)
+    }
+
+    /// [`Spool::open`] with other bounds, in bytes: from `full` on there is no room, and below
+    /// `compact` the journal is not written anew.
+    ///
+    /// # Errors
+    /// As [`Spool::open`].
+    pub fn open_bounded(folder: &Path, full: u64, compact: u64) -> Result<Self, SpoolError> {
         let path = folder.join(FILE);
-        let io = |source| io_error(&path, source);
-        let mut file = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .open(&path)
-            .map_err(io)?;
-        // Reading a part of it would look like a torn end.
-        if file.metadata().map_err(io)?.len() > MAX_FILE_BYTES {
-            return Err(io(io::Error::other("it is larger than any journal")));
-        }
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(io)?;
-        let frames = frame::read(&bytes).map_err(|damaged| SpoolError::Damaged {
-            path: path.clone(),
-            at: damaged.at as u64,
-        })?;
-        let state = replay(&frames.bodies).map_err(|source| SpoolError::Illegal {
-            path: path.clone(),
-            source,
-        })?;
-        let len = frames.end as u64;
-        if len < bytes.len() as u64 {
+        let log = Log::open(&path).map_err(|error| log_error(&path, error))?;
+        let torn = log.torn().map_err(|source| io_error(&path, source))?;
+        if torn > 0 {
             tracing::warn!(
-                torn = bytes.len() as u64 - len,
+                torn,
                 "cutting an unfinished record off the journal; it was never acted on"
             );
-            file.set_len(len)
-                .and_then(|()| file.sync_all())
-                .map_err(io)?;
+            log.cut().map_err(|source| io_error(&path, source))?;
         }
         let inner = Inner {
-            file,
-            len,
-            state,
+            log,
             broken: false,
+            crowded: false,
+            full_bytes: full,
+            compact_bytes: compact,
         };
         Ok(Self {
             path,
@@ -140,57 +142,97 @@ impl Spool {
     /// Writes records down, all or none. When this returns they are durable and count.
     ///
     /// # Errors
-    /// See [`SpoolError`]; after one nothing counts any more.
-    pub fn append(&self, records: Vec<Record>) -> Result<(), SpoolError> {
+    /// [`SpoolError::NoRoom`] when nothing was written and it may be tried again; after any other
+    /// nothing counts any more.
+    pub fn append(&self, records: impl AsRef<[Record]>) -> Result<(), SpoolError> {
+        let records = records.as_ref();
         let mut inner = self.lock();
         if inner.broken {
             return Err(SpoolError::Broken);
         }
-        let io = |source| io_error(&self.path, source);
-        let bytes = encode(inner.len, &records).map_err(io)?;
-        inner.broken = true;
-        inner.file.write_all(&bytes).map_err(io)?;
-        inner.file.sync_data().map_err(io)?;
-        inner.len = inner.len.saturating_add(bytes.len() as u64);
-        for record in records {
-            let applied = inner.state.apply(record);
-            applied.map_err(|source| SpoolError::Illegal {
-                path: self.path.clone(),
-                source,
-            })?;
+        let body = encode(records).map_err(|source| io_error(&self.path, source))?;
+        let mut written = self.write(&mut inner, &body);
+        if matches!(written, Err(SpoolError::NoRoom { .. }))
+            && inner.log.state.weight() < inner.log.len / 4 * 3
+        {
+            match self.write_anew(&mut inner, None) {
+                Ok(()) => written = self.write(&mut inner, &body),
+                Err(SpoolError::NoRoom { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
+        written?;
+        inner.broken = true;
+        let taken = inner.log.take(records, &body);
+        taken.map_err(|error| log_error(&self.path, error))?;
         inner.broken = false;
         Ok(())
     }
 
-    /// Writes the journal anew when it is large and nothing is under way; says whether it did.
+    /// Writes and makes durable; without room the file is as it was.
+    fn write(&self, inner: &mut Inner, body: &[u8]) -> Result<(), SpoolError> {
+        inner.broken = true;
+        if let Err(error) = inner.log.write(body) {
+            if !key::is_no_room(&error) || inner.log.cut().is_err() {
+                return Err(io_error(&self.path, error));
+            }
+            inner.broken = false;
+            inner.crowded = true;
+            let path = self.path.clone();
+            return Err(SpoolError::NoRoom { path });
+        }
+        inner
+            .log
+            .sync()
+            .map_err(|source| io_error(&self.path, source))?;
+        inner.broken = false;
+        inner.crowded = false;
+        Ok(())
+    }
+
+    /// Writes the journal anew when at least half of it counts no more; says whether it did.
+    /// What runs and what waits to be delivered stays.
     ///
     /// # Errors
-    /// See [`SpoolError`].
+    /// See [`SpoolError`]. Without room for the new file the old one goes on.
     pub fn compact(&self, now: Time) -> Result<bool, SpoolError> {
         let mut inner = self.lock();
-        if inner.len < COMPACT_BYTES || inner.broken {
+        let worth =
+            inner.log.len >= inner.compact_bytes && inner.log.state.weight() <= inner.log.len / 2;
+        if inner.broken || !worth {
             return Ok(false);
         }
-        let Some(records) = inner.state.summary(now) else {
-            return Ok(false);
-        };
+        match self.write_anew(&mut inner, Some(now)) {
+            Ok(()) => Ok(true),
+            Err(SpoolError::NoRoom { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn write_anew(&self, inner: &mut Inner, now: Option<Time>) -> Result<(), SpoolError> {
+        let aside = self.path.with_extension("new");
         let io = |source| io_error(&self.path, source);
-        let bytes = encode(0, &records).map_err(io)?;
-        // Until the new file is open, appends would go to a file that has no name any more.
+        remove(&aside).map_err(io)?;
+        let copy = match inner.log.copy_to(&aside, now) {
+            Ok(copy) => copy,
+            Err(LogError::Io(error)) if key::is_no_room(&error) => {
+                remove(&aside).map_err(io)?;
+                let path = self.path.clone();
+                return Err(SpoolError::NoRoom { path });
+            }
+            Err(error) => return Err(log_error(&self.path, error)),
+        };
+        // From here on it is not known which of the two a power cut would leave.
         inner.broken = true;
-        key::replace_private(&self.path, &bytes).map_err(io)?;
-        inner.file = OpenOptions::new()
-            .append(true)
-            .open(&self.path)
+        fs::rename(&aside, &self.path).map_err(io)?;
+        self.path
+            .parent()
+            .map_or(Ok(()), key::sync_folder)
             .map_err(io)?;
-        inner.len = bytes.len() as u64;
-        inner.state = fold(records).map_err(|source| SpoolError::Illegal {
-            path: self.path.clone(),
-            source,
-        })?;
+        inner.log = copy;
         inner.broken = false;
-        Ok(true)
+        inner.crowded = false;
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -200,57 +242,70 @@ impl Spool {
     /// Whose journal this is.
     #[must_use]
     pub fn birth(&self) -> Birth {
-        self.lock().state.birth().clone()
+        self.lock().log.state.birth().clone()
     }
 
     /// The enrolment, once it was signed.
     #[must_use]
     pub fn enrolment(&self) -> Option<Arc<Submission>> {
-        self.lock().state.enrolment()
+        self.lock().log.state.enrolment()
     }
 
     /// Whether the ledger accepted this agent.
     #[must_use]
     pub fn is_accepted(&self) -> bool {
-        self.lock().state.is_accepted()
+        self.lock().log.state.is_accepted()
     }
 
     /// Whether a grant was used.
     #[must_use]
     pub fn is_used(&self, command: &CommandId) -> bool {
-        self.lock().state.is_used(command)
+        self.lock().log.state.is_used(command)
     }
 
     /// Whether there is room for another command's output.
     #[must_use]
     pub fn has_room(&self) -> bool {
         let inner = self.lock();
-        !inner.broken && inner.len < FULL_BYTES
+        !inner.broken && !inner.crowded && inner.log.len < inner.full_bytes
+    }
+
+    /// Whether output has to wait in its command until some was delivered.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let inner = self.lock();
+        !inner.broken && inner.log.len >= inner.full_bytes
+    }
+
+    /// Bytes on disk.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.lock().log.len
     }
 
     /// Where the agent's chain stands.
     #[must_use]
     pub fn chain(&self) -> ChainEnd {
-        self.lock().state.chain()
+        self.lock().log.state.chain()
     }
 
     /// The statement on the chain that has no answer yet.
     #[must_use]
     pub fn word(&self) -> Option<Word> {
-        self.lock().state.word().cloned()
+        self.lock().log.state.word().cloned()
     }
 
     /// The runs whose end is not in the log.
     #[must_use]
     pub fn open_runs(&self) -> Vec<StatementId> {
-        self.lock().state.runs().keys().copied().collect()
+        self.lock().log.state.runs().keys().copied().collect()
     }
 
     /// A run, without its pending output; none once its end is in the log.
     #[must_use]
     pub fn run(&self, started: &StatementId) -> Option<Run> {
         let inner = self.lock();
-        let run = inner.state.runs().get(started)?;
+        let run = inner.log.state.runs().get(started)?;
         Some(Run {
             command: run.command,
             chunks: run.chunks,
@@ -262,31 +317,30 @@ impl Spool {
     }
 
     /// The oldest chunks of a run that are to be delivered: at most `count`, and after the first
-    /// at most `bytes` of output.
-    #[must_use]
+    /// at most `bytes` of output. They are read back from the disk.
+    ///
+    /// # Errors
+    /// They cannot be read, or are not what was written.
     pub fn pending(
         &self,
         started: &StatementId,
         count: usize,
         bytes: usize,
-    ) -> Vec<Arc<Submission>> {
+    ) -> Result<Vec<Arc<Submission>>, SpoolError> {
         let inner = self.lock();
-        let Some(run) = inner.state.runs().get(started) else {
-            return Vec::new();
+        let Some(run) = inner.log.state.runs().get(started) else {
+            return Ok(Vec::new());
         };
         let mut room = bytes;
-        let fits = move |submission: &&Arc<Submission>| {
-            let size = submission.blobs.iter().map(|b| b.content.0.len()).sum();
-            let fits = room == bytes || size <= room;
-            room = room.saturating_sub(size);
+        let fits = move |chunk: &&Waiting| {
+            let fits = room == bytes || chunk.output <= room;
+            room = room.saturating_sub(chunk.output);
             fits
         };
-        run.pending
-            .iter()
-            .take(count)
-            .take_while(fits)
-            .cloned()
-            .collect()
+        let oldest = run.pending.iter().take(count).take_while(fits);
+        let oldest: Vec<Waiting> = oldest.copied().collect();
+        let read = inner.log.submissions(&oldest);
+        read.map_err(|error| log_error(&self.path, error))
     }
 
     /// How many chunks of a run wait to be delivered.
@@ -294,6 +348,7 @@ impl Spool {
     pub fn pending_count(&self, started: &StatementId) -> usize {
         let inner = self.lock();
         inner
+            .log
             .state
             .runs()
             .get(started)
@@ -316,24 +371,18 @@ fn io_error(path: &Path, source: io::Error) -> SpoolError {
     }
 }
 
-fn encode(offset: u64, records: &[Record]) -> io::Result<Vec<u8>> {
-    let body = serde_json::to_vec(records)?;
-    frame::wrap(offset, &body).ok_or_else(|| io::Error::other("a record is too large"))
-}
-
-fn fold(records: Vec<Record>) -> Result<State, Illegal> {
-    let mut records = records.into_iter();
-    let mut state = State::begin(records.next().ok_or(Illegal("it is empty"))?)?;
-    records.try_for_each(|record| state.apply(record))?;
-    Ok(state)
-}
-
-fn replay(bodies: &[&[u8]]) -> Result<State, Illegal> {
-    let mut records = Vec::new();
-    for body in bodies {
-        let more: Vec<Record> =
-            serde_json::from_slice(body).map_err(|_| Illegal("a record of unknown shape"))?;
-        records.extend(more);
+fn log_error(path: &Path, error: LogError) -> SpoolError {
+    let path = path.to_owned();
+    match error {
+        LogError::Io(source) => io_error(&path, source),
+        LogError::Damaged(at) => SpoolError::Damaged { path, at },
+        LogError::Illegal(source) => SpoolError::Illegal { path, source },
     }
-    fold(records)
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }

@@ -108,6 +108,19 @@ pub enum Record {
         /// Whether it stands in the log; a refused one frees its number.
         accepted: bool,
     },
+    /// A run under way; only in a journal written anew. Its waiting chunks and its end follow.
+    Open {
+        /// The run.
+        started: StatementId,
+        /// The command.
+        command: CommandId,
+        /// Chunks that are delivered.
+        chunks: u64,
+        /// The last chunk; the run's `execution.started` before the first.
+        last_chunk: StatementId,
+        /// The ledger refused a chunk.
+        broken: bool,
+    },
     /// A signed chunk of output, about to be sent.
     Chunk {
         /// The run.

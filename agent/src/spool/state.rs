@@ -34,6 +34,27 @@ pub struct Word {
     pub submission: Arc<Submission>,
 }
 
+/// Where in the journal a record stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Offset of its frame.
+    pub(super) offset: u64,
+    /// Length of the frame's body.
+    pub(super) body_len: u32,
+    /// Which record of the frame.
+    pub(super) index: usize,
+}
+
+/// A chunk that is not known to be in the log. Its bytes are in the journal, not in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waiting {
+    pub(super) place: Place,
+    /// Bytes of output.
+    pub(super) output: usize,
+    /// About what it takes up in the journal.
+    weight: u64,
+}
+
 /// A run whose end is not yet in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run {
@@ -44,7 +65,7 @@ pub struct Run {
     /// The last chunk; the run's `execution.started` before the first.
     pub last_chunk: StatementId,
     /// Chunks that are not known to be in the log, the oldest first.
-    pub pending: VecDeque<Arc<Submission>>,
+    pub pending: VecDeque<Waiting>,
     /// The ledger refused a chunk.
     pub broken: bool,
     /// How it ended.
@@ -61,6 +82,31 @@ pub struct State {
     used: BTreeMap<CommandId, Time>,
     word: Option<Word>,
     runs: BTreeMap<StatementId, Run>,
+    /// What all waiting chunks take up.
+    waiting: u64,
+}
+
+/// What a used grant takes up in the journal.
+const USED_WEIGHT: u64 = 140;
+
+/// What a run or a chunk takes up beside its statement's bytes.
+const RECORD_WEIGHT: u64 = 512;
+
+/// About what a submission takes up in the journal: base64 is a third longer than its bytes.
+fn weight(submission: &Submission) -> u64 {
+    let blobs: usize = submission.blobs.iter().map(|b| b.content.0.len()).sum();
+    let bytes = submission.payload.0.len() + submission.signature.0.len() + blobs;
+    RECORD_WEIGHT.saturating_add(bytes as u64 / 3 * 4)
+}
+
+/// The state in records, so that a journal can be written anew from it.
+pub(super) struct Summary {
+    /// What comes first, the birth before all.
+    pub(super) head: Vec<Record>,
+    /// Each run: how it stands, the chunks to be copied, its end.
+    pub(super) runs: Vec<(Record, Vec<Waiting>, Option<Record>)>,
+    /// The statement that has no answer.
+    pub(super) word: Option<Record>,
 }
 
 impl State {
@@ -68,12 +114,12 @@ impl State {
     ///
     /// # Errors
     /// It is not a birth.
-    pub fn begin(record: Record) -> Result<Self, Illegal> {
+    pub fn begin(record: &Record) -> Result<Self, Illegal> {
         let Record::Birth(birth) = record else {
             return Err(Illegal("a journal begins with its birth"));
         };
         Ok(Self {
-            birth,
+            birth: birth.clone(),
             enrolment: None,
             accepted: false,
             chain: ChainEnd {
@@ -83,6 +129,7 @@ impl State {
             used: BTreeMap::new(),
             word: None,
             runs: BTreeMap::new(),
+            waiting: 0,
         })
     }
 
@@ -128,18 +175,39 @@ impl State {
         &self.runs
     }
 
-    /// Takes one record.
+    /// About what the state takes up in a journal that is written anew.
+    pub(super) fn weight(&self) -> u64 {
+        let words = [
+            self.enrolment.as_ref(),
+            self.word.as_ref().map(|word| &word.submission),
+        ];
+        let words = words
+            .into_iter()
+            .flatten()
+            .map(|submission| weight(submission));
+        words
+            .fold(self.waiting, u64::saturating_add)
+            .saturating_add(USED_WEIGHT.saturating_mul(self.used.len() as u64))
+            .saturating_add(RECORD_WEIGHT.saturating_mul(self.runs.len() as u64))
+    }
+
+    /// Takes one record, which stands at `place`.
     ///
     /// # Errors
     /// It cannot follow; then the file is damaged, or the program is wrong.
-    pub fn apply(&mut self, record: Record) -> Result<(), Illegal> {
+    pub(super) fn apply(&mut self, record: &Record, place: Place) -> Result<(), Illegal> {
         match record {
             Record::Birth(_) => return Err(Illegal("a second birth")),
-            Record::Enrolment(submission) => self.enrolment = Some(Arc::new(submission)),
+            Record::Enrolment(submission) => self.enrolment = Some(Arc::new(submission.clone())),
             Record::Accepted => self.accepted = true,
-            Record::Chain { next, prev } => self.chain = ChainEnd { next, prev },
+            Record::Chain { next, prev } => {
+                self.chain = ChainEnd {
+                    next: *next,
+                    prev: *prev,
+                };
+            }
             Record::Used { command, until } => {
-                if self.used.insert(command, until).is_some() {
+                if self.used.insert(*command, *until).is_some() {
                     return Err(Illegal("a grant is used a second time"));
                 }
             }
@@ -151,51 +219,93 @@ impl State {
                 if self.word.is_some() {
                     return Err(Illegal("a statement before the last one's answer"));
                 }
-                let submission = Arc::new(submission);
                 self.word = Some(Word {
-                    about,
-                    id,
-                    submission,
+                    about: *about,
+                    id: *id,
+                    submission: Arc::new(submission.clone()),
                 });
             }
-            Record::Answered { id, accepted } => self.answer(id, accepted)?,
+            Record::Answered { id, accepted } => self.answer(*id, *accepted)?,
+            Record::Open { started, .. } => {
+                let run = opened(record).ok_or(Illegal("no run"))?;
+                if self.runs.insert(*started, run).is_some() {
+                    return Err(Illegal("a run is opened twice"));
+                }
+            }
+            Record::Chunk { .. }
+            | Record::Delivered { .. }
+            | Record::Broken { .. }
+            | Record::Ended { .. }
+            | Record::Closed { .. } => self.apply_to_run(record, place)?,
+        }
+        Ok(())
+    }
+
+    fn apply_to_run(&mut self, record: &Record, place: Place) -> Result<(), Illegal> {
+        match record {
             Record::Chunk {
                 started,
                 id,
                 submission,
             } => {
-                let run = self.run(started)?;
+                let run = self.run(*started)?;
                 run.chunks = run.chunks.saturating_add(1);
-                run.last_chunk = id;
+                run.last_chunk = *id;
                 if !run.broken {
-                    run.pending.push_back(Arc::new(submission));
+                    let chunk = Waiting {
+                        place,
+                        output: submission.blobs.iter().map(|b| b.content.0.len()).sum(),
+                        weight: weight(submission),
+                    };
+                    run.pending.push_back(chunk);
+                    self.waiting = self.waiting.saturating_add(chunk.weight);
                 }
             }
             Record::Delivered { started, chunks } => {
-                let run = self.run(started)?;
-                let chunks = usize::try_from(chunks).unwrap_or(usize::MAX);
+                let run = self.run(*started)?;
+                let chunks = usize::try_from(*chunks).unwrap_or(usize::MAX);
                 if chunks > run.pending.len() {
                     return Err(Illegal("more chunks delivered than written"));
                 }
-                run.pending.drain(..chunks);
+                let gone = run.pending.drain(..chunks).map(|chunk| chunk.weight).sum();
+                self.waiting = self.waiting.saturating_sub(gone);
             }
             Record::Broken { started } => {
-                let run = self.run(started)?;
+                let run = self.run(*started)?;
                 run.broken = true;
-                run.pending.clear();
+                let gone = run.pending.drain(..).map(|chunk| chunk.weight).sum();
+                self.waiting = self.waiting.saturating_sub(gone);
             }
             Record::Ended { started, facts } => {
-                if self.run(started)?.ended.replace(facts).is_some() {
+                if self.run(*started)?.ended.replace(*facts).is_some() {
                     return Err(Illegal("a run ends twice"));
                 }
             }
             Record::Closed { started } => {
-                self.runs
-                    .remove(&started)
-                    .ok_or(Illegal("an unknown run is closed"))?;
+                if !self.close(started) {
+                    return Err(Illegal("an unknown run is closed"));
+                }
             }
+            Record::Birth(_)
+            | Record::Enrolment(_)
+            | Record::Accepted
+            | Record::Chain { .. }
+            | Record::Used { .. }
+            | Record::Word { .. }
+            | Record::Answered { .. }
+            | Record::Open { .. } => {}
         }
         Ok(())
+    }
+
+    /// Forgets a run; whether there was one.
+    fn close(&mut self, started: &StatementId) -> bool {
+        let Some(run) = self.runs.remove(started) else {
+            return false;
+        };
+        let gone = run.pending.iter().map(|chunk| chunk.weight).sum();
+        self.waiting = self.waiting.saturating_sub(gone);
+        true
     }
 
     fn run(&mut self, started: StatementId) -> Result<&mut Run, Illegal> {
@@ -228,40 +338,77 @@ impl State {
             }
             About::Refused(_) => {}
             About::Completed(started) | About::Lost(started) => {
-                self.runs.remove(&started);
+                self.close(&started);
             }
         }
         Ok(())
     }
 
-    /// Whether nothing is under way, so that the journal can be written anew.
-    #[must_use]
-    pub fn is_quiet(&self) -> bool {
-        self.runs.is_empty() && self.word.is_none()
-    }
-
-    /// The records that add up to this state at `now`, when it is quiet. Used grants that can no
-    /// longer be replayed are left out.
-    pub(super) fn summary(&self, now: Time) -> Option<Vec<Record>> {
-        if !self.is_quiet() {
-            return None;
-        }
-        let mut records = vec![Record::Birth(self.birth.clone())];
-        records.extend(
+    /// The records that add up to this state. Used grants that can no longer be replayed `now` are
+    /// left out, if the time is given.
+    pub(super) fn summary(&self, now: Option<Time>) -> Summary {
+        let mut head = vec![Record::Birth(self.birth.clone())];
+        head.extend(
             self.enrolment
                 .iter()
                 .map(|submission| Record::Enrolment(Submission::clone(submission))),
         );
-        records.extend(self.accepted.then_some(Record::Accepted));
-        records.push(Record::Chain {
+        head.extend(self.accepted.then_some(Record::Accepted));
+        head.push(Record::Chain {
             next: self.chain.next,
             prev: self.chain.prev,
         });
-        let live = self.used.iter().filter(|(_, until)| **until > now);
-        records.extend(live.map(|(command, until)| Record::Used {
+        let live = self
+            .used
+            .iter()
+            .filter(|(_, until)| now.is_none_or(|now| **until > now));
+        head.extend(live.map(|(command, until)| Record::Used {
             command: *command,
             until: *until,
         }));
-        Some(records)
+        let runs = self.runs.iter().map(|(started, run)| {
+            let started = *started;
+            let open = Record::Open {
+                started,
+                command: run.command,
+                chunks: run.chunks.saturating_sub(run.pending.len() as u64),
+                last_chunk: run.last_chunk,
+                broken: run.broken,
+            };
+            let ended = run.ended.map(|facts| Record::Ended { started, facts });
+            (open, run.pending.iter().copied().collect(), ended)
+        });
+        let word = self.word.as_ref().map(|word| Record::Word {
+            about: word.about,
+            id: word.id,
+            submission: Submission::clone(&word.submission),
+        });
+        Summary {
+            head,
+            runs: runs.collect(),
+            word,
+        }
     }
+}
+
+/// The run that a [`Record::Open`] speaks of.
+fn opened(record: &Record) -> Option<Run> {
+    let Record::Open {
+        started: _,
+        command,
+        chunks,
+        last_chunk,
+        broken,
+    } = record
+    else {
+        return None;
+    };
+    Some(Run {
+        command: *command,
+        chunks: *chunks,
+        last_chunk: *last_chunk,
+        pending: VecDeque::new(),
+        broken: *broken,
+        ended: None,
+    })
 }

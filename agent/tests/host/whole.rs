@@ -24,18 +24,18 @@ use crate::support::{Book, Fake, Tell, World, at, public};
 /// Longer than any test should take.
 const LONG: Duration = Duration::from_secs(30);
 
-struct Rig {
-    fake: Fake,
-    clock: Clock,
-    config: Config,
-    shutdown: CancellationToken,
-    agent: Option<JoinHandle<Result<(), AgentError>>>,
-    folder: tempfile::TempDir,
+pub(crate) struct Rig {
+    pub(crate) fake: Fake,
+    pub(crate) clock: Clock,
+    pub(crate) config: Config,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) agent: Option<JoinHandle<Result<(), AgentError>>>,
+    pub(crate) folder: tempfile::TempDir,
 }
 
 impl Rig {
     /// A ledger where the host's name is not taken yet, and an agent that has just started.
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let World { mut book, host, .. } = World::without_host();
         book.now += SECOND_US;
         let clock = Clock::fixed(at(book.now));
@@ -72,14 +72,14 @@ impl Rig {
     }
 
     /// A rig whose agent is accepted and listens.
-    async fn ready() -> Self {
+    pub(crate) async fn ready() -> Self {
         let rig = Self::new().await;
         rig.accept().await;
         rig.listening(1).await;
         rig
     }
 
-    fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         self.shutdown = CancellationToken::new();
         let (config, clock) = (self.config.clone(), self.clock.clone());
         let shutdown = self.shutdown.clone();
@@ -88,7 +88,7 @@ impl Rig {
         ))));
     }
 
-    async fn accept(&self) {
+    pub(crate) async fn accept(&self) {
         self.until("it enrols", |book| {
             book.state.rights().enrolments().next().is_some()
         })
@@ -99,7 +99,7 @@ impl Rig {
         book.change(ChangeBody::AgentAccepted { agent, key });
     }
 
-    async fn listening(&self, times: usize) {
+    pub(crate) async fn listening(&self, times: usize) {
         let wire = &self.fake.wire;
         self.until("it listens", |_| {
             wire.streams.load(Ordering::SeqCst) >= times
@@ -107,7 +107,21 @@ impl Rig {
         .await;
     }
 
-    async fn until(&self, what: &str, holds: impl Fn(&Book) -> bool) {
+    /// Ends the agent's stream, and waits until it has come back.
+    pub(crate) async fn hung_up(&self, times: usize) {
+        let wire = &self.fake.wire;
+        self.until("it listens again", |_| {
+            let back = wire.streams.load(Ordering::SeqCst) >= times;
+            if !back {
+                // Again and again, as only who waits at that moment hears it.
+                wire.hang_up.notify_waiters();
+            }
+            back
+        })
+        .await;
+    }
+
+    pub(crate) async fn until(&self, what: &str, holds: impl Fn(&Book) -> bool) {
         let begun = Instant::now();
         while !holds(&self.fake.book()) {
             assert!(begun.elapsed() < LONG, "never: {what}");
@@ -116,7 +130,7 @@ impl Rig {
     }
 
     /// Alice asks, bob and carol approve, the agent is told.
-    fn granted(&self, script: &str) -> StatementId {
+    pub(crate) fn granted(&self, script: &str) -> StatementId {
         let mut book = self.fake.book();
         let act = book.act(&["web-1"], &Book::spec(&["sh", "-c", script]));
         let id = book.request("alice", act);
@@ -127,17 +141,17 @@ impl Rig {
         id
     }
 
-    fn execution(&self, id: StatementId) -> Execution {
+    pub(crate) fn execution(&self, id: StatementId) -> Execution {
         execution(&self.fake.book(), id)
     }
 
-    async fn ended(&self, id: StatementId) -> Execution {
+    pub(crate) async fn ended(&self, id: StatementId) -> Execution {
         self.until("it ends", |book| execution(book, id).status.is_final())
             .await;
         self.execution(id)
     }
 
-    async fn running(&self, id: StatementId) {
+    pub(crate) async fn running(&self, id: StatementId) {
         self.until("it starts", |book| {
             execution(book, id).status == ExecutionStatus::Running
         })
@@ -145,7 +159,7 @@ impl Rig {
     }
 
     /// What the log holds of the run's output, in the log's order.
-    fn output(&self, id: StatementId, wanted: Stream) -> String {
+    pub(crate) fn output(&self, id: StatementId, wanted: Stream) -> String {
         let book = self.fake.book();
         let mut output = Vec::new();
         for bytes in &book.entries {
@@ -162,7 +176,7 @@ impl Rig {
     }
 
     /// Stops without a word, as kill -9 does: no future is asked anything.
-    async fn kill(&mut self) {
+    pub(crate) async fn kill(&mut self) {
         let agent = self.agent.take().unwrap();
         agent.abort();
         let _ = agent.await;
@@ -170,22 +184,22 @@ impl Rig {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 
-    async fn stop(&mut self) -> Result<(), AgentError> {
+    pub(crate) async fn stop(&mut self) -> Result<(), AgentError> {
         self.shutdown.cancel();
         self.result().await
     }
 
-    async fn result(&mut self) -> Result<(), AgentError> {
+    pub(crate) async fn result(&mut self) -> Result<(), AgentError> {
         let agent = self.agent.take().unwrap();
         tokio::time::timeout(LONG, agent).await.unwrap().unwrap()
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 }
 
-fn execution(book: &Book, id: StatementId) -> Execution {
+pub(crate) fn execution(book: &Book, id: StatementId) -> Execution {
     let host = "web-1".parse().unwrap();
     book.state.command(&id).unwrap().executions[&host].clone()
 }
@@ -224,11 +238,11 @@ async fn a_grant_that_comes_again_is_not_run_again() {
     let id = rig.granted(&format!("echo once >> {}", rig.file("ran").display()));
     rig.fake.tell(Tell::Grant(id));
     rig.ended(id).await;
-    rig.fake.wire.hang_up.notify_waiters();
-    rig.listening(2).await;
+    rig.hung_up(2).await;
     rig.stop().await.unwrap();
+    let before = rig.fake.wire.streams.load(Ordering::SeqCst);
     rig.start();
-    rig.listening(3).await;
+    rig.listening(before + 1).await;
     let after = rig.granted("true");
     rig.ended(after).await;
     assert_eq!(fs::read_to_string(rig.file("ran")).unwrap(), "once\n");

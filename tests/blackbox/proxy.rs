@@ -1,0 +1,130 @@
+//! A proxy between an agent and its server that loses answers, says things twice, or is not there.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+/// What it does to statements on their way.
+#[derive(Default)]
+pub(crate) struct Wire {
+    /// Where the server is, `host:port`.
+    upstream: Mutex<String>,
+    /// Nobody gets through.
+    pub(crate) away: AtomicBool,
+    /// Every so many answers to statements are lost after the server took them; 0 for none.
+    pub(crate) lose_every: AtomicUsize,
+    /// Every so many requests with statements are sent twice; 0 for none.
+    pub(crate) double_every: AtomicUsize,
+    /// Requests with statements so far.
+    pub(crate) statements: AtomicUsize,
+    /// Streams of work so far.
+    pub(crate) streams: AtomicUsize,
+}
+
+/// A proxy that runs as long as the test.
+pub(crate) struct Proxy {
+    pub(crate) wire: Arc<Wire>,
+    pub(crate) url: String,
+}
+
+impl Proxy {
+    pub(crate) fn start(upstream: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let wire = Arc::new(Wire::default());
+        let serving = Arc::clone(&wire);
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let wire = Arc::clone(&serving);
+                thread::spawn(move || wire.serve(client));
+            }
+        });
+        let proxy = Self { wire, url };
+        proxy.to(upstream);
+        proxy
+    }
+
+    /// From now on the server is this one.
+    pub(crate) fn to(&self, upstream: &str) {
+        let address = upstream.strip_prefix("http://").unwrap();
+        address.clone_into(&mut self.wire.upstream.lock().unwrap());
+    }
+}
+
+impl Wire {
+    /// Requests of one connection, until one of the three ends it.
+    fn serve(&self, client: TcpStream) -> Option<()> {
+        let mut requests = BufReader::new(client.try_clone().ok()?);
+        let mut client = client;
+        loop {
+            let (head, body) = message(&mut requests)?;
+            if self.away.load(Ordering::SeqCst) {
+                return client.shutdown(Shutdown::Both).ok();
+            }
+            let upstream = self.upstream.lock().unwrap().clone();
+            let ask = || {
+                let mut server = TcpStream::connect(&upstream).ok()?;
+                server.write_all(head.as_bytes()).ok()?;
+                server.write_all(&body).ok()?;
+                Some(BufReader::new(server))
+            };
+            if head.starts_with("POST /v1/statements") {
+                let number = self.statements.fetch_add(1, Ordering::SeqCst) + 1;
+                let every = |which: &AtomicUsize| {
+                    let every = which.load(Ordering::SeqCst);
+                    every > 0 && number.is_multiple_of(every)
+                };
+                if every(&self.double_every) {
+                    message(&mut ask()?)?;
+                }
+                let (head, body) = message(&mut ask()?)?;
+                if every(&self.lose_every) {
+                    return client.shutdown(Shutdown::Both).ok();
+                }
+                client.write_all(head.as_bytes()).ok()?;
+                client.write_all(&body).ok()?;
+                continue;
+            }
+            let mut answer = ask()?;
+            if !head.contains("/v1/work") && !head.contains("stream") {
+                let (head, body) = message(&mut answer)?;
+                client.write_all(head.as_bytes()).ok()?;
+                client.write_all(&body).ok()?;
+                continue;
+            }
+            self.streams.fetch_add(1, Ordering::SeqCst);
+            let mut piece = [0; 16 << 10];
+            loop {
+                let count = answer.read(&mut piece).ok()?;
+                if count == 0 || self.away.load(Ordering::SeqCst) {
+                    return client.shutdown(Shutdown::Both).ok();
+                }
+                client.write_all(&piece[..count]).ok()?;
+            }
+        }
+    }
+}
+
+/// The head and the body of a request or an answer, as they came.
+fn message(from: &mut BufReader<TcpStream>) -> Option<(String, Vec<u8>)> {
+    let mut head = String::new();
+    let mut length = 0;
+    loop {
+        let begin = head.len();
+        if from.read_line(&mut head).ok()? == 0 {
+            return None;
+        }
+        let line = head[begin..].to_ascii_lowercase();
+        if let Some(value) = line.strip_prefix("content-length:") {
+            length = value.trim().parse().ok()?;
+        }
+        if line.trim().is_empty() {
+            break;
+        }
+    }
+    let mut body = vec![0; length];
+    from.read_exact(&mut body).ok()?;
+    Some((head, body))
+}
