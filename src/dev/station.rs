@@ -64,7 +64,7 @@ pub(super) enum DevError {
     #[error("the agent did not connect within 30 s; its log is {0}")]
     Agent(PathBuf),
     /// It was told to stop.
-    #[error("stopped before it was ready")]
+    #[error("stopped by a signal before its end; nothing is left running, what was recorded stays")]
     Stopped,
 }
 
