@@ -136,7 +136,16 @@ impl Place {
         let place = Self { kept, user };
         let own = std::env::current_exe().unwrap();
         if fs::hard_link(&own, place.binary()).is_err() {
-            fs::copy(&own, place.binary()).unwrap();
+            // By another process: a file that this one has open for writing is kept open, for a
+            // moment, by whatever another test starts meanwhile, and cannot be executed then.
+            let mut copy = Command::new("cp");
+            assert!(
+                copy.arg(&own)
+                    .arg(place.binary())
+                    .status()
+                    .unwrap()
+                    .success()
+            );
         }
         place
     }
