@@ -8,7 +8,8 @@ use std::pin::pin;
 use std::time::Duration;
 
 use countersign_protocol::api::Submission;
-use countersign_protocol::blob::Blob;
+use countersign_protocol::blob::{Blob, BlobRef};
+use countersign_protocol::canonical::{self, CanonicalError};
 use countersign_protocol::event::{
     ExecutionCompleted, ExecutionLost, ExecutionOutput, ExecutionRefused, ExecutionStarted,
     InForce, LossForm, ProgramFacts, Stream, StreamTotals,
@@ -37,6 +38,19 @@ const START_TRIES: u32 = 12;
 /// The pause between these tries; together they bridge the skew that the ledger itself tolerates.
 const START_PAUSE: Duration = Duration::from_secs(1);
 
+/// What `execution.started` says.
+struct Start {
+    command: CommandId,
+    in_force: Option<InForce>,
+    program: ProgramFacts,
+    steps: Option<BlobRef>,
+    blobs: Vec<Blob>,
+}
+
+fn no_form(error: CanonicalError) -> AgentError {
+    AgentError::Task(format!("the steps of an action have no form: {error}"))
+}
+
 impl Station {
     /// Uses the permit: says `execution.started`, and with the receipt in hand runs it to the end.
     pub(crate) async fn run_command(
@@ -51,11 +65,20 @@ impl Station {
             path: path.reference(),
             sha256: Digest::new(sha256),
         };
+        let steps = match permit.action_steps() {
+            Some(steps) => Some(self.blob(canonical::to_vec(&steps).map_err(no_form)?)?),
+            None => None,
+        };
         let in_force = permit.held().map(|(runner, held)| in_force(runner, held));
+        let start = Start {
+            command,
+            in_force,
+            program,
+            steps: steps.as_ref().map(Blob::reference),
+            blobs: std::iter::once(path).chain(steps).collect(),
+        };
         let used = vec![Record::Used { command, until }];
-        let mut said = self
-            .say_started(command, in_force, program, path.clone(), used)
-            .await?;
+        let mut said = self.say_started(&start, used).await?;
         for _ in 1..START_TRIES {
             // The ledger's clock is a little behind this host's: nothing runs until both agree.
             let early = matches!(&said, Said::Refused(problem) if problem.code == "not_yet");
@@ -63,9 +86,7 @@ impl Station {
                 break;
             }
             tokio::time::sleep(START_PAUSE).await;
-            said = self
-                .say_started(command, in_force, program, path.clone(), vec![])
-                .await?;
+            said = self.say_started(&start, vec![]).await?;
         }
         let started = match said {
             Said::Accepted(started) => started,
@@ -85,17 +106,17 @@ impl Station {
         self.finish(started).await
     }
 
-    async fn say_started(
-        &self,
-        command: CommandId,
-        in_force: Option<InForce>,
-        program: ProgramFacts,
-        path: Blob,
-        before: Vec<Record>,
-    ) -> Result<Said, AgentError> {
+    async fn say_started(&self, start: &Start, before: Vec<Record>) -> Result<Said, AgentError> {
+        let Start {
+            command,
+            in_force,
+            program,
+            steps,
+            ref blobs,
+        } = *start;
         self.say(
             About::Started(command),
-            vec![path],
+            blobs.clone(),
             before,
             |header, chain| {
                 let (agent_seq, agent_prev) = (chain.next, chain.prev);
@@ -106,7 +127,8 @@ impl Station {
                         agent_seq,
                         agent_prev,
                         in_force,
-                        program
+                        program,
+                        steps
                     }
                 )
             },

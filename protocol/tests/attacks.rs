@@ -558,6 +558,7 @@ fn a_list_of_targets_past_its_limits_is_refused() {
     let line = |n: u64| TargetLine {
         agent: format!("h{n}").parse().unwrap(),
         key_id,
+        service: None,
         spec: countersign_protocol::hash::Digest::new([1; 32]),
     };
     let many: Vec<TargetLine> = (0..=MAX_TARGETS).map(line).collect();

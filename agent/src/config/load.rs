@@ -17,8 +17,8 @@ use toml::Spanned;
 
 use super::confine::{WrittenConfine, confine};
 use super::source::{ConfigError, Source};
-use super::tables;
 use super::written::{Variables, Written};
+use super::{actions, services, tables};
 use crate::rules::{Account, NamePattern, Rules, RunAs};
 use crate::signers::AllowedSigners;
 
@@ -151,7 +151,7 @@ fn vkey(
 }
 
 /// A switch that is off unless it is on.
-fn is_on(written: Option<Spanned<bool>>) -> bool {
+pub(super) fn is_on(written: Option<Spanned<bool>>) -> bool {
     written.is_some_and(Spanned::into_inner)
 }
 
@@ -173,14 +173,28 @@ fn rules(
             .collect(),
     };
     let environment_dangerous = written.environment_dangerous.unwrap_or_default();
-    let (base, tables) = (&written.confine, (written.allow, written.deny));
+    let base = &written.confine;
+    let mut names = tables::Names::default();
+    let services = services::services(source, written.service)?;
+    let tables = (written.allow, written.deny);
+    let commands = tables::commands(
+        source,
+        is_on(written.allow_all),
+        (least, base),
+        tables,
+        (&mut names, &services),
+    )?;
     Ok(Rules {
         execution: is_on(written.execution),
         min_approvals,
         shell_min_approvals,
         max_approval_age_us: age_s.saturating_mul(SECOND_US),
-        modes: written.modes.unwrap_or_else(|| vec![Mode::Exec]),
-        commands: tables::commands(source, is_on(written.allow_all), (least, base), tables)?,
+        modes: written
+            .modes
+            .unwrap_or_else(|| vec![Mode::Exec, Mode::Action]),
+        commands,
+        actions: actions::actions(source, (least, base), &mut names, written.action)?,
+        services,
         shell: is_on(written.shell.allow),
         path: directories(source, written.path)?,
         environment,

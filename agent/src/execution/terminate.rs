@@ -16,8 +16,8 @@ const START_FIELD: usize = 19;
 
 /// A process as `/proc` showed it. Id and start time together never name another process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Seen {
-    pid: i32,
+pub(super) struct Seen {
+    pub(super) pid: i32,
     parent: i32,
     started: u64,
 }
@@ -57,7 +57,7 @@ fn descendants(root: Pid) -> Vec<Seen> {
     found
 }
 
-fn all_processes() -> impl Iterator<Item = Seen> {
+pub(super) fn all_processes() -> impl Iterator<Item = Seen> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| look(entry.file_name().to_str()?.parse().ok()?))
 }
@@ -85,7 +85,7 @@ fn parse_stat(stat: &[u8]) -> Option<(i32, u64)> {
 
 /// Signals exactly the process that was seen: the handle is taken first and the identity checked
 /// after, so a reused id is not hit.
-fn signal(process: Seen, signals: &[Signal]) {
+pub(super) fn signal(process: Seen, signals: &[Signal]) {
     let Some(pid) = Pid::from_raw(process.pid) else {
         return;
     };

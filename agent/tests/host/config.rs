@@ -87,7 +87,7 @@ fn with_the_pins_alone_everything_else_is_strict() {
         (2, 2)
     );
     assert_eq!(config.rules.max_approval_age_us, 3600 * SECOND_US);
-    assert_eq!(config.rules.modes, [Mode::Exec]);
+    assert_eq!(config.rules.modes, [Mode::Exec, Mode::Action]);
     assert!(config.rules.environment_dangerous.is_empty());
     assert_eq!(config.rules.account.default_user, None);
     assert_eq!(config.state, files.folder.path().join("state"));

@@ -193,6 +193,7 @@ impl Book {
             user: None,
             timeout_ms: 30_000,
             output_limit: 1 << 20,
+            at_output_limit: None,
         }
     }
 
@@ -202,6 +203,7 @@ impl Book {
         let lines = hosts.iter().map(|host| TargetLine {
             agent: host.parse().unwrap(),
             key_id: public(host).key_id(),
+            service: None,
             spec: spec.digest,
         });
         let list = TargetList::new(lines.collect()).unwrap();
@@ -216,6 +218,7 @@ impl Book {
             user: None,
             timeout_ms: 30_000,
             output_limit: 1 << 20,
+            at_output_limit: None,
             not_before: now,
             expires_at: now.plus_micros(3600 * SECOND_US),
             max_runs: 1,
@@ -278,6 +281,7 @@ impl Book {
                 command: command,
                 agent_seq: agent_seq,
                 agent_prev: agent_prev,
+                steps: None,
                 in_force: None,
                 program: ProgramFacts { path, sha256 },
             }

@@ -88,8 +88,11 @@ payload! {
         /// What holds it. Absent: the host does not say, and nothing may be assumed.
         #[serde(skip_serializing_if = "Option::is_none")]
         in_force: Option<InForce>,
-        /// What will run.
+        /// What will run; of an action, its first step.
         program: ProgramFacts,
+        /// Of an action: all its steps, a document of [`ActionStep`](crate::command::ActionStep)s.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        steps: Option<BlobRef>,
     }
 }
 

@@ -269,7 +269,10 @@ impl Event {
             Self::CommandRejected(word) => word.reason.into_iter().collect(),
             Self::CommandWithdrawn(word) => word.reason.into_iter().collect(),
             Self::CommandCancelRequested(word) => word.reason.into_iter().collect(),
-            Self::ExecutionStarted(started) => [started.program.path].into_iter().collect(),
+            Self::ExecutionStarted(started) => [started.program.path]
+                .into_iter()
+                .chain(started.steps)
+                .collect(),
             Self::ExecutionRefused(refused) => refused.detail.into_iter().collect(),
             Self::ExecutionOutput(chunk) => [chunk.data].into_iter().collect(),
             Self::LedgerGenesis(_)

@@ -2,7 +2,7 @@
 
 use countersign_protocol::blob::BlobRef;
 use countersign_protocol::checkpoint::{Checkpoint, CheckpointBody};
-use countersign_protocol::command::{Act, CommandSpec, Environment, Mode};
+use countersign_protocol::command::{Act, AtOutputLimit, CommandSpec, Environment, Mode};
 use countersign_protocol::event::*;
 use countersign_protocol::hash::{Digest, StatementId};
 use countersign_protocol::key::{Point, PublicKey};
@@ -182,6 +182,7 @@ fn act(book: &mut Book, hosts: &[&str], full: bool) -> Act {
         user: user.clone(),
         timeout_ms: 30_000,
         output_limit: 1 << 20,
+        at_output_limit: full.then_some(AtOutputLimit::Stop),
     };
     let document = spec.to_document().unwrap();
     let (mode, spec) = (spec.mode, book.blob(&document));
@@ -194,6 +195,7 @@ fn act(book: &mut Book, hosts: &[&str], full: bool) -> Act {
     let lines = hosts.iter().map(|host| TargetLine {
         agent: host.parse().unwrap(),
         key_id: public(host).key_id(),
+        service: (full && *host == "web-3").then(|| "db".parse().unwrap()),
         spec: spec.digest,
     });
     let list = TargetList::new(lines.collect()).unwrap();
@@ -207,6 +209,7 @@ fn act(book: &mut Book, hosts: &[&str], full: bool) -> Act {
         user,
         timeout_ms: 30_000,
         output_limit: 1 << 20,
+        at_output_limit: full.then_some(AtOutputLimit::Stop),
         not_before: Time::from_micros(book.now).unwrap(),
         expires_at: Time::from_micros(book.now + OPEN_US).unwrap(),
         max_runs: 1,

@@ -212,6 +212,7 @@ impl Book {
             user: None,
             timeout_ms: 30_000,
             output_limit: 1 << 20,
+            at_output_limit: None,
         };
         let spec = self.blob(&spec.to_document().unwrap());
         let lines = hosts.iter().map(|host| {
@@ -220,6 +221,7 @@ impl Book {
             TargetLine {
                 key_id: known.unwrap_or_else(|| public(host).key_id()),
                 agent,
+                service: None,
                 spec: spec.digest,
             }
         });
@@ -234,6 +236,7 @@ impl Book {
             user: None,
             timeout_ms: 30_000,
             output_limit: 1 << 20,
+            at_output_limit: None,
             not_before: Time::from_micros(self.now).unwrap(),
             expires_at: Time::from_micros(self.now + 3600 * SECOND_US).unwrap(),
             max_runs: 1,
@@ -279,7 +282,7 @@ impl Book {
             sha256: Digest::new([1; 32]),
         };
         say!(agent self, host, ExecutionStarted {
-            command: command, agent_seq: agent_seq, agent_prev: agent_prev, in_force: Some(IN_FORCE), program: program,
+            command: command, agent_seq: agent_seq, agent_prev: agent_prev, in_force: Some(IN_FORCE), program: program, steps: None,
         })
     }
 
