@@ -209,6 +209,11 @@ impl Station {
         facts: EndFacts,
     ) -> Result<Said, AgentError> {
         let run = self.spool.run(&started);
+        let detail = match facts.detail {
+            Some(why) => Some(self.blob(why.into_bytes())?),
+            None => None,
+        };
+        let named = detail.as_ref().map(Blob::reference);
         let (chunks, last_chunk) = run.map_or((0, started), |run| (run.chunks, run.last_chunk));
         let totals = |totals: Totals| StreamTotals {
             total: totals.total,
@@ -217,7 +222,7 @@ impl Station {
         };
         self.say(
             About::Completed(started),
-            vec![],
+            detail.into_iter().collect(),
             vec![],
             |header, chain| {
                 agent_event!(
@@ -228,6 +233,7 @@ impl Station {
                         agent_prev: chain.prev,
                         started,
                         outcome: facts.outcome,
+                        detail: named,
                         exit_code: facts.exit_code,
                         signal: facts.signal,
                         duration_us: facts.duration_us,

@@ -312,7 +312,7 @@ impl Spool {
             last_chunk: run.last_chunk,
             pending: std::collections::VecDeque::new(),
             broken: run.broken,
-            ended: run.ended,
+            ended: run.ended.clone(),
         })
     }
 

@@ -439,7 +439,7 @@ async fn a_refusal_of_the_host_is_in_the_ledger_with_its_rule() {
     rig.accept().await;
     let id = rig.granted("true");
     let refused = rig.ended(id).await;
-    assert_eq!(refused.refused, Some(RefusalReason::Disabled));
+    assert_eq!(refused.refused.unwrap().why, RefusalReason::Disabled);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -524,7 +524,10 @@ async fn more_commands_than_the_host_allows_are_refused_as_busy() {
     let first = rig.granted("sleep 60");
     rig.running(first).await;
     let second = rig.granted("true");
-    assert_eq!(rig.ended(second).await.refused, Some(RefusalReason::Busy));
+    assert_eq!(
+        rig.ended(second).await.refused.unwrap().why,
+        RefusalReason::Busy
+    );
     rig.stop().await.unwrap();
 }
 

@@ -349,6 +349,7 @@ impl Book {
                 agent_seq: agent_seq,
                 agent_prev: agent_prev,
                 started: started,
+                detail: None,
                 outcome: Outcome::Exited,
                 exit_code: Some(code),
                 signal: None,

@@ -213,6 +213,9 @@ payload! {
         started: StatementId,
         /// How it ended.
         outcome: Outcome,
+        /// Why nothing was run, in free text; with `not_executable`, and not always.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        detail: Option<BlobRef>,
         /// With `exited`, and only then.
         #[serde(skip_serializing_if = "Option::is_none")]
         exit_code: Option<u8>,
@@ -251,6 +254,11 @@ impl ExecutionCompleted {
         if !exited || !signalled {
             return Err(EventError::Value(
                 "an exit code stands with `exited` and a signal with `signalled`, and only there",
+            ));
+        }
+        if self.detail.is_some() && self.outcome != Outcome::NotExecutable {
+            return Err(EventError::Value(
+                "why nothing was run stands with `not_executable`, and only there",
             ));
         }
         if self.stdout.kept > self.stdout.total || self.stderr.kept > self.stderr.total {

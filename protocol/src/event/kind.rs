@@ -275,6 +275,7 @@ impl Event {
                 .collect(),
             Self::ExecutionRefused(refused) => refused.detail.into_iter().collect(),
             Self::ExecutionOutput(chunk) => [chunk.data].into_iter().collect(),
+            Self::ExecutionCompleted(completed) => completed.detail.into_iter().collect(),
             Self::LedgerGenesis(_)
             | Self::LedgerHeartbeat(_)
             | Self::KeyAdded(_)
@@ -285,7 +286,6 @@ impl Event {
             | Self::CommandAuthorized(_)
             | Self::CommandExpired(_)
             | Self::ExecutionSkipped(_)
-            | Self::ExecutionCompleted(_)
             | Self::ExecutionLost(_)
             | Self::SessionChallenge(_) => Vec::new(),
         }

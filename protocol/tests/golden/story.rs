@@ -280,7 +280,7 @@ fn complete(
     let (agent_seq, agent_prev) = book.chain(host);
     let event = say!(agent book, host, ExecutionCompleted {
         command: command, agent_seq: agent_seq, agent_prev: agent_prev, started: run,
-        outcome: outcome, exit_code: (outcome == Outcome::Exited).then_some(0), signal: None,
+        detail: None, outcome: outcome, exit_code: (outcome == Outcome::Exited).then_some(0), signal: None,
         duration_us: 21_000, cpu_us: 4_000, max_rss: 3_145_728,
         stdout: totals(wrote[0]), stderr: totals(wrote[1]),
         chunks: chunks, last_chunk: last_chunk, tree_gone: true,

@@ -325,7 +325,7 @@ impl Book {
         };
         let event = say!(agent self, host, ExecutionCompleted {
             command: command, agent_seq: agent_seq, agent_prev: agent_prev, started: started,
-            outcome: Outcome::Exited, exit_code: Some(code), signal: None,
+            detail: None, outcome: Outcome::Exited, exit_code: Some(code), signal: None,
             duration_us: 1000, cpu_us: 500, max_rss: 4096,
             stdout: totals, stderr: totals, chunks: chunks, last_chunk: last_chunk, tree_gone: true,
         });

@@ -385,6 +385,7 @@ impl TestLedger {
             agent_seq: agent_seq + 1,
             agent_prev: started,
             started,
+            detail: None,
             outcome: Outcome::Exited,
             exit_code: Some(0),
             signal: None,
