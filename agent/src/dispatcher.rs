@@ -4,8 +4,9 @@
 //! how one runs is `running`'s. Everything reaches it as a message, one at a time.
 
 use std::collections::{HashMap, VecDeque};
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use countersign_protocol::api::{Grant, StreamBody, Work};
 use countersign_protocol::checkpoint::Checkpoint;
@@ -19,6 +20,10 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::admission::{Host, Permit, Verdict};
 use crate::client::{Backoff, ClientError};
+use crate::config::Fixed;
+use crate::manager::Pulse;
+use crate::orders::Orders;
+use crate::reload::{self, Policy, ReloadError};
 use crate::rules::LocalRefusal;
 use crate::station::{AgentError, Station, tolerate};
 use crate::trust::ViewError;
@@ -45,6 +50,10 @@ const MAX_REFUSALS: usize = 64;
 /// How long a stopping agent tries to deliver what its commands still say.
 const LAST_DELIVERY: Duration = Duration::from_secs(5);
 
+/// The longest that one piece of work is looked at with signs of life: more than a server takes
+/// that answers each question for a proof only at its last moment.
+const LONGEST_TAKE: Duration = Duration::from_secs(300);
+
 /// What is left of that, at the least, for a command that had to be killed.
 const AFTER_KILL: Duration = Duration::from_secs(1);
 
@@ -52,6 +61,8 @@ const AFTER_KILL: Duration = Duration::from_secs(1);
 struct Active {
     cancel: CancellationToken,
     is_run: bool,
+    /// From TERM to KILL, as it was when the command was taken.
+    grace: Duration,
 }
 
 type Ended = (Option<CommandId>, Result<(), AgentError>);
@@ -60,6 +71,8 @@ pub(crate) struct Dispatcher {
     station: Arc<Station>,
     host: Arc<Host>,
     max_runs: usize,
+    grace: Duration,
+    fixed: Fixed,
     active: HashMap<CommandId, Active>,
     cancelled: VecDeque<CommandId>,
     tasks: JoinSet<Ended>,
@@ -67,11 +80,13 @@ pub(crate) struct Dispatcher {
 }
 
 impl Dispatcher {
-    pub(crate) fn new(station: Arc<Station>, host: Host, max_runs: usize) -> Self {
+    pub(crate) fn new(station: Arc<Station>, policy: Policy, fixed: Fixed) -> Self {
         Self {
             station,
-            host: Arc::new(host),
-            max_runs,
+            host: Arc::new(policy.host),
+            max_runs: policy.max_runs,
+            grace: policy.grace,
+            fixed,
             active: HashMap::new(),
             cancelled: VecDeque::new(),
             tasks: JoinSet::new(),
@@ -79,9 +94,10 @@ impl Dispatcher {
         }
     }
 
-    /// Works until `shutdown`, then ends what runs. Runs that an earlier process left are
+    /// Works until it is told to stop, then ends what runs. Runs that an earlier process left are
     /// finished first in the log: their output, then that they are lost.
-    pub(crate) async fn work(mut self, shutdown: &CancellationToken) -> Result<(), AgentError> {
+    pub(crate) async fn work(mut self, orders: &Orders) -> Result<(), AgentError> {
+        let mut pulse = Pulse::new(Arc::clone(&orders.manager));
         self.recover();
         let (sender, mut work) = mpsc::channel(MAX_UNREAD);
         let stop_listening = CancellationToken::new();
@@ -90,10 +106,10 @@ impl Dispatcher {
             sender,
             stop_listening.clone(),
         )));
-        let result = self.take_all(&mut work, shutdown).await;
+        let result = self.take_all(&mut work, orders, &mut pulse).await;
         stop_listening.cancel();
         drop(work);
-        self.end_all().await;
+        self.end_all(&mut pulse).await;
         if let Err(error) = listener.await {
             tracing::error!(%error, "the listener died");
         }
@@ -117,38 +133,72 @@ impl Dispatcher {
     async fn take_all(
         &mut self,
         work: &mut mpsc::Receiver<Work>,
-        shutdown: &CancellationToken,
+        orders: &Orders,
+        pulse: &mut Pulse,
     ) -> Result<(), AgentError> {
         loop {
             let busy = self.tasks.len() >= self.max_runs.saturating_add(MAX_REFUSALS);
             tokio::select! {
                 biased;
-                () = shutdown.cancelled() => return Ok(()),
+                () = orders.stop.cancelled() => return Ok(()),
+                () = pulse.beat() => {}
+                // Before the next grant: what was taken away counts for it.
+                () = orders.reload.notified() => self.reload(orders).await,
                 Some(ended) = self.tasks.join_next() => self.take_end(ended).await?,
                 Some(again) = self.aside.join_next() => if let Ok(again) = again {
-                    self.take(again, shutdown).await?;
+                    self.take(again, &orders.stop, pulse).await?;
                 },
                 next = work.recv(), if !busy => match next {
-                    Some(next) => self.take(next, shutdown).await?,
+                    Some(next) => self.take(next, &orders.stop, pulse).await?,
                     None => return Err(AgentError::Task("the listener is gone".into())),
                 },
             }
         }
     }
 
+    /// A whole new configuration for the grants from here on, or the old one. Never while a grant
+    /// is looked at, and what runs keeps what it was started with.
+    async fn reload(&mut self, orders: &Orders) {
+        let _told = orders.manager.reloading();
+        match reload::read(orders.file.clone(), &self.fixed).await {
+            Ok(config) => {
+                let (pins, since) = (self.host.pins.clone(), self.host.journal_since);
+                let policy = Policy::of(config, pins, since);
+                self.host = Arc::new(policy.host);
+                self.max_runs = policy.max_runs;
+                self.grace = policy.grace;
+                tracing::info!("the configuration was read again and counts from here on");
+            }
+            Err(error @ ReloadError::NoFile) => tracing::debug!(%error, "nothing is reloaded"),
+            Err(error) => {
+                tracing::error!(%error, "the new configuration is refused; the old one goes on");
+            }
+        }
+    }
+
     /// One piece of work; a server that is slow with its proofs does not keep the agent from
-    /// stopping.
-    async fn take(&mut self, work: Work, shutdown: &CancellationToken) -> Result<(), AgentError> {
+    /// stopping, and one that never comes to an end is a hang, for the service manager to see.
+    async fn take(
+        &mut self,
+        work: Work,
+        stop: &CancellationToken,
+        pulse: &mut Pulse,
+    ) -> Result<(), AgentError> {
+        let begun = Instant::now();
         let taken = async {
             match work {
                 Work::Grant(grant) => self.take_grant(Box::new(grant)).await,
                 Work::Cancel(stream) => self.take_cancel(stream).await,
             }
         };
-        tokio::select! {
-            biased;
-            () = shutdown.cancelled() => Ok(()),
-            taken = taken => taken,
+        let mut taken = pin!(taken);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                taken = &mut taken => return taken,
+                () = pulse.beat(), if begun.elapsed() < LONGEST_TAKE => {}
+            }
         }
     }
 
@@ -221,10 +271,10 @@ impl Dispatcher {
             self.refuse(command, permit.remember_until(), refusal);
             return;
         }
-        let cancel = self.begin(command, true);
+        let (cancel, grace) = (self.begin(command, true), self.grace);
         let station = Arc::clone(&self.station);
         self.tasks.spawn(async move {
-            let ended = Box::pin(station.run_command(permit, cancel)).await;
+            let ended = Box::pin(station.run_command(permit, grace, cancel)).await;
             (Some(command), ended)
         });
     }
@@ -246,6 +296,7 @@ impl Dispatcher {
         let active = Active {
             cancel: cancel.clone(),
             is_run,
+            grace: self.grace,
         };
         self.active.insert(command, active);
         cancel
@@ -312,22 +363,30 @@ impl Dispatcher {
     }
 
     /// Ends every run as a cancel does, and delivers what it said if the server answers in time.
-    async fn end_all(&mut self) {
+    async fn end_all(&mut self, pulse: &mut Pulse) {
+        let runs = self.active.values().filter(|active| active.is_run).count();
+        self.station.manager.stopping(runs);
         self.aside.abort_all();
         for active in self.active.values() {
             active.cancel.cancel();
         }
         let give_up = self.station.give_up.clone();
-        let limit = LAST_DELIVERY.max(self.station.grace.saturating_add(AFTER_KILL));
+        let graces = self.active.values().map(|active| active.grace);
+        let longest = graces.max().unwrap_or(self.grace);
+        let limit = LAST_DELIVERY.max(longest.saturating_add(AFTER_KILL));
         let timer = tokio::spawn(async move {
             tokio::time::sleep(limit).await;
             give_up.cancel();
         });
-        while let Some(ended) = self.tasks.join_next().await {
-            match ended {
-                Ok((_, Ok(()))) => {}
-                Ok((_, Err(error))) => tracing::error!(%error, "while stopping"),
-                Err(error) => tracing::error!(%error, "while stopping"),
+        loop {
+            tokio::select! {
+                ended = self.tasks.join_next() => match ended {
+                    Some(Ok((_, Ok(())))) => {}
+                    Some(Ok((_, Err(error)))) => tracing::error!(%error, "while stopping"),
+                    Some(Err(error)) => tracing::error!(%error, "while stopping"),
+                    None => break,
+                },
+                () = pulse.beat() => {}
             }
         }
         timer.abort();
@@ -350,6 +409,7 @@ async fn listen(station: Arc<Station>, work: mpsc::Sender<Work>, stop: Cancellat
             Ok(()) => tracing::info!("the server ended the stream of work; connecting anew"),
             Err(error) => tracing::warn!(%error, "no stream of work"),
         }
+        station.manager.status("no stream of work; connecting anew");
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(backoff.pause()) => {}
@@ -364,6 +424,7 @@ async fn hear(
 ) -> Result<(), ClientError> {
     let mut stream = station.client.work().await?;
     tracing::info!("listening for work");
+    station.manager.listening();
     backoff.reset();
     while let Some(next) = stream.next().await? {
         if work.send(next).await.is_err() {

@@ -60,6 +60,34 @@ pub struct Config {
     pub grace: Duration,
 }
 
+/// What a running agent is and which ledger it speaks to: no reload changes it.
+#[derive(Debug, Clone)]
+pub(crate) struct Fixed {
+    server: Url,
+    name: AgentName,
+    state: PathBuf,
+    ledger: LedgerId,
+    vkey: VerifierKey,
+}
+
+impl Fixed {
+    /// Settings that have another value in `config`.
+    pub(crate) fn differing(&self, config: &Config) -> Vec<&'static str> {
+        let same_key = self.vkey == config.vkey;
+        let same_origin = self.vkey.origin() == config.vkey.origin();
+        let same = [
+            ("server", self.server == config.server),
+            ("name", self.name == config.name),
+            ("state", self.state == config.state),
+            ("ledger", self.ledger == config.ledger),
+            ("origin", same_origin),
+            ("vkey", same_key),
+        ];
+        let differing = same.into_iter().filter(|(_, same)| !same);
+        differing.map(|(setting, _)| setting).collect()
+    }
+}
+
 impl Config {
     /// Reads and checks the file at `path` and the `allowed_signers` it names, with the variables
     /// of this process over it. Relative paths start at the file's own folder.
@@ -85,6 +113,17 @@ impl Config {
             .map_err(|error| source.mistake(error.span(), error.message().trim_end()))?;
         written.take_over(variables, &mut source)?;
         Self::check(&source, written)
+    }
+
+    /// What stays until the next start.
+    pub(crate) fn fixed(&self) -> Fixed {
+        Fixed {
+            server: self.server.clone(),
+            name: self.name.clone(),
+            state: self.state.clone(),
+            ledger: self.ledger,
+            vkey: self.vkey.clone(),
+        }
     }
 
     fn check(source: &Source<'_>, mut written: Written) -> Result<Self, ConfigError> {
