@@ -1,5 +1,7 @@
 //! The dispatcher: takes work from the world, hands commands to their runs, and ends them all.
 //!
+//! `listener` keeps the stream of work open, `stopping` is its end.
+//!
 //! It knows which commands are under way and how to cancel them. What may run is `admission`'s,
 //! how one runs is `running`'s. Everything reaches it as a message, one at a time.
 
@@ -19,8 +21,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::admission::{Host, Permit, Verdict};
-use crate::client::{Backoff, ClientError};
 use crate::config::Fixed;
+use crate::listener;
 use crate::manager::Pulse;
 use crate::orders::Orders;
 use crate::reload::{self, Policy, ReloadError};
@@ -47,36 +49,31 @@ const MAX_CANCELLED: usize = 1024;
 /// Statements of refusal under way at once; past it no more work is looked at until one is said.
 const MAX_REFUSALS: usize = 64;
 
-/// How long a stopping agent tries to deliver what its commands still say.
-const LAST_DELIVERY: Duration = Duration::from_secs(5);
-
 /// The longest that one piece of work is looked at with signs of life: more than a server takes
 /// that answers each question for a proof only at its last moment.
 const LONGEST_TAKE: Duration = Duration::from_secs(300);
 
-/// What is left of that, at the least, for a command that had to be killed.
-const AFTER_KILL: Duration = Duration::from_secs(1);
-
 /// A command under way.
-struct Active {
-    cancel: CancellationToken,
-    is_run: bool,
+pub(crate) struct Active {
+    pub(crate) cancel: CancellationToken,
+    pub(crate) is_run: bool,
     /// From TERM to KILL, as it was when the command was taken.
-    grace: Duration,
+    pub(crate) grace: Duration,
 }
 
-type Ended = (Option<CommandId>, Result<(), AgentError>);
+pub(crate) type Ended = (Option<CommandId>, Result<(), AgentError>);
 
 pub(crate) struct Dispatcher {
-    station: Arc<Station>,
+    pub(crate) station: Arc<Station>,
     host: Arc<Host>,
     max_runs: usize,
-    grace: Duration,
+    pub(crate) grace: Duration,
+    pub(crate) drain: Duration,
     fixed: Fixed,
-    active: HashMap<CommandId, Active>,
+    pub(crate) active: HashMap<CommandId, Active>,
     cancelled: VecDeque<CommandId>,
-    tasks: JoinSet<Ended>,
-    aside: JoinSet<Work>,
+    pub(crate) tasks: JoinSet<Ended>,
+    pub(crate) aside: JoinSet<Work>,
 }
 
 impl Dispatcher {
@@ -86,6 +83,7 @@ impl Dispatcher {
             host: Arc::new(policy.host),
             max_runs: policy.max_runs,
             grace: policy.grace,
+            drain: policy.drain,
             fixed,
             active: HashMap::new(),
             cancelled: VecDeque::new(),
@@ -94,19 +92,22 @@ impl Dispatcher {
         }
     }
 
-    /// Works until it is told to stop, then ends what runs. Runs that an earlier process left are
+    /// Works until it is told to stop, lets what runs go on for a while, then ends it. Runs that an earlier process left are
     /// finished first in the log: their output, then that they are lost.
     pub(crate) async fn work(mut self, orders: &Orders) -> Result<(), AgentError> {
         let mut pulse = Pulse::new(Arc::clone(&orders.manager));
         self.recover();
         let (sender, mut work) = mpsc::channel(MAX_UNREAD);
         let stop_listening = CancellationToken::new();
-        let listener = AbortOnDropHandle::new(tokio::spawn(listen(
+        let listener = AbortOnDropHandle::new(tokio::spawn(listener::listen(
             Arc::clone(&self.station),
             sender,
             stop_listening.clone(),
         )));
-        let result = self.take_all(&mut work, orders, &mut pulse).await;
+        let mut result = self.take_all(&mut work, orders, &mut pulse).await;
+        if result.is_ok() {
+            result = self.drain(&mut work, orders, &mut pulse).await;
+        }
         stop_listening.cancel();
         drop(work);
         self.end_all(&mut pulse).await;
@@ -167,6 +168,8 @@ impl Dispatcher {
                 self.host = Arc::new(policy.host);
                 self.max_runs = policy.max_runs;
                 self.grace = policy.grace;
+                self.drain = policy.drain;
+                self.station.spool.bound(policy.spool_max);
                 tracing::info!("the configuration was read again and counts from here on");
             }
             Err(error @ ReloadError::NoFile) => tracing::debug!(%error, "nothing is reloaded"),
@@ -178,7 +181,7 @@ impl Dispatcher {
 
     /// One piece of work; a server that is slow with its proofs does not keep the agent from
     /// stopping, and one that never comes to an end is a hang, for the service manager to see.
-    async fn take(
+    pub(crate) async fn take(
         &mut self,
         work: Work,
         stop: &CancellationToken,
@@ -261,8 +264,7 @@ impl Dispatcher {
             tracing::info!(%command, "cancelled before it started; nothing runs");
             return;
         }
-        let runs = self.active.values().filter(|active| active.is_run).count();
-        if runs >= self.max_runs || !self.station.spool.has_room() {
+        if self.runs() >= self.max_runs || !self.station.spool.has_room() {
             let refusal = LocalRefusal::new(
                 RefusalReason::Busy,
                 "max_runs",
@@ -350,7 +352,10 @@ impl Dispatcher {
         });
     }
 
-    async fn take_end(&mut self, ended: Result<Ended, JoinError>) -> Result<(), AgentError> {
+    pub(crate) async fn take_end(
+        &mut self,
+        ended: Result<Ended, JoinError>,
+    ) -> Result<(), AgentError> {
         let (command, result) = ended.map_err(died)?;
         if let Some(command) = command {
             self.active.remove(&command);
@@ -361,75 +366,8 @@ impl Dispatcher {
         compacted.map_err(died)??;
         Ok(())
     }
-
-    /// Ends every run as a cancel does, and delivers what it said if the server answers in time.
-    async fn end_all(&mut self, pulse: &mut Pulse) {
-        let runs = self.active.values().filter(|active| active.is_run).count();
-        self.station.manager.stopping(runs);
-        self.aside.abort_all();
-        for active in self.active.values() {
-            active.cancel.cancel();
-        }
-        let give_up = self.station.give_up.clone();
-        let graces = self.active.values().map(|active| active.grace);
-        let longest = graces.max().unwrap_or(self.grace);
-        let limit = LAST_DELIVERY.max(longest.saturating_add(AFTER_KILL));
-        let timer = tokio::spawn(async move {
-            tokio::time::sleep(limit).await;
-            give_up.cancel();
-        });
-        loop {
-            tokio::select! {
-                ended = self.tasks.join_next() => match ended {
-                    Some(Ok((_, Ok(())))) => {}
-                    Some(Ok((_, Err(error)))) => tracing::error!(%error, "while stopping"),
-                    Some(Err(error)) => tracing::error!(%error, "while stopping"),
-                    None => break,
-                },
-                () = pulse.beat() => {}
-            }
-        }
-        timer.abort();
-    }
 }
 
 fn died(error: JoinError) -> AgentError {
     AgentError::Task(error.to_string())
-}
-
-/// Keeps a stream of work open and passes on what it brings.
-async fn listen(station: Arc<Station>, work: mpsc::Sender<Work>, stop: CancellationToken) {
-    let mut backoff = Backoff::for_server();
-    loop {
-        let heard = tokio::select! {
-            () = stop.cancelled() => return,
-            heard = hear(&station, &work, &mut backoff) => heard,
-        };
-        match heard {
-            Ok(()) => tracing::info!("the server ended the stream of work; connecting anew"),
-            Err(error) => tracing::warn!(%error, "no stream of work"),
-        }
-        station.manager.status("no stream of work; connecting anew");
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(backoff.pause()) => {}
-        }
-    }
-}
-
-async fn hear(
-    station: &Station,
-    work: &mpsc::Sender<Work>,
-    backoff: &mut Backoff,
-) -> Result<(), ClientError> {
-    let mut stream = station.client.work().await?;
-    tracing::info!("listening for work");
-    station.manager.listening();
-    backoff.reset();
-    while let Some(next) = stream.next().await? {
-        if work.send(next).await.is_err() {
-            return Ok(());
-        }
-    }
-    Ok(())
 }

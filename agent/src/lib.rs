@@ -8,7 +8,7 @@
 //! | [`spool`] | the journal: used grants, statements before they are sent |
 //! | [`client`] | HTTP: the only code that talks to the server |
 //! | [`execution`] | the executor: a verified plan in, what happened out |
-//! | `dispatcher` `running` `delivery` `enrolment` `reload` `station` | the world and the executor, joined by messages |
+//! | `dispatcher` `listener` `running` `delivery` `stopping` `enrolment` `reload` `station` | the world and the executor, joined by messages |
 //! | [`key`] [`clock`] | the private key and randomness; the time |
 //! | [`orders`] [`manager`] | what a running agent is told, and what it tells the service manager |
 //! | [`service`] [`args`] [`check`] | from a configuration to a running agent; the command line; what the rules would answer |
@@ -29,6 +29,7 @@ pub mod execution;
 mod facts;
 mod held;
 pub mod key;
+mod listener;
 pub mod manager;
 pub mod orders;
 mod reload;
@@ -38,6 +39,7 @@ pub mod service;
 pub mod signers;
 pub mod spool;
 mod station;
+mod stopping;
 pub mod trust;
 
 pub use config::{Config, ConfigError};

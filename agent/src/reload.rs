@@ -40,6 +40,10 @@ pub(crate) struct Policy {
     pub(crate) max_runs: usize,
     /// From TERM to KILL.
     pub(crate) grace: Duration,
+    /// How long commands may go on when the agent is told to stop.
+    pub(crate) drain: Duration,
+    /// Bytes of the journal from which on there is no room.
+    pub(crate) spool_max: u64,
 }
 
 impl Policy {
@@ -63,6 +67,8 @@ impl Policy {
             },
             max_runs: config.max_runs,
             grace: config.grace,
+            drain: config.drain,
+            spool_max: config.spool_max,
         }
     }
 }

@@ -41,6 +41,7 @@ pub async fn run_with(
         ledger: config.ledger,
         key: identity.key().clone(),
     };
+    spool.bound(config.spool_max);
     let client = Arc::new(Client::new(&config.server, who, clock.clone())?);
     let vkey = config.vkey.clone();
     let view = View::open(Arc::clone(&client), vkey, identity.folder(), clock.clone())?;
