@@ -1,11 +1,14 @@
 //! The dispatcher: takes work from the world, hands commands to their runs, and ends them all.
 //!
+//! `listener` keeps the stream of work open, `stopping` is its end.
+//!
 //! It knows which commands are under way and how to cancel them. What may run is `admission`'s,
 //! how one runs is `running`'s. Everything reaches it as a message, one at a time.
 
 use std::collections::{HashMap, VecDeque};
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use countersign_protocol::api::{Grant, StreamBody, Work};
 use countersign_protocol::checkpoint::Checkpoint;
@@ -18,7 +21,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::admission::{Host, Permit, Verdict};
-use crate::client::{Backoff, ClientError};
+use crate::config::Fixed;
+use crate::listener;
+use crate::manager::Pulse;
+use crate::orders::Orders;
+use crate::reload::{self, Policy, ReloadError};
 use crate::rules::LocalRefusal;
 use crate::station::{AgentError, Station, tolerate};
 use crate::trust::ViewError;
@@ -42,36 +49,42 @@ const MAX_CANCELLED: usize = 1024;
 /// Statements of refusal under way at once; past it no more work is looked at until one is said.
 const MAX_REFUSALS: usize = 64;
 
-/// How long a stopping agent tries to deliver what its commands still say.
-const LAST_DELIVERY: Duration = Duration::from_secs(5);
-
-/// What is left of that, at the least, for a command that had to be killed.
-const AFTER_KILL: Duration = Duration::from_secs(1);
+/// The longest that one piece of work is looked at with signs of life: more than a server takes
+/// that answers each question for a proof only at its last moment.
+const LONGEST_TAKE: Duration = Duration::from_secs(300);
 
 /// A command under way.
-struct Active {
-    cancel: CancellationToken,
-    is_run: bool,
+pub(crate) struct Active {
+    pub(crate) cancel: CancellationToken,
+    pub(crate) is_run: bool,
+    /// From TERM to KILL, as it was when the command was taken.
+    pub(crate) grace: Duration,
 }
 
-type Ended = (Option<CommandId>, Result<(), AgentError>);
+pub(crate) type Ended = (Option<CommandId>, Result<(), AgentError>);
 
 pub(crate) struct Dispatcher {
-    station: Arc<Station>,
+    pub(crate) station: Arc<Station>,
     host: Arc<Host>,
     max_runs: usize,
-    active: HashMap<CommandId, Active>,
+    pub(crate) grace: Duration,
+    pub(crate) drain: Duration,
+    fixed: Fixed,
+    pub(crate) active: HashMap<CommandId, Active>,
     cancelled: VecDeque<CommandId>,
-    tasks: JoinSet<Ended>,
-    aside: JoinSet<Work>,
+    pub(crate) tasks: JoinSet<Ended>,
+    pub(crate) aside: JoinSet<Work>,
 }
 
 impl Dispatcher {
-    pub(crate) fn new(station: Arc<Station>, host: Host, max_runs: usize) -> Self {
+    pub(crate) fn new(station: Arc<Station>, policy: Policy, fixed: Fixed) -> Self {
         Self {
             station,
-            host: Arc::new(host),
-            max_runs,
+            host: Arc::new(policy.host),
+            max_runs: policy.max_runs,
+            grace: policy.grace,
+            drain: policy.drain,
+            fixed,
             active: HashMap::new(),
             cancelled: VecDeque::new(),
             tasks: JoinSet::new(),
@@ -79,21 +92,25 @@ impl Dispatcher {
         }
     }
 
-    /// Works until `shutdown`, then ends what runs. Runs that an earlier process left are
+    /// Works until it is told to stop, lets what runs go on for a while, then ends it. Runs that an earlier process left are
     /// finished first in the log: their output, then that they are lost.
-    pub(crate) async fn work(mut self, shutdown: &CancellationToken) -> Result<(), AgentError> {
+    pub(crate) async fn work(mut self, orders: &Orders) -> Result<(), AgentError> {
+        let mut pulse = Pulse::new(Arc::clone(&orders.manager));
         self.recover();
         let (sender, mut work) = mpsc::channel(MAX_UNREAD);
         let stop_listening = CancellationToken::new();
-        let listener = AbortOnDropHandle::new(tokio::spawn(listen(
+        let listener = AbortOnDropHandle::new(tokio::spawn(listener::listen(
             Arc::clone(&self.station),
             sender,
             stop_listening.clone(),
         )));
-        let result = self.take_all(&mut work, shutdown).await;
+        let mut result = self.take_all(&mut work, orders, &mut pulse).await;
+        if result.is_ok() {
+            result = self.drain(&mut work, orders, &mut pulse).await;
+        }
         stop_listening.cancel();
         drop(work);
-        self.end_all().await;
+        self.end_all(&mut pulse).await;
         if let Err(error) = listener.await {
             tracing::error!(%error, "the listener died");
         }
@@ -117,38 +134,74 @@ impl Dispatcher {
     async fn take_all(
         &mut self,
         work: &mut mpsc::Receiver<Work>,
-        shutdown: &CancellationToken,
+        orders: &Orders,
+        pulse: &mut Pulse,
     ) -> Result<(), AgentError> {
         loop {
             let busy = self.tasks.len() >= self.max_runs.saturating_add(MAX_REFUSALS);
             tokio::select! {
                 biased;
-                () = shutdown.cancelled() => return Ok(()),
+                () = orders.stop.cancelled() => return Ok(()),
+                () = pulse.beat() => {}
+                // Before the next grant: what was taken away counts for it.
+                () = orders.reload.notified() => self.reload(orders).await,
                 Some(ended) = self.tasks.join_next() => self.take_end(ended).await?,
                 Some(again) = self.aside.join_next() => if let Ok(again) = again {
-                    self.take(again, shutdown).await?;
+                    self.take(again, &orders.stop, pulse).await?;
                 },
                 next = work.recv(), if !busy => match next {
-                    Some(next) => self.take(next, shutdown).await?,
+                    Some(next) => self.take(next, &orders.stop, pulse).await?,
                     None => return Err(AgentError::Task("the listener is gone".into())),
                 },
             }
         }
     }
 
+    /// A whole new configuration for the grants from here on, or the old one. Never while a grant
+    /// is looked at, and what runs keeps what it was started with.
+    async fn reload(&mut self, orders: &Orders) {
+        let _told = orders.manager.reloading();
+        match reload::read(orders.file.clone(), &self.fixed).await {
+            Ok(config) => {
+                let (pins, since) = (self.host.pins.clone(), self.host.journal_since);
+                let policy = Policy::of(config, pins, since);
+                self.host = Arc::new(policy.host);
+                self.max_runs = policy.max_runs;
+                self.grace = policy.grace;
+                self.drain = policy.drain;
+                self.station.spool.bound(policy.spool_max);
+                tracing::info!("the configuration was read again and counts from here on");
+            }
+            Err(error @ ReloadError::NoFile) => tracing::debug!(%error, "nothing is reloaded"),
+            Err(error) => {
+                tracing::error!(%error, "the new configuration is refused; the old one goes on");
+            }
+        }
+    }
+
     /// One piece of work; a server that is slow with its proofs does not keep the agent from
-    /// stopping.
-    async fn take(&mut self, work: Work, shutdown: &CancellationToken) -> Result<(), AgentError> {
+    /// stopping, and one that never comes to an end is a hang, for the service manager to see.
+    pub(crate) async fn take(
+        &mut self,
+        work: Work,
+        stop: &CancellationToken,
+        pulse: &mut Pulse,
+    ) -> Result<(), AgentError> {
+        let begun = Instant::now();
         let taken = async {
             match work {
                 Work::Grant(grant) => self.take_grant(Box::new(grant)).await,
                 Work::Cancel(stream) => self.take_cancel(stream).await,
             }
         };
-        tokio::select! {
-            biased;
-            () = shutdown.cancelled() => Ok(()),
-            taken = taken => taken,
+        let mut taken = pin!(taken);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                taken = &mut taken => return taken,
+                () = pulse.beat(), if begun.elapsed() < LONGEST_TAKE => {}
+            }
         }
     }
 
@@ -211,8 +264,7 @@ impl Dispatcher {
             tracing::info!(%command, "cancelled before it started; nothing runs");
             return;
         }
-        let runs = self.active.values().filter(|active| active.is_run).count();
-        if runs >= self.max_runs || !self.station.spool.has_room() {
+        if self.runs() >= self.max_runs || !self.station.spool.has_room() {
             let refusal = LocalRefusal::new(
                 RefusalReason::Busy,
                 "max_runs",
@@ -221,10 +273,10 @@ impl Dispatcher {
             self.refuse(command, permit.remember_until(), refusal);
             return;
         }
-        let cancel = self.begin(command, true);
+        let (cancel, grace) = (self.begin(command, true), self.grace);
         let station = Arc::clone(&self.station);
         self.tasks.spawn(async move {
-            let ended = Box::pin(station.run_command(permit, cancel)).await;
+            let ended = Box::pin(station.run_command(permit, grace, cancel)).await;
             (Some(command), ended)
         });
     }
@@ -246,6 +298,7 @@ impl Dispatcher {
         let active = Active {
             cancel: cancel.clone(),
             is_run,
+            grace: self.grace,
         };
         self.active.insert(command, active);
         cancel
@@ -299,7 +352,10 @@ impl Dispatcher {
         });
     }
 
-    async fn take_end(&mut self, ended: Result<Ended, JoinError>) -> Result<(), AgentError> {
+    pub(crate) async fn take_end(
+        &mut self,
+        ended: Result<Ended, JoinError>,
+    ) -> Result<(), AgentError> {
         let (command, result) = ended.map_err(died)?;
         if let Some(command) = command {
             self.active.remove(&command);
@@ -310,65 +366,8 @@ impl Dispatcher {
         compacted.map_err(died)??;
         Ok(())
     }
-
-    /// Ends every run as a cancel does, and delivers what it said if the server answers in time.
-    async fn end_all(&mut self) {
-        self.aside.abort_all();
-        for active in self.active.values() {
-            active.cancel.cancel();
-        }
-        let give_up = self.station.give_up.clone();
-        let limit = LAST_DELIVERY.max(self.station.grace.saturating_add(AFTER_KILL));
-        let timer = tokio::spawn(async move {
-            tokio::time::sleep(limit).await;
-            give_up.cancel();
-        });
-        while let Some(ended) = self.tasks.join_next().await {
-            match ended {
-                Ok((_, Ok(()))) => {}
-                Ok((_, Err(error))) => tracing::error!(%error, "while stopping"),
-                Err(error) => tracing::error!(%error, "while stopping"),
-            }
-        }
-        timer.abort();
-    }
 }
 
 fn died(error: JoinError) -> AgentError {
     AgentError::Task(error.to_string())
-}
-
-/// Keeps a stream of work open and passes on what it brings.
-async fn listen(station: Arc<Station>, work: mpsc::Sender<Work>, stop: CancellationToken) {
-    let mut backoff = Backoff::for_server();
-    loop {
-        let heard = tokio::select! {
-            () = stop.cancelled() => return,
-            heard = hear(&station, &work, &mut backoff) => heard,
-        };
-        match heard {
-            Ok(()) => tracing::info!("the server ended the stream of work; connecting anew"),
-            Err(error) => tracing::warn!(%error, "no stream of work"),
-        }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(backoff.pause()) => {}
-        }
-    }
-}
-
-async fn hear(
-    station: &Station,
-    work: &mpsc::Sender<Work>,
-    backoff: &mut Backoff,
-) -> Result<(), ClientError> {
-    let mut stream = station.client.work().await?;
-    tracing::info!("listening for work");
-    backoff.reset();
-    while let Some(next) = stream.next().await? {
-        if work.send(next).await.is_err() {
-            return Ok(());
-        }
-    }
-    Ok(())
 }

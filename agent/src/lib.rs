@@ -8,8 +8,9 @@
 //! | [`spool`] | the journal: used grants, statements before they are sent |
 //! | [`client`] | HTTP: the only code that talks to the server |
 //! | [`execution`] | the executor: a verified plan in, what happened out |
-//! | `dispatcher` `running` `delivery` `enrolment` `station` | the world and the executor, joined by messages |
+//! | `dispatcher` `listener` `running` `delivery` `stopping` `enrolment` `reload` `station` | the world and the executor, joined by messages |
 //! | [`key`] [`clock`] | the private key and randomness; the time |
+//! | [`orders`] [`manager`] | what a running agent is told, and what it tells the service manager |
 //! | [`service`] [`args`] [`check`] | from a configuration to a running agent; the command line; what the rules would answer |
 //!
 //! The order that everything here serves: verify the grant, ask the local rules, write down that
@@ -28,12 +29,17 @@ pub mod execution;
 mod facts;
 mod held;
 pub mod key;
+mod listener;
+pub mod manager;
+pub mod orders;
+mod reload;
 pub mod rules;
 mod running;
 pub mod service;
 pub mod signers;
 pub mod spool;
 mod station;
+mod stopping;
 pub mod trust;
 
 pub use config::{Config, ConfigError};

@@ -53,9 +53,11 @@ fn no_form(error: CanonicalError) -> AgentError {
 
 impl Station {
     /// Uses the permit: says `execution.started`, and with the receipt in hand runs it to the end.
+    /// `grace` is the time from TERM to KILL.
     pub(crate) async fn run_command(
         &self,
         permit: Permit,
+        grace: Duration,
         cancel: CancellationToken,
     ) -> Result<(), AgentError> {
         let (command, until) = (permit.command(), permit.remember_until());
@@ -99,7 +101,7 @@ impl Station {
         // The receipt may have come late: then nothing runs, and the ledger learns that.
         if permit.is_valid_at(self.clock.now()) {
             tracing::info!(%command, "running");
-            self.execute(started, permit, cancel).await?;
+            self.execute(started, (permit, grace), cancel).await?;
         } else {
             tracing::warn!(%command, "the receipt came after the command's time; nothing runs");
         }
@@ -272,7 +274,7 @@ impl Station {
     async fn execute(
         &self,
         started: StatementId,
-        permit: Permit,
+        permit: (Permit, Duration),
         cancel: CancellationToken,
     ) -> Result<(), AgentError> {
         let (written, over) = (Notify::new(), CancellationToken::new());
@@ -290,11 +292,11 @@ impl Station {
     async fn record(
         &self,
         started: StatementId,
-        permit: Permit,
+        (permit, grace): (Permit, Duration),
         cancel: CancellationToken,
         written: &Notify,
     ) -> Result<(), AgentError> {
-        let plan = match permit.into_plan(self.grace) {
+        let plan = match permit.into_plan(grace) {
             Ok(plan) => plan,
             Err(outcome) => {
                 let facts = facts(&Finished::not_started(outcome));

@@ -6,21 +6,23 @@ use countersign_protocol::key::PublicKey;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::{Host, Pins};
+use crate::admission::Pins;
 use crate::client::{Backoff, Client, ClientError, SignIn};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::dispatcher::Dispatcher;
 use crate::key::Identity;
+use crate::orders::Orders;
+use crate::reload::Policy;
 use crate::station::{AgentError, Station, tolerate};
 use crate::trust::{self, View};
 
-/// Runs the agent until `shutdown`. A stopping agent ends its commands as a cancel does.
+/// Runs the agent until it is told to stop. A stopping agent ends its commands as a cancel does.
 ///
 /// # Errors
 /// Why it cannot go on; see [`AgentError`]. What it has begun stays in the journal.
-pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), AgentError> {
-    run_with(config, Clock::system(), shutdown).await
+pub async fn run(config: Config, orders: impl Into<Orders>) -> Result<(), AgentError> {
+    run_with(config, Clock::system(), orders).await
 }
 
 /// [`run`] with a clock of the caller's.
@@ -30,14 +32,16 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
 pub async fn run_with(
     config: Config,
     clock: Clock,
-    shutdown: CancellationToken,
+    orders: impl Into<Orders>,
 ) -> Result<(), AgentError> {
+    let orders: Orders = orders.into();
     let (identity, spool) = Identity::open_or_create(&config.state, clock.now())?;
     let who = SignIn {
         agent: config.name.clone(),
         ledger: config.ledger,
         key: identity.key().clone(),
     };
+    spool.bound(config.spool_max);
     let client = Arc::new(Client::new(&config.server, who, clock.clone())?);
     let vkey = config.vkey.clone();
     let view = View::open(Arc::clone(&client), vkey, identity.folder(), clock.clone())?;
@@ -49,41 +53,38 @@ pub async fn run_with(
         view,
         spool: Arc::new(spool),
         clock,
-        grace: config.grace,
         give_up: CancellationToken::new(),
         turn: Mutex::new(()),
+        manager: Arc::clone(&orders.manager),
     });
     let statement_key = tokio::select! {
-        () = shutdown.cancelled() => return Ok(()),
+        () = orders.stop.cancelled() => return stopped(&orders),
         key = meet(&station, &config) => key?,
     };
-    if !station.enrol(&shutdown).await? {
-        return Ok(());
+    if !station.enrol(&orders.stop).await? {
+        return stopped(&orders);
     }
-    if config.rules.account.uid == 0 && config.rules.account.default_user.is_none() {
-        tracing::warn!(
-            "running as root without default_user: commands that name no user are refused"
-        );
-    }
-    let host = Host {
-        pins: Pins {
-            ledger: config.ledger,
-            statement_key,
-            agent: config.name,
-            key_id: station.identity.key_id(),
-        },
-        signers: config.signers,
-        rules: config.rules,
-        journal_since: station.identity.created(),
+    let pins = Pins {
+        ledger: config.ledger,
+        statement_key,
+        agent: config.name.clone(),
+        key_id: station.identity.key_id(),
     };
-    Dispatcher::new(station, host, config.max_runs)
-        .work(&shutdown)
-        .await
+    let (fixed, since) = (config.fixed(), station.identity.created());
+    let policy = Policy::of(config, pins, since);
+    Dispatcher::new(station, policy, fixed).work(&orders).await
+}
+
+/// It was told to stop before there was anything to end.
+fn stopped(orders: &Orders) -> Result<(), AgentError> {
+    orders.manager.stopping(0);
+    Ok(())
 }
 
 /// Asks the server who its ledger is until it answers, and holds the answer against the pins.
 async fn meet(station: &Station, config: &Config) -> Result<PublicKey, AgentError> {
     let mut backoff = Backoff::for_server();
+    station.manager.status("waiting for the server");
     loop {
         match station.client.ledger().await {
             Ok(info) => {

@@ -15,12 +15,13 @@ use countersign_protocol::name::{AgentName, OsUser, SECOND_US};
 use reqwest::Url;
 use toml::Spanned;
 
-use super::confine::{WrittenConfine, confine};
+use super::confine::{WrittenConfine, bytes, confine};
 use super::source::{ConfigError, Source};
 use super::written::{Variables, Written};
 use super::{actions, services, tables};
 use crate::rules::{Account, NamePattern, Rules, RunAs};
 use crate::signers::AllowedSigners;
+use crate::spool;
 
 /// Largest configuration file; a real one has two screens.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
@@ -30,6 +31,13 @@ const MAX_RUNS: usize = 256;
 
 /// The longest grace between TERM and KILL, so that a cancel takes effect within the minute.
 const MAX_GRACE_S: u64 = 60;
+
+/// The longest that an agent which is told to stop lets commands go on: service managers and people
+/// wait for it.
+const MAX_DRAIN_S: u64 = 300;
+
+/// Above this an agent's journal would be the reason for a full disk.
+const MAX_SPOOL: u64 = 1 << 40;
 
 /// The oldest approval that any host takes: as long as a request can stay open.
 const MAX_AGE_S: u64 = 7 * 24 * 3600;
@@ -58,6 +66,38 @@ pub struct Config {
     pub max_runs: usize,
     /// From TERM to KILL.
     pub grace: Duration,
+    /// How long commands may go on when the agent is told to stop.
+    pub drain: Duration,
+    /// Bytes of the journal from which on no command starts and output waits in its command.
+    pub spool_max: u64,
+}
+
+/// What a running agent is and which ledger it speaks to: no reload changes it.
+#[derive(Debug, Clone)]
+pub(crate) struct Fixed {
+    server: Url,
+    name: AgentName,
+    state: PathBuf,
+    ledger: LedgerId,
+    vkey: VerifierKey,
+}
+
+impl Fixed {
+    /// Settings that have another value in `config`.
+    pub(crate) fn differing(&self, config: &Config) -> Vec<&'static str> {
+        let same_key = self.vkey == config.vkey;
+        let same_origin = self.vkey.origin() == config.vkey.origin();
+        let same = [
+            ("server", self.server == config.server),
+            ("name", self.name == config.name),
+            ("state", self.state == config.state),
+            ("ledger", self.ledger == config.ledger),
+            ("origin", same_origin),
+            ("vkey", same_key),
+        ];
+        let differing = same.into_iter().filter(|(_, same)| !same);
+        differing.map(|(setting, _)| setting).collect()
+    }
 }
 
 impl Config {
@@ -87,6 +127,17 @@ impl Config {
         Self::check(&source, written)
     }
 
+    /// What stays until the next start.
+    pub(crate) fn fixed(&self) -> Fixed {
+        Fixed {
+            server: self.server.clone(),
+            name: self.name.clone(),
+            state: self.state.clone(),
+            ledger: self.ledger,
+            vkey: self.vkey.clone(),
+        }
+    }
+
     fn check(source: &Source<'_>, mut written: Written) -> Result<Self, ConfigError> {
         let folder = source.path.parent().unwrap_or(Path::new("."));
         let server_at = source.required(written.server.take(), "server")?;
@@ -98,6 +149,9 @@ impl Config {
         let signers = source.required(written.allowed_signers.take(), "allowed_signers")?;
         let max_runs = source.number(written.max_runs.take(), 10, (1, MAX_RUNS))?;
         let grace_s = source.number(written.grace_s.take(), 5, (0, MAX_GRACE_S))?;
+        let drain_s = source.number(written.drain_s.take(), 10, (0, MAX_DRAIN_S))?;
+        let bounds = (spool::LEAST_BYTES, MAX_SPOOL);
+        let spool_max = bytes(source, written.spool_max.take(), spool::FULL_BYTES, bounds)?;
         let state = folder.join(state.into_inner());
         let signers = folder.join(signers.into_inner());
         let own_files = [&state, source.path, &signers].map(plain).to_vec();
@@ -110,6 +164,8 @@ impl Config {
             signers: signers_of(signers)?,
             max_runs,
             grace: Duration::from_secs(grace_s),
+            drain: Duration::from_secs(drain_s),
+            spool_max,
             rules: rules(source, written, own_files)?,
         })
     }

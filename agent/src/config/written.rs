@@ -14,7 +14,7 @@ use countersign_protocol::name::{AgentName, OsUser, RuleName, ServiceName};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::confine::WrittenConfine;
+use super::confine::{Amount, WrittenConfine};
 use super::source::{ConfigError, Source};
 
 /// Every setting but the rules can be given as this and its name in capitals.
@@ -75,6 +75,8 @@ pub(super) struct Written {
     pub(super) sudo: Setting<PathBuf>,
     pub(super) max_runs: Setting<usize>,
     pub(super) grace_s: Setting<u64>,
+    pub(super) drain_s: Setting<u64>,
+    pub(super) spool_max: Setting<Amount>,
     #[serde(default)]
     pub(super) confine: WrittenConfine,
     #[serde(default)]
@@ -197,6 +199,8 @@ impl Written {
             "sudo" => self.sudo,
             "max_runs" => self.max_runs,
             "grace_s" => self.grace_s,
+            "drain_s" => self.drain_s,
+            "spool_max" => self.spool_max,
             "shell_allow" => self.shell.allow,
         );
         // Two spellings of one number: the variable stands for both.
