@@ -9,6 +9,7 @@
     reason = "a test fails by panicking, and these start the programs that they test"
 )]
 
+mod actions;
 mod agents;
 mod confined;
 mod contract;
@@ -20,5 +21,6 @@ mod processes;
 mod proxy;
 mod rules;
 mod servers;
+mod services;
 mod support;
 mod tampering;

@@ -40,6 +40,8 @@ pub enum Reach {
 pub struct Mark {
     value: String,
     descends: bool,
+    /// In the kernel's clock ticks since it started, as `/proc` says when a process began.
+    since: u64,
 }
 
 /// What is left of a run outside its tree.
@@ -54,11 +56,16 @@ pub(super) enum Left {
 }
 
 impl Mark {
-    /// The mark of the run with this id. `descends`: its processes began below the supervisor, so
-    /// whoever may see that may see them.
+    /// The mark of the run with this id, which begins now. `descends`: its processes begin below the
+    /// supervisor, so whoever may see that may see them.
     #[must_use]
-    pub const fn new(value: String, descends: bool) -> Self {
-        Self { value, descends }
+    pub fn new(value: String, descends: bool) -> Self {
+        let since = terminate::now_in_ticks();
+        Self {
+            value,
+            descends,
+            since,
+        }
     }
 
     /// The environment variable that carries it.
@@ -73,7 +80,9 @@ impl Mark {
             || fs::read_link("/proc/self/ns/pid").is_ok_and(|ns| ns == OsStr::new(FIRST_NAMESPACE));
         let entry = format!("{MARK}={}", self.value).into_bytes();
         let (mut found, mut hidden) = (Vec::new(), !self.descends && !sees_all());
-        for process in terminate::all_processes() {
+        // What was there before is not the run's, whoever hides it.
+        let begun = terminate::all_processes().filter(|process| process.started >= self.since);
+        for process in begun {
             match environment(&process) {
                 Ok(text) => {
                     if text.split(|byte| *byte == 0).any(|held| held == entry) {

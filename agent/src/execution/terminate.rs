@@ -19,7 +19,17 @@ const START_FIELD: usize = 19;
 pub(super) struct Seen {
     pub(super) pid: i32,
     parent: i32,
-    started: u64,
+    /// In clock ticks since the kernel started.
+    pub(super) started: u64,
+}
+
+/// The time as `/proc` gives it for the start of a process that starts now.
+pub(super) fn now_in_ticks() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let ticks = rustix::param::clock_ticks_per_second();
+    let (seconds, nanos) = (now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs());
+    let rest = nanos.saturating_mul(ticks) / 1_000_000_000;
+    seconds.saturating_mul(ticks).saturating_add(rest)
 }
 
 /// Asks every process below `supervisor` to end. Stopped ones are woken, so that they hear it.

@@ -227,7 +227,10 @@ impl Rules {
             );
         }
         if !service.way.descends {
-            *confinement = Confinement::default();
+            *confinement = Confinement {
+                unheld: true,
+                ..Confinement::default()
+            };
         }
         confine::foresee(confinement, rule)
     }
