@@ -20,5 +20,6 @@ mod processes;
 mod proxy;
 mod rules;
 mod servers;
+mod services;
 mod support;
 mod tampering;
