@@ -353,3 +353,91 @@ fn a_reload_takes_a_rule_away_and_a_bad_file_keeps_the_old_ones() {
     assert_eq!(dev.ended(&running)["status"], "completed");
     assert_eq!(agent_of(&dev), agent, "all of it by one process");
 }
+
+/// The agent's unit, its comments left out.
+fn unit() -> Vec<(String, String)> {
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/docs/examples/systemd/countersign-agent.service"
+    );
+    let text = fs::read_to_string(path).unwrap();
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let pairs = lines.filter_map(|line| line.split_once('='));
+    pairs
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
+}
+
+fn of_unit(key: &str) -> String {
+    let unit = unit();
+    let found = unit.iter().find(|(known, _)| known == key);
+    let found = found.unwrap_or_else(|| unreachable!("the unit has no {key}"));
+    found.1.clone()
+}
+
+#[test]
+fn the_unit_starts_what_there_is_and_stays_down_by_codes_that_there_are() {
+    let start = of_unit("ExecStart");
+    let (program, arguments) = start.split_once(' ').unwrap();
+    assert!(program.ends_with("/countersign-agent"));
+    let arguments: Vec<&str> = arguments.split(' ').collect();
+    let output = Command::new(PROGRAM)
+        .arg("agent")
+        .args(&arguments)
+        .arg("--help")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(of_unit("RestartPreventExitStatus"), "2 3 4");
+    let dev = Dev::shared();
+    // 4 is in the tests of enroll.
+    let mistaken = Host::new(&dev, "mistaken", |own| format!("{own}max_runs = 0\n"));
+    let code = |host: &Host<'_>| host.agent(&arguments).output().unwrap().status.code();
+    assert_eq!(code(&mistaken), Some(2));
+    let misled = Host::new(&dev, "misled", |own| {
+        own.replace(dev.env("COUNTERSIGN_LEDGER"), &"ab".repeat(32))
+    });
+    assert_eq!(code(&misled), Some(3));
+    // The time to stop covers what the agent takes by its defaults.
+    let seconds: u64 = of_unit("TimeoutStopSec").parse().unwrap();
+    assert!(seconds > 10 + 5 + 1, "drain_s, grace_s, the last delivery");
+    assert_eq!(of_unit("StateDirectoryMode"), "0700");
+    // An example that says another state folder than the unit makes would not start.
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/examples/agent.toml");
+    let example = fs::read_to_string(example).unwrap();
+    let state = format!("state = \"/var/lib/{}\"", of_unit("StateDirectory"));
+    assert!(example.contains(&state));
+}
+
+#[test]
+fn systemd_itself_finds_nothing_wrong_with_the_unit() {
+    let folder = crate::support::Folder::new();
+    let path = folder.path().join("countersign-agent.service");
+    let unit = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/docs/examples/systemd/countersign-agent.service"
+    );
+    let unit = fs::read_to_string(unit).unwrap();
+    fs::write(
+        &path,
+        unit.replace("/usr/local/bin/countersign-agent", "/bin/true"),
+    )
+    .unwrap();
+    let verify = Command::new("systemd-analyze")
+        .arg("verify")
+        .arg(&path)
+        .output();
+    let Ok(output) = verify else {
+        eprintln!("left out, as systemd-analyze is not here: what systemd says of the unit");
+        return;
+    };
+    let said = text(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    // Two lines that older ones do not know are passed over by them, as the unit says.
+    let new = |line: &&str| line.contains("notify-reload") || line.contains("DelegateSubgroup");
+    let about_us = said
+        .lines()
+        .filter(|line| line.contains("countersign-agent.service"));
+    let rest: Vec<&str> = about_us.filter(|line| !new(line)).collect();
+    assert!(rest.is_empty(), "{rest:?}");
+}
