@@ -35,28 +35,7 @@ pub async fn run_with(
     orders: impl Into<Orders>,
 ) -> Result<(), AgentError> {
     let orders: Orders = orders.into();
-    let (identity, spool) = Identity::open_or_create(&config.state, clock.now())?;
-    let who = SignIn {
-        agent: config.name.clone(),
-        ledger: config.ledger,
-        key: identity.key().clone(),
-    };
-    spool.bound(config.spool_max);
-    let client = Arc::new(Client::new(&config.server, who, clock.clone())?);
-    let vkey = config.vkey.clone();
-    let view = View::open(Arc::clone(&client), vkey, identity.folder(), clock.clone())?;
-    let station = Arc::new(Station {
-        name: config.name.clone(),
-        ledger: config.ledger,
-        identity,
-        client,
-        view,
-        spool: Arc::new(spool),
-        clock,
-        give_up: CancellationToken::new(),
-        turn: Mutex::new(()),
-        manager: Arc::clone(&orders.manager),
-    });
+    let station = Arc::new(open(&config, clock, &orders)?);
     let statement_key = tokio::select! {
         () = orders.stop.cancelled() => return stopped(&orders),
         key = meet(&station, &config) => key?,
@@ -75,6 +54,32 @@ pub async fn run_with(
     Dispatcher::new(station, policy, fixed).work(&orders).await
 }
 
+/// Key, journal, view and client of a configuration. A new host gets its key here.
+pub(crate) fn open(config: &Config, clock: Clock, orders: &Orders) -> Result<Station, AgentError> {
+    let (identity, spool) = Identity::open_or_create(&config.state, clock.now())?;
+    let who = SignIn {
+        agent: config.name.clone(),
+        ledger: config.ledger,
+        key: identity.key().clone(),
+    };
+    spool.bound(config.spool_max);
+    let client = Arc::new(Client::new(&config.server, who, clock.clone())?);
+    let vkey = config.vkey.clone();
+    let view = View::open(Arc::clone(&client), vkey, identity.folder(), clock.clone())?;
+    Ok(Station {
+        name: config.name.clone(),
+        ledger: config.ledger,
+        identity,
+        client,
+        view,
+        spool: Arc::new(spool),
+        clock,
+        give_up: CancellationToken::new(),
+        turn: Mutex::new(()),
+        manager: Arc::clone(&orders.manager),
+    })
+}
+
 /// It was told to stop before there was anything to end.
 fn stopped(orders: &Orders) -> Result<(), AgentError> {
     orders.manager.stopping(0);
@@ -82,7 +87,7 @@ fn stopped(orders: &Orders) -> Result<(), AgentError> {
 }
 
 /// Asks the server who its ledger is until it answers, and holds the answer against the pins.
-async fn meet(station: &Station, config: &Config) -> Result<PublicKey, AgentError> {
+pub(crate) async fn meet(station: &Station, config: &Config) -> Result<PublicKey, AgentError> {
     let mut backoff = Backoff::for_server();
     station.manager.status("waiting for the server");
     loop {
