@@ -126,7 +126,11 @@ impl Book {
         for host in ["web-1", "web-2"] {
             let (agent, key) = (host.parse().unwrap(), public(host));
             self.enrol(host);
-            self.change(ChangeBody::AgentAccepted { agent, key });
+            self.change(ChangeBody::AgentAccepted {
+                agent,
+                key,
+                replaces: None,
+            });
         }
         self
     }

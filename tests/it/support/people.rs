@@ -199,6 +199,7 @@ impl TestLedger {
         self.change(ChangeBody::AgentAccepted {
             agent: name.parse().unwrap(),
             key,
+            replaces: None,
         })
         .await;
     }
