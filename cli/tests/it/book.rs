@@ -140,6 +140,21 @@ impl Book {
         self.say(host, &event).unwrap();
     }
 
+    /// A host asks to be known by the key called `anew`.
+    pub(crate) fn enrol_with(&mut self, host: &str, anew: &str) {
+        let (signer, nonce, made_at, ledger, seen) = self.header(anew);
+        let enrolled = AgentEnrolled {
+            signer,
+            agent: host.parse().unwrap(),
+            nonce,
+            made_at,
+            ledger,
+            seen,
+            key: public(anew),
+        };
+        self.say(anew, &enrolled.into()).unwrap();
+    }
+
     /// Alice asks for a change, carol consents.
     pub(crate) fn change(&mut self, body: ChangeBody) {
         let named = self.blob(&body.to_document().unwrap());
