@@ -15,7 +15,7 @@ use countersign_protocol::short;
 use countersign_protocol::view::outcome_word;
 use sha2::{Digest as _, Sha256};
 
-use crate::acts::ChangeView;
+use crate::acts::{ChangeView, Replaced};
 use crate::render;
 use crate::streams::Held;
 use crate::view::{CommandView, Deed, Start, Word};
@@ -442,9 +442,12 @@ pub fn change(view: &ChangeView) -> String {
                 row(&mut out, "suspect", &format!("from entry {seq} on"));
             }
         }
-        ChangeBody::AgentAccepted { agent, key } => {
+        ChangeBody::AgentAccepted { agent, key, .. } => {
             row(&mut out, "accepts", &format!("agent {agent}"));
             row(&mut out, "with key", &key::fingerprint(&key.key_id()));
+            if let Some(replaced) = &view.replaces {
+                row(&mut out, "replaces", &replaced_key(replaced));
+            }
         }
         ChangeBody::PolicyPublished { policy } => {
             row(&mut out, "publishes", "a policy for every command");
@@ -467,6 +470,16 @@ pub fn change(view: &ChangeView) -> String {
     row(&mut out, "consents", &count);
     row(&mut out, "status", view.stage.as_str());
     out
+}
+
+/// The key that an acceptance replaces, so that nobody consents to that unseen.
+#[must_use]
+pub fn replaced_key(replaced: &Replaced) -> String {
+    let Replaced { key_id, since } = replaced;
+    format!(
+        "the key {} (in force since entry {since})",
+        key::fingerprint(key_id)
+    )
 }
 
 /// A table: headings, then rows of text that came from elsewhere.

@@ -7,6 +7,7 @@ use countersign_protocol::blob::BlobRef;
 use countersign_protocol::command::{AtOutputLimit, Environment, Mode};
 use countersign_protocol::event::Stream;
 use countersign_protocol::hash::StatementId;
+use countersign_protocol::key;
 use countersign_protocol::lifecycle::Execution;
 use countersign_protocol::name::AgentName;
 use countersign_protocol::rights::ChangeBody;
@@ -14,7 +15,7 @@ use countersign_protocol::short;
 use countersign_protocol::view::{self as protocol_view, Written};
 use serde::Serialize;
 
-use crate::acts::ChangeView;
+use crate::acts::{ChangeView, Replaced};
 use crate::console::base64;
 use crate::streams::Link;
 use crate::view::CommandView;
@@ -30,6 +31,25 @@ pub struct RequestedShape {
     pub status: &'static str,
 }
 
+/// The key that an acceptance replaces.
+#[derive(Debug, Serialize)]
+pub struct ReplacedShape {
+    key_id: String,
+    fingerprint: String,
+    /// The entry that made it count.
+    since: u64,
+}
+
+impl From<&Replaced> for ReplacedShape {
+    fn from(replaced: &Replaced) -> Self {
+        Self {
+            key_id: replaced.key_id.to_string(),
+            fingerprint: key::fingerprint(&replaced.key_id),
+            since: replaced.since,
+        }
+    }
+}
+
 /// `approve`, `reject`, `withdraw`, `cancel`, and what changes rights.
 #[derive(Debug, Serialize)]
 pub struct JudgedShape {
@@ -39,6 +59,9 @@ pub struct JudgedShape {
     pub status: &'static str,
     /// Where the statement stands.
     pub seq: u64,
+    /// With an acceptance that replaces a key, and only then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<ReplacedShape>,
 }
 
 /// `list`, `inbox`, `agents`, `changes`
@@ -103,6 +126,8 @@ pub struct ChangeShape<'a> {
     short: String,
     status: &'static str,
     change: &'a ChangeBody,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replaces: Option<ReplacedShape>,
     requester: String,
     seq: u64,
     consents: Vec<String>,
@@ -177,6 +202,7 @@ pub fn change(view: &ChangeView) -> ChangeShape<'_> {
         short: short::short(&view.id),
         status: view.stage.as_str(),
         change: &view.body,
+        replaces: view.replaces.as_ref().map(ReplacedShape::from),
         requester: view.requester.to_string(),
         seq: view.seq,
         consents: view.consents.iter().map(ToString::to_string).collect(),

@@ -350,7 +350,7 @@ pub struct CommandItem {
 pub struct AgentItem {
     /// Its name.
     pub agent: String,
-    /// `enrolled`, `accepted` or `revoked`.
+    /// `enrolled`, `accepted`, `replaced` (in force beside a newer key), `retired` or `revoked`.
     pub status: String,
     /// Its key's id.
     pub key_id: String,

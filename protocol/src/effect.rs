@@ -92,14 +92,19 @@ impl LedgerHeader {
                         }
                     )
                 }
-                ChangeBody::AgentAccepted { agent, key } => {
+                ChangeBody::AgentAccepted {
+                    agent,
+                    key,
+                    replaces,
+                } => {
                     ledger_event!(
                         self,
                         AgentAccepted {
                             change,
                             rests_on,
                             agent,
-                            key
+                            key,
+                            replaces
                         }
                     )
                 }

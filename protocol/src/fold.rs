@@ -4,12 +4,14 @@
 //! from the bytes: both through [`State::admit`], so they cannot come to different answers.
 //! A stream that is closed may be dropped and put back ([`State::close`], [`State::restore`]).
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
-use crate::event::{Author, Event, Kind, Seen};
+use crate::event::{
+    Author, Event, ExecutionCompleted, ExecutionLost, ExecutionStarted, Kind, Seen,
+};
 use crate::hash::{CommandId, Hash, KeyId, StatementId};
-use crate::lifecycle::{Command, Position, Stage};
+use crate::lifecycle::{Command, ExecutionStatus, Position, Stage};
 use crate::name::{Principal, SECOND_US, Time};
 use crate::policy::PolicyRef;
 use crate::quorum::{self, Requirement};
@@ -75,7 +77,8 @@ impl Stream {
             | Event::KeyRevoked(_)
             | Event::PolicyPublished(_)
             | Event::AgentEnrolled(_)
-            | Event::AgentAccepted(_) => return Some(Self::Rights),
+            | Event::AgentAccepted(_)
+            | Event::AgentKeyRetired(_) => return Some(Self::Rights),
             Event::CommandRequested(_) => id,
             Event::CommandApproved(event) => event.command,
             Event::CommandRejected(event) => event.command,
@@ -94,8 +97,8 @@ impl Stream {
     }
 }
 
-/// The end of an agent's own chain. It belongs to the key that signs it: a host that comes back with
-/// a new key, accepted anew, begins a new chain.
+/// The end of an agent's own chain. It belongs to the key that signs it: a new key of the same host
+/// begins a new chain, and while both are in force each goes on with its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AgentChain {
     /// The next `agent_seq`.
@@ -119,6 +122,7 @@ pub const fn agent_link(event: &Event) -> Option<(KeyId, u64, StatementId)> {
         Event::ExecutionStarted(e) => Some((e.signer, e.agent_seq, e.agent_prev)),
         Event::ExecutionRefused(e) => Some((e.signer, e.agent_seq, e.agent_prev)),
         Event::ExecutionCompleted(e) => Some((e.signer, e.agent_seq, e.agent_prev)),
+        Event::AgentKeyRetired(e) => Some((e.signer, e.agent_seq, e.agent_prev)),
         Event::ExecutionLost(e) => match (e.agent_seq, e.agent_prev) {
             (Some(seq), Some(prev)) => Some((e.signer, seq, prev)),
             _presumed => None,
@@ -195,6 +199,8 @@ pub struct State {
     rights: Rights,
     commands: BTreeMap<CommandId, Command>,
     chains: BTreeMap<KeyId, AgentChain>,
+    /// Runs of the commands that are held and not over, by the key that started them.
+    running: BTreeSet<(KeyId, CommandId)>,
 }
 
 impl State {
@@ -223,6 +229,7 @@ impl State {
 
     /// Puts back a command that was dropped or is read anew.
     pub fn restore(&mut self, command: Command) {
+        self.running.extend(running(&command));
         self.commands.insert(command.id, command);
     }
 
@@ -233,7 +240,11 @@ impl State {
 
     /// Drops a command; whoever touches it again restores it first.
     pub fn close(&mut self, id: &CommandId) -> Option<Command> {
-        self.commands.remove(id)
+        let command = self.commands.remove(id)?;
+        for run in running(&command) {
+            self.running.remove(&run);
+        }
+        Some(command)
     }
 
     /// Decides whether a verified statement may stand at this position, and if so applies it.
@@ -261,9 +272,56 @@ impl State {
                     Attachment::Body(body) => Some(body),
                     Attachment::None | Attachment::Targets(_) | Attachment::Withheld => None,
                 };
-                self.rights.apply(at.seq, at.id, leaf, event, body)
+                self.admit_rights(event, at, leaf, body)
             }
             Some(Stream::Command(id)) => self.admit_command(id, event, at, attachment),
+        }
+    }
+
+    fn admit_rights(
+        &mut self,
+        event: &Event,
+        at: Position,
+        leaf: Hash,
+        body: Option<ChangeBody>,
+    ) -> Result<(), Refusal> {
+        let link = self.check_link(event)?;
+        if let Event::AgentKeyRetired(retired) = event {
+            self.require_no_run(retired.signer)?;
+        }
+        self.rights.apply(at.seq, at.id, leaf, event, body)?;
+        self.continue_chain(link, at.id);
+        Ok(())
+    }
+
+    /// Whoever holds fewer commands sees fewer runs; what the ledger let pass, everybody does.
+    fn require_no_run(&self, key: KeyId) -> Result<(), Refusal> {
+        let first = (key, CommandId::ZERO);
+        match self.running.range(first..).next() {
+            Some((running, _)) if *running == key => Err(Refusal::RunsOpen),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// A statement on a key's chain is the next one there.
+    fn check_link(&self, event: &Event) -> Result<Option<(KeyId, u64)>, Refusal> {
+        let Some((key, seq, prev)) = agent_link(event) else {
+            return Ok(None);
+        };
+        let chain = self.chain(&key).unwrap_or(AgentChain::EMPTY);
+        if chain == (AgentChain { next: seq, prev }) {
+            Ok(Some((key, seq)))
+        } else {
+            Err(Refusal::AgentChain {
+                expected: chain.next,
+            })
+        }
+    }
+
+    fn continue_chain(&mut self, link: Option<(KeyId, u64)>, id: StatementId) {
+        if let Some((key, seq)) = link {
+            let (next, prev) = (seq + 1, id);
+            self.chains.insert(key, AgentChain { next, prev });
         }
     }
 
@@ -286,32 +344,15 @@ impl State {
             return Ok(());
         }
         self.may_act(id, event)?;
-        let link = agent_link(event);
-        if let Some((agent, seq, prev)) = link {
-            let chain = self
-                .chains
-                .get(&agent)
-                .copied()
-                .unwrap_or(AgentChain::EMPTY);
-            if chain != (AgentChain { next: seq, prev }) {
-                return Err(Refusal::AgentChain {
-                    expected: chain.next,
-                });
-            }
+        let link = self.check_link(event)?;
+        let command = self.commands.get_mut(&id).ok_or(Refusal::UnknownCommand)?;
+        command.next(event, at)?;
+        match run_after(command, event) {
+            Some((key, true)) => drop(self.running.insert((key, id))),
+            Some((key, false)) => drop(self.running.remove(&(key, id))),
+            None => {}
         }
-        self.commands
-            .get_mut(&id)
-            .ok_or(Refusal::UnknownCommand)?
-            .next(event, at)?;
-        if let Some((agent, seq, _)) = link {
-            self.chains.insert(
-                agent,
-                AgentChain {
-                    next: seq + 1,
-                    prev: at.id,
-                },
-            );
-        }
+        self.continue_chain(link, at.id);
         Ok(())
     }
 
@@ -404,6 +445,7 @@ impl State {
             | Event::PolicyPublished(_)
             | Event::AgentEnrolled(_)
             | Event::AgentAccepted(_)
+            | Event::AgentKeyRetired(_)
             | Event::SessionChallenge(_) => Ok(()),
         }
     }
@@ -483,6 +525,30 @@ impl State {
             verdict,
         })
     }
+}
+
+/// The runs of a command that are not over: with whose key each was started.
+fn running(command: &Command) -> impl Iterator<Item = (KeyId, CommandId)> + '_ {
+    command
+        .executions
+        .values()
+        .filter(|execution| execution.status == ExecutionStatus::Running)
+        .filter_map(|execution| execution.started.as_ref())
+        .map(|(started, _)| (started.signer, command.id))
+}
+
+/// Whose run an event began or ended, and whether it is open now.
+fn run_after(command: &Command, event: &Event) -> Option<(KeyId, bool)> {
+    let (Event::ExecutionStarted(ExecutionStarted { agent, .. })
+    | Event::ExecutionCompleted(ExecutionCompleted { agent, .. })
+    | Event::ExecutionLost(ExecutionLost { agent, .. })) = event
+    else {
+        return None;
+    };
+    let execution = command.executions.get(agent)?;
+    let (started, _) = execution.started.as_ref()?;
+    let is_open = execution.status == ExecutionStatus::Running;
+    Some((started.signer, is_open))
 }
 
 /// The approvals of a command that count.

@@ -355,7 +355,11 @@ impl Command {
             Event::CommandCancelRequested(_) => self.cancel(at),
             Event::ExecutionStarted(started) => self.start(started, at),
             Event::ExecutionRefused(refused) => {
+                let same_key = self.is_line_of(&refused.agent, refused.signer);
                 let execution = self.authorized_execution(&refused.agent)?;
+                if !same_key {
+                    return Err(Refusal::NotATarget);
+                }
                 match execution.status {
                     ExecutionStatus::Waiting => {
                         execution.status = ExecutionStatus::Refused;
@@ -384,10 +388,12 @@ impl Command {
                 Ok(())
             }
             Event::ExecutionOutput(chunk) => {
-                self.run_of(&chunk.agent, chunk.started)?.output(chunk, at)
+                let run = self.run_of(&chunk.agent, Some(chunk.signer), chunk.started)?;
+                run.output(chunk, at)
             }
             Event::ExecutionCompleted(done) => {
-                self.run_of(&done.agent, done.started)?.complete(done)
+                let run = self.run_of(&done.agent, Some(done.signer), done.started)?;
+                run.complete(done)
             }
             Event::ExecutionLost(lost) => self.lose(lost, at),
             Event::CommandRequested(_)
@@ -401,6 +407,7 @@ impl Command {
             | Event::PolicyPublished(_)
             | Event::AgentEnrolled(_)
             | Event::AgentAccepted(_)
+            | Event::AgentKeyRetired(_)
             | Event::SessionChallenge(_) => Err(Refusal::Transition),
         }
     }
@@ -612,11 +619,7 @@ impl Command {
         let act = self.act();
         self.require(at.time >= act.not_before, Refusal::NotYet)?;
         self.require(at.time < act.expires_at, Refusal::Late)?;
-        let line = self
-            .targets
-            .as_ref()
-            .and_then(|list| list.line_of(&started.agent));
-        let same_key = line.is_none_or(|(_, line)| line.key_id == started.signer);
+        let same_key = self.is_line_of(&started.agent, started.signer);
         let cancelled = self.cancel.is_some();
         let execution = self.authorized_execution(&started.agent)?;
         if cancelled {
@@ -634,21 +637,36 @@ impl Command {
         Ok(())
     }
 
-    /// The run that a statement of its agent names.
+    /// Whether the host's line names this key; without the list that is not known, and not denied.
+    fn is_line_of(&self, agent: &AgentName, key: KeyId) -> bool {
+        let line = self.targets.as_ref().and_then(|list| list.line_of(agent));
+        line.is_none_or(|(_, line)| line.key_id == key)
+    }
+
+    /// The run that a statement names. Of the agent's keys only the one that started it speaks of
+    /// it; the ledger, which presumes, needs none.
     fn run_of(
         &mut self,
         agent: &AgentName,
+        speaker: Option<KeyId>,
         started: StatementId,
     ) -> Result<&mut Execution, Refusal> {
+        let is_it = |(start, at): &(ExecutionStarted, Position)| {
+            at.id == started && speaker.is_none_or(|key| key == start.signer)
+        };
         self.executions
             .get_mut(agent)
-            .filter(|run| run.started.as_ref().is_some_and(|(_, at)| at.id == started))
+            .filter(|run| run.started.as_ref().is_some_and(is_it))
             .ok_or(Refusal::NeverStarted)
     }
 
     fn lose(&mut self, lost: &ExecutionLost, at: Position) -> Result<(), Refusal> {
         let timeout_us = self.act().timeout_ms * 1000;
-        let run = self.run_of(&lost.agent, lost.started)?;
+        let speaker = match lost.form {
+            LossForm::Presumed => None,
+            LossForm::Confirmed => Some(lost.signer),
+        };
+        let run = self.run_of(&lost.agent, speaker, lost.started)?;
         match lost.form {
             LossForm::Presumed => {
                 let since = run

@@ -54,15 +54,21 @@ refusals! {
     /// The log does not know this key.
     UnknownKey, Forbidden, "unknown_key", "the ledger does not know this key; ask an administrator to add it";
     /// The key was revoked.
-    RevokedKey, Forbidden, "revoked_key", "this key was revoked";
+    RevokedKey, Forbidden, "revoked_key", "this key was revoked or retired";
     /// The key's role signs other kinds.
     KeyRole, Forbidden, "key_role", "a key of this role does not sign statements of this kind";
     /// The key is somebody else's.
     KeyHolder, Forbidden, "key_holder", "the key does not belong to the one the statement names";
     /// The key is known already.
     KeyTaken, Conflict, "key_taken", "this key is already known to the ledger; a key has one holder for ever";
-    /// There is an accepted agent of that name.
-    AgentTaken, Conflict, "agent_taken", "an agent of this name is already accepted";
+    /// The name has another key than the change would replace.
+    AgentTaken, Conflict, "agent_taken",
+        "the agent of this name has another key now than this acceptance says; look again at whose key it would replace";
+    /// An agent's newest key does not retire.
+    CurrentKey, Conflict, "current_key",
+        "this is the agent's current key; it retires once a newer one was accepted";
+    /// The key has a run that is not over.
+    RunsOpen, Conflict, "runs_open", "a run that this key started is not over; the key retires after it";
     /// No such enrolment.
     UnknownAgent, Missing, "unknown_agent", "no agent of this name and key is enrolled here";
     /// Too much waits already.

@@ -54,6 +54,9 @@ pub enum ChangeBody {
         agent: AgentName,
         /// With which key.
         key: PublicKey,
+        /// The agent's key until then. Absent: the name has none, and nobody's key is replaced.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        replaces: Option<KeyId>,
     },
     /// A policy comes into force.
     #[serde(rename = "policy.published")]
@@ -103,8 +106,10 @@ pub struct KeyRecord {
     pub holder: Holder,
     /// The entry that made it count.
     pub since: u64,
-    /// The entry that revoked it.
+    /// The entry that revoked it, or with which it retired.
     pub revoked: Option<u64>,
+    /// It ended by its own word, `agent.key_retired`, and nobody has revoked it since.
+    pub retired: bool,
     /// From which entry on its signatures are suspect.
     pub suspect_from: Option<u64>,
 }
@@ -194,13 +199,13 @@ impl Rights {
         self.keys.iter()
     }
 
-    /// The key of an accepted agent.
+    /// The current key of an accepted agent: the one that new requests name.
     #[must_use]
     pub fn agent(&self, name: &AgentName) -> Option<KeyId> {
         self.agents.get(name).copied()
     }
 
-    /// All accepted agents.
+    /// All accepted agents, with their current keys.
     pub fn agents(&self) -> impl Iterator<Item = (&AgentName, &KeyId)> {
         self.agents.iter()
     }
@@ -365,9 +370,12 @@ impl Rights {
                 };
                 self.effect(revoked.change, &body, &revoked.rests_on)?;
                 if let Some(record) = self.keys.get_mut(&key_id) {
-                    record.revoked = Some(seq);
+                    // A key that has retired signed nothing since; only the suspicion is new.
+                    record.revoked.get_or_insert(seq);
+                    record.retired = false;
                     record.suspect_from = suspect_from;
                 }
+                // An older key of an agent may go; the name goes only with the current one.
                 self.agents.retain(|_, key| *key != key_id);
                 for change in self.changes.values_mut() {
                     change.consents.retain(|consent| consent.key_id != key_id);
@@ -393,13 +401,16 @@ impl Rights {
                 let body = ChangeBody::AgentAccepted {
                     agent: agent.clone(),
                     key: key.clone(),
+                    replaces: accepted.replaces,
                 };
                 self.effect(accepted.change, &body, &accepted.rests_on)?;
                 self.enrolments.retain(|(name, _), _| *name != agent);
                 self.agents.insert(agent.clone(), key.key_id());
+                // A key that was the agent's before stays in force until it ends by an event.
                 self.insert_key(seq, key, Holder::Agent(agent));
                 Ok(())
             }
+            Event::AgentKeyRetired(retired) => self.retire(seq, &retired.agent, &retired.signer),
             Event::LedgerHeartbeat(_)
             | Event::CommandRequested(_)
             | Event::CommandApproved(_)
@@ -461,6 +472,7 @@ impl Rights {
             holder,
             since,
             revoked: None,
+            retired: false,
             suspect_from: None,
             key,
         };
@@ -476,6 +488,17 @@ impl Rights {
             return Err(Refusal::TooManyOpen);
         }
         self.enrolments.insert((agent.clone(), id), key.clone());
+        Ok(())
+    }
+
+    /// The key ends by its own word. The current one does not: a host would cut itself off.
+    fn retire(&mut self, seq: u64, agent: &AgentName, key: &KeyId) -> Result<(), Refusal> {
+        if self.agents.get(agent) == Some(key) {
+            return Err(Refusal::CurrentKey);
+        }
+        let record = self.keys.get_mut(key).ok_or(Refusal::UnknownKey)?;
+        record.revoked = Some(seq);
+        record.retired = true;
         Ok(())
     }
 
@@ -496,12 +519,21 @@ impl Rights {
             }
             ChangeBody::KeyRevoked { key_id, .. } => {
                 let record = self.keys.get(key_id).ok_or(Refusal::UnknownKey)?;
-                refuse(record.revoked.is_some(), Refusal::RevokedKey)?;
+                // What a retired key signed may still be called suspect: a thief could retire it.
+                let ended = record.revoked.is_some() && !record.retired;
+                refuse(ended, Refusal::RevokedKey)?;
                 let own = matches!(record.holder, Holder::Ledger | Holder::Reserved);
                 refuse(own, Refusal::KeyRole)
             }
-            ChangeBody::AgentAccepted { agent, key } => {
-                refuse(self.agents.contains_key(agent), Refusal::AgentTaken)?;
+            ChangeBody::AgentAccepted {
+                agent,
+                key,
+                replaces,
+            } => {
+                refuse(
+                    self.agents.get(agent) != replaces.as_ref(),
+                    Refusal::AgentTaken,
+                )?;
                 refuse(self.keys.contains_key(&key.key_id()), Refusal::KeyTaken)?;
                 let enrolled = self.enrolments.contains_key(&(agent.clone(), key.key_id()));
                 refuse(!enrolled, Refusal::UnknownAgent)

@@ -16,7 +16,7 @@ use crate::hash::{KeyId, StatementId};
 use crate::key::{self, PublicKey};
 use crate::lifecycle::{Command, Execution};
 use crate::name::AgentName;
-use crate::rights::{ChangeBody, Consent, OpenChange, Rights};
+use crate::rights::{ChangeBody, Consent, Holder, KeyRecord, OpenChange, Rights};
 
 /// A command in a list.
 #[must_use]
@@ -205,23 +205,37 @@ fn agent_item(agent: &AgentName, key: &PublicKey, status: &str, seq: Option<u64>
     }
 }
 
-/// All agents: those that count, and those that wait to be accepted, sorted by name.
+/// The status word of an agent's key that the log knows: `accepted` for the one that new requests
+/// name, `replaced` while an older one is still in force, `retired` and `revoked` after their ends.
+#[must_use]
+pub fn agent_key_word(rights: &Rights, agent: &AgentName, record: &KeyRecord) -> &'static str {
+    if record.retired {
+        "retired"
+    } else if record.revoked.is_some() {
+        "revoked"
+    } else if rights.agent(agent) == Some(record.key.key_id()) {
+        "accepted"
+    } else {
+        "replaced"
+    }
+}
+
+/// All keys of agents that are in force, and those that wait to be accepted, sorted by name.
 #[must_use]
 pub fn agent_items(rights: &Rights) -> Vec<AgentItem> {
-    let known = |(name, id): (&AgentName, &KeyId)| {
-        let record = rights.key(id)?;
-        let status = if record.revoked.is_some() {
-            "revoked"
-        } else {
-            "accepted"
+    let known = |(_, record): (&KeyId, &KeyRecord)| {
+        let Holder::Agent(name) = &record.holder else {
+            return None;
         };
-        Some(agent_item(name, &record.key, status, Some(record.since)))
+        let word = agent_key_word(rights, name, record);
+        let item = || agent_item(name, &record.key, word, Some(record.since));
+        record.revoked.is_none().then(item)
     };
     let waiting = rights
         .enrolments()
         .filter(|(_, key)| rights.key(&key.key_id()).is_none())
         .map(|(name, key)| agent_item(name, key, "enrolled", None));
-    let mut items: Vec<AgentItem> = rights.agents().filter_map(known).chain(waiting).collect();
+    let mut items: Vec<AgentItem> = rights.keys().filter_map(known).chain(waiting).collect();
     items.sort_by(|a, b| (&a.agent, &a.key_id).cmp(&(&b.agent, &b.key_id)));
     items
 }

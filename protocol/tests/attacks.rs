@@ -152,6 +152,7 @@ fn no_payload_and_no_change_names_a_weak_key() {
     let accepted = ChangeBody::AgentAccepted {
         agent: "dave".parse().unwrap(),
         key: public("dave"),
+        replaces: None,
     };
     let rests_on = vec![1, 2];
     let effect = |book: &mut Book, body| {

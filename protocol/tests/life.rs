@@ -512,6 +512,7 @@ fn a_host_that_was_accepted_anew_begins_a_new_chain() {
     book.change(ChangeBody::AgentAccepted {
         agent: "web-1".parse().unwrap(),
         key: new.clone(),
+        replaces: None,
     });
     let command = book.request("alice", &["web-1"]).unwrap();
     book.approve("bob", command).unwrap();

@@ -245,7 +245,12 @@ impl Station {
                 .map(|(_, key)| key.clone());
             if let Some(key) = waiting {
                 let agent = name.clone();
-                return agree(ChangeBody::AgentAccepted { agent, key }).await;
+                return agree(ChangeBody::AgentAccepted {
+                    agent,
+                    key,
+                    replaces: None,
+                })
+                .await;
             }
             if begun.elapsed() > AGENT_LIMIT {
                 return Err(DevError::Agent(self.home.path().join("agent.log")));

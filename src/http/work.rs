@@ -1,4 +1,6 @@
 //! An agent's work: what people have authorized for it, with all that it needs to check that itself.
+//!
+//! An agent may have two keys in force. Each listens for itself, and gets what names it alone.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
@@ -8,7 +10,7 @@ use axum::response::sse::{Event as SseEvent, Sse};
 use countersign_protocol::api::{Base64, Grant, StreamBody, Work};
 use countersign_protocol::canonical;
 use countersign_protocol::event::{Event, Kind};
-use countersign_protocol::hash::CommandId;
+use countersign_protocol::hash::{CommandId, KeyId};
 use countersign_protocol::name::AgentName;
 use futures_util::Stream;
 
@@ -26,10 +28,11 @@ struct Told {
     cancelled: bool,
 }
 
-/// An agent that listens for work.
+/// An agent that listens for work, with one of its keys.
 struct Listener {
     app: App,
     agent: AgentName,
+    key: KeyId,
     told: BTreeMap<CommandId, Told>,
     waiting: VecDeque<(u64, Work)>,
     _present: Present,
@@ -54,6 +57,7 @@ pub(super) async fn stream(
         _present: app.presence.enter(agent.name.clone()),
         app: app.clone(),
         agent: agent.name,
+        key: agent.key,
         told: BTreeMap::new(),
         waiting: VecDeque::new(),
     };
@@ -80,10 +84,12 @@ impl Listener {
     }
 
     async fn look(&mut self) -> Result<(), ApiError> {
-        if self.app.reader.rights().await?.agent(&self.agent).is_none() {
+        let rights = self.app.reader.rights().await?;
+        let record = rights.key(&self.key);
+        if !record.is_some_and(|record| record.revoked.is_none()) {
             return Err(ApiError::unauthenticated());
         }
-        let open = self.app.reader.work(&self.agent).await?;
+        let open = self.app.reader.work(&self.agent, &self.key).await?;
         let before = std::mem::take(&mut self.told);
         for work in open {
             let told = before.get(&work.command).copied().unwrap_or(Told {

@@ -2,7 +2,7 @@
 
 use countersign_protocol::audit::{self, CheckedEntry};
 use countersign_protocol::event::Event;
-use countersign_protocol::fold::{AgentChain, Attachment, Refusal, State, Stream};
+use countersign_protocol::fold::{self, AgentChain, Attachment, Refusal, State, Stream};
 use countersign_protocol::hash::{CommandId, KeyId};
 use countersign_protocol::lifecycle::{Command, Position};
 use sqlx::PgConnection;
@@ -71,6 +71,11 @@ pub async fn rights(connection: &mut PgConnection, to: u64) -> Result<State, Ope
     let mut state = State::default();
     for row in store::stream(connection, &Stream::Rights.id(), to).await? {
         let entry = check(&row)?;
+        if let Some((key, number, _)) = fold::agent_link(entry.verified.event()) {
+            // A key retires on its own chain, whose other statements are not in this stream.
+            let chain = chain_before(connection, &key, number).await?;
+            state.restore_chain(key, chain);
+        }
         let attachment = attachment(connection, entry.verified.event(), row.seq).await?;
         state
             .admit(&entry.verified, position(&entry), entry.leaf, attachment)

@@ -11,10 +11,11 @@ pub(super) struct Executions;
 
 impl Projection for Executions {
     const NAME: &'static str = "executions";
-    const VERSION: i32 = 1;
+    const VERSION: i32 = 2;
     const TABLE: &'static str = "CREATE TABLE executions (
         command bytea NOT NULL,
         agent text NOT NULL,
+        key_id text,
         authorized boolean NOT NULL,
         status text NOT NULL,
         outcome text,
@@ -28,7 +29,8 @@ impl Projection for Executions {
         PRIMARY KEY (command, agent)
     )";
     // What an agent that connects asks for: what it may start, and what it has not ended.
-    const INDEXES: &'static [&'static str] = &["CREATE INDEX executions_open ON executions (agent)
+    const INDEXES: &'static [&'static str] =
+        &["CREATE INDEX executions_open ON executions (agent, key_id)
         WHERE authorized AND status IN ('waiting', 'running')"];
 
     async fn apply(connection: &mut PgConnection, page: &Page<'_>) -> Result<(), sqlx::Error> {
@@ -39,9 +41,12 @@ impl Projection for Executions {
             );
             for (agent, execution) in &command.executions {
                 let row = view::execution_row(agent, execution);
+                // The key that the host's line names: of its keys that one starts it.
+                let list = command.targets.as_ref();
+                let line = list.and_then(|list| list.line_of(agent));
                 sqlx::query(
                     "INSERT INTO executions
-                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
                      ON CONFLICT (command, agent) DO UPDATE SET authorized = excluded.authorized,
                         status = excluded.status, outcome = excluded.outcome,
                         exit_code = excluded.exit_code, signal = excluded.signal,
@@ -51,6 +56,7 @@ impl Projection for Executions {
                 )
                 .bind(command.id.as_bytes().as_slice())
                 .bind(row.agent)
+                .bind(line.map(|(_, line)| line.key_id.to_string()))
                 .bind(authorized)
                 .bind(row.status)
                 .bind(row.outcome)

@@ -236,19 +236,21 @@ impl Reader {
             .collect()
     }
 
-    /// Authorized commands that an agent has not ended, oldest first.
+    /// Authorized commands that name this key of an agent and that it has not ended, oldest first.
     ///
     /// # Errors
     /// See [`ReadError`].
-    pub async fn work(&self, agent: &AgentName) -> Result<Vec<OpenWork>, ReadError> {
+    pub async fn work(&self, agent: &AgentName, key: &KeyId) -> Result<Vec<OpenWork>, ReadError> {
         self.caught_up().await?;
         let rows = sqlx::query(
             "SELECT e.command, e.status = 'waiting' AS waiting, c.cancelled
              FROM projections.executions e JOIN projections.commands c ON c.id = e.command
-             WHERE e.agent = $1 AND e.authorized AND e.status IN ('waiting', 'running')
+             WHERE e.agent = $1 AND e.key_id = $2
+               AND e.authorized AND e.status IN ('waiting', 'running')
              ORDER BY c.seq",
         )
         .bind(agent.as_str())
+        .bind(key.to_string())
         .fetch_all(&self.pool)
         .await?;
         rows.iter()

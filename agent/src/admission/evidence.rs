@@ -265,6 +265,7 @@ const fn host_of(event: &Event) -> Option<&AgentName> {
         | Event::PolicyPublished(_)
         | Event::AgentEnrolled(_)
         | Event::AgentAccepted(_)
+        | Event::AgentKeyRetired(_)
         | Event::CommandRequested(_)
         | Event::CommandApproved(_)
         | Event::CommandRejected(_)

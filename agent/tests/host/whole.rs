@@ -108,7 +108,11 @@ impl Rig {
         let mut book = self.fake.book();
         let (agent, key) = book.state.rights().enrolments().next().unwrap();
         let (agent, key) = (agent.clone(), key.clone());
-        book.change(ChangeBody::AgentAccepted { agent, key });
+        book.change(ChangeBody::AgentAccepted {
+            agent,
+            key,
+            replaces: None,
+        });
     }
 
     pub(crate) async fn listening(&self, times: usize) {

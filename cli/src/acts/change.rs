@@ -2,7 +2,7 @@
 
 use countersign_protocol::blob::{Blob, BlobRef};
 use countersign_protocol::event::{ChangeRequested, Event};
-use countersign_protocol::hash::StatementId;
+use countersign_protocol::hash::{KeyId, StatementId};
 use countersign_protocol::name::{Principal, Time};
 use countersign_protocol::refusal::Refusal;
 use countersign_protocol::rights::ChangeBody;
@@ -37,6 +37,15 @@ impl ChangeStage {
     }
 }
 
+/// A key of an agent that another one replaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replaced {
+    /// Which.
+    pub key_id: KeyId,
+    /// The entry that made it count.
+    pub since: u64,
+}
+
 /// A change of rights, from verified entries.
 #[derive(Debug, Clone)]
 pub struct ChangeView {
@@ -46,6 +55,8 @@ pub struct ChangeView {
     pub stage: ChangeStage,
     /// What would change.
     pub body: ChangeBody,
+    /// The key that an acceptance replaces.
+    pub replaces: Option<Replaced>,
     /// Digest of the body, as consents name it.
     pub named: BlobRef,
     /// Who asked.
@@ -77,6 +88,13 @@ impl ChangeView {
 }
 
 impl RightsView {
+    /// A key that the log knows, as one that is replaced.
+    #[must_use]
+    pub fn replaced(&self, key_id: KeyId) -> Option<Replaced> {
+        let since = self.state.rights().key(&key_id)?.since;
+        Some(Replaced { key_id, since })
+    }
+
     /// All changes that were ever asked for, in order.
     ///
     /// # Errors
@@ -106,11 +124,18 @@ impl RightsView {
         let document = self.stream.blobs.blob(&request.body);
         let body = document.and_then(|blob| ChangeBody::parse(blob.content()).ok());
         let body = body.ok_or(Failure::from(Refusal::BodyMissing))?;
+        let replaces = match &body {
+            ChangeBody::AgentAccepted { replaces, .. } => *replaces,
+            ChangeBody::KeyAdded { .. }
+            | ChangeBody::KeyRevoked { .. }
+            | ChangeBody::PolicyPublished { .. } => None,
+        };
         let id = link.entry.verified.id();
         let mut view = ChangeView {
             id,
             stage: ChangeStage::Requested,
             body,
+            replaces: replaces.and_then(|key| self.replaced(key)),
             named: request.body,
             requester: request.principal.clone(),
             seq: link.entry.seq,

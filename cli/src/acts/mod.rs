@@ -24,7 +24,7 @@ mod request;
 mod session;
 mod submit;
 
-pub use change::{ChangeStage, ChangeView};
+pub use change::{ChangeStage, ChangeView, Replaced};
 pub use connect::{Client, Connection};
 pub use follow::Step;
 pub use pages::Served;

@@ -6,9 +6,10 @@ use countersign_protocol::event::Event;
 use countersign_protocol::key::{self, PublicKey};
 use countersign_protocol::name::AgentName;
 use countersign_protocol::rights::{ChangeBody, Holder};
+use countersign_protocol::view;
 
 use super::{Globals, rights};
-use crate::acts::RightsView;
+use crate::acts::{Replaced, RightsView};
 use crate::console::base64;
 use crate::failure::Failure;
 use crate::{console, describe, exit_code, shapes};
@@ -23,8 +24,9 @@ pub struct Arguments {
 #[derive(Debug, Clone, Subcommand)]
 enum Action {
     /// Ask for an enrolled agent to be accepted
-    #[command(after_help = "Example:
+    #[command(after_help = "Examples:
   countersign agents accept web-1 --fingerprint SHA256:…
+  countersign agents accept web-1 --fingerprint SHA256:… --rotate
 
 Compare the fingerprint with what the host itself prints, over another way than this server.")]
     Accept {
@@ -33,6 +35,9 @@ Compare the fingerprint with what the host itself prints, over another way than 
         /// Its key's fingerprint, as the host prints it
         #[arg(long, value_name = "SHA256:…")]
         fingerprint: String,
+        /// The host has a key already, and this one is to replace it
+        #[arg(long)]
+        rotate: bool,
         /// Why; it goes into the log
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
@@ -46,8 +51,9 @@ pub(super) async fn agents(globals: &Globals, arguments: Arguments) -> Result<u8
         Some(Action::Accept {
             name,
             fingerprint,
+            rotate,
             reason,
-        }) => accept(globals, name, &fingerprint, reason.as_deref()).await,
+        }) => accept(globals, name, &fingerprint, rotate, reason.as_deref()).await,
     }
 }
 
@@ -67,11 +73,9 @@ fn items(view: &RightsView) -> Vec<AgentItem> {
         let Holder::Agent(agent) = &record.holder else {
             continue;
         };
-        let (status, seq) = match record.revoked {
-            Some(seq) => ("revoked", Some(seq)),
-            None => ("accepted", Some(record.since)),
-        };
-        items.push(item(agent, &record.key, status, seq));
+        let status = view::agent_key_word(rights, agent, record);
+        let seq = record.revoked.unwrap_or(record.since);
+        items.push(item(agent, &record.key, status, Some(seq)));
     }
     for (agent, key) in rights.enrolments() {
         let mut entries = view.stream.entries.iter();
@@ -115,6 +119,7 @@ async fn accept(
     globals: &Globals,
     agent: AgentName,
     fingerprint: &str,
+    rotate: bool,
     reason: Option<&str>,
 ) -> Result<u8, Failure> {
     let client = globals.connect().await?;
@@ -150,11 +155,49 @@ async fn accept(
         });
     };
     let key = (*key).clone();
+    let replaces = replaced(&view, &agent, rotate)?;
+    if let Some(replaced) = &replaces {
+        console::note(&format!(
+            "{fingerprint} replaces {}.\nCommands that name the old key still run with it, until the host retires it.",
+            describe::replaced_key(replaced)
+        ));
+    }
+    let replaces = replaces.map(|replaced| replaced.key_id);
     rights::ask(
         globals,
         &client,
-        &ChangeBody::AgentAccepted { agent, key },
+        &ChangeBody::AgentAccepted {
+            agent,
+            key,
+            replaces,
+        },
         reason,
     )
     .await
+}
+
+/// The key that an acceptance replaces. Nobody replaces one without having asked for it.
+fn replaced(
+    view: &RightsView,
+    agent: &AgentName,
+    rotate: bool,
+) -> Result<Option<Replaced>, Failure> {
+    let current = view.state.rights().agent(agent);
+    let current = current.and_then(|key_id| view.replaced(key_id));
+    match (&current, rotate) {
+        (Some(replaced), false) => Err(Failure::refused(
+            "agent_taken",
+            format!(
+                "the agent {agent} has a key: accepting this one replaces {}",
+                describe::replaced_key(replaced)
+            ),
+        )
+        .hint("if the host itself made the new key, add --rotate; another host enrols under another name")),
+        (None, true) => Err(Failure::refused(
+            "no_key",
+            format!("the agent {agent} has no key in force that this one could replace"),
+        )
+        .hint("leave --rotate out")),
+        (Some(_), true) | (None, false) => Ok(current),
+    }
 }

@@ -108,6 +108,7 @@ pub(super) async fn judged_command(
         id: id.to_string(),
         status: view.command.status().as_str(),
         seq: accepted.seq,
+        replaces: None,
     })
 }
 
@@ -144,6 +145,7 @@ pub(super) async fn judged_change(
         id: id.to_string(),
         status: view.stage.as_str(),
         seq: accepted.seq,
+        replaces: view.replaces.as_ref().map(shapes::ReplacedShape::from),
     })
 }
 

@@ -126,7 +126,11 @@ impl Book {
         for host in ["web-1", "web-2"] {
             let (agent, key) = (host.parse().unwrap(), public(host));
             self.enrol(host);
-            self.change(ChangeBody::AgentAccepted { agent, key });
+            self.change(ChangeBody::AgentAccepted {
+                agent,
+                key,
+                replaces: None,
+            });
         }
         self
     }
@@ -134,6 +138,21 @@ impl Book {
     pub(crate) fn enrol(&mut self, host: &str) {
         let event = agent!(self, host, AgentEnrolled { key: public(host) });
         self.say(host, &event).unwrap();
+    }
+
+    /// A host asks to be known by the key called `anew`.
+    pub(crate) fn enrol_with(&mut self, host: &str, anew: &str) {
+        let (signer, nonce, made_at, ledger, seen) = self.header(anew);
+        let enrolled = AgentEnrolled {
+            signer,
+            agent: host.parse().unwrap(),
+            nonce,
+            made_at,
+            ledger,
+            seen,
+            key: public(anew),
+        };
+        self.say(anew, &enrolled.into()).unwrap();
     }
 
     /// Alice asks for a change, carol consents.

@@ -330,3 +330,42 @@ async fn an_execution_withheld_from_the_caller_is_not_passed_off_as_empty() {
     assert_eq!(shown["executions"][0]["truncated"], true);
     assert!(countersign_cli::describe::command(&view).contains("not for you to read"));
 }
+
+#[tokio::test]
+async fn an_administrator_sees_which_key_an_acceptance_replaces_before_consenting() {
+    let mut book = Book::ready();
+    book.enrol_with("web-1", "web-1 anew");
+    let agent = "web-1".parse().unwrap();
+    let old = public("web-1");
+    let since = book.state.rights().key(&old.key_id()).unwrap().since;
+    let server = Server::start(book).await;
+    let home = tempfile::tempdir().unwrap();
+    let alice = client(&server, home.path(), "alice").await;
+    let body = |replaces| ChangeBody::AgentAccepted {
+        agent: "web-1".parse().unwrap(),
+        key: public("web-1 anew"),
+        replaces,
+    };
+    // Without the word that it replaces a key it does not.
+    let refused = alice.change(&body(None), None).await.unwrap_err();
+    assert_eq!(refused.code, "agent_taken");
+    let replaces = Some(old.key_id());
+    let asked = alice.change(&body(replaces), None).await.unwrap();
+
+    let carol = client(&server, home.path(), "carol").await;
+    let view = carol.rights().await.unwrap().change(&asked.id).unwrap();
+    let text = countersign_cli::describe::change(&view);
+    let fingerprint = countersign_protocol::key::fingerprint(&old.key_id());
+    let line = format!("the key {fingerprint} (in force since entry {since})");
+    assert!(text.contains(&line), "{text}");
+    let shown = serde_json::to_value(countersign_cli::shapes::change(&view)).unwrap();
+    assert_eq!(shown["replaces"]["fingerprint"], fingerprint.as_str());
+    assert_eq!(shown["replaces"]["since"], since);
+    assert_eq!(shown["change"]["replaces"], old.key_id().to_string());
+    carol.approve_change(&asked.id, None).await.unwrap();
+    let rights = carol.rights().await.unwrap();
+    assert_eq!(
+        rights.state.rights().agent(&agent),
+        Some(public("web-1 anew").key_id())
+    );
+}

@@ -270,6 +270,17 @@ impl ExecutionCompleted {
     }
 }
 
+payload! {
+    /// The last word of an agent's key: it signs nothing from here on. Only the key itself says it,
+    /// once its host has a newer one and no run of it is open.
+    agent AgentKeyRetired {
+        /// Position on the key's chain.
+        agent_seq: u64,
+        /// The key's previous statement on its chain; zeros when it never said anything.
+        agent_prev: StatementId,
+    }
+}
+
 /// Who says that a run is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -161,6 +161,7 @@ kinds! {
     PolicyPublished, "policy.published", Ledger;
     AgentEnrolled, "agent.enrolled", Newcomer;
     AgentAccepted, "agent.accepted", Ledger;
+    AgentKeyRetired, "agent.key_retired", Agent;
     CommandRequested, "command.requested", Person;
     CommandApproved, "command.approved", Person;
     CommandRejected, "command.rejected", Person;
@@ -235,6 +236,7 @@ impl Event {
             | Self::KeyRevoked(_)
             | Self::AgentEnrolled(_)
             | Self::AgentAccepted(_)
+            | Self::AgentKeyRetired(_)
             | Self::CommandRejected(_)
             | Self::CommandWithdrawn(_)
             | Self::CommandAuthorized(_)
@@ -283,6 +285,7 @@ impl Event {
             | Self::PolicyPublished(_)
             | Self::AgentEnrolled(_)
             | Self::AgentAccepted(_)
+            | Self::AgentKeyRetired(_)
             | Self::CommandAuthorized(_)
             | Self::CommandExpired(_)
             | Self::ExecutionSkipped(_)

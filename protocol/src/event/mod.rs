@@ -14,9 +14,9 @@ mod kind;
 mod payload;
 
 pub use execution::{
-    CgroupInForce, ExecutionCompleted, ExecutionLost, ExecutionOutput, ExecutionRefused,
-    ExecutionStarted, InForce, LimitsInForce, LossForm, Outcome, ProgramFacts, RefusalReason,
-    Stream, StreamTotals,
+    AgentKeyRetired, CgroupInForce, ExecutionCompleted, ExecutionLost, ExecutionOutput,
+    ExecutionRefused, ExecutionStarted, InForce, LimitsInForce, LossForm, Outcome, ProgramFacts,
+    RefusalReason, Stream, StreamTotals,
 };
 pub use kind::{Author, Event, EventError, Header, Kind, Signatory};
 pub(crate) use payload::payload;

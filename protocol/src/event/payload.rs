@@ -317,6 +317,9 @@ payload! {
         agent: AgentName,
         /// Its key.
         key: PublicKey,
+        /// The key that was the agent's until here, if it had one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        replaces: Option<KeyId>,
     }
 }
 

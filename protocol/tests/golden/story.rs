@@ -21,6 +21,9 @@ use crate::support::{Book, START, key, public};
 
 const HOSTS: [&str; 3] = ["web-1", "web-2", "web-3"];
 
+/// The second key of web-1.
+const ANEW: &str = "web-1 anew";
+
 /// How long each request stays open.
 const OPEN_US: u64 = 3600 * SECOND_US;
 
@@ -38,6 +41,9 @@ pub(crate) struct Golden {
 /// Who holds a key of the story, by the name `ssh-keygen -Y verify -I` takes.
 pub(crate) fn identity(public_key: &PublicKey) -> &'static str {
     let own = ["ledger", "alice", "bob", "carol", "web-1", "web-2", "web-3"];
+    if *public_key == public(ANEW) {
+        return "web-1";
+    }
     let known = own.into_iter().find(|name| public(name) == *public_key);
     known.unwrap_or_else(|| {
         assert!(*public_key == security_key(), "a key nobody holds");
@@ -55,6 +61,7 @@ impl Golden {
         a_cancelled_command(&mut book);
         a_lost_command(&mut book);
         time_runs_out(&mut book, command);
+        a_key_is_rotated(&mut book);
         let challenge = challenge(&mut book);
         let checkpoints = vec![early, checkpoint(&book)];
         Self {
@@ -364,6 +371,18 @@ fn time_runs_out(book: &mut Book, three_hosts: StatementId) {
         let event = book.ledger_header().due(command, due);
         book.sign_and_append("ledger", &event).unwrap();
     }
+}
+
+/// web-1 gets a second key; the first says its last word.
+fn a_key_is_rotated(book: &mut Book) {
+    tick(book);
+    book.rotate("web-1", ANEW);
+    tick(book);
+    let (agent_seq, agent_prev) = book.chain("web-1");
+    let retired = say!(agent book, "web-1", AgentKeyRetired {
+        agent_seq: agent_seq, agent_prev: agent_prev,
+    });
+    book.sign_and_append("web-1", &retired).unwrap();
 }
 
 fn challenge(book: &mut Book) -> Statement {

@@ -147,7 +147,37 @@ impl Book {
         self.change(ChangeBody::AgentAccepted {
             agent: name.parse().unwrap(),
             key,
+            replaces: None,
         });
+    }
+
+    /// An agent enrols under its name with the key called `anew`, which replaces its current one.
+    pub(crate) fn rotate(&mut self, name: &str, anew: &str) {
+        self.enrol_with(name, anew).unwrap();
+        let agent = name.parse().unwrap();
+        let replaces = self.state.rights().agent(&agent);
+        assert!(replaces.is_some());
+        self.change(ChangeBody::AgentAccepted {
+            agent,
+            key: public(anew),
+            replaces,
+        });
+    }
+
+    /// An agent enrols under its name with the key called `anew`.
+    pub(crate) fn enrol_with(&mut self, name: &str, anew: &str) -> Result<StatementId, Refusal> {
+        let key = public(anew);
+        let (_, nonce, made_at, ledger, seen) = self.header(anew);
+        let event = Event::from(AgentEnrolled {
+            signer: key.key_id(),
+            agent: name.parse().unwrap(),
+            nonce,
+            made_at,
+            ledger,
+            seen,
+            key,
+        });
+        self.sign_and_append(anew, &event)
     }
 
     /// Alice asks for a change, bob consents.
@@ -316,6 +346,11 @@ impl Book {
         command: StatementId,
         code: u8,
     ) -> Result<StatementId, Refusal> {
+        let event = self.complete_event(host, command, code);
+        self.sign_and_append(host, &event)
+    }
+
+    pub(crate) fn complete_event(&mut self, host: &str, command: StatementId, code: u8) -> Event {
         let (started, chunks, last_chunk) = self.run(host, command);
         let (agent_seq, agent_prev) = self.chain(host);
         let totals = StreamTotals {
@@ -323,13 +358,12 @@ impl Book {
             kept: 0,
             sha256: Digest::new([2; 32]),
         };
-        let event = say!(agent self, host, ExecutionCompleted {
+        say!(agent self, host, ExecutionCompleted {
             command: command, agent_seq: agent_seq, agent_prev: agent_prev, started: started,
             detail: None, outcome: Outcome::Exited, exit_code: Some(code), signal: None,
             duration_us: 1000, cpu_us: 500, max_rss: 4096,
             stdout: totals, stderr: totals, chunks: chunks, last_chunk: last_chunk, tree_gone: true,
-        });
-        self.sign_and_append(host, &event)
+        })
     }
 
     pub(crate) fn chain(&self, host: &str) -> (u64, StatementId) {

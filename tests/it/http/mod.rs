@@ -6,4 +6,4 @@ mod logs;
 mod openapi;
 mod reading;
 mod sessions;
-mod streams;
+pub(crate) mod streams;

@@ -5,3 +5,4 @@ pub(crate) mod fairness;
 pub(crate) mod newest;
 pub(crate) mod plans;
 pub(crate) mod rollback;
+pub(crate) mod rotation;

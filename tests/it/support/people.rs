@@ -11,9 +11,10 @@ use countersign::ledger::{
 use countersign_protocol::blob::{Blob, BlobRef};
 use countersign_protocol::command::{Act, CommandSpec, Mode};
 use countersign_protocol::event::{
-    Administrator, AgentEnrolled, ChangeApproved, ChangeRequested, CommandApproved,
-    CommandCancelRequested, CommandRequested, Event, ExecutionCompleted, ExecutionOutput,
-    ExecutionStarted, LedgerGenesis, Outcome, ProgramFacts, Seen, Stream, StreamTotals,
+    Administrator, AgentEnrolled, AgentKeyRetired, ChangeApproved, ChangeRequested,
+    CommandApproved, CommandCancelRequested, CommandRequested, Event, ExecutionCompleted,
+    ExecutionOutput, ExecutionStarted, LedgerGenesis, Outcome, ProgramFacts, Seen, Stream,
+    StreamTotals,
 };
 use countersign_protocol::hash::{Digest, KeyId, LedgerId, StatementId};
 use countersign_protocol::key::PublicKey;
@@ -182,8 +183,18 @@ impl TestLedger {
     }
 
     pub(crate) async fn enrol(&self, name: &str) {
-        let (signer, nonce, made_at, ledger, seen) = self.header(name);
-        let (agent, key) = (name.parse().unwrap(), public(name));
+        self.enrol_with(name, name, None).await;
+    }
+
+    /// An agent gets the key called `anew` instead of the one that has its name.
+    pub(crate) async fn rotate(&self, name: &str, anew: &str) {
+        let replaces = Some(public(name).key_id());
+        self.enrol_with(name, anew, replaces).await;
+    }
+
+    async fn enrol_with(&self, name: &str, with: &str, replaces: Option<KeyId>) {
+        let (signer, nonce, made_at, ledger, seen) = self.header(with);
+        let (agent, key) = (name.parse().unwrap(), public(with));
         let enrolled = AgentEnrolled {
             signer,
             nonce,
@@ -193,14 +204,37 @@ impl TestLedger {
             agent,
             key: key.clone(),
         };
-        self.send(signed(name, &enrolled.into(), Vec::new()))
+        self.send(signed(with, &enrolled.into(), Vec::new()))
             .await
             .unwrap();
         self.change(ChangeBody::AgentAccepted {
             agent: name.parse().unwrap(),
             key,
+            replaces,
         })
         .await;
+    }
+
+    /// The last word of web-1's first key.
+    pub(crate) fn retire(&self) -> Submission {
+        let (agent_seq, agent_prev) = *self.chain.lock().unwrap();
+        self.retire_after(agent_seq, agent_prev)
+    }
+
+    /// As [`TestLedger::retire`], at a place on the chain.
+    pub(crate) fn retire_after(&self, agent_seq: u64, agent_prev: StatementId) -> Submission {
+        let (signer, nonce, made_at, ledger, seen) = self.header("web-1");
+        let retired = AgentKeyRetired {
+            signer,
+            nonce,
+            made_at,
+            ledger,
+            seen,
+            agent: "web-1".parse().unwrap(),
+            agent_seq,
+            agent_prev,
+        };
+        signed("web-1", &retired.into(), Vec::new())
     }
 
     /// Alice asks for `true` on web-1.
@@ -217,6 +251,17 @@ impl TestLedger {
     }
 
     fn ask(&self, client_ref: Option<Digest>, argv: &[&str], reason: &[u8]) -> (Submission, Act) {
+        self.ask_of("web-1", client_ref, argv, reason)
+    }
+
+    /// Asks web-1 by its key called `key`.
+    fn ask_of(
+        &self,
+        key: &str,
+        client_ref: Option<Digest>,
+        argv: &[&str],
+        reason: &[u8],
+    ) -> (Submission, Act) {
         let spec = CommandSpec {
             mode: Mode::Exec,
             argv: argv.iter().map(|word| (*word).to_owned()).collect(),
@@ -229,7 +274,7 @@ impl TestLedger {
         let spec = blob(&spec.to_document().unwrap());
         let line = TargetLine {
             agent: "web-1".parse().unwrap(),
-            key_id: public("web-1").key_id(),
+            key_id: public(key).key_id(),
             service: None,
             spec: spec.reference().digest,
         };
@@ -304,7 +349,12 @@ impl TestLedger {
 
     /// A command that bob and carol have approved.
     pub(crate) async fn authorized(&self) -> (StatementId, Act) {
-        let (request, act) = self.request();
+        self.authorized_for("web-1").await
+    }
+
+    /// As [`TestLedger::authorized`], for web-1 by its key called `key`.
+    pub(crate) async fn authorized_for(&self, key: &str) -> (StatementId, Act) {
+        let (request, act) = self.ask_of(key, None, &["true"], b"because");
         let command = self.send(request).await.unwrap().id;
         self.send(self.approval("bob", command, &act))
             .await
@@ -344,6 +394,11 @@ impl TestLedger {
     /// Runs an authorized command to its end: started, one chunk, exited with 0.
     pub(crate) async fn run(&self, command: StatementId) -> Receipt {
         let started = self.send(self.start(command)).await.unwrap().id;
+        self.finish(command, started).await
+    }
+
+    /// Ends a run that started: one chunk, exited with 0.
+    pub(crate) async fn finish(&self, command: StatementId, started: StatementId) -> Receipt {
         let data = blob(b"hello\n");
         let named: BlobRef = data.reference();
         let (signer, nonce, made_at, ledger, seen) = self.header("web-1");

@@ -102,8 +102,19 @@ impl TestServer {
         self.post("/v1/statements", &pack(submission)).await
     }
 
+    /// A session token of an agent, by one of its keys.
+    pub(crate) async fn sign_in_by(&self, agent: &str, with: &str) -> String {
+        let answer = self.answer_by(agent, true, with).await;
+        let session: SessionBody = json(self.sign_in_with(&answer).await).await;
+        session.token
+    }
+
     /// The signed answer to a challenge.
     pub(crate) async fn answer(&self, who: &str, is_agent: bool) -> Statement {
+        self.answer_by(who, is_agent, who).await
+    }
+
+    async fn answer_by(&self, who: &str, is_agent: bool, with: &str) -> Statement {
         let challenge: ChallengeBody = json(self.post("/v1/sessions/challenge", &()).await).await;
         let (principal, agent) = if is_agent {
             (None, Some(who.parse().unwrap()))
@@ -111,7 +122,7 @@ impl TestServer {
             (Some(who.parse().unwrap()), None)
         };
         let answer = SessionChallenge {
-            signer: public(who).key_id(),
+            signer: public(with).key_id(),
             principal,
             agent,
             nonce: Nonce::new([0; 16]),
@@ -119,7 +130,7 @@ impl TestServer {
             ledger: self.book.ledger.id(),
             challenge: challenge.challenge.parse().unwrap(),
         };
-        Statement::sign(&Event::from(answer), &key(who)).unwrap()
+        Statement::sign(&Event::from(answer), &key(with)).unwrap()
     }
 
     pub(crate) async fn sign_in_with(&self, answer: &Statement) -> Response {

@@ -129,6 +129,7 @@ impl Book {
         self.change(ChangeBody::AgentAccepted {
             agent: name.parse().unwrap(),
             key,
+            replaces: None,
         });
     }
 
@@ -145,6 +146,7 @@ impl Book {
             self.change(ChangeBody::AgentAccepted {
                 agent: enrolled.agent,
                 key: enrolled.key,
+                replaces: None,
             });
         }
     }
