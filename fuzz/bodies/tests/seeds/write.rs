@@ -149,6 +149,7 @@ fn files(story: &Story) {
     let careful = format!("{pins}{}", include_str!("careful.in.toml"));
     fs::write(source("careful.toml"), &careful).unwrap();
     put("config", "open", &open);
+    put("config", "least", &pins);
     put("config", "careful", &careful);
     put(
         "config",
@@ -181,6 +182,8 @@ fn files(story: &Story) {
     for (name, pattern, text) in [
         ("unit", "nginx{,.service}", "nginx.service"),
         ("option", "-*", "--force"),
+        ("no-option", "*.d", "-x.d"),
+        ("climbs", "*", ".."),
         ("path", "/var/log/*", "/var/log/../x"),
         ("escaped", "\\{a\\,?\\}*", "{a,b}c"),
         ("stars", "*a*b?{*,c}d", "xaybzcd"),
