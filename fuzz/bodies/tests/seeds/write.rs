@@ -170,6 +170,7 @@ fn files(story: &Story) {
         ("listed", &["true", "restart", "nginx.service"][..]),
         ("unlisted", &["true", "restart", "--force"]),
         ("rest", &["echo", "a", "b"]),
+        ("denied", &["echo", "a secret"]),
     ] {
         let spec = Book::spec(argv).to_document().unwrap();
         let variables = vec![
