@@ -225,32 +225,16 @@ impl View {
             .clone()
     }
 
-    /// Says whether a receipt proves that exactly this statement stands in the log of its
-    /// checkpoint, which the pinned key signed. Gives the size that the statement had seen.
+    /// [`check_receipt`] with the pinned key.
     ///
     /// # Errors
-    /// [`ViewError::Note`] or [`ViewError::Receipt`].
+    /// As [`check_receipt`].
     pub fn check_receipt(
         &self,
         receipt: &Receipt,
         id: StatementId,
     ) -> Result<Option<u64>, ViewError> {
-        let checkpoint = Checkpoint::open(&receipt.checkpoint, &self.vkey)?;
-        let wrong = |reason: &dyn std::fmt::Display| ViewError::Receipt(reason.to_string());
-        let entry = audit::check_entry(&receipt.entry.0).map_err(|reason| wrong(&reason))?;
-        if entry.verified.id() != id {
-            return Err(wrong(&"it is for another statement"));
-        }
-        proof::verify_inclusion(
-            &entry.leaf,
-            entry.seq,
-            checkpoint.size(),
-            &receipt.inclusion,
-            &checkpoint.root(),
-        )
-        .map_err(|reason| wrong(&reason))?;
-        let seen = entry.verified.event().header().seen;
-        Ok(seen.map(|seen| seen.size))
+        check_receipt(&self.vkey, receipt, id)
     }
 
     fn keep_evidence(&self, known: &Checkpoint, offered: &Checkpoint) -> ViewError {
@@ -266,6 +250,34 @@ impl View {
             evidence: path,
         }
     }
+}
+
+/// Says whether a receipt proves that exactly this statement stands in the log of its checkpoint,
+/// which the pinned key signed. Gives the size that the statement had seen.
+///
+/// # Errors
+/// [`ViewError::Note`] or [`ViewError::Receipt`].
+pub fn check_receipt(
+    vkey: &VerifierKey,
+    receipt: &Receipt,
+    id: StatementId,
+) -> Result<Option<u64>, ViewError> {
+    let checkpoint = Checkpoint::open(&receipt.checkpoint, vkey)?;
+    let wrong = |reason: &dyn std::fmt::Display| ViewError::Receipt(reason.to_string());
+    let entry = audit::check_entry(&receipt.entry.0).map_err(|reason| wrong(&reason))?;
+    if entry.verified.id() != id {
+        return Err(wrong(&"it is for another statement"));
+    }
+    proof::verify_inclusion(
+        &entry.leaf,
+        entry.seq,
+        checkpoint.size(),
+        &receipt.inclusion,
+        &checkpoint.root(),
+    )
+    .map_err(|reason| wrong(&reason))?;
+    let seen = entry.verified.event().header().seen;
+    Ok(seen.map(|seen| seen.size))
 }
 
 impl std::fmt::Debug for View {

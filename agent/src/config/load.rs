@@ -115,16 +115,7 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn load_with(path: &Path, variables: Variables) -> Result<Self, ConfigError> {
-        let text = read_trusted(path)?;
-        let mut source = Source {
-            path,
-            text: &text,
-            variables: Vec::new(),
-        };
-        let mut written: Written = toml::from_str(&text)
-            .map_err(|error| source.mistake(error.span(), error.message().trim_end()))?;
-        written.take_over(variables, &mut source)?;
-        Self::check(&source, written)
+        Self::of_text(path, &read_trusted(path)?, variables, signers_of)
     }
 
     /// What stays until the next start.
@@ -138,7 +129,33 @@ impl Config {
         }
     }
 
-    fn check(source: &Source<'_>, mut written: Written) -> Result<Self, ConfigError> {
+    /// [`Config::load_with`] of a text that was read already, as if it stood at `path`; `signers`
+    /// reads the `allowed_signers` that it names.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn of_text(
+        path: &Path,
+        text: &str,
+        variables: Variables,
+        signers: impl FnOnce(PathBuf) -> Result<AllowedSigners, ConfigError>,
+    ) -> Result<Self, ConfigError> {
+        let mut source = Source {
+            path,
+            text,
+            variables: Vec::new(),
+        };
+        let mut written: Written = toml::from_str(text)
+            .map_err(|error| source.mistake(error.span(), error.message().trim_end()))?;
+        written.take_over(variables, &mut source)?;
+        Self::check(&source, written, signers)
+    }
+
+    fn check(
+        source: &Source<'_>,
+        mut written: Written,
+        read_signers: impl FnOnce(PathBuf) -> Result<AllowedSigners, ConfigError>,
+    ) -> Result<Self, ConfigError> {
         let folder = source.path.parent().unwrap_or(Path::new("."));
         let server_at = source.required(written.server.take(), "server")?;
         let name = source.required(written.name.take(), "name")?;
@@ -161,7 +178,7 @@ impl Config {
             state,
             ledger: ledger.into_inner(),
             vkey: vkey(source, &key, &origin)?,
-            signers: signers_of(signers)?,
+            signers: read_signers(signers)?,
             max_runs,
             grace: Duration::from_secs(grace_s),
             drain: Duration::from_secs(drain_s),

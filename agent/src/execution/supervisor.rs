@@ -32,6 +32,9 @@ const ROUND_PAUSE: Timespec = Timespec {
 /// Bytes read of the list of children in one round, some 500 of them; later rounds see the rest.
 const CHILDREN_BYTES: usize = 4096;
 
+/// Largest error number: what a system call returns as an error is -1 to -4095.
+const LARGEST_ERROR: i32 = 4095;
+
 /// Exit code of a leader that never became its program; nobody but the supervisor sees it.
 const NOT_STARTED: i32 = 127;
 
@@ -90,10 +93,14 @@ impl Report {
             cpu_us: u64::from_ne_bytes(*cpu),
             max_rss_bytes: u64::from_ne_bytes(*rss.first_chunk()?),
         };
+        // A number that the kernel has for no error would be a panic in the agent.
+        let errors = 1..=LARGEST_ERROR;
         match tag {
             b'N' => Some(Self::NotStarted {
                 step: Step::from_number(step)?,
-                error: Errno::from_raw_os_error(number),
+                error: errors
+                    .contains(&number)
+                    .then(|| Errno::from_raw_os_error(number))?,
             }),
             b'X' => Some(Self::LeaderEnded {
                 end: End::Exited(number),
@@ -338,6 +345,41 @@ mod tests {
             assert_eq!(Report::decode(&report.encode()), Some(report));
         }
         assert_eq!(Report::decode(&[b'?'; REPORT_BYTES]), None);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_a_report_that_says_what_they_say_or_none(
+            bytes: [u8; REPORT_BYTES],
+            tag in proptest::sample::select(&b"NXSG"[..]),
+            step in 0_u8..32,
+            small in proptest::option::of(0..8000_i32),
+        ) {
+            let _whatever = Report::decode(&bytes);
+            let mut bytes = bytes;
+            (bytes[0], bytes[1]) = (tag, step);
+            if let Some(number) = small {
+                bytes[4..8].copy_from_slice(&number.to_ne_bytes());
+            }
+            if let Some(report) = Report::decode(&bytes) {
+                let again = report.encode();
+                proptest::prop_assert_eq!(again[0], tag);
+                proptest::prop_assert_eq!(&again[8..], if tag == b'N' { &[0; 16] } else { &bytes[8..] });
+                proptest::prop_assert!(tag == b'G' || again[4..8] == bytes[4..8]);
+                proptest::prop_assert_eq!(Report::decode(&again), Some(report));
+            }
+        }
+
+        #[test]
+        fn a_process_id_is_its_digits(word: Vec<u8>, number in 1..=i32::MAX) {
+            if let Some(pid) = parse_pid(&word) {
+                let digits = pid.as_raw_nonzero().to_string();
+                let zeros = word.iter().take_while(|byte| **byte == b'0').count();
+                proptest::prop_assert_eq!(&word[zeros..], digits.as_bytes());
+            }
+            let read = parse_pid(number.to_string().as_bytes()).map(Pid::as_raw_nonzero);
+            proptest::prop_assert_eq!(read.map(i32::from), Some(number));
+        }
     }
 
     #[test]

@@ -1,0 +1,60 @@
+//! What every parser of the agent promises about any bytes, one function a fuzz target.
+//!
+//! | file | promises about |
+//! |---|---|
+//! | `admission` | a grant as it comes from the server, and one by a thief of the ledger's keys |
+//! | `wire` | the event stream, answers of the server, proofs |
+//! | `statements` | signatures, entries, payloads, documents, notes, keys |
+//! | `files` | `agent.toml`, `allowed_signers`, rules, patterns, the agent's key |
+//! | `journal` | the journal's file and its records |
+//! | `story` | the ledger behind the seeds: what is true, and what may run |
+//! | `bytes` | reading decisions from a fuzzer's input |
+//!
+//! A broken promise is a panic. The functions know neither nightly nor a fuzzer: `cargo fuzz` calls
+//! them with what it finds, `tests/seeds.rs` with the committed seeds and mutations of them.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a broken promise is a panic, which is what a fuzzer looks for"
+)]
+
+mod admission;
+mod bytes;
+mod files;
+mod journal;
+mod statements;
+mod story;
+mod wire;
+
+pub use admission::{grant, thief};
+pub use files::{config, key_file, patterns, rules, signers};
+pub use journal::{journal, records};
+pub use statements::{documents, entry, keys, note, payload, sshsig};
+pub use story::{Runs, Story, story};
+pub use wire::{answers, events, proofs};
+
+/// A name and what is promised about any input.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All targets. Each has a file of this name in `fuzz_targets/` and a folder in `seeds/`.
+pub const TARGETS: &[Target] = &[
+    ("answers", answers),
+    ("config", config),
+    ("documents", documents),
+    ("entry", entry),
+    ("events", events),
+    ("grant", grant),
+    ("journal", journal),
+    ("key_file", key_file),
+    ("keys", keys),
+    ("note", note),
+    ("patterns", patterns),
+    ("payload", payload),
+    ("proofs", proofs),
+    ("records", records),
+    ("rules", rules),
+    ("signers", signers),
+    ("sshsig", sshsig),
+    ("thief", thief),
+];
