@@ -375,3 +375,36 @@ fn a_mistake_in_a_service_is_told_with_its_line() {
         assert!(problem.contains(expected), "{text}: {problem}");
     }
 }
+
+/// The first block of the manual behind this mark.
+fn manual(mark: &str) -> &'static str {
+    let manual = include_str!("../../../docs/AGENT.md");
+    let (_, rest) = manual
+        .split_once(&format!("<!-- {mark} -->\n```toml\n"))
+        .unwrap();
+    rest.split_once("```").unwrap().0
+}
+
+#[test]
+fn the_examples_of_the_manual_do_what_it_says() {
+    let actions = Desk::new(manual("actions"));
+    let action = &actions.0.rules.actions[0];
+    assert_eq!(action.steps[1].to_string(), "systemctl is-active {1}");
+    let wrong = actions.act(&["restart_service", "sshd.service"]);
+    assert_eq!(rule(wrong), "restart_service");
+    let services = Desk::new(&format!(
+        "modes = [\"exec\", \"shell\"]\n{}",
+        manual("services")
+    ));
+    let listed = services.inside("app", &Book::spec(&["cat", "/etc/motd"]), &[]);
+    let missing = listed.err().map(|refused| refused.detail);
+    // Where there is a podman it is allowed, elsewhere only the client is missing.
+    assert!(missing.is_none_or(|detail| detail.contains("cannot be entered")));
+    assert_eq!(
+        rule(services.inside("app", &Book::spec(&["rm", "x"]), &[])),
+        "allow"
+    );
+    let ways = &services.0.rules.services;
+    assert!(ways[1].way.descends && ways[1].way.cwd.is_none());
+    assert_eq!(ways[2].way.into, ["pod/web-1", "--"]);
+}
