@@ -9,6 +9,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::check::{self, Question};
 use crate::config::Config;
+use crate::rotate_key::{RotateKey, rotate_key};
 use crate::service;
 use crate::station::AgentError;
 
@@ -69,6 +70,12 @@ pub enum Verb {
         after_help = "Example:\n  countersign-agent check -- systemctl restart nginx.service"
     )]
     Check(Question),
+    /// Make a new key for this host, and wait until administrators have accepted it.
+    #[command(
+        after_help = "It is asked for by the agent that runs on this host, which goes on meanwhile. \
+The old key still runs what names it, for rotation_grace_s; then it retires by itself."
+    )]
+    RotateKey(RotateKey),
 }
 
 /// Does what the arguments say and gives the exit code: 0 done, 1 failed, 2 wrong configuration,
@@ -87,7 +94,21 @@ pub async fn main(args: Args) -> u8 {
             DONE
         }
         Verb::Check(question) => answer(&config, question),
+        Verb::RotateKey(how) => {
+            start_log(args.log_format);
+            told(rotate_key(&config, how).await)
+        }
         Verb::Run => run(config, args.log_format).await,
+    }
+}
+
+fn told(result: Result<(), AgentError>) -> u8 {
+    match result {
+        Ok(()) => DONE,
+        Err(error) => {
+            tell(&format!("error: {error}"));
+            exit_code(&error)
+        }
     }
 }
 
@@ -114,13 +135,7 @@ async fn run(config: Config, log_format: LogFormat) -> u8 {
         tell(&format!("error: cannot listen for signals: {error}"));
         return FAILED;
     }
-    match Box::pin(service::run(config, shutdown)).await {
-        Ok(()) => DONE,
-        Err(error) => {
-            tell(&format!("error: {error}"));
-            exit_code(&error)
-        }
-    }
+    told(Box::pin(service::run(config, shutdown)).await)
 }
 
 const fn exit_code(error: &AgentError) -> u8 {

@@ -1,7 +1,8 @@
 //! The dispatcher: takes work from the world, hands commands to their runs, and ends them all.
 //!
 //! It knows which commands are under way and how to cancel them. What may run is `admission`'s,
-//! how one runs is `running`'s. Everything reaches it as a message, one at a time.
+//! how one runs is `running`'s. Everything reaches it as a message, one at a time. It serves one
+//! key; a host with two has two, which share the places for runs.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use countersign_protocol::checkpoint::Checkpoint;
 use countersign_protocol::event::RefusalReason;
 use countersign_protocol::hash::CommandId;
 use countersign_protocol::name::Time;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -39,8 +40,9 @@ const PROOF_PAUSE: Duration = Duration::from_secs(1);
 /// Commands cancelled before they came, remembered so that they are not started.
 const MAX_CANCELLED: usize = 1024;
 
-/// Statements of refusal under way at once; past it no more work is looked at until one is said.
-const MAX_REFUSALS: usize = 64;
+/// Runs and statements of refusal under way at once; past it no more work is looked at until one is
+/// over. As many runs as any host allows, and 64 refusals.
+const MAX_TASKS: usize = 320;
 
 /// How long a stopping agent tries to deliver what its commands still say.
 const LAST_DELIVERY: Duration = Duration::from_secs(5);
@@ -48,10 +50,13 @@ const LAST_DELIVERY: Duration = Duration::from_secs(5);
 /// What is left of that, at the least, for a command that had to be killed.
 const AFTER_KILL: Duration = Duration::from_secs(1);
 
-/// A command under way.
-struct Active {
-    cancel: CancellationToken,
-    is_run: bool,
+/// How a dispatcher came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It was told to stop.
+    Asked,
+    /// Its key's grace is over, and so is all that it had begun.
+    Left,
 }
 
 type Ended = (Option<CommandId>, Result<(), AgentError>);
@@ -59,20 +64,24 @@ type Ended = (Option<CommandId>, Result<(), AgentError>);
 pub(crate) struct Dispatcher {
     station: Arc<Station>,
     host: Arc<Host>,
-    max_runs: usize,
-    active: HashMap<CommandId, Active>,
+    /// Places for runs, of all keys of the host together.
+    places: Arc<Semaphore>,
+    active: HashMap<CommandId, CancellationToken>,
+    /// Nothing is begun any more.
+    leaving: bool,
     cancelled: VecDeque<CommandId>,
     tasks: JoinSet<Ended>,
     aside: JoinSet<Work>,
 }
 
 impl Dispatcher {
-    pub(crate) fn new(station: Arc<Station>, host: Host, max_runs: usize) -> Self {
+    pub(crate) fn new(station: Arc<Station>, host: Host, places: Arc<Semaphore>) -> Self {
         Self {
             station,
             host: Arc::new(host),
-            max_runs,
+            places,
             active: HashMap::new(),
+            leaving: false,
             cancelled: VecDeque::new(),
             tasks: JoinSet::new(),
             aside: JoinSet::new(),
@@ -80,8 +89,13 @@ impl Dispatcher {
     }
 
     /// Works until `shutdown`, then ends what runs. Runs that an earlier process left are
-    /// finished first in the log: their output, then that they are lost.
-    pub(crate) async fn work(mut self, shutdown: &CancellationToken) -> Result<(), AgentError> {
+    /// finished first in the log: their output, then that they are lost. From `leave` on it begins
+    /// nothing, and ends with what it has begun.
+    pub(crate) async fn work(
+        mut self,
+        shutdown: &CancellationToken,
+        leave: &CancellationToken,
+    ) -> Result<End, AgentError> {
         self.recover();
         let (sender, mut work) = mpsc::channel(MAX_UNREAD);
         let stop_listening = CancellationToken::new();
@@ -90,7 +104,7 @@ impl Dispatcher {
             sender,
             stop_listening.clone(),
         )));
-        let result = self.take_all(&mut work, shutdown).await;
+        let result = self.take_all(&mut work, shutdown, leave).await;
         stop_listening.cancel();
         drop(work);
         self.end_all().await;
@@ -118,12 +132,17 @@ impl Dispatcher {
         &mut self,
         work: &mut mpsc::Receiver<Work>,
         shutdown: &CancellationToken,
-    ) -> Result<(), AgentError> {
+        leave: &CancellationToken,
+    ) -> Result<End, AgentError> {
         loop {
-            let busy = self.tasks.len() >= self.max_runs.saturating_add(MAX_REFUSALS);
+            if self.leaving && self.tasks.is_empty() {
+                return Ok(End::Left);
+            }
+            let busy = self.tasks.len() >= MAX_TASKS;
             tokio::select! {
                 biased;
-                () = shutdown.cancelled() => return Ok(()),
+                () = shutdown.cancelled() => return Ok(End::Asked),
+                () = leave.cancelled(), if !self.leaving => self.leaving = true,
                 Some(ended) = self.tasks.join_next() => self.take_end(ended).await?,
                 Some(again) = self.aside.join_next() => if let Ok(again) = again {
                     self.take(again, shutdown).await?;
@@ -154,6 +173,10 @@ impl Dispatcher {
 
     /// A grant: its checkpoint against the remembered one, then admission, then a run of its own.
     async fn take_grant(&mut self, grant: Box<Grant>) -> Result<(), AgentError> {
+        if self.leaving {
+            tracing::warn!("a grant names a key whose grace is over; it does not run");
+            return Ok(());
+        }
         let checkpoint = match self.station.view.confirm(&grant.stream.checkpoint).await {
             Ok(checkpoint) => checkpoint,
             Err(ViewError::NoProof(error)) => {
@@ -211,8 +234,8 @@ impl Dispatcher {
             tracing::info!(%command, "cancelled before it started; nothing runs");
             return;
         }
-        let runs = self.active.values().filter(|active| active.is_run).count();
-        if runs >= self.max_runs || !self.station.spool.has_room() {
+        let place = Arc::clone(&self.places).try_acquire_owned().ok();
+        let Some(place) = place.filter(|_| self.station.spool.has_room()) else {
             let refusal = LocalRefusal::new(
                 RefusalReason::Busy,
                 "max_runs",
@@ -220,11 +243,12 @@ impl Dispatcher {
             );
             self.refuse(command, permit.remember_until(), refusal);
             return;
-        }
-        let cancel = self.begin(command, true);
+        };
+        let cancel = self.begin(command);
         let station = Arc::clone(&self.station);
         self.tasks.spawn(async move {
             let ended = Box::pin(station.run_command(permit, cancel)).await;
+            drop(place);
             (Some(command), ended)
         });
     }
@@ -233,7 +257,7 @@ impl Dispatcher {
         if self.active.contains_key(&command) {
             return;
         }
-        self.begin(command, false);
+        self.begin(command);
         let station = Arc::clone(&self.station);
         self.tasks.spawn(async move {
             let ended = station.refuse(command, until, refusal).await;
@@ -241,13 +265,9 @@ impl Dispatcher {
         });
     }
 
-    fn begin(&mut self, command: CommandId, is_run: bool) -> CancellationToken {
+    fn begin(&mut self, command: CommandId) -> CancellationToken {
         let cancel = CancellationToken::new();
-        let active = Active {
-            cancel: cancel.clone(),
-            is_run,
-        };
-        self.active.insert(command, active);
+        self.active.insert(command, cancel.clone());
         cancel
     }
 
@@ -273,7 +293,7 @@ impl Dispatcher {
             Ok(Some(command)) => {
                 tracing::info!(%command, "cancelled by a person");
                 if let Some(active) = self.active.get(&command) {
-                    active.cancel.cancel();
+                    active.cancel();
                 }
                 if self.cancelled.len() >= MAX_CANCELLED {
                     self.cancelled.pop_front();
@@ -315,7 +335,7 @@ impl Dispatcher {
     async fn end_all(&mut self) {
         self.aside.abort_all();
         for active in self.active.values() {
-            active.cancel.cancel();
+            active.cancel();
         }
         let give_up = self.station.give_up.clone();
         let limit = LAST_DELIVERY.max(self.station.grace.saturating_add(AFTER_KILL));

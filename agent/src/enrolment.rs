@@ -33,7 +33,6 @@ impl Station {
             let submission = Submission::new(&statement, []);
             self.write_down(vec![Record::Enrolment(submission)]).await?;
         }
-        self.announce();
         tokio::select! {
             () = shutdown.cancelled() => Ok(false),
             accepted = self.wait_for_acceptance() => accepted.map(|()| true),
@@ -69,7 +68,10 @@ impl Station {
     }
 
     /// For the person at the host: what to compare, and the command that accepts.
-    fn announce(&self) {
+    pub(crate) fn announce(&self) {
+        if self.spool.is_accepted() {
+            return;
+        }
         let fingerprint = fingerprint(&self.identity.key_id());
         let name = &self.name;
         // Nobody may be reading; the log has it too.

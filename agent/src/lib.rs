@@ -9,6 +9,7 @@
 //! | [`client`] | HTTP: the only code that talks to the server |
 //! | [`execution`] | the executor: a verified plan in, what happened out |
 //! | `dispatcher` `running` `delivery` `enrolment` `station` | the world and the executor, joined by messages |
+//! | [`succession`] `rotation` `rotate_key` | a second key takes the first one's place: on the disk, and while the agent runs |
 //! | [`key`] [`clock`] | the private key and randomness; the time |
 //! | [`service`] [`args`] [`check`] | from a configuration to a running agent; the command line; what the rules would answer |
 //!
@@ -28,12 +29,15 @@ pub mod execution;
 mod facts;
 mod held;
 pub mod key;
+mod rotate_key;
+mod rotation;
 pub mod rules;
 mod running;
 pub mod service;
 pub mod signers;
 pub mod spool;
 mod station;
+pub mod succession;
 pub mod trust;
 
 pub use config::{Config, ConfigError};

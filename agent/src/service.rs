@@ -1,17 +1,16 @@
-//! From a configuration to a running agent: identity, pins, enrolment, then the dispatcher.
+//! From a configuration to a running agent: identity, pins, enrolment, then its keys are served.
 
 use std::sync::Arc;
 
 use countersign_protocol::key::PublicKey;
-use tokio::sync::Mutex;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::{Host, Pins};
-use crate::client::{Backoff, Client, ClientError, SignIn};
+use crate::client::{Backoff, ClientError};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::dispatcher::Dispatcher;
 use crate::key::Identity;
+use crate::rotation::{self, Service};
 use crate::station::{AgentError, Station, tolerate};
 use crate::trust::{self, View};
 
@@ -33,30 +32,24 @@ pub async fn run_with(
     shutdown: CancellationToken,
 ) -> Result<(), AgentError> {
     let (identity, spool) = Identity::open_or_create(&config.state, clock.now())?;
-    let who = SignIn {
-        agent: config.name.clone(),
-        ledger: config.ledger,
-        key: identity.key().clone(),
+    let client = rotation::client(&config, &identity, &clock)?;
+    // A key that was ended gets no proofs; the one that replaced it does.
+    let asks = match identity.open_next(&config.state) {
+        Ok(Some((next, journal))) if journal.is_accepted() => {
+            rotation::client(&config, &next, &clock)?
+        }
+        // Trouble with one that is not accepted is told when it is taken up.
+        Ok(_) | Err(_) => Arc::clone(&client),
     };
-    let client = Arc::new(Client::new(&config.server, who, clock.clone())?);
     let vkey = config.vkey.clone();
-    let view = View::open(Arc::clone(&client), vkey, identity.folder(), clock.clone())?;
-    let station = Arc::new(Station {
-        name: config.name.clone(),
-        ledger: config.ledger,
-        identity,
-        client,
-        view,
-        spool: Arc::new(spool),
-        clock,
-        grace: config.grace,
-        give_up: CancellationToken::new(),
-        turn: Mutex::new(()),
-    });
+    let view = Arc::new(View::open(asks, vkey, identity.folder(), clock.clone())?);
+    let whole = (identity, spool);
+    let station = rotation::station(&config, whole, client, Arc::clone(&view), &clock);
     let statement_key = tokio::select! {
         () = shutdown.cancelled() => return Ok(()),
         key = meet(&station, &config) => key?,
     };
+    station.announce();
     if !station.enrol(&shutdown).await? {
         return Ok(());
     }
@@ -65,20 +58,16 @@ pub async fn run_with(
             "running as root without default_user: commands that name no user are refused"
         );
     }
-    let host = Host {
-        pins: Pins {
-            ledger: config.ledger,
-            statement_key,
-            agent: config.name,
-            key_id: station.identity.key_id(),
-        },
-        signers: config.signers,
-        rules: config.rules,
-        journal_since: station.identity.created(),
+    let places = Arc::new(Semaphore::new(config.max_runs));
+    let service = Service {
+        config,
+        clock,
+        view,
+        statement_key,
+        shutdown,
+        places,
     };
-    Dispatcher::new(station, host, config.max_runs)
-        .work(&shutdown)
-        .await
+    service.serve(Arc::new(station)).await
 }
 
 /// Asks the server who its ledger is until it answers, and holds the answer against the pins.

@@ -34,6 +34,9 @@ const MAX_GRACE_S: u64 = 60;
 /// The oldest approval that any host takes: as long as a request can stay open.
 const MAX_AGE_S: u64 = 7 * 24 * 3600;
 
+/// The oldest approval that a host takes when it does not say.
+const DEFAULT_AGE_S: u64 = 3600;
+
 /// Where every distribution has it.
 const SUDO: &str = "/usr/bin/sudo";
 
@@ -58,6 +61,8 @@ pub struct Config {
     pub max_runs: usize,
     /// From TERM to KILL.
     pub grace: Duration,
+    /// How long a key that was replaced still runs what names it.
+    pub rotation_grace: Duration,
 }
 
 impl Config {
@@ -98,6 +103,11 @@ impl Config {
         let signers = source.required(written.allowed_signers.take(), "allowed_signers")?;
         let max_runs = source.number(written.max_runs.take(), 10, (1, MAX_RUNS))?;
         let grace_s = source.number(written.grace_s.take(), 5, (0, MAX_GRACE_S))?;
+        // No approval that was given before the new key counts on this host any longer than that.
+        let age_s = written.max_approval_age_s.as_ref();
+        let age_s = age_s.map_or(DEFAULT_AGE_S, |age_s| *age_s.get_ref());
+        let rotation = written.rotation_grace_s.take();
+        let rotation_s = source.number(rotation, age_s.min(MAX_AGE_S), (0, MAX_AGE_S))?;
         let state = folder.join(state.into_inner());
         let signers = folder.join(signers.into_inner());
         let own_files = [&state, source.path, &signers].map(plain).to_vec();
@@ -110,6 +120,7 @@ impl Config {
             signers: signers_of(signers)?,
             max_runs,
             grace: Duration::from_secs(grace_s),
+            rotation_grace: Duration::from_secs(rotation_s),
             rules: rules(source, written, own_files)?,
         })
     }
@@ -164,7 +175,7 @@ fn rules(
     let least = u32::from(!is_on(written.unattended.take()));
     let (min_approvals, shell_min_approvals) = approvals(source, least, &mut written)?;
     let account = account(source, &mut written)?;
-    let age_s = source.number(written.max_approval_age_s, 3600, (1, MAX_AGE_S))?;
+    let age_s = source.number(written.max_approval_age_s, DEFAULT_AGE_S, (1, MAX_AGE_S))?;
     let environment = match written.environment {
         Some(names) => source.names(names)?,
         None => ["LANG", "LC_*", "TZ", "TERM"]

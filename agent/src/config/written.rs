@@ -75,6 +75,7 @@ pub(super) struct Written {
     pub(super) sudo: Setting<PathBuf>,
     pub(super) max_runs: Setting<usize>,
     pub(super) grace_s: Setting<u64>,
+    pub(super) rotation_grace_s: Setting<u64>,
     #[serde(default)]
     pub(super) confine: WrittenConfine,
     #[serde(default)]
@@ -159,6 +160,7 @@ impl Written {
             "sudo" => self.sudo,
             "max_runs" => self.max_runs,
             "grace_s" => self.grace_s,
+            "rotation_grace_s" => self.rotation_grace_s,
             "shell_allow" => self.shell.allow,
         );
         // Two spellings of one number: the variable stands for both.

@@ -20,6 +20,7 @@ mod confine;
 mod journal;
 mod outages;
 mod patterns;
+mod rotation;
 mod rules;
 mod signers;
 mod spool;

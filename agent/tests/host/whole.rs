@@ -58,6 +58,7 @@ impl Rig {
             rules,
             max_runs: 4,
             grace: Duration::from_millis(200),
+            rotation_grace: Duration::ZERO,
         };
         let mut rig = Self {
             fake,
@@ -96,10 +97,11 @@ impl Rig {
         let mut book = self.fake.book();
         let (agent, key) = book.state.rights().enrolments().next().unwrap();
         let (agent, key) = (agent.clone(), key.clone());
+        let replaces = book.state.rights().agent(&agent);
         book.change(ChangeBody::AgentAccepted {
             agent,
             key,
-            replaces: None,
+            replaces,
         });
     }
 
