@@ -3,12 +3,11 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::check::{self, Question};
 use crate::config::Config;
+use crate::orders::Orders;
 use crate::rotate_key::{RotateKey, rotate_key};
 use crate::service;
 use crate::station::AgentError;
@@ -98,7 +97,7 @@ pub async fn main(args: Args) -> u8 {
             start_log(args.log_format);
             told(rotate_key(&config, how).await)
         }
-        Verb::Run => run(config, args.log_format).await,
+        Verb::Run => run(config, args.config, args.log_format).await,
     }
 }
 
@@ -127,15 +126,16 @@ fn answer(config: &Config, question: Question) -> u8 {
     }
 }
 
-async fn run(config: Config, log_format: LogFormat) -> u8 {
+async fn run(config: Config, file: PathBuf, log_format: LogFormat) -> u8 {
     start_log(log_format);
-    let shutdown = CancellationToken::new();
-    let watching = watch_signals(shutdown.clone());
-    if let Err(error) = &watching {
-        tell(&format!("error: cannot listen for signals: {error}"));
-        return FAILED;
-    }
-    told(Box::pin(service::run(config, shutdown)).await)
+    let orders = match Orders::by_signals(file) {
+        Ok(orders) => orders,
+        Err(error) => {
+            tell(&format!("error: cannot listen for signals: {error}"));
+            return FAILED;
+        }
+    };
+    told(Box::pin(service::run(config, orders)).await)
 }
 
 const fn exit_code(error: &AgentError) -> u8 {
@@ -146,21 +146,6 @@ const fn exit_code(error: &AgentError) -> u8 {
     } else {
         FAILED
     }
-}
-
-/// TERM and INT ask the agent to stop; it then ends its commands and delivers their ends.
-fn watch_signals(shutdown: CancellationToken) -> std::io::Result<()> {
-    let mut term = signal(SignalKind::terminate())?;
-    let mut int = signal(SignalKind::interrupt())?;
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
-        }
-        tracing::info!("stopping");
-        shutdown.cancel();
-    });
-    Ok(())
 }
 
 /// To stderr, `COUNTERSIGN_LOG` chooses what. A log that someone started before stays.

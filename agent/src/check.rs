@@ -7,11 +7,12 @@ use std::fmt::{self, Write as _};
 use std::path::Path;
 
 use countersign_protocol::command::{CommandSpec, DEFAULT_OUTPUT_LIMIT, Environment, Mode};
-use countersign_protocol::name::OsUser;
+use countersign_protocol::name::{OsUser, ServiceName};
 
 use crate::config::Config;
+use crate::execution::Step;
 use crate::held::{confine, in_force, not_in_force};
-use crate::rules::{AllowRule, Allowed, Commands, Confine, LocalRefusal, Rules};
+use crate::rules::{AllowRule, Allowed, Commands, Confine, Inside, LocalRefusal, Rules};
 
 /// A command to ask the rules about.
 #[derive(Debug, Clone, clap::Args)]
@@ -31,6 +32,12 @@ pub struct Question {
     /// The one word is a script for /bin/sh.
     #[arg(long)]
     pub shell: bool,
+    /// The words are the name of an action of this host and its arguments.
+    #[arg(long, conflicts_with = "shell")]
+    pub action: bool,
+    /// It would run in this service of the host.
+    #[arg(long, value_name = "SERVICE")]
+    pub service: Option<ServiceName>,
     /// The program and its arguments.
     #[arg(last = true, required = true, value_name = "CMD")]
     pub command: Vec<String>,
@@ -63,16 +70,29 @@ impl fmt::Display for Answer {
             Ok(allowed) => {
                 let people = allowed.min_approvals;
                 writeln!(f, "allowed by {}", allowed.rule)?;
-                match &allowed.program {
-                    Ok(program) => {
-                        let digest = hex::encode(program.sha256());
-                        writeln!(f, "program: {} sha256 {digest}", program.path().display())?;
-                    }
+                match &allowed.steps {
+                    Ok(steps) => steps.iter().try_for_each(|step| program(f, step))?,
                     Err(error) => writeln!(f, "but it would not start: {error}")?,
                 }
                 let by = allowed.sudo.as_ref().map_or("", |_| ", through sudo");
-                writeln!(f, "user: {}{by}", allowed.runner)?;
-                writeln!(f, "in force: {}", in_force(&allowed.in_force))?;
+                let enters = match allowed.inside {
+                    Inside::Host => "",
+                    Inside::Service { .. } => ", who enters the service",
+                };
+                writeln!(f, "user: {}{by}{enters}", allowed.runner)?;
+                match allowed.inside {
+                    Inside::Service {
+                        descends: false, ..
+                    } => {
+                        writeln!(
+                            f,
+                            "in force: what the service's engine sets, and nothing of this host"
+                        )?;
+                    }
+                    Inside::Host | Inside::Service { .. } => {
+                        writeln!(f, "in force: {}", in_force(&allowed.in_force))?;
+                    }
+                }
                 for missing in not_in_force(allowed) {
                     writeln!(f, "not in force: {missing}")?;
                 }
@@ -93,26 +113,40 @@ impl fmt::Display for Answer {
     }
 }
 
+/// A program and, where it is not the only word, all words.
+fn program(f: &mut fmt::Formatter<'_>, step: &Step) -> fmt::Result {
+    let digest = hex::encode(step.program.sha256());
+    writeln!(
+        f,
+        "program: {} sha256 {digest}",
+        step.program.path().display()
+    )?;
+    let words = step.argv.iter().map(|word| format!("{word:?}"));
+    writeln!(f, "  words: {}", words.collect::<Vec<_>>().join(" "))
+}
+
 /// Asks the rules.
 ///
 /// # Errors
 /// The question is none that a request could ask; the text says why.
 pub fn ask(config: &Config, question: Question) -> Result<Answer, String> {
     let spec = CommandSpec {
-        mode: if question.shell {
-            Mode::Shell
-        } else {
-            Mode::Exec
+        mode: match (question.shell, question.action) {
+            (true, _) => Mode::Shell,
+            (false, true) => Mode::Action,
+            (false, false) => Mode::Exec,
         },
         argv: question.command,
         cwd: question.cwd,
         user: question.user,
         timeout_ms: question.timeout.saturating_mul(1000),
         output_limit: DEFAULT_OUTPUT_LIMIT,
+        at_output_limit: None,
     };
     spec.check().map_err(|error| error.to_string())?;
     let environment = Environment::new(question.env).map_err(|error| error.to_string())?;
-    let result = config.rules.judge(&spec, Some(&environment));
+    let service = question.service.as_ref();
+    let result = config.rules.judge(service, &spec, Some(&environment));
     let rule = match &result {
         Ok(allowed) => Some(&allowed.rule),
         Err(refusal) => refusal.rule.as_ref(),
@@ -120,6 +154,8 @@ pub fn ask(config: &Config, question: Question) -> Result<Answer, String> {
     let Commands { allow, deny, .. } = &config.rules.commands;
     let reasons = allow.iter().map(|rule| (&rule.name, &rule.reason));
     let reasons = reasons.chain(deny.iter().map(|rule| (&rule.name, &rule.reason)));
+    let actions = config.rules.actions.iter();
+    let reasons = reasons.chain(actions.map(|action| (&action.name, &action.reason)));
     let reason = reasons
         .filter(|(name, _)| Some(*name) == rule)
         .find_map(|(_, reason)| reason.clone());
@@ -157,6 +193,25 @@ pub fn summary(path: &Path, config: &Config) -> String {
         (true, false, false) => "nothing else",
     };
     line(&mut text, "exec", "runs", rest);
+    for action in &rules.actions {
+        let steps: Vec<String> = action.steps.iter().map(ToString::to_string).collect();
+        line(&mut text, "action", action.name.as_str(), &steps.join("; "));
+    }
+    if !rules.actions.is_empty() && !rules.modes.contains(&Mode::Action) {
+        let off = "nothing: modes does not have action";
+        line(&mut text, "action", "runs", off);
+    }
+    for service in &rules.services {
+        let enter = [service.way.enter.as_slice(), &service.way.into].concat();
+        let mut what = format!("entered by {}", enter.join(" "));
+        if service.allow_all {
+            what.push_str(", everything that is not denied (allow_all)");
+        }
+        if service.shell {
+            what.push_str(", any script");
+        }
+        line(&mut text, "service", service.name.as_str(), &what);
+    }
     let shell = match (rules.modes.contains(&Mode::Shell), rules.shell) {
         (true, true) => format!("any script, with {} people", rules.shell_min_approvals),
         (true, false) => "nothing: [shell] does not say allow = true".to_owned(),
@@ -182,8 +237,10 @@ pub fn summary(path: &Path, config: &Config) -> String {
 fn over(rules: &Rules) -> impl Iterator<Item = (&str, &Confine)> {
     let shell = [("shell", &rules.shell_confine)];
     let allow = rules.commands.allow.iter();
+    let actions = rules.actions.iter();
     let tables = allow
         .map(|rule| (rule.name.as_str(), &rule.confine))
+        .chain(actions.map(|action| (action.name.as_str(), &action.confine)))
         .chain(shell);
     tables.filter(|(_, table)| **table != Confine::default())
 }
@@ -199,6 +256,10 @@ fn described(rule: &AllowRule) -> String {
     for word in words.chain(rule.args.rest.then_some("**")) {
         text.push(' ');
         text.push_str(word);
+    }
+    if let Some(services) = &rule.services {
+        let services: Vec<&str> = services.iter().map(|service| service.as_str()).collect();
+        let _ = write!(text, ", in {}", services.join(", "));
     }
     if let Some(people) = rule.min_approvals {
         let _ = write!(text, ", {people} people");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
-use countersign_protocol::name::Time;
+use countersign_protocol::name::{SECOND_US, Time};
 
 /// Where "now" comes from. Cheap to clone; all clones tell the same time.
 #[derive(Clone)]
@@ -62,6 +62,16 @@ fn system_micros() -> u64 {
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Microseconds of the monotonic clock, which the service manager compares with its own.
+pub(crate) fn monotonic_micros() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+    let nanos = u64::try_from(time.tv_nsec).unwrap_or_default();
+    seconds
+        .saturating_mul(SECOND_US)
+        .saturating_add(nanos / 1000)
 }
 
 impl fmt::Debug for Clock {

@@ -1,25 +1,33 @@
 //! The dispatcher: takes work from the world, hands commands to their runs, and ends them all.
 //!
+//! `listener` keeps the stream of work open, `stopping` is its end.
+//!
 //! It knows which commands are under way and how to cancel them. What may run is `admission`'s,
 //! how one runs is `running`'s. Everything reaches it as a message, one at a time. It serves one
 //! key; a host with two has two, which share the places for runs.
 
 use std::collections::{HashMap, VecDeque};
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use countersign_protocol::api::{Grant, StreamBody, Work};
 use countersign_protocol::checkpoint::Checkpoint;
 use countersign_protocol::event::RefusalReason;
 use countersign_protocol::hash::CommandId;
 use countersign_protocol::name::Time;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::admission::{Host, Permit, Verdict};
-use crate::client::{Backoff, ClientError};
+use crate::admission::{Host, Permit, Pins, Verdict};
+use crate::config::Config;
+use crate::listener;
+use crate::manager::Pulse;
+use crate::orders::Orders;
+use crate::reload::Policy;
 use crate::rules::LocalRefusal;
 use crate::station::{AgentError, Station, tolerate};
 use crate::trust::ViewError;
@@ -40,15 +48,20 @@ const PROOF_PAUSE: Duration = Duration::from_secs(1);
 /// Commands cancelled before they came, remembered so that they are not started.
 const MAX_CANCELLED: usize = 1024;
 
-/// Runs and statements of refusal under way at once; past it no more work is looked at until one is
-/// over. As many runs as any host allows, and 64 refusals.
-const MAX_TASKS: usize = 320;
+/// Statements of refusal under way at once; past it no more work is looked at until one is said.
+const MAX_REFUSALS: usize = 64;
 
-/// How long a stopping agent tries to deliver what its commands still say.
-const LAST_DELIVERY: Duration = Duration::from_secs(5);
+/// The longest that one piece of work is looked at with signs of life: more than a server takes
+/// that answers each question for a proof only at its last moment.
+const LONGEST_TAKE: Duration = Duration::from_secs(300);
 
-/// What is left of that, at the least, for a command that had to be killed.
-const AFTER_KILL: Duration = Duration::from_secs(1);
+/// A command under way.
+pub(crate) struct Active {
+    pub(crate) cancel: CancellationToken,
+    pub(crate) is_run: bool,
+    /// From TERM to KILL, as it was when the command was taken.
+    pub(crate) grace: Duration,
+}
 
 /// How a dispatcher came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,55 +72,103 @@ pub(crate) enum End {
     Left,
 }
 
-type Ended = (Option<CommandId>, Result<(), AgentError>);
+/// The runs of all keys of the host.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Places(Arc<AtomicUsize>);
+
+/// One of them, until it is dropped.
+struct Place(Places);
+
+impl Places {
+    /// A place, if fewer than `most` are taken.
+    fn take(&self, most: usize) -> Option<Place> {
+        let more = |taken: usize| (taken < most).then_some(taken.saturating_add(1));
+        let taken = self
+            .0
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, more);
+        taken.ok().map(|_| Place(self.clone()))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+pub(crate) type Ended = (Option<CommandId>, Result<(), AgentError>);
 
 pub(crate) struct Dispatcher {
-    station: Arc<Station>,
+    pub(crate) station: Arc<Station>,
     host: Arc<Host>,
-    /// Places for runs, of all keys of the host together.
-    places: Arc<Semaphore>,
-    active: HashMap<CommandId, CancellationToken>,
+    max_runs: usize,
+    pub(crate) grace: Duration,
+    pub(crate) drain: Duration,
+    /// Configurations that were read again.
+    live: watch::Receiver<Arc<Config>>,
+    places: Places,
     /// Nothing is begun any more.
     leaving: bool,
+    pub(crate) active: HashMap<CommandId, Active>,
     cancelled: VecDeque<CommandId>,
-    tasks: JoinSet<Ended>,
-    aside: JoinSet<Work>,
+    pub(crate) tasks: JoinSet<Ended>,
+    pub(crate) aside: JoinSet<Work>,
 }
 
 impl Dispatcher {
-    pub(crate) fn new(station: Arc<Station>, host: Host, places: Arc<Semaphore>) -> Self {
+    /// For a key with these pins, by the configuration that is live.
+    pub(crate) fn new(
+        station: Arc<Station>,
+        pins: Pins,
+        mut live: watch::Receiver<Arc<Config>>,
+        places: Places,
+    ) -> Self {
+        let config = Config::clone(&live.borrow_and_update());
+        let policy = Policy::of(config, pins, station.identity.created());
+        station.spool.bound(policy.spool_max);
         Self {
             station,
-            host: Arc::new(host),
+            host: Arc::new(policy.host),
+            max_runs: policy.max_runs,
+            grace: policy.grace,
+            drain: policy.drain,
+            live,
             places,
-            active: HashMap::new(),
             leaving: false,
+            active: HashMap::new(),
             cancelled: VecDeque::new(),
             tasks: JoinSet::new(),
             aside: JoinSet::new(),
         }
     }
 
-    /// Works until `shutdown`, then ends what runs. Runs that an earlier process left are
-    /// finished first in the log: their output, then that they are lost. From `leave` on it begins
-    /// nothing, and ends with what it has begun.
+    /// Works until it is told to stop, lets what runs go on for a while, then ends it. Runs that an
+    /// earlier process left are finished first in the log: their output, then that they are lost.
+    /// From `leave` on it begins nothing, and ends with what it has begun.
     pub(crate) async fn work(
         mut self,
-        shutdown: &CancellationToken,
+        orders: &Orders,
         leave: &CancellationToken,
     ) -> Result<End, AgentError> {
+        let mut pulse = Pulse::new(Arc::clone(&orders.manager));
         self.recover();
         let (sender, mut work) = mpsc::channel(MAX_UNREAD);
         let stop_listening = CancellationToken::new();
-        let listener = AbortOnDropHandle::new(tokio::spawn(listen(
+        let listener = AbortOnDropHandle::new(tokio::spawn(listener::listen(
             Arc::clone(&self.station),
             sender,
             stop_listening.clone(),
         )));
-        let result = self.take_all(&mut work, shutdown, leave).await;
+        let mut result = self.take_all(&mut work, orders, &mut pulse, leave).await;
+        if matches!(result, Ok(End::Asked)) {
+            let drained = self.drain(&mut work, orders, &mut pulse).await;
+            result = drained.map(|()| End::Asked);
+        }
         stop_listening.cancel();
         drop(work);
-        self.end_all().await;
+        if !matches!(result, Ok(End::Left)) {
+            self.end_all(&mut pulse).await;
+        }
         if let Err(error) = listener.await {
             tracing::error!(%error, "the listener died");
         }
@@ -131,43 +192,70 @@ impl Dispatcher {
     async fn take_all(
         &mut self,
         work: &mut mpsc::Receiver<Work>,
-        shutdown: &CancellationToken,
+        orders: &Orders,
+        pulse: &mut Pulse,
         leave: &CancellationToken,
     ) -> Result<End, AgentError> {
         loop {
             if self.leaving && self.tasks.is_empty() {
                 return Ok(End::Left);
             }
-            let busy = self.tasks.len() >= MAX_TASKS;
+            let busy = self.tasks.len() >= self.max_runs.saturating_add(MAX_REFUSALS);
             tokio::select! {
                 biased;
-                () = shutdown.cancelled() => return Ok(End::Asked),
+                () = orders.stop.cancelled() => return Ok(End::Asked),
+                () = pulse.beat() => {}
+                // Before the next grant: what was taken away counts for it.
+                Ok(()) = self.live.changed() => self.reload(),
                 () = leave.cancelled(), if !self.leaving => self.leaving = true,
                 Some(ended) = self.tasks.join_next() => self.take_end(ended).await?,
                 Some(again) = self.aside.join_next() => if let Ok(again) = again {
-                    self.take(again, shutdown).await?;
+                    self.take(again, &orders.stop, pulse).await?;
                 },
                 next = work.recv(), if !busy => match next {
-                    Some(next) => self.take(next, shutdown).await?,
+                    Some(next) => self.take(next, &orders.stop, pulse).await?,
                     None => return Err(AgentError::Task("the listener is gone".into())),
                 },
             }
         }
     }
 
+    /// Another configuration for the grants from here on. Never while a grant is looked at, and
+    /// what runs keeps what it was started with.
+    fn reload(&mut self) {
+        let config = Config::clone(&self.live.borrow_and_update());
+        let (pins, since) = (self.host.pins.clone(), self.host.journal_since);
+        let policy = Policy::of(config, pins, since);
+        self.host = Arc::new(policy.host);
+        self.max_runs = policy.max_runs;
+        self.grace = policy.grace;
+        self.drain = policy.drain;
+        self.station.spool.bound(policy.spool_max);
+    }
+
     /// One piece of work; a server that is slow with its proofs does not keep the agent from
-    /// stopping.
-    async fn take(&mut self, work: Work, shutdown: &CancellationToken) -> Result<(), AgentError> {
+    /// stopping, and one that never comes to an end is a hang, for the service manager to see.
+    pub(crate) async fn take(
+        &mut self,
+        work: Work,
+        stop: &CancellationToken,
+        pulse: &mut Pulse,
+    ) -> Result<(), AgentError> {
+        let begun = Instant::now();
         let taken = async {
             match work {
                 Work::Grant(grant) => self.take_grant(Box::new(grant)).await,
                 Work::Cancel(stream) => self.take_cancel(stream).await,
             }
         };
-        tokio::select! {
-            biased;
-            () = shutdown.cancelled() => Ok(()),
-            taken = taken => taken,
+        let mut taken = pin!(taken);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                taken = &mut taken => return taken,
+                () = pulse.beat(), if begun.elapsed() < LONGEST_TAKE => {}
+            }
         }
     }
 
@@ -234,7 +322,7 @@ impl Dispatcher {
             tracing::info!(%command, "cancelled before it started; nothing runs");
             return;
         }
-        let place = Arc::clone(&self.places).try_acquire_owned().ok();
+        let place = self.places.take(self.max_runs);
         let Some(place) = place.filter(|_| self.station.spool.has_room()) else {
             let refusal = LocalRefusal::new(
                 RefusalReason::Busy,
@@ -244,10 +332,10 @@ impl Dispatcher {
             self.refuse(command, permit.remember_until(), refusal);
             return;
         };
-        let cancel = self.begin(command);
+        let (cancel, grace) = (self.begin(command, true), self.grace);
         let station = Arc::clone(&self.station);
         self.tasks.spawn(async move {
-            let ended = Box::pin(station.run_command(permit, cancel)).await;
+            let ended = Box::pin(station.run_command(permit, grace, cancel)).await;
             drop(place);
             (Some(command), ended)
         });
@@ -257,7 +345,7 @@ impl Dispatcher {
         if self.active.contains_key(&command) {
             return;
         }
-        self.begin(command);
+        self.begin(command, false);
         let station = Arc::clone(&self.station);
         self.tasks.spawn(async move {
             let ended = station.refuse(command, until, refusal).await;
@@ -265,9 +353,14 @@ impl Dispatcher {
         });
     }
 
-    fn begin(&mut self, command: CommandId) -> CancellationToken {
+    fn begin(&mut self, command: CommandId, is_run: bool) -> CancellationToken {
         let cancel = CancellationToken::new();
-        self.active.insert(command, cancel.clone());
+        let active = Active {
+            cancel: cancel.clone(),
+            is_run,
+            grace: self.grace,
+        };
+        self.active.insert(command, active);
         cancel
     }
 
@@ -293,7 +386,7 @@ impl Dispatcher {
             Ok(Some(command)) => {
                 tracing::info!(%command, "cancelled by a person");
                 if let Some(active) = self.active.get(&command) {
-                    active.cancel();
+                    active.cancel.cancel();
                 }
                 if self.cancelled.len() >= MAX_CANCELLED {
                     self.cancelled.pop_front();
@@ -319,7 +412,10 @@ impl Dispatcher {
         });
     }
 
-    async fn take_end(&mut self, ended: Result<Ended, JoinError>) -> Result<(), AgentError> {
+    pub(crate) async fn take_end(
+        &mut self,
+        ended: Result<Ended, JoinError>,
+    ) -> Result<(), AgentError> {
         let (command, result) = ended.map_err(died)?;
         if let Some(command) = command {
             self.active.remove(&command);
@@ -330,65 +426,8 @@ impl Dispatcher {
         compacted.map_err(died)??;
         Ok(())
     }
-
-    /// Ends every run as a cancel does, and delivers what it said if the server answers in time.
-    async fn end_all(&mut self) {
-        self.aside.abort_all();
-        for active in self.active.values() {
-            active.cancel();
-        }
-        let give_up = self.station.give_up.clone();
-        let limit = LAST_DELIVERY.max(self.station.grace.saturating_add(AFTER_KILL));
-        let timer = tokio::spawn(async move {
-            tokio::time::sleep(limit).await;
-            give_up.cancel();
-        });
-        while let Some(ended) = self.tasks.join_next().await {
-            match ended {
-                Ok((_, Ok(()))) => {}
-                Ok((_, Err(error))) => tracing::error!(%error, "while stopping"),
-                Err(error) => tracing::error!(%error, "while stopping"),
-            }
-        }
-        timer.abort();
-    }
 }
 
 fn died(error: JoinError) -> AgentError {
     AgentError::Task(error.to_string())
-}
-
-/// Keeps a stream of work open and passes on what it brings.
-async fn listen(station: Arc<Station>, work: mpsc::Sender<Work>, stop: CancellationToken) {
-    let mut backoff = Backoff::for_server();
-    loop {
-        let heard = tokio::select! {
-            () = stop.cancelled() => return,
-            heard = hear(&station, &work, &mut backoff) => heard,
-        };
-        match heard {
-            Ok(()) => tracing::info!("the server ended the stream of work; connecting anew"),
-            Err(error) => tracing::warn!(%error, "no stream of work"),
-        }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(backoff.pause()) => {}
-        }
-    }
-}
-
-async fn hear(
-    station: &Station,
-    work: &mpsc::Sender<Work>,
-    backoff: &mut Backoff,
-) -> Result<(), ClientError> {
-    let mut stream = station.client.work().await?;
-    tracing::info!("listening for work");
-    backoff.reset();
-    while let Some(next) = stream.next().await? {
-        if work.send(next).await.is_err() {
-            return Ok(());
-        }
-    }
-    Ok(())
 }

@@ -40,7 +40,9 @@ impl Station {
     }
 
     async fn wait_for_acceptance(&self) -> Result<(), AgentError> {
+        self.manager.status("introducing itself to the ledger");
         self.introduce().await?;
+        self.manager.status("waiting to be accepted");
         let mut backoff = Backoff::new(Duration::from_millis(50), LONGEST_QUESTION);
         loop {
             match self.client.sign_in().await {

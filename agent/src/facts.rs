@@ -37,7 +37,7 @@ pub(crate) fn in_force(runner: &Runner, held: &execution::InForce) -> InForce {
 
 /// The executor's last word in the ledger's words.
 pub(crate) fn facts(finished: &Finished) -> EndFacts {
-    let (mut exit_code, mut signal) = (None, None);
+    let (mut exit_code, mut signal, mut detail) = (None, None, None);
     let outcome = match &finished.outcome {
         execution::Outcome::Exited(code) => {
             exit_code = Some(u8::try_from(*code).unwrap_or(u8::MAX));
@@ -54,6 +54,7 @@ pub(crate) fn facts(finished: &Finished) -> EndFacts {
         execution::Outcome::NotExecutable => Outcome::NotExecutable,
         execution::Outcome::FailedToStart(why) => {
             tracing::warn!(why, "nothing was run");
+            detail = Some(why.clone());
             Outcome::NotExecutable
         }
     };
@@ -65,6 +66,7 @@ pub(crate) fn facts(finished: &Finished) -> EndFacts {
     let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     EndFacts {
         outcome,
+        detail,
         exit_code,
         signal,
         duration_us: micros(finished.duration),

@@ -8,9 +8,10 @@
 //! | [`spool`] | the journal: used grants, statements before they are sent |
 //! | [`client`] | HTTP: the only code that talks to the server |
 //! | [`execution`] | the executor: a verified plan in, what happened out |
-//! | `dispatcher` `running` `delivery` `enrolment` `station` | the world and the executor, joined by messages |
+//! | `dispatcher` `listener` `running` `delivery` `stopping` `enrolment` `reload` `station` | the world and the executor, joined by messages |
 //! | [`succession`] `rotation` `rotate_key` | a second key takes the first one's place: on the disk, and while the agent runs |
 //! | [`key`] [`clock`] | the private key and randomness; the time |
+//! | [`orders`] [`manager`] | what a running agent is told, and what it tells the service manager |
 //! | [`service`] [`args`] [`check`] | from a configuration to a running agent; the command line; what the rules would answer |
 //!
 //! The order that everything here serves: verify the grant, ask the local rules, write down that
@@ -29,6 +30,10 @@ pub mod execution;
 mod facts;
 mod held;
 pub mod key;
+mod listener;
+pub mod manager;
+pub mod orders;
+mod reload;
 mod rotate_key;
 mod rotation;
 pub mod rules;
@@ -37,6 +42,7 @@ pub mod service;
 pub mod signers;
 pub mod spool;
 mod station;
+mod stopping;
 pub mod succession;
 pub mod trust;
 

@@ -12,17 +12,20 @@ use std::time::Duration;
 use countersign_protocol::event::AgentKeyRetired;
 use countersign_protocol::key::{PublicKey, fingerprint};
 use countersign_protocol::name::Time;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::admission::{Host, Pins};
+use crate::admission::Pins;
 use crate::client::{Client, SignIn};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::dispatcher::{Dispatcher, End};
+use crate::dispatcher::{Dispatcher, End, Places};
 use crate::key::Identity;
+use crate::manager::Manager;
+use crate::orders::Orders;
+use crate::reload;
 use crate::spool::{About, Record, Spool};
 use crate::station::{AgentError, Said, Station, agent_event};
 use crate::succession;
@@ -39,19 +42,20 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
 /// A host that serves its keys.
 pub(crate) struct Service {
-    pub(crate) config: Config,
+    /// The configuration as it was read last.
+    pub(crate) live: watch::Sender<Arc<Config>>,
     pub(crate) clock: Clock,
     pub(crate) view: Arc<View>,
     pub(crate) statement_key: PublicKey,
-    pub(crate) shutdown: CancellationToken,
-    pub(crate) places: Arc<Semaphore>,
+    pub(crate) orders: Orders,
+    pub(crate) places: Places,
 }
 
 /// A key that is served.
 struct Serving {
     station: Arc<Station>,
-    /// Ends it as the agent's own end would.
-    stop: CancellationToken,
+    /// Its own, which hear those of the agent as well.
+    orders: Orders,
     /// Nothing new is begun.
     leave: CancellationToken,
     work: AbortOnDropHandle<Result<End, AgentError>>,
@@ -76,9 +80,10 @@ pub(crate) fn station(
     config: &Config,
     (identity, spool): (Identity, Spool),
     client: Arc<Client>,
-    view: Arc<View>,
+    (view, manager): (Arc<View>, Arc<Manager>),
     clock: &Clock,
 ) -> Station {
+    spool.bound(config.spool_max);
     Station {
         name: config.name.clone(),
         ledger: config.ledger,
@@ -87,9 +92,9 @@ pub(crate) fn station(
         view,
         spool: Arc::new(spool),
         clock: clock.clone(),
-        grace: config.grace,
         give_up: CancellationToken::new(),
         turn: Mutex::new(()),
+        manager,
     }
 }
 
@@ -99,9 +104,10 @@ impl Serving {
         (&mut self.work).await.map_err(died)?
     }
 
-    /// Ends it together with the agent.
+    /// Ends it at once, as the agent cannot go on.
     async fn end(mut self) {
-        self.stop.cancel();
+        self.orders.at_once.cancel();
+        self.orders.stop.cancel();
         if let Err(error) = self.ended().await {
             tracing::error!(%error, "while stopping");
         }
@@ -132,26 +138,36 @@ impl Service {
         }
     }
 
+    /// Reads the configuration again whenever somebody wants it; for ever.
+    pub(crate) async fn reload(&self) {
+        reload::follow(&self.orders, &self.live).await;
+    }
+
+    fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.live.borrow())
+    }
+
     fn start(&self, station: Arc<Station>) -> Serving {
-        let host = Host {
-            pins: Pins {
-                ledger: self.config.ledger,
-                statement_key: self.statement_key.clone(),
-                agent: self.config.name.clone(),
-                key_id: station.identity.key_id(),
-            },
-            signers: self.config.signers.clone(),
-            rules: self.config.rules.clone(),
-            journal_since: station.identity.created(),
+        let pins = Pins {
+            ledger: station.ledger,
+            statement_key: self.statement_key.clone(),
+            agent: station.name.clone(),
+            key_id: station.identity.key_id(),
         };
-        let dispatcher = Dispatcher::new(Arc::clone(&station), host, Arc::clone(&self.places));
-        let (stop, leave) = (self.shutdown.child_token(), CancellationToken::new());
-        let (stopped, left) = (stop.clone(), leave.clone());
-        let work = tokio::spawn(async move { Box::pin(dispatcher.work(&stopped, &left)).await });
+        let (live, places) = (self.live.subscribe(), self.places.clone());
+        let dispatcher = Dispatcher::new(Arc::clone(&station), pins, live, places);
+        let orders = Orders {
+            stop: self.orders.stop.child_token(),
+            at_once: self.orders.at_once.child_token(),
+            ..self.orders.clone()
+        };
+        let leave = CancellationToken::new();
+        let (told, left) = (orders.clone(), leave.clone());
+        let work = tokio::spawn(async move { Box::pin(dispatcher.work(&told, &left)).await });
         let work = AbortOnDropHandle::new(work);
         Serving {
             station,
-            stop,
+            orders,
             leave,
             work,
         }
@@ -161,7 +177,7 @@ impl Service {
     async fn next(&self, current: Arc<Station>) -> Arc<Station> {
         loop {
             let mut pause = LOOK;
-            if succession::is_prepared(&self.config.state) {
+            if succession::is_prepared(&self.config().state) {
                 match self.meet_next(&current).await {
                     Ok(Some(next)) => return Arc::new(next),
                     Ok(None) => {}
@@ -176,15 +192,16 @@ impl Service {
     }
 
     async fn meet_next(&self, current: &Station) -> Result<Option<Station>, AgentError> {
-        let Some(identity) = current.identity.open_next(&self.config.state)? else {
+        let config = self.config();
+        let Some(identity) = current.identity.open_next(&config.state)? else {
             return Ok(None);
         };
-        let client = client(&self.config, &identity.0, &self.clock)?;
-        let view = Arc::clone(&self.view);
-        let station = station(&self.config, identity, client, view, &self.clock);
+        let client = client(&config, &identity.0, &self.clock)?;
+        let shared = (Arc::clone(&self.view), Arc::clone(&self.orders.manager));
+        let station = station(&config, identity, client, shared, &self.clock);
         let key = fingerprint(&station.identity.key_id());
         tracing::info!(key, "a new key waits to replace the current one");
-        Ok(station.enrol(&self.shutdown).await?.then_some(station))
+        Ok(station.enrol(&self.orders.stop).await?.then_some(station))
     }
 
     /// Serves both until the old key has said its last word. Gives what goes on, if anything does.
@@ -256,15 +273,16 @@ impl Service {
         match end {
             End::Asked => Ok(false),
             End::Left => tokio::select! {
-                () = self.shutdown.cancelled() => Ok(false),
+                () = self.orders.stop.cancelled() => Ok(false),
                 retired = retire(&old.station) => retired,
             },
         }
     }
 
     async fn grace(&self, since: Time) {
-        let grace = u64::try_from(self.config.rotation_grace.as_micros()).unwrap_or(u64::MAX);
         loop {
+            let grace = self.config().rotation_grace.as_micros();
+            let grace = u64::try_from(grace).unwrap_or(u64::MAX);
             let passed = self.clock.now().micros_since(since);
             if passed >= grace {
                 return;
@@ -277,7 +295,7 @@ impl Service {
     /// Puts the old key's folder away; tried until it is done, as both look for the same name.
     async fn put_away(&self, old: &Station, next: &Station) {
         loop {
-            let (state, id) = (self.config.state.clone(), old.identity.key_id());
+            let (state, id) = (self.config().state.clone(), old.identity.key_id());
             let spool = Arc::clone(&next.spool);
             let moved = tokio::task::spawn_blocking(move || {
                 succession::complete(&state, &id, &spool).map_err(AgentError::from)

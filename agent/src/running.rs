@@ -8,7 +8,8 @@ use std::pin::pin;
 use std::time::Duration;
 
 use countersign_protocol::api::Submission;
-use countersign_protocol::blob::Blob;
+use countersign_protocol::blob::{Blob, BlobRef};
+use countersign_protocol::canonical::{self, CanonicalError};
 use countersign_protocol::event::{
     ExecutionCompleted, ExecutionLost, ExecutionOutput, ExecutionRefused, ExecutionStarted,
     InForce, LossForm, ProgramFacts, Stream, StreamTotals,
@@ -37,11 +38,26 @@ const START_TRIES: u32 = 12;
 /// The pause between these tries; together they bridge the skew that the ledger itself tolerates.
 const START_PAUSE: Duration = Duration::from_secs(1);
 
+/// What `execution.started` says.
+struct Start {
+    command: CommandId,
+    in_force: Option<InForce>,
+    program: ProgramFacts,
+    steps: Option<BlobRef>,
+    blobs: Vec<Blob>,
+}
+
+fn no_form(error: CanonicalError) -> AgentError {
+    AgentError::Task(format!("the steps of an action have no form: {error}"))
+}
+
 impl Station {
     /// Uses the permit: says `execution.started`, and with the receipt in hand runs it to the end.
+    /// `grace` is the time from TERM to KILL.
     pub(crate) async fn run_command(
         &self,
         permit: Permit,
+        grace: Duration,
         cancel: CancellationToken,
     ) -> Result<(), AgentError> {
         let (command, until) = (permit.command(), permit.remember_until());
@@ -51,11 +67,20 @@ impl Station {
             path: path.reference(),
             sha256: Digest::new(sha256),
         };
+        let steps = match permit.action_steps() {
+            Some(steps) => Some(self.blob(canonical::to_vec(&steps).map_err(no_form)?)?),
+            None => None,
+        };
         let in_force = permit.held().map(|(runner, held)| in_force(runner, held));
+        let start = Start {
+            command,
+            in_force,
+            program,
+            steps: steps.as_ref().map(Blob::reference),
+            blobs: std::iter::once(path).chain(steps).collect(),
+        };
         let used = vec![Record::Used { command, until }];
-        let mut said = self
-            .say_started(command, in_force, program, path.clone(), used)
-            .await?;
+        let mut said = self.say_started(&start, used).await?;
         for _ in 1..START_TRIES {
             // The ledger's clock is a little behind this host's: nothing runs until both agree.
             let early = matches!(&said, Said::Refused(problem) if problem.code == "not_yet");
@@ -63,9 +88,7 @@ impl Station {
                 break;
             }
             tokio::time::sleep(START_PAUSE).await;
-            said = self
-                .say_started(command, in_force, program, path.clone(), vec![])
-                .await?;
+            said = self.say_started(&start, vec![]).await?;
         }
         let started = match said {
             Said::Accepted(started) => started,
@@ -78,24 +101,24 @@ impl Station {
         // The receipt may have come late: then nothing runs, and the ledger learns that.
         if permit.is_valid_at(self.clock.now()) {
             tracing::info!(%command, "running");
-            self.execute(started, permit, cancel).await?;
+            self.execute(started, (permit, grace), cancel).await?;
         } else {
             tracing::warn!(%command, "the receipt came after the command's time; nothing runs");
         }
         self.finish(started).await
     }
 
-    async fn say_started(
-        &self,
-        command: CommandId,
-        in_force: Option<InForce>,
-        program: ProgramFacts,
-        path: Blob,
-        before: Vec<Record>,
-    ) -> Result<Said, AgentError> {
+    async fn say_started(&self, start: &Start, before: Vec<Record>) -> Result<Said, AgentError> {
+        let Start {
+            command,
+            in_force,
+            program,
+            steps,
+            ref blobs,
+        } = *start;
         self.say(
             About::Started(command),
-            vec![path],
+            blobs.clone(),
             before,
             |header, chain| {
                 let (agent_seq, agent_prev) = (chain.next, chain.prev);
@@ -106,7 +129,8 @@ impl Station {
                         agent_seq,
                         agent_prev,
                         in_force,
-                        program
+                        program,
+                        steps
                     }
                 )
             },
@@ -187,6 +211,11 @@ impl Station {
         facts: EndFacts,
     ) -> Result<Said, AgentError> {
         let run = self.spool.run(&started);
+        let detail = match facts.detail {
+            Some(why) => Some(self.blob(why.into_bytes())?),
+            None => None,
+        };
+        let named = detail.as_ref().map(Blob::reference);
         let (chunks, last_chunk) = run.map_or((0, started), |run| (run.chunks, run.last_chunk));
         let totals = |totals: Totals| StreamTotals {
             total: totals.total,
@@ -195,7 +224,7 @@ impl Station {
         };
         self.say(
             About::Completed(started),
-            vec![],
+            detail.into_iter().collect(),
             vec![],
             |header, chain| {
                 agent_event!(
@@ -206,6 +235,7 @@ impl Station {
                         agent_prev: chain.prev,
                         started,
                         outcome: facts.outcome,
+                        detail: named,
                         exit_code: facts.exit_code,
                         signal: facts.signal,
                         duration_us: facts.duration_us,
@@ -244,7 +274,7 @@ impl Station {
     async fn execute(
         &self,
         started: StatementId,
-        permit: Permit,
+        permit: (Permit, Duration),
         cancel: CancellationToken,
     ) -> Result<(), AgentError> {
         let (written, over) = (Notify::new(), CancellationToken::new());
@@ -262,11 +292,11 @@ impl Station {
     async fn record(
         &self,
         started: StatementId,
-        permit: Permit,
+        (permit, grace): (Permit, Duration),
         cancel: CancellationToken,
         written: &Notify,
     ) -> Result<(), AgentError> {
-        let plan = match permit.into_plan(self.grace) {
+        let plan = match permit.into_plan(grace) {
             Ok(plan) => plan,
             Err(outcome) => {
                 let facts = facts(&Finished::not_started(outcome));

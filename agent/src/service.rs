@@ -3,23 +3,24 @@
 use std::sync::Arc;
 
 use countersign_protocol::key::PublicKey;
-use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
 
 use crate::client::{Backoff, ClientError};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::dispatcher::Places;
 use crate::key::Identity;
+use crate::orders::Orders;
 use crate::rotation::{self, Service};
 use crate::station::{AgentError, Station, tolerate};
 use crate::trust::{self, View};
 
-/// Runs the agent until `shutdown`. A stopping agent ends its commands as a cancel does.
+/// Runs the agent until it is told to stop. A stopping agent ends its commands as a cancel does.
 ///
 /// # Errors
 /// Why it cannot go on; see [`AgentError`]. What it has begun stays in the journal.
-pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), AgentError> {
-    run_with(config, Clock::system(), shutdown).await
+pub async fn run(config: Config, orders: impl Into<Orders>) -> Result<(), AgentError> {
+    run_with(config, Clock::system(), orders).await
 }
 
 /// [`run`] with a clock of the caller's.
@@ -29,8 +30,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Agen
 pub async fn run_with(
     config: Config,
     clock: Clock,
-    shutdown: CancellationToken,
+    orders: impl Into<Orders>,
 ) -> Result<(), AgentError> {
+    let orders: Orders = orders.into();
     let (identity, spool) = Identity::open_or_create(&config.state, clock.now())?;
     let client = rotation::client(&config, &identity, &clock)?;
     // A key that was ended gets no proofs; the one that replaced it does.
@@ -43,36 +45,40 @@ pub async fn run_with(
     };
     let vkey = config.vkey.clone();
     let view = Arc::new(View::open(asks, vkey, identity.folder(), clock.clone())?);
-    let whole = (identity, spool);
-    let station = rotation::station(&config, whole, client, Arc::clone(&view), &clock);
+    let shared = (Arc::clone(&view), Arc::clone(&orders.manager));
+    let station = rotation::station(&config, (identity, spool), client, shared, &clock);
     let statement_key = tokio::select! {
-        () = shutdown.cancelled() => return Ok(()),
+        () = orders.stop.cancelled() => return stopped(&orders),
         key = meet(&station, &config) => key?,
     };
     station.announce();
-    if !station.enrol(&shutdown).await? {
-        return Ok(());
+    if !station.enrol(&orders.stop).await? {
+        return stopped(&orders);
     }
-    if config.rules.account.uid == 0 && config.rules.account.default_user.is_none() {
-        tracing::warn!(
-            "running as root without default_user: commands that name no user are refused"
-        );
-    }
-    let places = Arc::new(Semaphore::new(config.max_runs));
     let service = Service {
-        config,
+        live: watch::Sender::new(Arc::new(config)),
         clock,
         view,
         statement_key,
-        shutdown,
-        places,
+        orders,
+        places: Places::default(),
     };
-    service.serve(Arc::new(station)).await
+    tokio::select! {
+        served = service.serve(Arc::new(station)) => served,
+        () = service.reload() => Ok(()),
+    }
+}
+
+/// It was told to stop before there was anything to end.
+fn stopped(orders: &Orders) -> Result<(), AgentError> {
+    orders.manager.stopping(0);
+    Ok(())
 }
 
 /// Asks the server who its ledger is until it answers, and holds the answer against the pins.
 async fn meet(station: &Station, config: &Config) -> Result<PublicKey, AgentError> {
     let mut backoff = Backoff::for_server();
+    station.manager.status("waiting for the server");
     loop {
         match station.client.ledger().await {
             Ok(info) => {

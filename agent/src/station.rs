@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::client::{Backoff, Client, ClientError};
 use crate::clock::Clock;
 use crate::key::{self, Identity, IdentityError};
+use crate::manager::Manager;
 use crate::spool::{About, ChainEnd, Record, Spool, SpoolError};
 use crate::trust::{PinError, View, ViewError};
 
@@ -133,11 +134,12 @@ pub(crate) struct Station {
     pub(crate) view: Arc<View>,
     pub(crate) spool: Arc<Spool>,
     pub(crate) clock: Clock,
-    pub(crate) grace: Duration,
     /// Cancelled when nothing is waited for any more.
     pub(crate) give_up: CancellationToken,
     /// Held by whoever speaks on the chain.
     pub(crate) turn: Mutex<()>,
+    /// Who is told what the agent is doing.
+    pub(crate) manager: Arc<Manager>,
 }
 
 impl Station {

@@ -4,20 +4,21 @@ use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
 use comfy_table::{ContentArrangement, Table, presets};
-use countersign_protocol::command::Mode;
+use countersign_protocol::command::{AtOutputLimit, Mode};
 use countersign_protocol::event::{RefusalReason, Stream};
+use countersign_protocol::hash::Digest;
 use countersign_protocol::key;
-use countersign_protocol::lifecycle::{CommandStatus, Execution, LOST_GRACE_US};
-use countersign_protocol::name::SECOND_US;
+use countersign_protocol::lifecycle::{CommandStatus, Execution, LOST_GRACE_US, Refused};
+use countersign_protocol::name::{AgentName, SECOND_US};
 use countersign_protocol::rights::ChangeBody;
 use countersign_protocol::short;
+use countersign_protocol::view::outcome_word;
 use sha2::{Digest as _, Sha256};
 
 use crate::acts::{ChangeView, Replaced};
 use crate::render;
-use crate::shapes;
 use crate::streams::Held;
-use crate::view::{CommandView, Deed, Output, Word};
+use crate::view::{CommandView, Deed, Start, Word};
 
 /// Standard input that is shown whole to whoever approves; of more the beginning and the digest.
 const MAX_STDIN_SHOWN: usize = 64 * 1024;
@@ -91,9 +92,13 @@ pub fn act(view: &CommandView) -> String {
         &mut out,
         "limits",
         &format!(
-            "{}, {} of output kept",
+            "{}, {} of output {}",
             duration(act.timeout_ms),
-            size(act.output_limit)
+            size(act.output_limit),
+            match act.at_output_limit {
+                None => "kept",
+                Some(AtOutputLimit::Stop) => "and then it is ended",
+            }
         ),
     );
     row(&mut out, "open until", &render::time(act.expires_at));
@@ -113,11 +118,7 @@ fn hosts(out: &mut String, view: &CommandView) {
     match &view.command.targets {
         None => row(out, "hosts", "(the list cannot be read)"),
         Some(list) => {
-            let names: Vec<&str> = list
-                .lines()
-                .iter()
-                .map(|line| line.agent.as_str())
-                .collect();
+            let names: Vec<String> = list.lines().iter().map(ToString::to_string).collect();
             paragraph(
                 out,
                 "hosts",
@@ -134,6 +135,17 @@ fn program(out: &mut String, view: &CommandView) {
     };
     match spec.mode {
         Mode::Exec => paragraph(out, "runs", &render::words(&spec.argv)),
+        Mode::Action => {
+            let name = spec.argv.first().map_or("", String::as_str);
+            let what = format!("the action {} as each host has it", render::word(name));
+            row(out, "runs", &what);
+            let arguments = spec.argv.get(1..).unwrap_or_default();
+            if arguments.is_empty() {
+                row(out, "with", "no arguments");
+            } else {
+                paragraph(out, "with", &render::words(arguments));
+            }
+        }
         Mode::Shell => {
             row(
                 out,
@@ -220,7 +232,7 @@ pub fn command(view: &CommandView) -> String {
     }
     for (agent, part) in &view.command.executions {
         out.push('\n');
-        execution(&mut out, agent.as_str(), part, view.outputs.get(agent));
+        execution(&mut out, view, agent, part);
     }
     let _infallible = writeln!(
         out,
@@ -261,13 +273,35 @@ fn word_line(word: &Word) -> String {
     line
 }
 
+/// Why a host would not run it: the class, the host's rule, the host's own sentence.
+#[must_use]
+pub fn refused(view: &CommandView, refused: &Refused) -> String {
+    let mut text = refusal(refused.why).to_owned();
+    if let Some(rule) = &refused.rule {
+        let _infallible = write!(text, " (its rule or setting {rule})");
+    }
+    let detail = refused.detail.as_ref();
+    if let Some(detail) = detail.and_then(|named| view.texts.get(&named.digest)) {
+        text.push_str(": ");
+        text.push_str(&held_line(detail));
+    }
+    text
+}
+
+fn held_line(held: &Held<String>) -> String {
+    match held {
+        Held::Here(text) => render::cut(text, render::MAX_COLUMNS),
+        Held::Redacted | Held::Withheld => absent(held).to_owned(),
+    }
+}
+
 /// How one host's part ended, in a few words.
 #[must_use]
-pub fn ending(part: &Execution) -> String {
+pub fn ending(view: &CommandView, part: &Execution) -> String {
     let mut text = part.status.as_str().to_owned();
-    if let Some(why) = part.refused {
+    if let Some(why) = &part.refused {
         text.push_str(": ");
-        text.push_str(refusal(why));
+        text.push_str(&refused(view, why));
     }
     if part.lost.is_some() {
         let _infallible = write!(
@@ -278,7 +312,7 @@ pub fn ending(part: &Execution) -> String {
     }
     if let Some(done) = &part.completed {
         text.push_str(", ");
-        text.push_str(shapes::outcome_word(done.outcome));
+        text.push_str(outcome_word(done.outcome));
         if let Some(code) = done.exit_code {
             let _infallible = write!(text, " with code {code}");
         }
@@ -286,6 +320,11 @@ pub fn ending(part: &Execution) -> String {
             let _infallible = write!(text, " by signal {signal}");
         }
         let _infallible = write!(text, " after {} ms", done.duration_us / 1000);
+        let detail = done.detail.as_ref();
+        if let Some(detail) = detail.and_then(|named| view.texts.get(&named.digest)) {
+            text.push_str(": ");
+            text.push_str(&held_line(detail));
+        }
         if done.is_truncated() {
             text.push_str(", output cut at its limit");
         }
@@ -312,9 +351,14 @@ const fn refusal(why: RefusalReason) -> &'static str {
     }
 }
 
-fn execution(out: &mut String, agent: &str, part: &Execution, output: Option<&Output>) {
-    row(out, "host", &format!("{agent}: {}", ending(part)));
-    let Some(output) = output else { return };
+fn execution(out: &mut String, view: &CommandView, agent: &AgentName, part: &Execution) {
+    row(out, "host", &format!("{agent}: {}", ending(view, part)));
+    if let Some(start) = view.starts.get(agent) {
+        started(out, start);
+    }
+    let Some(output) = view.outputs.get(agent) else {
+        return;
+    };
     for stream in [Stream::Stdout, Stream::Stderr] {
         let bytes = output.bytes(stream);
         if bytes.is_empty() {
@@ -336,6 +380,34 @@ fn execution(out: &mut String, agent: &str, part: &Execution, output: Option<&Ou
             "note",
             "a part of the output was erased or is not for you to read",
         );
+    }
+}
+
+/// What the host opened before it ran it.
+fn started(out: &mut String, start: &Start) {
+    let opened = |path: &str, sha256: &Digest| format!("{path}, SHA-256 {sha256}");
+    match &start.steps {
+        None => paragraph(
+            out,
+            "program",
+            &opened(&held_line(&start.path), &start.sha256),
+        ),
+        Some(Held::Here(Some(steps))) => {
+            for (at, step) in steps.iter().enumerate() {
+                row(
+                    out,
+                    "step",
+                    &format!("{}: {}", at + 1, render::words(&step.argv)),
+                );
+                paragraph(
+                    out,
+                    "program",
+                    &opened(&render::line(&step.path), &step.sha256),
+                );
+            }
+        }
+        Some(Held::Here(None)) => row(out, "steps", "(of a form that this client does not know)"),
+        Some(held) => row(out, "steps", absent(held)),
     }
 }
 

@@ -3,20 +3,22 @@
 use std::collections::BTreeMap;
 
 use countersign_protocol::api::{ChangeItem, CommandItem, ExecutionResult};
-use countersign_protocol::command::{Environment, Mode};
-use countersign_protocol::event::{Outcome, Stream};
+use countersign_protocol::blob::BlobRef;
+use countersign_protocol::command::{AtOutputLimit, Environment, Mode};
+use countersign_protocol::event::Stream;
 use countersign_protocol::hash::StatementId;
 use countersign_protocol::key;
 use countersign_protocol::lifecycle::Execution;
 use countersign_protocol::name::AgentName;
 use countersign_protocol::rights::ChangeBody;
 use countersign_protocol::short;
+use countersign_protocol::view::{self as protocol_view, Written};
 use serde::Serialize;
 
 use crate::acts::{ChangeView, Replaced};
 use crate::console::base64;
 use crate::streams::Link;
-use crate::view::{CommandView, Output};
+use crate::view::CommandView;
 
 /// `request`
 #[derive(Debug, Serialize)]
@@ -91,6 +93,8 @@ pub struct RequestShape {
     env: Option<BTreeMap<String, String>>,
     user: Option<String>,
     timeout_ms: u64,
+    output_limit: u64,
+    at_output_limit: Option<AtOutputLimit>,
     reason: Option<String>,
     targets: Vec<String>,
     requester: String,
@@ -148,51 +152,25 @@ fn request(view: &CommandView) -> RequestShape {
         },
         user: act.user.as_ref().map(ToString::to_string),
         timeout_ms: act.timeout_ms,
+        output_limit: act.output_limit,
+        at_output_limit: act.at_output_limit,
         reason: view.reason.here().cloned(),
-        targets: lines.map(|line| line.agent.to_string()).collect(),
+        targets: lines.map(ToString::to_string).collect(),
         requester: view.command.requester().to_string(),
-    }
-}
-
-/// The word for how a run ended.
-#[must_use]
-pub const fn outcome_word(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Exited => "exited",
-        Outcome::Signalled => "signalled",
-        Outcome::TimedOut => "timed_out",
-        Outcome::Cancelled => "cancelled",
-        Outcome::OutputLimit => "output_limit",
-        Outcome::NotFound => "not_found",
-        Outcome::NotExecutable => "not_executable",
     }
 }
 
 /// One host's part: what its agent signed.
 #[must_use]
-pub fn execution(agent: &AgentName, part: &Execution, output: Option<&Output>) -> ExecutionResult {
-    let bytes = |stream| {
-        output
-            .map(|output| output.bytes(stream))
-            .unwrap_or_default()
-    };
-    let (stdout, stderr) = (bytes(Stream::Stdout), bytes(Stream::Stderr));
-    let done = part.completed.as_ref();
-    let whole = output.is_none_or(Output::is_whole);
-    ExecutionResult {
-        agent: agent.to_string(),
-        status: part.status.as_str().to_owned(),
-        outcome: done.map(|done| outcome_word(done.outcome).to_owned()),
-        exit_code: done.and_then(|done| done.exit_code),
-        signal: done.and_then(|done| done.signal),
-        stdout: String::from_utf8_lossy(&stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&stderr).into_owned(),
-        stdout_base64: base64(&stdout),
-        stderr_base64: base64(&stderr),
-        // What is erased or withheld is missing here as well, and an empty text would hide that.
-        truncated: !whole || done.is_some_and(|done| done.is_truncated()),
-        duration_ms: done.map(|done| done.duration_us / 1000),
-    }
+fn execution(view: &CommandView, agent: &AgentName, part: &Execution) -> ExecutionResult {
+    let output = view.outputs.get(agent);
+    let written = output.map_or_else(Written::default, |output| Written {
+        stdout: output.bytes(Stream::Stdout),
+        stderr: output.bytes(Stream::Stderr),
+        is_cut: !output.is_whole(),
+    });
+    let text = |named: &BlobRef| view.texts.get(&named.digest)?.here().cloned();
+    protocol_view::execution_result(&view.command, (agent, part), written, text)
 }
 
 /// `show` of a command.
@@ -211,7 +189,7 @@ pub fn command(view: &CommandView) -> CommandShape {
         request: request(view),
         approvals: approvals.collect(),
         executions: parts
-            .map(|(agent, part)| execution(agent, part, view.outputs.get(agent)))
+            .map(|(agent, part)| execution(view, agent, part))
             .collect(),
     }
 }

@@ -5,11 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use countersign_protocol::blob::BlobRef;
-use countersign_protocol::command::{CommandError, CommandSpec, Environment};
+use countersign_protocol::blob::{BlobRef, MAX_BLOB_BYTES};
+use countersign_protocol::canonical;
+use countersign_protocol::command::{ActionStep, CommandError, CommandSpec, Environment};
 use countersign_protocol::event::{Event, ExecutionCompleted, Stream, StreamTotals};
 use countersign_protocol::fold::State;
-use countersign_protocol::hash::{CommandId, KeyId};
+use countersign_protocol::hash::{CommandId, Digest, KeyId};
 use countersign_protocol::lifecycle::Command;
 use countersign_protocol::name::{AgentName, Principal, Time};
 use countersign_protocol::quorum::Requirement;
@@ -159,6 +160,17 @@ pub const fn stream_word(stream: Stream) -> &'static str {
     }
 }
 
+/// What a host runs, as it said before it did.
+#[derive(Debug, Clone)]
+pub struct Start {
+    /// The program's path; of an action, that of its first step.
+    pub path: Held<String>,
+    /// The program's SHA-256.
+    pub sha256: Digest,
+    /// The steps of an action. None where they are of no form that this client knows.
+    pub steps: Option<Held<Option<Vec<ActionStep>>>>,
+}
+
 /// A command, verified from bytes.
 #[derive(Debug, Clone)]
 pub struct CommandView {
@@ -176,6 +188,10 @@ pub struct CommandView {
     pub words: Vec<Word>,
     /// What its hosts wrote.
     pub outputs: BTreeMap<AgentName, Output>,
+    /// What its hosts say in free text: why they would not, or what could not be started.
+    pub texts: BTreeMap<Digest, Held<String>>,
+    /// What its hosts run, where they said so.
+    pub starts: BTreeMap<AgentName, Start>,
     /// What was required when it was authorized; else what is required now.
     pub requirement: Option<Requirement>,
     /// The entries it was read from, in order.
@@ -216,6 +232,8 @@ impl CommandView {
             reason,
             words: Vec::new(),
             outputs: BTreeMap::new(),
+            texts: BTreeMap::new(),
+            starts: BTreeMap::new(),
             requirement: state.rights().requirement().map(|(_, needed)| needed),
             entries: Vec::new(),
             size,
@@ -243,7 +261,22 @@ impl CommandView {
             return;
         }
         let event = link.entry.verified.event();
-        if let Event::ExecutionOutput(chunk) = event {
+        if matches!(
+            event,
+            Event::ExecutionRefused(_) | Event::ExecutionCompleted(_)
+        ) {
+            let texts = event.blobs().into_iter();
+            let texts = texts.map(|named| (named.digest, text(blobs, &named)));
+            self.texts.extend(texts);
+        } else if let Event::ExecutionStarted(started) = event {
+            let steps = started.steps.map(|named| steps(blobs, &named));
+            let start = Start {
+                path: text(blobs, &started.program.path),
+                sha256: started.program.sha256,
+                steps,
+            };
+            self.starts.insert(started.agent.clone(), start);
+        } else if let Event::ExecutionOutput(chunk) = event {
             let output = self.outputs.entry(chunk.agent.clone()).or_default();
             output.pieces.push(Piece {
                 stream: chunk.stream,
@@ -288,6 +321,11 @@ fn transpose<T, E>(
 fn text(blobs: &Blobs, named: &BlobRef) -> Held<String> {
     let content = blobs.content(named);
     content.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn steps(blobs: &Blobs, named: &BlobRef) -> Held<Option<Vec<ActionStep>>> {
+    let document = blobs.content(named);
+    document.map(|document| canonical::from_document(&document, MAX_BLOB_BYTES).ok())
 }
 
 fn word_of(link: &Link, blobs: &Blobs) -> Option<Word> {

@@ -304,6 +304,18 @@ pub struct Page<T> {
     pub next: Option<String>,
 }
 
+/// Why a host would not run a command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RefusedBy {
+    /// `disabled`, `not_allowed`, `approvals`, `time`, `grant`, `used`, `unusable` or `busy`.
+    pub why: String,
+    /// The host's rule or setting that said so.
+    pub rule: Option<String>,
+    /// The host's own sentence; none where it was erased or is not for the caller.
+    pub detail: Option<String>,
+}
+
 /// A command in a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -471,10 +483,20 @@ pub struct Grant {
 pub struct ExecutionResult {
     /// The host.
     pub agent: String,
+    /// The service of the host, when it was not for the host itself.
+    pub service: Option<String>,
     /// The execution's status word.
     pub status: String,
     /// How it ended.
     pub outcome: Option<String>,
+    /// The end as one number: the exit code, 128 and the signal, 127 not found, 126 not executable,
+    /// −1 for timed out, cancelled, stopped at the output limit, refused, skipped and lost; none
+    /// while it is not over.
+    pub code: Option<i32>,
+    /// Why the host would not run it.
+    pub refused: Option<RefusedBy>,
+    /// Why the host could not start it, with the outcome `not_executable`.
+    pub failure: Option<String>,
     /// Only when the process exited.
     pub exit_code: Option<u8>,
     /// Only when a signal ended it.

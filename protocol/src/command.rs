@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::blob::{BlobRef, MAX_BLOB_BYTES};
 use crate::canonical::{self, CanonicalError};
-use crate::hash::Hash;
-use crate::name::{OsUser, Time};
+use crate::hash::{Digest, Hash};
+use crate::name::{OsUser, RuleName, Time};
 
 /// Used when a request names no timeout.
 pub const DEFAULT_TIMEOUT_MS: u64 = 30_000;
@@ -46,6 +46,18 @@ pub enum Mode {
     Exec,
     /// One string for `/bin/sh -c`.
     Shell,
+    /// A named action of the host: its name, then the arguments that its host's own configuration
+    /// puts into the action's steps.
+    Action,
+}
+
+/// What happens when a run reaches its output limit. Where an act says nothing, the run goes on and
+/// the rest of its output is counted and hashed only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AtOutputLimit {
+    /// The run is ended there, with the outcome `output_limit`.
+    Stop,
 }
 
 /// The frozen targets of a command: how many, and the root of their tree. PROTOCOL 6.
@@ -83,6 +95,9 @@ pub struct Act {
     pub timeout_ms: u64,
     /// Bytes of output kept for each execution.
     pub output_limit: u64,
+    /// What happens there; when left out, the run goes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at_output_limit: Option<AtOutputLimit>,
     /// No run starts before this.
     pub not_before: Time,
     /// No approval counts and no run starts from this on.
@@ -149,7 +164,7 @@ impl Act {
 pub struct CommandSpec {
     /// Program or shell; equals the act's.
     pub mode: Mode,
-    /// The words. For a shell there is exactly one: the script.
+    /// The words. For a shell there is exactly one: the script. For an action the first is its name.
     pub argv: Vec<String>,
     /// Absolute directory to run in; the host's `/` when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -161,6 +176,9 @@ pub struct CommandSpec {
     pub timeout_ms: u64,
     /// Equals the act's.
     pub output_limit: u64,
+    /// Equals the act's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at_output_limit: Option<AtOutputLimit>,
 }
 
 fn is_c_string(text: &str) -> bool {
@@ -186,6 +204,10 @@ impl CommandSpec {
         differs(spec.user == act.user, "user")?;
         differs(spec.timeout_ms == act.timeout_ms, "timeout_ms")?;
         differs(spec.output_limit == act.output_limit, "output_limit")?;
+        differs(
+            spec.at_output_limit == act.at_output_limit,
+            "at_output_limit",
+        )?;
         Ok(spec)
     }
 
@@ -207,8 +229,12 @@ impl CommandSpec {
             "the program's name is empty",
         )?;
         limit(
-            self.mode == Mode::Exec || self.argv.len() == 1,
+            self.mode != Mode::Shell || self.argv.len() == 1,
             "a shell command is exactly one word; quote it",
+        )?;
+        limit(
+            self.mode != Mode::Action || self.action().is_some(),
+            "an action's name is 1 to 128 characters of A-Z a-z 0-9 . _ @ : / = + -",
         )?;
         limit(
             self.cwd
@@ -218,6 +244,13 @@ impl CommandSpec {
         )
     }
 
+    /// The action that is asked for; none in another mode.
+    #[must_use]
+    pub fn action(&self) -> Option<RuleName> {
+        let name = self.argv.first()?;
+        name.parse().ok().filter(|_| self.mode == Mode::Action)
+    }
+
     /// The document's bytes.
     ///
     /// # Errors
@@ -225,6 +258,19 @@ impl CommandSpec {
     pub fn to_document(&self) -> Result<Vec<u8>, CanonicalError> {
         canonical::to_vec(self)
     }
+}
+
+/// One step of an action as its host will run it: an element of the document behind
+/// [`ExecutionStarted::steps`](crate::event::ExecutionStarted::steps).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ActionStep {
+    /// The words, as the action's template and the request's arguments make them.
+    pub argv: Vec<String>,
+    /// The opened program's path; the name that was looked for where there is none.
+    pub path: String,
+    /// SHA-256 of its bytes; zeros where there is none.
+    pub sha256: Digest,
 }
 
 /// The document behind [`Act::env`]: variables sorted by name, each name once.

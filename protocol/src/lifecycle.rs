@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use crate::blob::BlobRef;
 use crate::command::Act;
 use crate::event::{
     CommandApproved, CommandAuthorized, CommandRequested, Event, ExecutionCompleted, ExecutionLost,
@@ -17,7 +18,7 @@ use crate::event::{
 };
 use crate::fold::Refusal;
 use crate::hash::{CommandId, KeyId, StatementId};
-use crate::name::{AgentName, Principal, SECOND_US, Time};
+use crate::name::{AgentName, Principal, RuleName, SECOND_US, Time};
 use crate::policy::PolicyRef;
 use crate::quorum::Verdict;
 use crate::target::TargetList;
@@ -187,14 +188,48 @@ pub struct Execution {
     /// How it ended, when the agent said so; it may be late.
     pub completed: Option<ExecutionCompleted>,
     /// Why the host would not.
-    pub refused: Option<RefusalReason>,
+    pub refused: Option<Refused>,
     /// Who said that the run is lost.
     pub lost: Option<LossForm>,
     /// Something of the agent arrived after the end was settled.
     pub late: bool,
 }
 
+/// Why a host would not run a command, in its own words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The class.
+    pub why: RefusalReason,
+    /// The host's rule or setting that said so.
+    pub rule: Option<RuleName>,
+    /// More about it, in free text.
+    pub detail: Option<BlobRef>,
+}
+
 impl Execution {
+    /// The end as one number, where only a number can be told: the exit code; 128 and the signal;
+    /// 127 and 126 as shells have them; −1 for what ended otherwise or was refused. None while it
+    /// is not over.
+    #[must_use]
+    pub fn number(&self) -> Option<i32> {
+        match self.status {
+            ExecutionStatus::Waiting | ExecutionStatus::Running => return None,
+            ExecutionStatus::Completed => {}
+            ExecutionStatus::Refused
+            | ExecutionStatus::Skipped
+            | ExecutionStatus::Cancelled
+            | ExecutionStatus::Lost => return Some(-1),
+        }
+        let done = self.completed.as_ref()?;
+        Some(match done.outcome {
+            Outcome::Exited => done.exit_code.map_or(-1, i32::from),
+            Outcome::Signalled => done.signal.map_or(-1, |signal| 128 + i32::from(signal)),
+            Outcome::NotFound => 127,
+            Outcome::NotExecutable => 126,
+            Outcome::TimedOut | Outcome::Cancelled | Outcome::OutputLimit => -1,
+        })
+    }
+
     const WAITING: Self = Self {
         status: ExecutionStatus::Waiting,
         started: None,
@@ -328,7 +363,11 @@ impl Command {
                 match execution.status {
                     ExecutionStatus::Waiting => {
                         execution.status = ExecutionStatus::Refused;
-                        execution.refused = Some(refused.why);
+                        execution.refused = Some(Refused {
+                            why: refused.why,
+                            rule: refused.rule.clone(),
+                            detail: refused.detail,
+                        });
                     }
                     ExecutionStatus::Running
                     | ExecutionStatus::Completed

@@ -14,19 +14,28 @@ pub const MAX_NAME_BYTES: usize = 128;
 
 /// The text is no token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not a {what}: expected 1 to 128 characters of A-Z a-z 0-9 . _ @ : / = + -")]
+#[error("not a {what}: expected 1 to 128 characters of A-Z a-z 0-9 {also}")]
 pub struct NotAName {
     /// Which kind of name was expected.
     what: &'static str,
+    /// What it may have beside letters and digits.
+    also: &'static str,
 }
 
-fn is_token(text: &str) -> bool {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._@:/=+-".contains(&b);
+/// What a token has beside letters and digits.
+const MARKS: &str = ". _ @ : / = + -";
+
+/// The same for names that stand before or after a `/`.
+const MARKS_OF_PARTS: &str = ". _ @ : = + -";
+
+fn is_token(text: &str, also: &str) -> bool {
+    let marks = also.as_bytes();
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || (b != b' ' && marks.contains(&b));
     (1..=MAX_NAME_BYTES).contains(&text.len()) && text.bytes().all(allowed)
 }
 
 macro_rules! name_newtype {
-    ($(#[$doc:meta])* $name:ident, $what:literal) => {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $also:expr) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
         pub struct $name(String);
@@ -49,8 +58,8 @@ macro_rules! name_newtype {
             type Err = NotAName;
 
             fn from_str(text: &str) -> Result<Self, NotAName> {
-                if !is_token(text) {
-                    return Err(NotAName { what: $what });
+                if !is_token(text, $also) {
+                    return Err(NotAName { what: $what, also: $also });
                 }
                 Ok(Self(text.to_string()))
             }
@@ -67,22 +76,27 @@ macro_rules! name_newtype {
 name_newtype! {
     /// A person or machine that signs: `alice@example.com`. Permanent; use a pseudonym where law
     /// may ask for erasure.
-    Principal, "principal"
+    Principal, "principal", MARKS
 }
 
 name_newtype! {
-    /// A host's agent: `web-1.example.com`.
-    AgentName, "agent name"
+    /// A host's agent: `web-1.example.com`. Without a `/`, which stands before a service.
+    AgentName, "agent name", MARKS_OF_PARTS
+}
+
+name_newtype! {
+    /// A service of a host, as its agent's own configuration names it: the `db` of `web-1/db`.
+    ServiceName, "service name", MARKS_OF_PARTS
 }
 
 name_newtype! {
     /// A user account of a host's operating system.
-    OsUser, "user name"
+    OsUser, "user name", MARKS
 }
 
 name_newtype! {
-    /// The name of a rule in a host's own configuration.
-    RuleName, "rule name"
+    /// The name of a rule or an action in a host's own configuration.
+    RuleName, "rule name", MARKS
 }
 
 /// Microseconds since the Unix epoch, UTC; never negative, at most 2^53 − 1.

@@ -3,6 +3,8 @@
 //! An approver's client checks all lines; a host gets its own line and an inclusion proof.
 
 use alloc::vec::Vec;
+use core::fmt;
+use core::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +13,7 @@ use crate::canonical::{self, CanonicalError};
 use crate::command::Targets;
 use crate::hash::{Digest, Hash, KeyId};
 use crate::merkle::{self, Tree};
-use crate::name::AgentName;
+use crate::name::{AgentName, NotAName, ServiceName};
 use crate::proof;
 
 /// Most lines of one command.
@@ -25,8 +27,50 @@ pub struct TargetLine {
     pub agent: AgentName,
     /// The key that agent had when the targets were resolved.
     pub key_id: KeyId,
+    /// The service of that host to run it in; on the host itself when left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceName>,
     /// What this host runs; equals the act's spec until hosts get arguments of their own.
     pub spec: Digest,
+}
+
+impl fmt::Display for TargetLine {
+    /// `HOST` or `HOST/SERVICE`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.service {
+            Some(service) => write!(f, "{}/{service}", self.agent),
+            None => write!(f, "{}", self.agent),
+        }
+    }
+}
+
+/// Where a command shall run, as people write it: `HOST`, or `HOST/SERVICE`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The host's agent.
+    pub agent: AgentName,
+    /// One of its services; none is the host itself.
+    pub service: Option<ServiceName>,
+}
+
+impl FromStr for Place {
+    type Err = NotAName;
+
+    fn from_str(text: &str) -> Result<Self, NotAName> {
+        let (agent, service) = match text.split_once('/') {
+            Some((agent, service)) => (agent, Some(service.parse()?)),
+            None => (text, None),
+        };
+        let agent = agent.parse()?;
+        Ok(Self { agent, service })
+    }
+}
+
+impl From<AgentName> for Place {
+    fn from(agent: AgentName) -> Self {
+        let service = None;
+        Self { agent, service }
+    }
 }
 
 /// Why a list of targets is refused.

@@ -6,8 +6,11 @@
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use crate::api::{AgentItem, Base64, ChangeItem, CommandItem, LISTED_TARGETS};
-use crate::event::Outcome;
+use crate::api::{
+    AgentItem, Base64, ChangeItem, CommandItem, ExecutionResult, LISTED_TARGETS, RefusedBy,
+};
+use crate::blob::BlobRef;
+use crate::event::{Outcome, RefusalReason};
 use crate::fold::State;
 use crate::hash::{KeyId, StatementId};
 use crate::key::{self, PublicKey};
@@ -97,6 +100,72 @@ pub fn execution_row(agent: &AgentName, execution: &Execution) -> ExecutionRow {
         chunks: execution.chunks,
         truncated: completed.is_some_and(crate::event::ExecutionCompleted::is_truncated),
         late: execution.late,
+    }
+}
+
+/// What is here of a run's output.
+#[derive(Debug, Clone, Default)]
+pub struct Written {
+    /// Standard output.
+    pub stdout: Vec<u8>,
+    /// Standard error.
+    pub stderr: Vec<u8>,
+    /// Whether a part of what the run's chunks hold is not here.
+    pub is_cut: bool,
+}
+
+/// One host's part of a command with its output; `text` finds the free text behind a blob.
+#[must_use]
+pub fn execution_result(
+    command: &Command,
+    (agent, execution): (&AgentName, &Execution),
+    written: Written,
+    text: impl Fn(&BlobRef) -> Option<String>,
+) -> ExecutionResult {
+    let row = execution_row(agent, execution);
+    let line = command
+        .targets
+        .as_ref()
+        .and_then(|list| list.line_of(agent));
+    let service = line.and_then(|(_, line)| line.service.as_ref());
+    let refused = execution.refused.as_ref();
+    let completed = execution.completed.as_ref();
+    ExecutionResult {
+        agent: row.agent,
+        service: service.map(ToString::to_string),
+        status: row.status.into(),
+        outcome: row.outcome.map(ToString::to_string),
+        code: execution.number(),
+        refused: refused.map(|refused| RefusedBy {
+            why: refusal_word(refused.why).into(),
+            rule: refused.rule.as_ref().map(ToString::to_string),
+            detail: refused.detail.as_ref().and_then(&text),
+        }),
+        failure: completed.and_then(|done| text(done.detail.as_ref()?)),
+        exit_code: row.exit_code,
+        signal: row.signal,
+        stdout: String::from_utf8_lossy(&written.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&written.stderr).into_owned(),
+        stdout_base64: Base64(written.stdout),
+        stderr_base64: Base64(written.stderr),
+        // What is erased or withheld is missing here as well, and an empty text would hide that.
+        truncated: row.truncated || written.is_cut,
+        duration_ms: row.duration_us.map(|us| us / 1000),
+    }
+}
+
+/// The word for why a host would not run a command.
+#[must_use]
+pub const fn refusal_word(why: RefusalReason) -> &'static str {
+    match why {
+        RefusalReason::Disabled => "disabled",
+        RefusalReason::NotAllowed => "not_allowed",
+        RefusalReason::Approvals => "approvals",
+        RefusalReason::Time => "time",
+        RefusalReason::Grant => "grant",
+        RefusalReason::Used => "used",
+        RefusalReason::Unusable => "unusable",
+        RefusalReason::Busy => "busy",
     }
 }
 

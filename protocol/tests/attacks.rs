@@ -472,7 +472,7 @@ fn a_completion_names_the_end_of_its_output_or_is_refused() {
         };
         let event = say!(agent book, "web-1", ExecutionCompleted {
             command: command, agent_seq: agent_seq, agent_prev: agent_prev, started: started,
-            outcome: Outcome::Exited, exit_code: Some(0), signal: None,
+            detail: None, outcome: Outcome::Exited, exit_code: Some(0), signal: None,
             duration_us: 1, cpu_us: 1, max_rss: 1,
             stdout: totals, stderr: totals, chunks: chunks, last_chunk: last_chunk, tree_gone: true,
         });
@@ -559,6 +559,7 @@ fn a_list_of_targets_past_its_limits_is_refused() {
     let line = |n: u64| TargetLine {
         agent: format!("h{n}").parse().unwrap(),
         key_id,
+        service: None,
         spec: countersign_protocol::hash::Digest::new([1; 32]),
     };
     let many: Vec<TargetLine> = (0..=MAX_TARGETS).map(line).collect();

@@ -84,7 +84,7 @@ pub(super) fn configure(
          # What may run here. A real host allows less.\n\
          execution = true\nmodes = [\"exec\", \"shell\"]\n\
          allow_all = true\nshell.allow = true\nenvironment = {names}\n\
-         grace_s = {GRACE_S}\n\
+         grace_s = {GRACE_S}\ndrain_s = 0\n\
          # dev's folder lies among yours, where commands may write; a real host keeps its own apart.\n\
          confine.protect_own = false\n{user}"
     );

@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
 use countersign_cli::acts::{Client, RequestSpec, Step};
+use countersign_cli::describe;
 use countersign_cli::failure::Failure;
 use countersign_cli::render;
 use countersign_cli::verify::{self, Options, Report, Source};
@@ -14,6 +15,7 @@ use countersign_protocol::event::{Event, Outcome, Stream};
 use countersign_protocol::key;
 use countersign_protocol::lifecycle::Execution;
 use countersign_protocol::short;
+use countersign_protocol::target::Place;
 use tokio_util::sync::CancellationToken;
 
 use super::agent;
@@ -147,7 +149,7 @@ async fn life(station: &Station, command: Vec<String>, teller: Teller) -> Result
     } else {
         command
     };
-    let target = agent::NAME.parse().map_err(|_| DevError::Name)?;
+    let target: Place = agent::NAME.parse().map_err(|_| DevError::Name)?;
     let spec = RequestSpec::new(vec![target], argv.clone(), "to see how it works");
     let requested = alice.request(&spec).await?;
     let id = requested.id;
@@ -247,7 +249,7 @@ fn ending(view: &CommandView, teller: Teller) -> Result<u8, DevError> {
             &format!("the command is {status}; nothing came back"),
         );
         if let Some(why) = execution.and_then(|execution| execution.refused.as_ref()) {
-            teller.more(&format!("the host would not: {why:?}"));
+            teller.more(&describe::refused(view, why));
         }
         return Ok(OURS);
     };

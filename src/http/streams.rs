@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use countersign_protocol::api::{Base64, BlobBody, ExecutionResult, ProvenEntry, StreamBody};
+use countersign_protocol::blob::BlobRef;
 use countersign_protocol::entry::Entry;
 use countersign_protocol::event::{Event, Stream as OutputStream};
 use countersign_protocol::hash::{CommandId, Digest, StatementId};
-use countersign_protocol::lifecycle::Command;
 use countersign_protocol::name::AgentName;
 use countersign_protocol::proof;
-use countersign_protocol::view;
+use countersign_protocol::view::{self, Written};
 use sqlx::PgConnection;
 
 use super::app::App;
@@ -119,66 +119,50 @@ pub(super) async fn results(app: &App, id: CommandId) -> Result<Vec<ExecutionRes
     let command = history::command(&mut connection, id, size)
         .await?
         .ok_or_else(commands_missing)?;
-    let mut output: BTreeMap<(AgentName, OutputStream), Vec<u8>> = BTreeMap::new();
-    // Hosts whose output does not fit into one answer: it is in the command's entries.
-    let mut cut: BTreeSet<AgentName> = BTreeSet::new();
+    let mut written: BTreeMap<AgentName, Written> = BTreeMap::new();
+    let mut texts: BTreeMap<Digest, String> = BTreeMap::new();
     let mut room = INLINE_BLOBS;
     for row in store::stream(&mut connection, &id, size).await? {
         let (_, event) = parse(&row)?;
-        let Event::ExecutionOutput(chunk) = event else {
-            continue;
-        };
-        let len = usize::try_from(chunk.data.len).unwrap_or(usize::MAX);
-        if len > room || cut.contains(&chunk.agent) {
-            cut.insert(chunk.agent);
-            continue;
-        }
-        if let Some(blob) = store::blob(&mut connection, &chunk.data.digest)
-            .await?
-            .flatten()
-        {
+        if let Event::ExecutionOutput(chunk) = event {
+            let part = written.entry(chunk.agent).or_default();
+            let len = usize::try_from(chunk.data.len).unwrap_or(usize::MAX);
+            // What does not fit into one answer is in the command's entries.
+            part.is_cut |= len > room;
+            if part.is_cut {
+                continue;
+            }
+            let Some(blob) = store::blob(&mut connection, &chunk.data.digest)
+                .await?
+                .flatten()
+            else {
+                part.is_cut = true;
+                continue;
+            };
             room -= len;
-            output
-                .entry((chunk.agent, chunk.stream))
-                .or_default()
-                .extend_from_slice(blob.content());
+            match chunk.stream {
+                OutputStream::Stdout => part.stdout.extend_from_slice(blob.content()),
+                OutputStream::Stderr => part.stderr.extend_from_slice(blob.content()),
+            }
+        } else if matches!(
+            event,
+            Event::ExecutionRefused(_) | Event::ExecutionCompleted(_)
+        ) {
+            for named in event.blobs() {
+                let blob = store::blob(&mut connection, &named.digest).await?.flatten();
+                let text = blob.map(|blob| String::from_utf8_lossy(blob.content()).into_owned());
+                texts.extend(text.map(|text| (named.digest, text)));
+            }
         }
     }
-    let mut results = of_command(&command, output);
-    for result in &mut results {
-        result.truncated |= cut.iter().any(|agent| agent.as_str() == result.agent);
-    }
-    Ok(results)
+    let parts = command.executions.iter().map(|(agent, execution)| {
+        let written = written.remove(agent).unwrap_or_default();
+        let text = |named: &BlobRef| texts.get(&named.digest).cloned();
+        view::execution_result(&command, (agent, execution), written, text)
+    });
+    Ok(parts.collect())
 }
 
 pub(super) fn commands_missing() -> ApiError {
     ApiError::not_found("unknown_command", "no such command")
-}
-
-fn of_command(
-    command: &Command,
-    mut output: BTreeMap<(AgentName, OutputStream), Vec<u8>>,
-) -> Vec<ExecutionResult> {
-    command
-        .executions
-        .iter()
-        .map(|(agent, execution)| {
-            let mut take = |stream| output.remove(&(agent.clone(), stream)).unwrap_or_default();
-            let (stdout, stderr) = (take(OutputStream::Stdout), take(OutputStream::Stderr));
-            let row = view::execution_row(agent, execution);
-            ExecutionResult {
-                agent: row.agent,
-                status: row.status.into(),
-                outcome: row.outcome.map(str::to_owned),
-                exit_code: row.exit_code,
-                signal: row.signal,
-                stdout: String::from_utf8_lossy(&stdout).into_owned(),
-                stderr: String::from_utf8_lossy(&stderr).into_owned(),
-                stdout_base64: Base64(stdout),
-                stderr_base64: Base64(stderr),
-                truncated: row.truncated,
-                duration_ms: row.duration_us.map(|us| us / 1000),
-            }
-        })
-        .collect()
 }

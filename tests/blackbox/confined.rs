@@ -13,12 +13,12 @@ use crate::rules::{check, configure};
 use crate::support::{Dev, PROGRAM, text};
 
 /// Whether the tests are root, as a host's agent mostly is.
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
 /// Says what this machine or this user cannot show, where nobody misses it.
-fn left_out(why_and_what: &str) {
+pub(crate) fn left_out(why_and_what: &str) {
     // Past the harness, which keeps for itself what a passing test prints.
     let _told = writeln!(std::io::stderr(), "LEFT OUT, as {why_and_what}");
 }

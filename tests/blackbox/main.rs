@@ -9,6 +9,7 @@
     reason = "a test fails by panicking, and these start the programs that they test"
 )]
 
+mod actions;
 mod agents;
 mod confined;
 mod contract;
@@ -21,5 +22,6 @@ mod proxy;
 mod rotation;
 mod rules;
 mod servers;
+mod services;
 mod support;
 mod tampering;

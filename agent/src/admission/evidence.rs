@@ -277,8 +277,12 @@ const fn host_of(event: &Event) -> Option<&AgentName> {
     }
 }
 
-/// Says whether the grant's line is this host's, and one that people signed.
-pub(crate) fn check_line(grant: &Grant, command: &Command, pins: &Pins) -> Result<(), Unproven> {
+/// The grant's line, if it is this host's and one that people signed.
+pub(crate) fn own_line(
+    grant: &Grant,
+    command: &Command,
+    pins: &Pins,
+) -> Result<TargetLine, Unproven> {
     let line: TargetLine = canonical::from_document(&grant.line.0, MAX_BLOB_BYTES)
         .map_err(|_| Unproven::NotATarget)?;
     let act = command.act();
@@ -288,7 +292,8 @@ pub(crate) fn check_line(grant: &Grant, command: &Command, pins: &Pins) -> Resul
         return Err(Unproven::NotATarget);
     }
     target::verify_line(&line, grant.line_index, &grant.line_proof, &act.targets)
-        .map_err(|_| Unproven::NotATarget)
+        .map_err(|_| Unproven::NotATarget)?;
+    Ok(line)
 }
 
 /// What would run, read from the very bytes that were signed for.

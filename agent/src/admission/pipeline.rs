@@ -1,23 +1,21 @@
 //! The order of the checks is the security argument, so it stands here on one screen.
 
-use std::ffi::OsString;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use countersign_protocol::api::{Grant, StreamBody};
 use countersign_protocol::checkpoint::Checkpoint;
-use countersign_protocol::command::Act;
+use countersign_protocol::command::{Act, ActionStep, AtOutputLimit, CommandSpec, Mode};
 use countersign_protocol::event::RefusalReason;
-use countersign_protocol::hash::{CommandId, KeyId, LedgerId};
+use countersign_protocol::hash::{CommandId, Digest, KeyId, LedgerId};
 use countersign_protocol::key::PublicKey;
 use countersign_protocol::name::{AgentName, Time};
 
 use super::consent;
 use super::evidence::{self, Documents, ProvenStream, Unproven};
-use crate::execution::{self, InForce, Plan};
-use crate::rules::{self, Allowed, LocalRefusal, Rules, Runner};
+use crate::execution::{InForce, Mark, Outcome, Plan, Program, Reach, Secrets, Step};
+use crate::rules::{self, Allowed, Inside, LocalRefusal, Rules, Runner, SHELL};
 use crate::signers::AllowedSigners;
 
 /// What this host knows for certain, from its own configuration and key.
@@ -81,9 +79,8 @@ pub struct Permit {
     /// From then on it may not start: the act's expiry, or an approval's age.
     valid_until: Time,
     allowed: Allowed,
-    argv: Vec<OsString>,
-    env: Vec<(OsString, OsString)>,
-    cwd: PathBuf,
+    /// The name of the program that was asked for.
+    asked: String,
     stdin: Vec<u8>,
 }
 
@@ -103,7 +100,7 @@ impl Host {
         // Is it true? Bytes, signatures and places; the life of the command; this host; the text.
         let stream = ProvenStream::prove(&grant.stream, checkpoint, &self.pins.ledger)?;
         let proven = evidence::fold(&stream, &self.pins, &self.signers)?;
-        evidence::check_line(grant, &proven.command, &self.pins)?;
+        let line = evidence::own_line(grant, &proven.command, &self.pins)?;
         let documents = Documents::read(&stream, &proven.command)?;
 
         // Was it done? Before anything else is said about it, so that a repeat stays silent.
@@ -126,7 +123,8 @@ impl Host {
             // Is it allowed here? Local rules win over any signature.
             .and_then(|until| {
                 let environment = documents.environment.as_ref();
-                let allowed = self.rules.judge(&documents.spec, environment)?;
+                let service = line.service.as_ref();
+                let allowed = self.rules.judge(service, &documents.spec, environment)?;
                 // A rule may ask for more people than the host does for everything.
                 if allowed.min_approvals > least.0 {
                     let demanded = (allowed.min_approvals, allowed.rule.as_str());
@@ -135,20 +133,15 @@ impl Host {
                 Ok((until, allowed))
             });
         Ok(match judged {
-            Ok((valid_until, allowed)) => {
-                let (argv, env) = rules::words(&documents.spec, documents.environment.as_ref());
-                Verdict::Run(Box::new(Permit {
-                    command: id,
-                    act,
-                    remember_until,
-                    valid_until,
-                    allowed,
-                    argv,
-                    env,
-                    cwd: documents.spec.cwd.unwrap_or_else(|| "/".to_owned()).into(),
-                    stdin: documents.stdin,
-                }))
-            }
+            Ok((valid_until, allowed)) => Verdict::Run(Box::new(Permit {
+                command: id,
+                act,
+                remember_until,
+                valid_until,
+                allowed,
+                asked: asked_program(&documents.spec),
+                stdin: documents.stdin,
+            })),
             Err(refusal) => Verdict::Refuse {
                 command: id,
                 remember_until,
@@ -202,61 +195,113 @@ impl Permit {
         self.act.not_before <= now && now < self.valid_until
     }
 
-    /// What will run: the opened file's path and SHA-256, also where `sudo` will open it again.
-    /// Where there is no program, the name that was asked for and zeros.
+    /// What will run: the opened file's path and SHA-256, also where `sudo` will open it again; of an
+    /// action its first step, of a service what enters it. Where there is no program, the name that
+    /// was asked for and zeros.
     #[must_use]
     pub fn program(&self) -> (Vec<u8>, [u8; 32]) {
-        match &self.allowed.program {
-            Ok(program) => (
+        let steps = self.allowed.steps.as_deref().unwrap_or_default();
+        match steps.first() {
+            Some(Step { program, .. }) => (
                 program.path().as_os_str().as_bytes().to_vec(),
                 *program.sha256(),
             ),
-            Err(_) => {
-                let asked = self.argv.first().map(|name| name.as_bytes().to_vec());
-                (asked.unwrap_or_default(), [0; 32])
-            }
+            None => (self.asked.clone().into_bytes(), [0; 32]),
         }
     }
 
-    /// Whom it will run as, and what will hold it; none where there is no program to be held.
+    /// Of an action whose programs are all there: its steps, as they will run.
+    #[must_use]
+    pub fn action_steps(&self) -> Option<Vec<ActionStep>> {
+        let steps = self.allowed.steps.as_ref().ok()?;
+        let step = |step: &Step| ActionStep {
+            argv: step
+                .argv
+                .iter()
+                .map(|word| word.to_string_lossy().into_owned())
+                .collect(),
+            path: step.program.path().to_string_lossy().into_owned(),
+            sha256: Digest::new(*step.program.sha256()),
+        };
+        (self.act.mode == Mode::Action).then(|| steps.iter().map(step).collect())
+    }
+
+    /// Whom it will run as, and what will hold it; none where there is no program to be held, or
+    /// where nothing of this host holds it.
     #[must_use]
     pub fn held(&self) -> Option<(&Runner, &InForce)> {
         let Allowed {
-            program,
+            steps,
             runner,
             in_force,
+            inside,
             ..
         } = &self.allowed;
-        program.is_ok().then_some((runner, in_force))
+        let is_ours = match inside {
+            Inside::Host => true,
+            Inside::Service { descends, .. } => *descends,
+        };
+        (steps.is_ok() && is_ours).then_some((runner, in_force))
     }
 
     /// Gives the permit up for a plan, or for the outcome of a run that has no program.
     ///
     /// # Errors
     /// There is no such program, or none that can be executed.
-    pub fn into_plan(self, grace: Duration) -> Result<Plan, execution::Outcome> {
-        let allowed = self.allowed;
-        let found = allowed.program.map_err(|error| error.outcome())?;
-        let (program, argv) = match allowed.sudo {
-            Some(sudo) => {
-                let args = self.argv.get(1..).unwrap_or_default();
-                let argv = rules::through_sudo(&allowed.runner, found.path(), args);
-                (sudo, argv)
+    pub fn into_plan(self, grace: Duration) -> Result<Plan, Outcome> {
+        let (allowed, act) = (self.allowed, self.act);
+        let found = allowed.steps.map_err(|error| error.outcome())?;
+        let mut steps = found.into_iter().map(|step| match &allowed.sudo {
+            Some(sudo) => by_sudo(sudo, &allowed.runner, &step),
+            None => Ok(step),
+        });
+        let nothing = || Err(Outcome::FailedToStart("there is no step to run".to_owned()));
+        let first = steps.next().unwrap_or_else(nothing)?;
+        let then = steps.collect::<Result<_, _>>()?;
+        let mut env = allowed.env;
+        let reach = match allowed.inside {
+            Inside::Host => Reach::Tree,
+            Inside::Service { marked: false, .. } => Reach::Beyond,
+            Inside::Service { descends, .. } => {
+                let mark = Mark::new(self.command.to_string(), descends);
+                env.push(mark.variable());
+                Reach::Marked(mark)
             }
-            None => (found, self.argv),
         };
         Ok(Plan {
+            first,
+            then,
+            cwd: allowed.cwd,
+            env,
+            stdin: self.stdin,
+            timeout: Duration::from_millis(act.timeout_ms),
+            grace,
+            output_limit: act.output_limit,
+            stop_at_limit: act.at_output_limit == Some(AtOutputLimit::Stop),
+            // Requests cannot hand over a secret yet; one that does has its values here.
+            secrets: Secrets::default(),
+            reach,
             confinement: allowed.confinement,
             announced: Some(allowed.in_force),
-            program,
-            argv,
-            cwd: self.cwd,
-            env: self.env,
-            stdin: self.stdin,
-            timeout: Duration::from_millis(self.act.timeout_ms),
-            grace,
-            output_limit: self.act.output_limit,
         })
+    }
+}
+
+/// The step by way of `sudo`, which is opened once for each.
+fn by_sudo(sudo: &Program, runner: &Runner, step: &Step) -> Result<Step, Outcome> {
+    let args = step.argv.get(1..).unwrap_or_default();
+    let argv = rules::through_sudo(runner, step.program.path(), args);
+    let program = sudo
+        .try_clone()
+        .map_err(|error| Outcome::FailedToStart(format!("sudo cannot be opened: {error}")))?;
+    Ok(Step { program, argv })
+}
+
+/// The program by the name that was asked for: the shell of a script, the name of an action.
+fn asked_program(spec: &CommandSpec) -> String {
+    match spec.mode {
+        Mode::Exec | Mode::Action => spec.argv.first().cloned().unwrap_or_default(),
+        Mode::Shell => SHELL.to_owned(),
     }
 }
 

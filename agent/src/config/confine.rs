@@ -216,6 +216,27 @@ fn cap(
     Err(source.mistake(Some(limit.span()), problem))
 }
 
+/// A setting in bytes that cannot be lifted.
+pub(super) fn bytes(
+    source: &Source<'_>,
+    written: Option<Spanned<Amount>>,
+    default: u64,
+    (least, most): (u64, u64),
+) -> Result<u64, ConfigError> {
+    let Some(written) = written else {
+        return Ok(default);
+    };
+    match *written.get_ref() {
+        Amount::Number(bytes) | Amount::Size(bytes) if (least..=most).contains(&bytes) => Ok(bytes),
+        Amount::Number(_) | Amount::Size(_) | Amount::Lifted => {
+            let problem = format!(
+                "the size must be between {least} and {most} bytes, such as \"256M\" (K, M, G or T)"
+            );
+            Err(source.mistake(Some(written.span()), problem))
+        }
+    }
+}
+
 fn protected(
     source: &Source<'_>,
     written: &[Spanned<PathBuf>],

@@ -15,12 +15,13 @@ use countersign_protocol::name::{AgentName, OsUser, SECOND_US};
 use reqwest::Url;
 use toml::Spanned;
 
-use super::confine::{WrittenConfine, confine};
+use super::confine::{WrittenConfine, bytes, confine};
 use super::source::{ConfigError, Source};
-use super::tables;
 use super::written::{Variables, Written};
+use super::{actions, services, tables};
 use crate::rules::{Account, NamePattern, Rules, RunAs};
 use crate::signers::AllowedSigners;
+use crate::spool;
 
 /// Largest configuration file; a real one has two screens.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
@@ -30,6 +31,13 @@ const MAX_RUNS: usize = 256;
 
 /// The longest grace between TERM and KILL, so that a cancel takes effect within the minute.
 const MAX_GRACE_S: u64 = 60;
+
+/// The longest that an agent which is told to stop lets commands go on: service managers and people
+/// wait for it.
+const MAX_DRAIN_S: u64 = 300;
+
+/// Above this an agent's journal would be the reason for a full disk.
+const MAX_SPOOL: u64 = 1 << 40;
 
 /// The oldest approval that any host takes: as long as a request can stay open.
 const MAX_AGE_S: u64 = 7 * 24 * 3600;
@@ -63,6 +71,38 @@ pub struct Config {
     pub grace: Duration,
     /// How long a key that was replaced still runs what names it.
     pub rotation_grace: Duration,
+    /// How long commands may go on when the agent is told to stop.
+    pub drain: Duration,
+    /// Bytes of the journal from which on no command starts and output waits in its command.
+    pub spool_max: u64,
+}
+
+/// What a running agent is and which ledger it speaks to: no reload changes it.
+#[derive(Debug, Clone)]
+pub(crate) struct Fixed {
+    server: Url,
+    name: AgentName,
+    state: PathBuf,
+    ledger: LedgerId,
+    vkey: VerifierKey,
+}
+
+impl Fixed {
+    /// Settings that have another value in `config`.
+    pub(crate) fn differing(&self, config: &Config) -> Vec<&'static str> {
+        let same_key = self.vkey == config.vkey;
+        let same_origin = self.vkey.origin() == config.vkey.origin();
+        let same = [
+            ("server", self.server == config.server),
+            ("name", self.name == config.name),
+            ("state", self.state == config.state),
+            ("ledger", self.ledger == config.ledger),
+            ("origin", same_origin),
+            ("vkey", same_key),
+        ];
+        let differing = same.into_iter().filter(|(_, same)| !same);
+        differing.map(|(setting, _)| setting).collect()
+    }
 }
 
 impl Config {
@@ -92,6 +132,17 @@ impl Config {
         Self::check(&source, written)
     }
 
+    /// What stays until the next start.
+    pub(crate) fn fixed(&self) -> Fixed {
+        Fixed {
+            server: self.server.clone(),
+            name: self.name.clone(),
+            state: self.state.clone(),
+            ledger: self.ledger,
+            vkey: self.vkey.clone(),
+        }
+    }
+
     fn check(source: &Source<'_>, mut written: Written) -> Result<Self, ConfigError> {
         let folder = source.path.parent().unwrap_or(Path::new("."));
         let server_at = source.required(written.server.take(), "server")?;
@@ -103,6 +154,9 @@ impl Config {
         let signers = source.required(written.allowed_signers.take(), "allowed_signers")?;
         let max_runs = source.number(written.max_runs.take(), 10, (1, MAX_RUNS))?;
         let grace_s = source.number(written.grace_s.take(), 5, (0, MAX_GRACE_S))?;
+        let drain_s = source.number(written.drain_s.take(), 10, (0, MAX_DRAIN_S))?;
+        let bounds = (spool::LEAST_BYTES, MAX_SPOOL);
+        let spool_max = bytes(source, written.spool_max.take(), spool::FULL_BYTES, bounds)?;
         // No approval that was given before the new key counts on this host any longer than that.
         let age_s = written.max_approval_age_s.as_ref();
         let age_s = age_s.map_or(DEFAULT_AGE_S, |age_s| *age_s.get_ref());
@@ -120,6 +174,8 @@ impl Config {
             signers: signers_of(signers)?,
             max_runs,
             grace: Duration::from_secs(grace_s),
+            drain: Duration::from_secs(drain_s),
+            spool_max,
             rotation_grace: Duration::from_secs(rotation_s),
             rules: rules(source, written, own_files)?,
         })
@@ -162,7 +218,7 @@ fn vkey(
 }
 
 /// A switch that is off unless it is on.
-fn is_on(written: Option<Spanned<bool>>) -> bool {
+pub(super) fn is_on(written: Option<Spanned<bool>>) -> bool {
     written.is_some_and(Spanned::into_inner)
 }
 
@@ -184,14 +240,28 @@ fn rules(
             .collect(),
     };
     let environment_dangerous = written.environment_dangerous.unwrap_or_default();
-    let (base, tables) = (&written.confine, (written.allow, written.deny));
+    let base = &written.confine;
+    let mut names = tables::Names::default();
+    let services = services::services(source, written.service)?;
+    let tables = (written.allow, written.deny);
+    let commands = tables::commands(
+        source,
+        is_on(written.allow_all),
+        (least, base),
+        tables,
+        (&mut names, &services),
+    )?;
     Ok(Rules {
         execution: is_on(written.execution),
         min_approvals,
         shell_min_approvals,
         max_approval_age_us: age_s.saturating_mul(SECOND_US),
-        modes: written.modes.unwrap_or_else(|| vec![Mode::Exec]),
-        commands: tables::commands(source, is_on(written.allow_all), (least, base), tables)?,
+        modes: written
+            .modes
+            .unwrap_or_else(|| vec![Mode::Exec, Mode::Action]),
+        commands,
+        actions: actions::actions(source, (least, base), &mut names, written.action)?,
+        services,
         shell: is_on(written.shell.allow),
         path: directories(source, written.path)?,
         environment,

@@ -10,11 +10,12 @@ use toml::Spanned;
 
 use super::confine::{WrittenConfine, confine};
 use super::source::{ConfigError, Source};
-use super::written::{WrittenAllow, WrittenDeny};
-use crate::rules::{AllowRule, Arguments, Commands, DenyRule, Pattern, ProgramPattern};
+use super::written::{Setting, WrittenAllow, WrittenDeny};
+use crate::rules::{AllowRule, Arguments, Commands, DenyRule, Pattern, ProgramPattern, Service};
 
 /// Refusals name a setting or a rule; one word must not be both.
 const SETTINGS: &[&str] = &[
+    "action",
     "allow",
     "allow_all",
     "cgroup",
@@ -35,6 +36,7 @@ const SETTINGS: &[&str] = &[
     "profile",
     "protected",
     "run_as",
+    "service",
     "shell",
     "sudo",
     "users",
@@ -53,8 +55,8 @@ pub(super) fn commands(
     allow_all: bool,
     (least, base): (u32, &WrittenConfine),
     (allow, deny): (Vec<Spanned<WrittenAllow>>, Vec<Spanned<WrittenDeny>>),
+    (names, services): (&mut Names, &[Service]),
 ) -> Result<Commands, ConfigError> {
-    let mut names = Names::default();
     let mut commands = Commands {
         allow_all,
         ..Commands::default()
@@ -82,6 +84,7 @@ pub(super) fn commands(
         let span = written.span();
         let written = written.into_inner();
         names.take(source, &written.name)?;
+        check_services(source, &written, services)?;
         let rule = allow_rule(source, (least, base), written)?;
         let allowed = commands.allow.iter().find(|known| known.hides(&rule));
         let denied = || {
@@ -106,12 +109,37 @@ fn hidden(rule: &RuleName, before: &RuleName) -> String {
     )
 }
 
+/// A rule for services speaks of those that are there, and demands nothing that nobody can check.
+fn check_services(
+    source: &Source<'_>,
+    written: &WrittenAllow,
+    services: &[Service],
+) -> Result<(), ConfigError> {
+    for named in written.services.iter().flatten() {
+        if !services.iter().any(|known| known.name == *named.get_ref()) {
+            let problem = format!("there is no [[service]] with the name {}", named.get_ref());
+            return Err(source.mistake(Some(named.span()), problem));
+        }
+    }
+    match (&written.services, &written.sha256) {
+        (Some(_), Some(_)) => {
+            let problem = "nobody here can open a program inside a service, so its SHA-256 cannot be demanded";
+            Err(source.mistake(Some(written.name.span()), problem))
+        }
+        (Some(_) | None, _) => Ok(()),
+    }
+}
+
 /// Names that are taken.
 #[derive(Default)]
-struct Names(BTreeSet<RuleName>);
+pub(super) struct Names(BTreeSet<RuleName>);
 
 impl Names {
-    fn take(&mut self, source: &Source<'_>, name: &Spanned<RuleName>) -> Result<(), ConfigError> {
+    pub(super) fn take(
+        &mut self,
+        source: &Source<'_>,
+        name: &Spanned<RuleName>,
+    ) -> Result<(), ConfigError> {
         let problem = if SETTINGS.contains(&name.get_ref().as_str()) {
             "a rule cannot have the name of a setting, as refusals name either"
         } else if self.0.insert(name.get_ref().clone()) {
@@ -128,19 +156,18 @@ fn allow_rule(
     (least, base): (u32, &WrittenConfine),
     written: WrittenAllow,
 ) -> Result<AllowRule, ConfigError> {
-    let min_approvals = written
-        .min_approvals
-        .map(|number| source.number(Some(number), least, (least, u32::MAX)))
-        .transpose()?;
-    let timeout_s = written
-        .timeout_s
-        .map(|number| source.number(Some(number), 1, (1, MAX_TIMEOUT_S)))
-        .transpose()?;
+    let min_approvals = people(source, least, written.min_approvals)?;
+    let timeout_s = timeout(source, written.timeout_s)?;
+    let services = written.services.map(|services| {
+        let services = services.into_iter().map(Spanned::into_inner);
+        services.collect()
+    });
     Ok(AllowRule {
         name: written.name.into_inner(),
         program: program(source, &written.program)?,
         args: arguments(source, written.args)?,
         args_not: patterns(source, &written.args_not)?,
+        services,
         users: written.users,
         sha256: digests(source, written.sha256)?,
         min_approvals,
@@ -148,6 +175,25 @@ fn allow_rule(
         confine: confine(source, &written.confine, base)?,
         reason: written.reason,
     })
+}
+
+/// The people that a rule demands, where it names a number.
+pub(super) fn people(
+    source: &Source<'_>,
+    least: u32,
+    written: Setting<u32>,
+) -> Result<Option<u32>, ConfigError> {
+    let checked = written.map(|number| source.number(Some(number), least, (least, u32::MAX)));
+    checked.transpose()
+}
+
+/// The longest timeout that a rule gives, in seconds, where it names one.
+pub(super) fn timeout(
+    source: &Source<'_>,
+    written: Setting<u64>,
+) -> Result<Option<u64>, ConfigError> {
+    let checked = written.map(|number| source.number(Some(number), 1, (1, MAX_TIMEOUT_S)));
+    checked.transpose()
 }
 
 fn deny_rule(source: &Source<'_>, written: WrittenDeny) -> Result<DenyRule, ConfigError> {
@@ -200,7 +246,10 @@ fn arguments(
     Ok(Arguments { fixed, rest })
 }
 
-fn patterns(source: &Source<'_>, written: &[Spanned<String>]) -> Result<Vec<Pattern>, ConfigError> {
+pub(super) fn patterns(
+    source: &Source<'_>,
+    written: &[Spanned<String>],
+) -> Result<Vec<Pattern>, ConfigError> {
     let parse = |text: &Spanned<String>| {
         Pattern::parse(text.get_ref())
             .map_err(|error| source.mistake(Some(text.span()), error.to_string()))

@@ -10,11 +10,11 @@ use std::str::FromStr;
 use countersign_protocol::checkpoint::Origin;
 use countersign_protocol::command::Mode;
 use countersign_protocol::hash::LedgerId;
-use countersign_protocol::name::{AgentName, OsUser, RuleName};
+use countersign_protocol::name::{AgentName, OsUser, RuleName, ServiceName};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::confine::WrittenConfine;
+use super::confine::{Amount, WrittenConfine};
 use super::source::{ConfigError, Source};
 
 /// Every setting but the rules can be given as this and its name in capitals.
@@ -75,6 +75,8 @@ pub(super) struct Written {
     pub(super) sudo: Setting<PathBuf>,
     pub(super) max_runs: Setting<usize>,
     pub(super) grace_s: Setting<u64>,
+    pub(super) drain_s: Setting<u64>,
+    pub(super) spool_max: Setting<Amount>,
     pub(super) rotation_grace_s: Setting<u64>,
     #[serde(default)]
     pub(super) confine: WrittenConfine,
@@ -84,6 +86,10 @@ pub(super) struct Written {
     pub(super) allow: Vec<Spanned<WrittenAllow>>,
     #[serde(default)]
     pub(super) deny: Vec<Spanned<WrittenDeny>>,
+    #[serde(default)]
+    pub(super) action: Vec<WrittenAction>,
+    #[serde(default)]
+    pub(super) service: Vec<WrittenService>,
 }
 
 /// `[shell]`.
@@ -106,6 +112,7 @@ pub(super) struct WrittenAllow {
     pub(super) args: Vec<Spanned<String>>,
     #[serde(default)]
     pub(super) args_not: Vec<Spanned<String>>,
+    pub(super) services: Option<Vec<Spanned<ServiceName>>>,
     pub(super) users: Option<Vec<OsUser>>,
     pub(super) sha256: Option<Vec<Spanned<String>>>,
     pub(super) min_approvals: Setting<u32>,
@@ -126,6 +133,39 @@ pub(super) struct WrittenDeny {
     pub(super) users: Option<Vec<OsUser>>,
     pub(super) sha256: Option<Vec<Spanned<String>>>,
     pub(super) reason: Option<String>,
+}
+
+/// `[[action]]`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WrittenAction {
+    pub(super) name: Spanned<RuleName>,
+    #[serde(default)]
+    pub(super) args: Vec<Spanned<String>>,
+    pub(super) steps: Spanned<Vec<Spanned<Vec<Spanned<String>>>>>,
+    pub(super) users: Option<Vec<OsUser>>,
+    pub(super) min_approvals: Setting<u32>,
+    pub(super) timeout_s: Setting<u64>,
+    #[serde(default)]
+    pub(super) confine: WrittenConfine,
+    pub(super) reason: Option<String>,
+}
+
+/// `[[service]]`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WrittenService {
+    pub(super) name: Spanned<ServiceName>,
+    pub(super) docker: Setting<String>,
+    pub(super) podman: Setting<String>,
+    pub(super) enter: Setting<Vec<Spanned<String>>>,
+    pub(super) into: Setting<Vec<Spanned<String>>>,
+    pub(super) env: Setting<Vec<Spanned<String>>>,
+    pub(super) cwd: Setting<Vec<Spanned<String>>>,
+    pub(super) user: Setting<Vec<Spanned<String>>>,
+    pub(super) descends: Setting<bool>,
+    pub(super) allow_all: Setting<bool>,
+    pub(super) shell: Setting<bool>,
 }
 
 /// Takes each named variable over what the file says.
@@ -160,6 +200,8 @@ impl Written {
             "sudo" => self.sudo,
             "max_runs" => self.max_runs,
             "grace_s" => self.grace_s,
+            "drain_s" => self.drain_s,
+            "spool_max" => self.spool_max,
             "rotation_grace_s" => self.rotation_grace_s,
             "shell_allow" => self.shell.allow,
         );
@@ -282,7 +324,8 @@ impl FromStr for KnownMode {
         match text {
             "exec" => Ok(Self(Mode::Exec)),
             "shell" => Ok(Self(Mode::Shell)),
-            _unknown => Err("a mode is exec or shell"),
+            "action" => Ok(Self(Mode::Action)),
+            _unknown => Err("a mode is exec, shell or action"),
         }
     }
 }

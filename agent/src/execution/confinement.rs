@@ -111,9 +111,9 @@ pub struct Confinement {
     pub filter_calls: bool,
     /// Limits of the run as a whole; none makes no cgroup.
     pub cgroup: Option<CgroupLimits>,
-    /// The program is `sudo`, which must gain privileges: no `no_new_privs`, and so neither
-    /// Landlock nor the filter.
-    pub sudo: bool,
+    /// The program must gain privileges or make namespaces itself, as `sudo` and the clients of
+    /// container engines do: no `no_new_privs`, and so neither Landlock nor the filter.
+    pub unheld: bool,
     /// What must be in force.
     pub demand: Demand,
     /// Permission bits that files of the command are made without, 0 to 0o777.
@@ -129,7 +129,7 @@ impl Default for Confinement {
             profile: Profile::None,
             filter_calls: true,
             cgroup: None,
-            sudo: false,
+            unheld: false,
             demand: Demand::default(),
             umask: DEFAULT_UMASK,
         }
@@ -257,17 +257,17 @@ impl Confinement {
         if landlock_abi.is_some() {
             fence::check(&self.protected, &self.profile)?;
         }
-        let seccomp = self.filter_calls && !self.sudo && syscalls::filter_available();
+        let seccomp = self.filter_calls && !self.unheld && syscalls::filter_available();
         let cgroup = self
             .cgroup
             .and_then(|limits| Some(cgroup::base()?.foresee(&limits)));
         let unmet = |mechanism, why| Err(ConfineError::Unmet { mechanism, why });
-        if self.demand.no_new_privs && self.sudo {
-            return unmet(Mechanism::NoNewPrivileges, SUDO);
+        if self.demand.no_new_privs && self.unheld {
+            return unmet(Mechanism::NoNewPrivileges, UNHELD);
         }
         if self.demand.seccomp && !seccomp {
-            let why = match (self.sudo, self.filter_calls) {
-                (true, _) => SUDO,
+            let why = match (self.unheld, self.filter_calls) {
+                (true, _) => UNHELD,
                 (false, false) => "the filter is switched off for this command",
                 (false, true) => "the kernel has no system call filter",
             };
@@ -282,7 +282,7 @@ impl Confinement {
             return unmet(Mechanism::Cgroup, why);
         }
         Ok(InForce {
-            no_new_privs: !self.sudo,
+            no_new_privs: !self.unheld,
             landlock_abi,
             seccomp,
             rlimits: self.limits.bounded(),
@@ -294,12 +294,12 @@ impl Confinement {
     fn landlock(&self) -> Result<Option<u32>, ConfineError> {
         let profiled = self.profile != Profile::None;
         let wanted = profiled || !self.protected.is_empty();
-        let abi = fence::abi().filter(|_| wanted && !self.sudo);
+        let abi = fence::abi().filter(|_| wanted && !self.unheld);
         if abi.is_some() || !(profiled || self.demand.landlock) {
             return Ok(abi);
         }
-        let why = match (self.sudo, wanted) {
-            (true, _) => SUDO,
+        let why = match (self.unheld, wanted) {
+            (true, _) => UNHELD,
             (false, false) => "neither a protected path nor a profile is asked for",
             (false, true) => "the kernel has no Landlock, or one older than version 3 (Linux 6.2)",
         };
@@ -340,8 +340,8 @@ impl Confinement {
     }
 }
 
-/// Why `sudo` excludes what needs `no_new_privs`.
-const SUDO: &str = "the command runs by sudo, which must gain privileges";
+/// Why what gains privileges excludes what needs `no_new_privs`.
+const UNHELD: &str = "the command runs by sudo or in a container, which must gain privileges";
 
 /// Whether there is a cgroup, with every limit that was asked.
 fn cgroup_complete(asked: Option<CgroupLimits>, got: Option<CgroupInForce>) -> bool {

@@ -41,14 +41,17 @@
 //! `confinement` what a run may not do, and whether this host can hold it to that · `fence` Landlock
 //! rules · `seccomp` the system call filter · `cgroup` the run's cgroup · `sealed` files in memory ·
 //! `spawn` descriptors and the fork · `supervisor` the process above the tree · `sandbox` the
-//! leader's ordered steps · `output` pipes into chunks · `terminate` signals to a whole tree ·
-//! `syscalls` the only `unsafe`.
+//! leader's ordered steps · `output` pipes into chunks · `mask` secrets out of them · `terminate`
+//! signals to a whole tree · `reach` processes of a run outside its tree · `syscalls` the only
+//! `unsafe`.
 
 mod cgroup;
 mod confinement;
 mod fence;
+mod mask;
 mod output;
 mod program;
+mod reach;
 mod run;
 mod sandbox;
 mod sealed;
@@ -64,6 +67,8 @@ pub use confinement::{
     InForce, Limits, MAX_GROUPS, Mechanism, Profile,
 };
 pub use fence::FenceError;
+pub use mask::{MASKED, MAX_SECRET_BYTES, MAX_SECRETS, MIN_SECRET_BYTES, Secrets, SecretsError};
 pub use output::{CHUNK_BYTES, CHUNK_DELAY, StreamTotals};
 pub use program::{Program, ResolveError};
-pub use run::{Finished, Outcome, Plan, RunError, RunEvent, Stream, run};
+pub use reach::{MARK, Mark, Reach};
+pub use run::{Finished, Outcome, Plan, RunError, RunEvent, Step, Stream, run};

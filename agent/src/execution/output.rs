@@ -1,11 +1,13 @@
 //! From a pipe to chunks: what the command writes, byte for byte, with digests and totals.
 //!
-//! It owns the two reading ends, the size and age of a chunk and the limit on what is kept. It
-//! holds at most one chunk a stream: when the receiver is slow, the command waits in its write.
+//! It owns the two reading ends, the size and age of a chunk and the limit on what is kept. Secrets
+//! are masked here, before a byte is counted, hashed or sent: nothing behind this file has seen
+//! them. It holds at most one chunk a stream: when the receiver is slow, the command waits in its
+//! write.
 
 use std::io::ErrorKind;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
@@ -14,6 +16,7 @@ use tokio::net::unix::pipe::Receiver;
 use tokio::sync::mpsc::Sender;
 use tokio_util::sync::CancellationToken;
 
+use super::mask::{Mask, Secrets};
 use super::run::{RunEvent, Stream};
 
 /// Largest chunk: what a Linux pipe holds, so one read can empty it.
@@ -42,23 +45,22 @@ pub(super) struct Sink {
     events: Sender<RunEvent>,
     started: Instant,
     left: AtomicU64,
-    truncated: AtomicBool,
+    truncated: CancellationToken,
 }
 
 impl Sink {
     pub(super) fn new(events: Sender<RunEvent>, started: Instant, limit: u64) -> Self {
-        let (left, truncated) = (AtomicU64::new(limit), AtomicBool::new(false));
         Self {
             events,
             started,
-            left,
-            truncated,
+            left: AtomicU64::new(limit),
+            truncated: CancellationToken::new(),
         }
     }
 
-    /// Whether some output was not kept.
-    pub(super) fn truncated(&self) -> bool {
-        self.truncated.load(Ordering::Relaxed)
+    /// Cancelled once some output is not kept.
+    pub(super) const fn truncated(&self) -> &CancellationToken {
+        &self.truncated
     }
 
     fn now_us(&self) -> u64 {
@@ -74,25 +76,76 @@ impl Sink {
             })
             .unwrap_or(0);
         if left < wanted {
-            self.truncated.store(true, Ordering::Relaxed);
+            self.truncated.cancel();
         }
         left.min(wanted)
     }
 }
 
-/// One stream on its way from pipe to sink.
+/// One stream of a run over all its steps: what it amounts to so far, and what must not stand in it.
+pub(super) struct Tally {
+    stream: Stream,
+    mask: Mask,
+    hasher: Sha256,
+    total: u64,
+    kept: u64,
+}
+
+impl Tally {
+    pub(super) fn new(stream: Stream, secrets: &Secrets) -> Self {
+        Self {
+            stream,
+            mask: Mask::new(secrets),
+            hasher: Sha256::new(),
+            total: 0,
+            kept: 0,
+        }
+    }
+
+    /// What it came to.
+    pub(super) fn finish(self) -> StreamTotals {
+        StreamTotals {
+            total_bytes: self.total,
+            kept_bytes: self.kept,
+            sha256: self.hasher.finalize().into(),
+        }
+    }
+
+    /// Counts and hashes the bytes, and sends what the limit allows of them.
+    async fn take(&mut self, bytes: &[u8], offset_us: u64, sink: &Sink) {
+        self.hasher.update(bytes);
+        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        self.total = self.total.saturating_add(length);
+        let room = sink.reserve(length);
+        let kept = bytes
+            .get(..usize::try_from(room).unwrap_or(usize::MAX))
+            .unwrap_or_default();
+        // Masked bytes may be more than a chunk holds.
+        for bytes in kept.chunks(CHUNK_BYTES) {
+            let chunk = RunEvent::Chunk {
+                stream: self.stream,
+                offset_us,
+                bytes: bytes.to_vec(),
+            };
+            let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+            // Without a receiver the run is being stopped; until it is, the pipe must still be drained.
+            if sink.events.send(chunk).await.is_ok() {
+                self.kept = self.kept.saturating_add(length);
+            }
+        }
+    }
+}
+
+/// One stream of one step on its way from pipe to sink.
 pub(super) struct Pump<'a> {
     pipe: Receiver,
-    stream: Stream,
+    tally: &'a mut Tally,
     sink: &'a Sink,
     buffer: Vec<u8>,
     /// Bytes of `buffer` that wait to be sent.
     filled: usize,
     /// When the first of them came, since the start of the run.
     first_us: u64,
-    hasher: Sha256,
-    total: u64,
-    kept: u64,
 }
 
 /// Why gathering a chunk ended.
@@ -104,22 +157,19 @@ enum Gathered {
 }
 
 impl<'a> Pump<'a> {
-    pub(super) fn new(pipe: Receiver, stream: Stream, sink: &'a Sink) -> Self {
+    pub(super) fn new(pipe: Receiver, tally: &'a mut Tally, sink: &'a Sink) -> Self {
         Self {
             pipe,
-            stream,
+            tally,
             sink,
             buffer: vec![0; CHUNK_BYTES],
             filled: 0,
             first_us: 0,
-            hasher: Sha256::new(),
-            total: 0,
-            kept: 0,
         }
     }
 
     /// Reads to the end of the stream; after `stop` only what already lies in the pipe.
-    pub(super) async fn run(mut self, stop: &CancellationToken) -> StreamTotals {
+    pub(super) async fn run(mut self, stop: &CancellationToken) {
         loop {
             let gathered = self.gather(stop).await;
             self.deliver().await;
@@ -132,11 +182,8 @@ impl<'a> Pump<'a> {
                 }
             }
         }
-        StreamTotals {
-            total_bytes: self.total,
-            kept_bytes: self.kept,
-            sha256: self.hasher.finalize().into(),
-        }
+        let rest = self.tally.mask.finish();
+        self.tally.take(&rest, self.first_us, self.sink).await;
     }
 
     /// Fills the buffer until it is full or its first byte has waited long enough.
@@ -163,41 +210,29 @@ impl<'a> Pump<'a> {
         Gathered::Due
     }
 
-    /// Hashes and counts the buffer, and sends what the limit allows of it.
+    /// Takes the buffer out, masked.
     async fn deliver(&mut self) {
         let bytes = self.buffer.get(..self.filled).unwrap_or_default();
         self.filled = 0;
         if bytes.is_empty() {
             return;
         }
-        self.hasher.update(bytes);
-        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        self.total = self.total.saturating_add(length);
-        let room = self.sink.reserve(length);
-        let kept = bytes
-            .get(..usize::try_from(room).unwrap_or(usize::MAX))
-            .unwrap_or_default();
-        if kept.is_empty() {
-            return;
-        }
-        let chunk = RunEvent::Chunk {
-            stream: self.stream,
-            offset_us: self.first_us,
-            bytes: kept.to_vec(),
-        };
-        // Without a receiver the run is being stopped; until it is, the pipe must still be drained.
-        if self.sink.events.send(chunk).await.is_ok() {
-            self.kept = self.kept.saturating_add(room);
+        match self.tally.mask.push(bytes) {
+            None => self.tally.take(bytes, self.first_us, self.sink).await,
+            Some(masked) => self.tally.take(&masked, self.first_us, self.sink).await,
         }
     }
 
     /// What lies in the pipe now, without waiting for more.
     async fn take_rest(&mut self) {
-        let end = self.total.saturating_add(LAST_BYTES);
-        while self.total < end {
+        let mut read: u64 = 0;
+        while read < LAST_BYTES {
             match self.pipe.try_read(&mut self.buffer) {
                 Ok(0) => return,
-                Ok(length) => self.filled = length,
+                Ok(length) => {
+                    self.filled = length;
+                    read = read.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(_) => return,
             }

@@ -104,6 +104,24 @@ impl ResolveError {
 }
 
 impl Program {
+    /// The same open file once more, for another step.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn try_clone(&self) -> std::io::Result<Self> {
+        let text = self.text.as_ref().map(|text| {
+            let (file, sha256) = (text.file.try_clone()?, text.sha256);
+            Ok::<_, std::io::Error>(Text { file, sha256 })
+        });
+        Ok(Self {
+            path: self.path.clone(),
+            sha256: self.sha256,
+            script: self.script,
+            file: self.file.try_clone()?,
+            text: text.transpose()?,
+        })
+    }
+
     /// Finds, opens and hashes the program that `argv0` names: an absolute path as it is, a bare
     /// name in the absolute ones of `path_dirs`, in their order. Reads the whole file, so call it
     /// where blocking is allowed.

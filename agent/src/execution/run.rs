@@ -10,15 +10,17 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc::Sender;
 use tokio_util::sync::CancellationToken;
 
 use super::confinement::{Confinement, InForce};
-use super::output::{Pump, Sink, StreamTotals};
+use super::mask::Secrets;
+use super::output::{Pump, Sink, StreamTotals, Tally};
 use super::program::Program;
-use super::sandbox::Step;
+use super::reach::{Left, Reach};
+use super::sandbox;
 use super::spawn::{self, Launch, Supervisor};
 use super::supervisor::Report;
 use super::syscalls::{End, Usage};
@@ -34,17 +36,31 @@ const KILL_WAIT: Duration = Duration::from_secs(5);
 /// How long pipes are read after the tree ended: only a process outside of it can hold them.
 const PIPE_WAIT: Duration = Duration::from_secs(1);
 
-/// One command, ready to run. Whether it may run was decided elsewhere.
-pub struct Plan {
+/// How long lies between two looks for processes outside a tree.
+const OUTSIDE_LOOK: Duration = Duration::from_millis(50);
+
+/// A program and its arguments.
+#[derive(Debug)]
+pub struct Step {
     /// The program; it, and not a path, is what runs.
     pub program: Program,
     /// All arguments, argv\[0\] included; they reach the program as they are.
     pub argv: Vec<OsString>,
+}
+
+/// One command, ready to run. Whether it may run was decided elsewhere.
+pub struct Plan {
+    /// What runs first.
+    pub first: Step,
+    /// What runs after it, in turn: each only when all processes of the one before are gone and it
+    /// exited with 0. Together they have one timeout, one output and one end, that of the last one
+    /// that ran.
+    pub then: Vec<Step>,
     /// Absolute path of the working directory, without a symlink in any component.
     pub cwd: PathBuf,
     /// The whole environment, as names and values; nothing is added.
     pub env: Vec<(OsString, OsString)>,
-    /// What stdin holds; empty means `/dev/null`.
+    /// What stdin holds, from its beginning for each step; empty means `/dev/null`.
     pub stdin: Vec<u8>,
     /// From the start until the tree is asked to end.
     pub timeout: Duration,
@@ -52,6 +68,12 @@ pub struct Plan {
     pub grace: Duration,
     /// Bytes of both streams together that are kept; further output is counted and hashed only.
     pub output_limit: u64,
+    /// Whether the run is ended there.
+    pub stop_at_limit: bool,
+    /// Values that must not stand in what it writes: masked before anything is hashed or sent.
+    pub secrets: Secrets,
+    /// Where its processes can be.
+    pub reach: Reach,
     /// Whom it runs as and what it may not do; [`Confinement::foresee`] says what will hold here.
     pub confinement: Confinement,
     /// What was announced to hold it, by [`Confinement::foresee`] of the same confinement: it is
@@ -63,7 +85,8 @@ pub struct Plan {
 impl fmt::Debug for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Plan")
-            .field("program", &self.program.path())
+            .field("program", &self.first.program.path())
+            .field("further_steps", &self.then.len())
             .field("cwd", &self.cwd)
             .field("timeout", &self.timeout)
             .field("confinement", &self.confinement)
@@ -107,7 +130,7 @@ pub enum Outcome {
     TimedOut,
     /// The run was cancelled and the tree was ended.
     Cancelled,
-    /// The output limit was reached in a run that must stop there; no plan asks for that yet.
+    /// More was written than the output limit keeps, and the plan says to stop there.
     OutputLimit,
     /// There is no such program (127 to a shell).
     NotFound,
@@ -122,7 +145,7 @@ pub enum Outcome {
 pub struct Finished {
     /// How it ended.
     pub outcome: Outcome,
-    /// From the start to the end of the leader.
+    /// From the start to the end of the last leader.
     pub duration: Duration,
     /// User and system time of all processes of the run that were waited for.
     pub cpu: Duration,
@@ -194,11 +217,15 @@ pub async fn run(
     if cancel.is_cancelled() {
         return last_word(Finished::not_started(Outcome::Cancelled), &events).await;
     }
-    let finished = match spawn::launch(&plan) {
-        Ok(launch) => finish(launch, &plan, started, &cancel, &events).await?,
-        Err(error) => Finished::not_started(Outcome::FailedToStart(error.to_string())),
-    };
-    last_word(finished, &events).await
+    let mut story = Story::new(&plan, &events, started);
+    let mut outcome = story.tell(&plan.first, &cancel).await?;
+    for step in &plan.then {
+        if outcome != Outcome::Exited(0) || !story.tree_gone {
+            break;
+        }
+        outcome = story.tell(step, &cancel).await?;
+    }
+    last_word(story.end(outcome), &events).await
 }
 
 async fn last_word(finished: Finished, events: &Sender<RunEvent>) -> Result<(), RunError> {
@@ -206,56 +233,91 @@ async fn last_word(finished: Finished, events: &Sender<RunEvent>) -> Result<(), 
     sent.map_err(|_| RunError::ReceiverGone)
 }
 
-/// Reads both streams while the tree is overseen, until both are over.
-async fn finish(
-    launch: Launch,
-    plan: &Plan,
+/// What the steps of one run come to together.
+struct Story<'a> {
+    plan: &'a Plan,
+    events: &'a Sender<RunEvent>,
     started: Instant,
-    cancel: &CancellationToken,
-    events: &Sender<RunEvent>,
-) -> Result<Finished, RunError> {
-    let Launch {
-        supervisor,
-        stdout,
-        stderr,
-        in_force,
-    } = launch;
-    let sink = Sink::new(events.clone(), started, plan.output_limit);
-    let stop = CancellationToken::new();
-    let mut readers = pin!(async {
-        tokio::join!(
-            Pump::new(stdout, Stream::Stdout, &sink).run(&stop),
-            Pump::new(stderr, Stream::Stderr, &sink).run(&stop),
-        )
-    });
-    let mut tree = pin!(Tree::new(supervisor, started).oversee(plan, cancel, events));
-    let (ending, (stdout, stderr)) = tokio::select! {
-        totals = &mut readers => (tree.await, totals),
-        ending = &mut tree => match tokio::time::timeout(PIPE_WAIT, &mut readers).await {
-            Ok(totals) => (ending, totals),
-            Err(_) => {
-                stop.cancel();
-                (ending, readers.await)
+    sink: Sink,
+    stdout: Tally,
+    stderr: Tally,
+    duration: Duration,
+    usage: Usage,
+    tree_gone: bool,
+    in_force: InForce,
+}
+
+impl<'a> Story<'a> {
+    fn new(plan: &'a Plan, events: &'a Sender<RunEvent>, started: Instant) -> Self {
+        Self {
+            plan,
+            events,
+            started,
+            sink: Sink::new(events.clone(), started, plan.output_limit),
+            stdout: Tally::new(Stream::Stdout, &plan.secrets),
+            stderr: Tally::new(Stream::Stderr, &plan.secrets),
+            duration: Duration::ZERO,
+            usage: Usage::default(),
+            tree_gone: true,
+            in_force: InForce::default(),
+        }
+    }
+
+    /// Runs one step: reads both its streams while its tree is overseen, until all are over.
+    async fn tell(&mut self, step: &Step, cancel: &CancellationToken) -> Result<Outcome, RunError> {
+        if cancel.is_cancelled() {
+            return Ok(Outcome::Cancelled);
+        }
+        let launch = match spawn::launch(step, self.plan) {
+            Ok(launch) => launch,
+            Err(error) => return Ok(Outcome::FailedToStart(error.to_string())),
+        };
+        let Launch {
+            supervisor,
+            stdout,
+            stderr,
+            in_force,
+        } = launch;
+        let (sink, stop) = (&self.sink, CancellationToken::new());
+        let (out, err) = (&mut self.stdout, &mut self.stderr);
+        let mut readers = pin!(async {
+            tokio::join!(
+                Pump::new(stdout, out, sink).run(&stop),
+                Pump::new(stderr, err, sink).run(&stop),
+            )
+        });
+        let tree = Tree::new(supervisor, self.plan, self.started);
+        let mut tree = pin!(tree.oversee(cancel, sink, self.events));
+        let ending = tokio::select! {
+            _ = &mut readers => tree.await,
+            ending = &mut tree => {
+                if tokio::time::timeout(PIPE_WAIT, &mut readers).await.is_err() {
+                    stop.cancel();
+                    readers.await;
+                }
+                ending
             }
-        },
-    };
-    let Ending {
-        outcome,
-        duration,
-        usage,
-        tree_gone,
-    } = ending?;
-    Ok(Finished {
-        outcome,
-        duration,
-        cpu: Duration::from_micros(usage.cpu_us),
-        max_rss_bytes: usage.max_rss_bytes,
-        stdout,
-        stderr,
-        truncated: sink.truncated(),
-        tree_gone,
-        in_force: Box::new(in_force),
-    })
+        }?;
+        self.in_force = in_force;
+        self.duration = ending.duration;
+        self.usage = self.usage.and(ending.usage);
+        self.tree_gone &= ending.tree_gone;
+        Ok(ending.outcome)
+    }
+
+    fn end(self, outcome: Outcome) -> Finished {
+        Finished {
+            outcome,
+            duration: self.duration,
+            cpu: Duration::from_micros(self.usage.cpu_us),
+            max_rss_bytes: self.usage.max_rss_bytes,
+            stdout: self.stdout.finish(),
+            stderr: self.stderr.finish(),
+            truncated: self.sink.truncated().is_cancelled(),
+            tree_gone: self.tree_gone,
+            in_force: Box::new(self.in_force),
+        }
+    }
 }
 
 /// What is known once a tree needs no more watching.
@@ -272,22 +334,25 @@ enum Turn {
     LeaderEnded,
     TimedOut,
     Cancelled,
+    OutputLimit,
     ReceiverGone,
 }
 
 /// What the supervisor has reported of its tree.
-struct Tree {
+struct Tree<'a> {
+    plan: &'a Plan,
     supervisor: Supervisor,
     started: Instant,
-    failed: Option<(Step, Errno)>,
+    failed: Option<(sandbox::Step, Errno)>,
     leader: Option<(End, Duration)>,
     usage: Usage,
     gone: bool,
 }
 
-impl Tree {
-    fn new(supervisor: Supervisor, started: Instant) -> Self {
+impl<'a> Tree<'a> {
+    fn new(supervisor: Supervisor, plan: &'a Plan, started: Instant) -> Self {
         Self {
+            plan,
             supervisor,
             started,
             failed: None,
@@ -300,43 +365,48 @@ impl Tree {
     /// From the start to the end of the tree, or to the point where no more can be done.
     async fn oversee(
         mut self,
-        plan: &Plan,
         cancel: &CancellationToken,
+        sink: &Sink,
         events: &Sender<RunEvent>,
     ) -> Result<Ending, RunError> {
+        let left = self.plan.timeout.saturating_sub(self.started.elapsed());
+        let stop_at_limit = self.plan.stop_at_limit;
         let turn = tokio::select! {
             biased;
             ended = self.leader_ended() => ended.map(|()| Turn::LeaderEnded)?,
             () = cancel.cancelled() => Turn::Cancelled,
-            () = tokio::time::sleep(plan.timeout) => Turn::TimedOut,
+            () = sink.truncated().cancelled(), if stop_at_limit => Turn::OutputLimit,
+            () = tokio::time::sleep(left) => Turn::TimedOut,
             () = events.closed() => Turn::ReceiverGone,
         };
         match turn {
             Turn::LeaderEnded => {
-                if !self.gone_within(LEFTOVER_WAIT).await? {
-                    self.bring_down(plan.grace).await?;
+                if !self.all_gone_within(LEFTOVER_WAIT).await? {
+                    self.bring_down().await?;
                 }
             }
-            Turn::TimedOut | Turn::Cancelled => self.bring_down(plan.grace).await?,
+            Turn::TimedOut | Turn::Cancelled | Turn::OutputLimit => self.bring_down().await?,
             Turn::ReceiverGone => {
                 self.kill().await?;
                 return Err(RunError::ReceiverGone);
             }
         }
+        let tree_gone = self.gone && (self.failed.is_some() || self.nothing_outside().await);
         Ok(Ending {
             outcome: self.outcome(turn),
             duration: self
                 .leader
                 .map_or_else(|| self.started.elapsed(), |(_, after)| after),
             usage: self.usage,
-            tree_gone: self.gone,
+            tree_gone,
         })
     }
 
-    /// Asks, waits, kills. Every process of the tree is asked, whatever its session.
-    async fn bring_down(&mut self, grace: Duration) -> Result<(), RunError> {
+    /// Asks, waits, kills. Every process of the run is asked, whatever its session.
+    async fn bring_down(&mut self) -> Result<(), RunError> {
         self.walk(terminate::ask_to_end).await;
-        if self.gone_within(grace).await? {
+        self.signal_outside(&[Signal::TERM, Signal::CONT]).await;
+        if self.all_gone_within(self.plan.grace).await? {
             return Ok(());
         }
         self.kill().await
@@ -347,7 +417,15 @@ impl Tree {
         if !self.gone {
             self.walk(terminate::kill_below).await;
         }
-        self.gone_within(KILL_WAIT).await?;
+        let until = Instant::now() + KILL_WAIT;
+        // One that was just being started escapes the first round.
+        while matches!(self.signal_outside(&[Signal::KILL]).await, Left::These(_))
+            && Instant::now() < until
+        {
+            tokio::time::sleep(OUTSIDE_LOOK).await;
+        }
+        self.gone_within(until.saturating_duration_since(Instant::now()))
+            .await?;
         if !self.gone {
             tracing::warn!("processes of a run are left although they were killed");
         }
@@ -360,11 +438,40 @@ impl Tree {
         let _ = tokio::task::spawn_blocking(move || signal(held.pid())).await;
     }
 
+    /// Signals the processes of the run that are not below the supervisor.
+    async fn signal_outside(&self, signals: &'static [Signal]) -> Left {
+        if self.plan.reach == Reach::Tree {
+            return Left::Nothing;
+        }
+        let reach = self.plan.reach.clone();
+        let signalled = tokio::task::spawn_blocking(move || reach.signal(signals)).await;
+        signalled.unwrap_or(Left::Unknown)
+    }
+
+    async fn nothing_outside(&self) -> bool {
+        self.signal_outside(&[]).await == Left::Nothing
+    }
+
     async fn leader_ended(&mut self) -> Result<(), RunError> {
         while self.leader.is_none() {
             self.hear().await?;
         }
         Ok(())
+    }
+
+    /// Whether no process of the run is known to be left, at the latest after `wait`.
+    async fn all_gone_within(&mut self, wait: Duration) -> Result<bool, RunError> {
+        let until = Instant::now() + wait;
+        if !self.gone_within(wait).await? {
+            return Ok(false);
+        }
+        while matches!(self.signal_outside(&[]).await, Left::These(_)) {
+            if Instant::now() >= until {
+                return Ok(false);
+            }
+            tokio::time::sleep(OUTSIDE_LOOK).await;
+        }
+        Ok(true)
     }
 
     /// Whether the tree is proved gone, at the latest after `wait`.
@@ -401,7 +508,7 @@ impl Tree {
 
     fn outcome(&self, turn: Turn) -> Outcome {
         match (self.failed, turn, self.leader) {
-            (Some((Step::Exec, Errno::NOENT | Errno::ACCESS | Errno::NOEXEC)), ..) => {
+            (Some((sandbox::Step::Exec, Errno::NOENT | Errno::ACCESS | Errno::NOEXEC)), ..) => {
                 Outcome::NotExecutable
             }
             (Some((step, error)), ..) => Outcome::FailedToStart(format!(
@@ -409,6 +516,7 @@ impl Tree {
                 step.purpose()
             )),
             (None, Turn::TimedOut, _) => Outcome::TimedOut,
+            (None, Turn::OutputLimit, _) => Outcome::OutputLimit,
             (None, Turn::Cancelled | Turn::ReceiverGone, _) => Outcome::Cancelled,
             (None, Turn::LeaderEnded, Some((End::Exited(code), _))) => Outcome::Exited(code),
             (None, Turn::LeaderEnded, Some((End::Signalled(signal), _))) => {

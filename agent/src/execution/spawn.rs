@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 
 use super::cgroup::Cgroup;
 use super::confinement::{Account, ConfineError, InForce};
-use super::run::Plan;
+use super::run::{Plan, Step};
 use super::sandbox::Kept;
 use super::sealed::sealed;
 use super::supervisor::{self, Job, KILL_ORDER, REPORT_BYTES, Report};
@@ -131,10 +131,10 @@ impl Supervisor {
     }
 }
 
-/// Starts the plan. Must be called inside a tokio runtime.
-pub(super) fn launch(plan: &Plan) -> Result<Launch, StartError> {
-    let text = plan.program.text();
-    let argv = argv(&plan.argv, text.is_some())?;
+/// Starts one step of the plan. Must be called inside a tokio runtime.
+pub(super) fn launch(step: &Step, plan: &Plan) -> Result<Launch, StartError> {
+    let text = step.program.text();
+    let argv = argv(&step.argv, text.is_some())?;
     let env = environment(&plan.env)?;
     let cwd = raised(open_cwd(&plan.cwd)?)?;
     let stdin = raised(stdin(&plan.stdin)?)?;
@@ -148,7 +148,7 @@ pub(super) fn launch(plan: &Plan) -> Result<Launch, StartError> {
     ours.set_nonblocking(true).map_err(because("socket"))?;
     let socket = UnixStream::from_std(ours).map_err(because("socket"))?;
     let control = raised(theirs.into())?;
-    let program = raise(plan.program.fd())?;
+    let program = raise(step.program.fd())?;
     let ruleset = raise_some(prepared.ruleset.as_ref().map(AsFd::as_fd))?;
     let text = raise_some(text)?;
     let procs = raise_some(prepared.cgroup.as_ref().map(Cgroup::procs))?;
@@ -173,7 +173,7 @@ pub(super) fn launch(plan: &Plan) -> Result<Launch, StartError> {
         argv,
         env,
         kept: Kept {
-            program: plan.program.is_script(),
+            program: step.program.is_script(),
             text: text.is_some(),
         },
         prepared: &prepared,

@@ -79,6 +79,16 @@ pub(super) struct Usage {
     pub(super) max_rss_bytes: u64,
 }
 
+impl Usage {
+    /// Of both together: the times add up, and the largest process is the larger one.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self {
+            cpu_us: self.cpu_us.saturating_add(other.cpu_us),
+            max_rss_bytes: self.max_rss_bytes.max(other.max_rss_bytes),
+        }
+    }
+}
+
 /// What waiting for any child found.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Waited {

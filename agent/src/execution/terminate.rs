@@ -16,10 +16,20 @@ const START_FIELD: usize = 19;
 
 /// A process as `/proc` showed it. Id and start time together never name another process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Seen {
-    pid: i32,
+pub(super) struct Seen {
+    pub(super) pid: i32,
     parent: i32,
-    started: u64,
+    /// In clock ticks since the kernel started.
+    pub(super) started: u64,
+}
+
+/// The time as `/proc` gives it for the start of a process that starts now.
+pub(super) fn now_in_ticks() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let ticks = rustix::param::clock_ticks_per_second();
+    let (seconds, nanos) = (now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs());
+    let rest = nanos.saturating_mul(ticks) / 1_000_000_000;
+    seconds.saturating_mul(ticks).saturating_add(rest)
 }
 
 /// Asks every process below `supervisor` to end. Stopped ones are woken, so that they hear it.
@@ -57,7 +67,7 @@ fn descendants(root: Pid) -> Vec<Seen> {
     found
 }
 
-fn all_processes() -> impl Iterator<Item = Seen> {
+pub(super) fn all_processes() -> impl Iterator<Item = Seen> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| look(entry.file_name().to_str()?.parse().ok()?))
 }
@@ -85,7 +95,7 @@ fn parse_stat(stat: &[u8]) -> Option<(i32, u64)> {
 
 /// Signals exactly the process that was seen: the handle is taken first and the identity checked
 /// after, so a reused id is not hit.
-fn signal(process: Seen, signals: &[Signal]) {
+pub(super) fn signal(process: Seen, signals: &[Signal]) {
     let Some(pid) = Pid::from_raw(process.pid) else {
         return;
     };

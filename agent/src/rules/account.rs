@@ -273,6 +273,11 @@ impl Account {
         Ok(runner)
     }
 
+    /// The agent's own account, as which services are entered.
+    pub(super) fn entering(&self) -> Runner {
+        self.own(self.name.clone().unwrap_or_else(|| self.uid.to_string()))
+    }
+
     fn own(&self, asked: String) -> Runner {
         Runner {
             asked,

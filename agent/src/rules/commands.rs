@@ -8,12 +8,13 @@
 use std::path::{Path, PathBuf};
 
 use countersign_protocol::event::RefusalReason;
-use countersign_protocol::name::{OsUser, RuleName};
+use countersign_protocol::name::{OsUser, RuleName, ServiceName};
 
 use super::account::{Account, Runner};
 use super::confine::Confine;
 use super::host::LocalRefusal;
 use super::patterns::{Pattern, PatternError, Shape};
+use super::services;
 
 /// What the ledger is told when no rule allows a command.
 pub const NOT_LISTED: &str = "Command not in whitelist";
@@ -47,7 +48,8 @@ impl ProgramPattern {
     }
 
     /// A bare name means that file in one of the folders of `path`, not of that name anywhere.
-    fn allows(&self, file: &Path, folders: &[PathBuf]) -> bool {
+    /// Where no folders are known it means the bare name itself.
+    fn allows(&self, file: &Path, folders: Option<&[PathBuf]>) -> bool {
         let Some(text) = file.to_str() else {
             return false;
         };
@@ -56,6 +58,9 @@ impl ProgramPattern {
             let plain = |part: &str| !matches!(part, "" | "." | "..");
             return text.split('/').skip(1).all(plain) && self.pattern.allows(text);
         }
+        let Some(folders) = folders else {
+            return !text.contains('/') && self.pattern.allows(text);
+        };
         let Some((folder, name)) = text.rsplit_once('/') else {
             return false;
         };
@@ -116,6 +121,8 @@ pub struct AllowRule {
     pub args: Arguments,
     /// No argument may match one of these, read broadly.
     pub args_not: Vec<Pattern>,
+    /// Services that it may run in; when left out, on the host itself and in none of them.
+    pub services: Option<Vec<ServiceName>>,
     /// Users that it may run as; when left out, the one who runs what names no user.
     pub users: Option<Vec<OsUser>>,
     /// Demanded digests of the program, any of them; no demand when empty.
@@ -132,13 +139,15 @@ pub struct AllowRule {
 
 impl AllowRule {
     fn matches(&self, asked: &Asked<'_>) -> bool {
-        let is_user = match &self.users {
-            Some(users) => asked.runner.is_one_of(users),
-            None => asked.account.is_usual(asked.runner),
+        let is_place = match (&asked.whom, &self.services) {
+            (Whom::Inside { service, .. }, Some(services)) => services.contains(service),
+            (Whom::Account { .. }, None) => true,
+            (Whom::Inside { .. }, None) | (Whom::Account { .. }, Some(_)) => false,
         };
         let is_spared = |word: &String| !self.args_not.iter().any(|not| not.forbids(word));
-        is_user
-            && self.program.allows(asked.file, asked.folders)
+        is_place
+            && asked.whom.is_allowed(self.users.as_deref())
+            && self.program.allows(asked.file, asked.known_folders())
             && self.args.allows(asked.args)
             && asked.args.iter().all(is_spared)
     }
@@ -154,7 +163,7 @@ impl AllowRule {
                 asked.file.display()
             ));
         }
-        if !self.sha256.is_empty() && asked.sudo {
+        if !self.sha256.is_empty() && asked.whom.is_by_sudo() {
             return refuse(format!(
                 "sudo opens {} again by its name, so nobody can hold it to the SHA-256 that this \
                  rule demands. Demand it in sudoers, which can, or have an agent that is root",
@@ -174,6 +183,7 @@ impl AllowRule {
     #[must_use]
     pub fn hides(&self, later: &Self) -> bool {
         self.program == later.program
+            && self.services == later.services
             && self.users == later.users
             && self.args.covers(&later.args)
             && (self.args_not.is_empty() || self.args_not == later.args_not)
@@ -216,7 +226,7 @@ impl DenyRule {
             && self
                 .users
                 .as_ref()
-                .is_none_or(|users| asked.account.is_forbidden(asked.runner, users))
+                .is_none_or(|users| asked.whom.is_forbidden(users))
             && (self.sha256.is_empty() || asked.has_digest(&self.sha256))
     }
 
@@ -247,18 +257,72 @@ pub(super) struct Asked<'a> {
     /// The words after the program.
     pub(super) args: &'a [String],
     /// Whom it would run as.
-    pub(super) runner: &'a Runner,
-    /// It would become that user by `sudo`.
-    pub(super) sudo: bool,
-    /// Who is who.
-    pub(super) account: &'a Account,
+    pub(super) whom: Whom<'a>,
     /// Where bare names are looked for.
     pub(super) folders: &'a [PathBuf],
     /// The request's timeout.
     pub(super) timeout_ms: u64,
 }
 
+/// Whom a command would run as.
+#[derive(Clone, Copy)]
+pub(super) enum Whom<'a> {
+    /// An account of this host.
+    Account {
+        /// Which.
+        runner: &'a Runner,
+        /// It would become that user by `sudo`.
+        sudo: bool,
+        /// Who is who.
+        account: &'a Account,
+    },
+    /// Somebody in a service, whose accounts nobody here can look up.
+    Inside {
+        /// Which service.
+        service: &'a ServiceName,
+        /// The user that the request names.
+        user: Option<&'a OsUser>,
+    },
+}
+
+impl Whom<'_> {
+    fn is_allowed(&self, users: Option<&[OsUser]>) -> bool {
+        match (self, users) {
+            (Self::Account { runner, .. }, Some(users)) => runner.is_one_of(users),
+            (
+                Self::Account {
+                    runner, account, ..
+                },
+                None,
+            ) => account.is_usual(runner),
+            (Self::Inside { user, .. }, users) => services::is_user(users, *user),
+        }
+    }
+
+    /// Who is not named could be anybody.
+    fn is_forbidden(&self, users: &[OsUser]) -> bool {
+        match self {
+            Self::Account {
+                runner, account, ..
+            } => account.is_forbidden(runner, users),
+            Self::Inside { user, .. } => user.is_none_or(|user| users.contains(user)),
+        }
+    }
+
+    const fn is_by_sudo(&self) -> bool {
+        matches!(self, Self::Account { sudo: true, .. })
+    }
+}
+
 impl Asked<'_> {
+    /// Where a bare name is known to be; in a service, its own search decides.
+    fn known_folders(&self) -> Option<&[PathBuf]> {
+        match self.whom {
+            Whom::Account { .. } => Some(self.folders),
+            Whom::Inside { .. } => None,
+        }
+    }
+
     fn has_digest(&self, digests: &[[u8; 32]]) -> bool {
         self.sha256.is_some_and(|sha256| digests.contains(sha256))
     }
@@ -284,13 +348,15 @@ impl Commands {
         }
     }
 
-    /// The allow rule that lets it run; none where `allow_all` does.
+    /// The allow rule that speaks of it, its demands met. Where none does, `allow_all` decides: the
+    /// host's, or that of a service.
     pub(super) fn find_allowed(
         &self,
         asked: &Asked<'_>,
+        allow_all: bool,
     ) -> Result<Option<&AllowRule>, LocalRefusal> {
         let Some(rule) = self.allow.iter().find(|rule| rule.matches(asked)) else {
-            return if self.allow_all {
+            return if allow_all {
                 Ok(None)
             } else {
                 let why = RefusalReason::NotAllowed;

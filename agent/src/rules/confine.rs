@@ -154,7 +154,7 @@ impl Confine {
                 cpu_percent: at(caps.cpu_percent),
                 processes: at(caps.processes),
             }),
-            sudo: held.sudo,
+            unheld: held.sudo,
             demand: self.demand.unwrap_or_default(),
             umask: self.umask.unwrap_or(DEFAULT_UMASK),
         }

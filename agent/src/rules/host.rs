@@ -8,14 +8,16 @@ use std::path::{Path, PathBuf};
 
 use countersign_protocol::command::{CommandSpec, Environment, Mode};
 use countersign_protocol::event::RefusalReason;
-use countersign_protocol::name::RuleName;
+use countersign_protocol::name::{RuleName, ServiceName};
 
 use super::account::{Account, Runner};
-use super::commands::{Asked, Commands, NOT_LISTED};
+use super::actions::Action;
+use super::commands::{Asked, Commands, NOT_LISTED, Whom};
 use super::confine::{self, Confine, Held};
+use super::services::{Inside, Service};
 use super::sudo;
 use super::variables::NamePattern;
-use crate::execution::{Confinement, InForce, Program, ResolveError};
+use crate::execution::{Confinement, InForce, Program, ResolveError, Step};
 
 /// What may run here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +34,10 @@ pub struct Rules {
     pub modes: Vec<Mode>,
     /// Which programs may run with which arguments.
     pub commands: Commands,
+    /// What may run by name.
+    pub actions: Vec<Action>,
+    /// Places inside this host.
+    pub services: Vec<Service>,
     /// Whether scripts may run where `modes` has `shell`.
     pub shell: bool,
     /// Where bare program names are looked for.
@@ -76,13 +82,14 @@ impl LocalRefusal {
 #[must_use]
 #[derive(Debug)]
 pub struct Allowed {
-    /// The program, open. One that is not there is an outcome of the run, as a shell has it.
-    pub program: Result<Program, ResolveError>,
-    /// What allowed it: an `[[allow]]` rule's name, `allow_all`, or `shell`.
+    /// What runs in turn, each program open: one step, or those of an action. A program that is not
+    /// there is an outcome of the run, as a shell has it.
+    pub steps: Result<Vec<Step>, ResolveError>,
+    /// What allowed it: the name of an `[[allow]]` rule or of an action, `allow_all`, or `shell`.
     pub rule: RuleName,
     /// Least distinct pinned people, the host's own number included.
     pub min_approvals: u32,
-    /// Whom it runs as.
+    /// Whom it runs as; of a service, who enters it.
     pub runner: Runner,
     /// The `sudo` that makes it so, where the agent does not do that itself.
     pub sudo: Option<Program>,
@@ -90,6 +97,12 @@ pub struct Allowed {
     pub confinement: Confinement,
     /// What of that will be in force on this host.
     pub in_force: InForce,
+    /// Where its processes are.
+    pub inside: Inside,
+    /// Its variables.
+    pub env: Vec<(OsString, OsString)>,
+    /// Its directory on the host.
+    pub cwd: PathBuf,
 }
 
 /// What a command is allowed by, and what that demands.
@@ -102,9 +115,17 @@ struct Grounds<'a> {
 /// A command to be judged, and whom it would run as.
 #[derive(Clone, Copy)]
 struct Case<'a> {
-    spec: &'a CommandSpec,
+    mode: Mode,
+    argv: &'a [String],
+    timeout_ms: u64,
     runner: &'a Runner,
     sudo: bool,
+}
+
+/// Who runs a command of this host, and by what.
+struct By {
+    runner: Runner,
+    sudo: Option<Program>,
 }
 
 impl Rules {
@@ -112,52 +133,152 @@ impl Rules {
     #[must_use]
     pub const fn approvals_for(&self, mode: Mode) -> u32 {
         match mode {
-            Mode::Exec => self.min_approvals,
+            Mode::Exec | Mode::Action => self.min_approvals,
             Mode::Shell => self.shell_min_approvals,
         }
     }
 
-    /// Judges a verified command. Reads the program's file. Whether the people suffice is not asked
-    /// here: [`Allowed::min_approvals`] says how many are needed.
+    /// Judges a verified command, for the host itself or one of its services. Reads the program's
+    /// file. Whether the people suffice is not asked here: [`Allowed::min_approvals`] says how many
+    /// are needed.
     ///
     /// # Errors
     /// The first setting or rule that forbids it.
     pub fn judge(
         &self,
+        service: Option<&ServiceName>,
         spec: &CommandSpec,
         environment: Option<&Environment>,
     ) -> Result<Allowed, LocalRefusal> {
-        self.check_switches(spec.mode)?;
+        self.check_switches(service, spec.mode)?;
+        if let Some(service) = service {
+            return self.judge_inside(service, spec, environment);
+        }
         let runner = self.account.runner(spec.user.as_ref())?;
         let cwd = spec.cwd.as_deref().unwrap_or("/");
         self.check_surroundings(environment, cwd)?;
         let sudo = sudo::find(&self.account, &runner, spec, environment)?;
-        let case = Case {
-            spec,
-            runner: &runner,
-            sudo: sudo.is_some(),
+        let by = By { runner, sudo };
+        let (grounds, steps) = match spec.mode {
+            Mode::Exec | Mode::Shell => self.judge_command(spec, &by)?,
+            Mode::Action => self.judge_action(spec, &by)?,
         };
-        let program = find_program(spec, &self.path)?;
-        let grounds = self.check_command(case, &program)?;
         let confinement = grounds.confine.over(&self.confine).confinement(&Held {
-            runner: &runner,
+            runner: &by.runner,
             own_files: &self.own_files,
             cwd,
-            sudo: sudo.is_some(),
+            sudo: by.sudo.is_some(),
         });
         let in_force = confine::foresee(&confinement, &grounds.rule)?;
         Ok(Allowed {
-            program,
+            steps,
             rule: grounds.rule,
             min_approvals: self.approvals_for(spec.mode).max(grounds.min_approvals),
-            runner,
-            sudo,
+            runner: by.runner,
+            sudo: by.sudo,
             confinement,
             in_force,
+            inside: Inside::Host,
+            env: variables(environment),
+            cwd: cwd.into(),
         })
     }
 
-    fn check_switches(&self, mode: Mode) -> Result<(), LocalRefusal> {
+    /// One program, or one script.
+    fn judge_command(
+        &self,
+        spec: &CommandSpec,
+        by: &By,
+    ) -> Result<(Grounds<'_>, Result<Vec<Step>, ResolveError>), LocalRefusal> {
+        let case = Case {
+            mode: spec.mode,
+            argv: &spec.argv,
+            timeout_ms: spec.timeout_ms,
+            runner: &by.runner,
+            sudo: by.sudo.is_some(),
+        };
+        let program = find_program(case, &self.path)?;
+        let grounds = self.check_command(case, &program)?;
+        let argv = match spec.mode {
+            Mode::Exec | Mode::Action => spec.argv.iter().map(OsString::from).collect(),
+            // The text of a script is no word: the program holds it.
+            Mode::Shell => vec![OsString::from(SHELL)],
+        };
+        Ok((grounds, program.map(|program| vec![Step { program, argv }])))
+    }
+
+    /// The steps of a named action. All programs are opened before the first one runs, and a deny
+    /// rule wins over an action as it does over everything.
+    fn judge_action(
+        &self,
+        spec: &CommandSpec,
+        by: &By,
+    ) -> Result<(Grounds<'_>, Result<Vec<Step>, ResolveError>), LocalRefusal> {
+        let not_allowed =
+            |rule: &str, detail: String| LocalRefusal::new(RefusalReason::NotAllowed, rule, detail);
+        let (name, arguments) = spec
+            .argv
+            .split_first()
+            .map_or(("", &[][..]), |(name, rest)| (name.as_str(), rest));
+        let mut actions = self.actions.iter();
+        let action = actions
+            .find(|action| action.name.as_str() == name)
+            .ok_or_else(|| not_allowed("action", NOT_LISTED.to_owned()))?;
+        let refuse = |detail| Err(not_allowed(action.name.as_str(), detail));
+        if let Some(mistake) = action.mistake(arguments) {
+            return refuse(mistake);
+        }
+        let is_user = match &action.users {
+            Some(users) => by.runner.is_one_of(users),
+            None => self.account.is_usual(&by.runner),
+        };
+        if !is_user {
+            return refuse(format!("the action does not run as {}", by.runner));
+        }
+        if let Some(most) = action.timeout_s
+            && spec.timeout_ms > most.saturating_mul(1000)
+        {
+            let asked = spec.timeout_ms;
+            return refuse(format!(
+                "the request asks for {asked} ms and this action has {most} s at most"
+            ));
+        }
+        let mut steps = Vec::with_capacity(action.steps.len());
+        let mut missing = None;
+        for step in &action.steps {
+            let argv = step.fill(arguments);
+            let case = Case {
+                mode: Mode::Action,
+                argv: &argv,
+                timeout_ms: spec.timeout_ms,
+                runner: &by.runner,
+                sudo: by.sudo.is_some(),
+            };
+            match find_program(case, &self.path)? {
+                Ok(program) => {
+                    let real = real_path(&program)?;
+                    let found = Some((real.as_path(), program.sha256()));
+                    self.commands
+                        .check_denied(&self.asked(case, program.path(), found, &argv))?;
+                    let argv = argv.iter().map(OsString::from).collect();
+                    steps.push(Step { program, argv });
+                }
+                Err(error) => missing = missing.or(Some(error)),
+            }
+        }
+        let grounds = Grounds {
+            rule: action.name.clone(),
+            min_approvals: action.min_approvals.unwrap_or(0),
+            confine: &action.confine,
+        };
+        Ok((grounds, missing.map_or(Ok(steps), Err)))
+    }
+
+    fn check_switches(
+        &self,
+        service: Option<&ServiceName>,
+        mode: Mode,
+    ) -> Result<(), LocalRefusal> {
         if !self.execution {
             return Err(LocalRefusal::new(
                 RefusalReason::Disabled,
@@ -174,11 +295,12 @@ impl Rules {
                 "modes",
                 &format!("this host does not run commands of mode {mode:?}"),
             ),
-            Mode::Shell if !self.shell => refuse(
+            // A service says for itself whether it runs scripts.
+            Mode::Shell if !self.shell && service.is_none() => refuse(
                 "shell",
                 "this host runs no scripts: its rule for the shell does not say allow = true",
             ),
-            Mode::Shell | Mode::Exec => Ok(()),
+            Mode::Shell | Mode::Exec | Mode::Action => Ok(()),
         }
     }
 
@@ -192,16 +314,14 @@ impl Rules {
             return self.check_absent(case);
         };
         // A deny rule is not evaded by a link beside the program that it names.
-        let real = program.path().canonicalize().map_err(|error| {
-            unusable_path(format!("{} is gone: {error}", program.path().display()))
-        })?;
+        let real = real_path(program)?;
         self.ask(case, program.path(), Some((&real, program.sha256())))
     }
 
     /// Nothing would run. Whether the name is allowed is still said, so that "not found" is told
     /// only to those who might run it.
     fn check_absent(&self, case: Case<'_>) -> Result<Grounds<'_>, LocalRefusal> {
-        let name = Path::new(program_name(case.spec));
+        let name = Path::new(program_name(case));
         if name.is_absolute() {
             return self.ask(case, name, None);
         }
@@ -226,55 +346,79 @@ impl Rules {
         file: &Path,
         found: Option<(&Path, &[u8; 32])>,
     ) -> Result<Grounds<'_>, LocalRefusal> {
-        let spec = case.spec;
         let script;
-        let args = match spec.mode {
-            Mode::Exec => spec.argv.get(1..).unwrap_or_default(),
+        let args = match case.mode {
+            Mode::Exec | Mode::Action => case.argv,
             Mode::Shell => {
-                script = [&["-c".to_owned()], spec.argv.as_slice()].concat();
+                script = [&[SHELL.to_owned(), "-c".to_owned()], case.argv].concat();
                 &script
             }
         };
-        let asked = Asked {
-            file,
-            real: found.map(|(real, _)| real),
-            sha256: found.map(|(_, sha256)| sha256),
-            args,
-            runner: case.runner,
-            sudo: case.sudo,
-            account: &self.account,
-            folders: &self.path,
-            timeout_ms: spec.timeout_ms,
-        };
+        let asked = self.asked(case, file, found, args);
         self.commands.check_denied(&asked)?;
-        let (rule, least, confine) = match spec.mode {
+        let (rule, least, confine) = match case.mode {
             // Argument rules do not bind a shell: it has a rule of its own.
             Mode::Shell => ("shell", None, &self.shell_confine),
-            Mode::Exec => match self.commands.find_allowed(&asked)? {
-                Some(rule) => (rule.name.as_str(), rule.min_approvals, &rule.confine),
-                None => ("allow_all", None, &self.confine),
-            },
+            Mode::Exec | Mode::Action => {
+                let allow_all = self.commands.allow_all;
+                match self.commands.find_allowed(&asked, allow_all)? {
+                    Some(rule) => (rule.name.as_str(), rule.min_approvals, &rule.confine),
+                    None => ("allow_all", None, &self.confine),
+                }
+            }
         };
-        let rule = rule.parse().map_err(|_| {
-            LocalRefusal::new(RefusalReason::NotAllowed, "allow", "the rule has no name")
-        })?;
         Ok(Grounds {
-            rule,
+            rule: allowed_by(rule)?,
             min_approvals: least.unwrap_or(0),
             confine,
         })
     }
+
+    /// `words` begin with the program's name, which is no argument.
+    fn asked<'a>(
+        &'a self,
+        case: Case<'a>,
+        file: &'a Path,
+        found: Option<(&'a Path, &'a [u8; 32])>,
+        words: &'a [String],
+    ) -> Asked<'a> {
+        Asked {
+            file,
+            real: found.map(|(real, _)| real),
+            sha256: found.map(|(_, sha256)| sha256),
+            args: words.get(1..).unwrap_or_default(),
+            whom: Whom::Account {
+                runner: case.runner,
+                sudo: case.sudo,
+                account: &self.account,
+            },
+            folders: &self.path,
+            timeout_ms: case.timeout_ms,
+        }
+    }
+}
+
+/// The name of what allows a command.
+pub(super) fn allowed_by(rule: &str) -> Result<RuleName, LocalRefusal> {
+    rule.parse()
+        .map_err(|_| LocalRefusal::new(RefusalReason::NotAllowed, "allow", "the rule has no name"))
+}
+
+fn real_path(program: &Program) -> Result<PathBuf, LocalRefusal> {
+    let path = program.path();
+    path.canonicalize()
+        .map_err(|error| unusable_path(format!("{} is gone: {error}", path.display())))
 }
 
 /// A program that is not there is an outcome of the run, as a shell has it (127, 126). A script is
 /// what a shell reads from a file of its own.
 fn find_program(
-    spec: &CommandSpec,
+    case: Case<'_>,
     path: &[PathBuf],
 ) -> Result<Result<Program, ResolveError>, LocalRefusal> {
-    let found = match spec.mode {
-        Mode::Exec => Program::resolve(OsStr::new(program_name(spec)), path),
-        Mode::Shell => Program::script(spec.argv.first().map_or(&[], |text| text.as_bytes())),
+    let found = match case.mode {
+        Mode::Exec | Mode::Action => Program::resolve(OsStr::new(program_name(case)), path),
+        Mode::Shell => Program::script(case.argv.first().map_or(&[], |text| text.as_bytes())),
     };
     match found {
         Err(
@@ -287,9 +431,9 @@ fn find_program(
     }
 }
 
-fn program_name(spec: &CommandSpec) -> &str {
-    match spec.mode {
-        Mode::Exec => spec.argv.first().map_or("", String::as_str),
+fn program_name(case: Case<'_>) -> &str {
+    match case.mode {
+        Mode::Exec | Mode::Action => case.argv.first().map_or("", String::as_str),
         Mode::Shell => SHELL,
     }
 }
@@ -298,23 +442,12 @@ fn unusable_path(detail: String) -> LocalRefusal {
     LocalRefusal::new(RefusalReason::Unusable, "path", detail)
 }
 
-/// The words and variables in the form that the executor takes. The text of a script is no word:
-/// the program holds it.
-#[must_use]
-pub fn words(
-    spec: &CommandSpec,
-    environment: Option<&Environment>,
-) -> (Vec<OsString>, Vec<(OsString, OsString)>) {
-    let argv = match spec.mode {
-        Mode::Exec => spec.argv.iter().map(OsString::from).collect(),
-        Mode::Shell => vec![OsString::from(SHELL)],
-    };
-    let env = environment
-        .into_iter()
-        .flat_map(Environment::variables)
+/// The variables in the form that the executor takes.
+pub(super) fn variables(environment: Option<&Environment>) -> Vec<(OsString, OsString)> {
+    let variables = environment.into_iter().flat_map(Environment::variables);
+    variables
         .map(|(name, value)| (OsString::from(name), OsString::from(value)))
-        .collect();
-    (argv, env)
+        .collect()
 }
 
 /// What runs a shell command.

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `host` | all of it in order: [`Rules::judge`], the answer and the refusal |
 //! | `commands` | does an `[[allow]]` or `[[deny]]` rule speak of this program and these arguments? |
+//! | `actions` | what does a named action run with these arguments? |
+//! | `services` | how is a service of the host entered, and what can be handed into it? |
 //! | `patterns` | does this text match? anchored by construction |
 //! | `account` | whom does it run as, and may it? |
 //! | `sudo` | how does `sudo` take it there? |
@@ -15,18 +17,22 @@
 //! so. Nothing here looks at signatures, and nothing here runs anything. Absence never means yes.
 
 mod account;
+mod actions;
 mod commands;
 mod confine;
 mod host;
 mod patterns;
+mod services;
 mod sudo;
 mod surroundings;
 mod variables;
 
 pub use account::{Account, Directory, Listed, RunAs, Runner};
+pub use actions::{Action, MAX_ARGUMENTS, MAX_STEPS, StepTemplate, Word, WordError};
 pub use commands::{AllowRule, Arguments, Commands, DenyRule, NOT_LISTED, ProgramPattern};
 pub use confine::{Cap, CgroupCaps, Confine, Writes};
-pub use host::{Allowed, LocalRefusal, Rules, SHELL, words};
+pub use host::{Allowed, LocalRefusal, Rules, SHELL};
 pub use patterns::{MAX_ALTERNATIVES, MAX_PATTERN_CHARS, Pattern, PatternError};
+pub use services::{Carried, Inside, Service, Way};
 pub use sudo::through_sudo;
 pub use variables::{NamePattern, is_dangerous};

@@ -17,10 +17,16 @@ impl Rules {
         environment: Option<&Environment>,
         cwd: &str,
     ) -> Result<(), LocalRefusal> {
-        for (name, value) in environment.into_iter().flat_map(Environment::variables) {
-            self.check_variable(name, value)?;
-        }
+        self.check_variables(environment)?;
         check_directory(cwd)
+    }
+
+    pub(super) fn check_variables(
+        &self,
+        environment: Option<&Environment>,
+    ) -> Result<(), LocalRefusal> {
+        let mut variables = environment.into_iter().flat_map(Environment::variables);
+        variables.try_for_each(|(name, value)| self.check_variable(name, value))
     }
 
     fn check_variable(&self, name: &str, value: &str) -> Result<(), LocalRefusal> {

@@ -61,6 +61,19 @@ const DANGEROUS: &[&str] = &[
     "CARGO_*",
 ];
 
+/// Names that tell a container engine's client, or what enters a namespace, where to go. Inside a
+/// service they would do nothing; outside they act on the host's own program.
+const STEERING: &[&str] = &[
+    "CONTAINER*",
+    "DBUS_*",
+    "DOCKER_*",
+    "KUBE*",
+    "NOTIFY_SOCKET",
+    "PODMAN_*",
+    "COUNTERSIGN_*",
+    "XDG_*",
+];
+
 /// An exact name, or all names with a beginning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamePattern {
@@ -94,10 +107,18 @@ impl NamePattern {
 /// Whether a variable can change which code runs.
 #[must_use]
 pub fn is_dangerous(name: &str) -> bool {
+    is_listed(name, DANGEROUS)
+}
+
+/// Whether a variable can change which service is entered.
+pub(super) fn steers_entering(name: &str) -> bool {
+    is_listed(name, STEERING)
+}
+
+fn is_listed(name: &str, list: &[&str]) -> bool {
     // Case does not matter to some interpreters on some systems; being strict costs nothing.
     let name = name.to_ascii_uppercase();
-    DANGEROUS
-        .iter()
+    list.iter()
         .filter_map(|pattern| NamePattern::parse(pattern))
         .any(|pattern| pattern.matches(&name))
 }

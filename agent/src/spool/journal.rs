@@ -25,10 +25,15 @@ pub const FILE: &str = "journal";
 /// A smaller journal is not worth writing anew: some thousand commands.
 const COMPACT_BYTES: u64 = 4 << 20;
 
-/// Above this no new command is taken and output waits in its command, so that a ledger that is
+/// When the host says nothing else: above this no new command is taken and output waits in its command, so that a ledger that is
 /// away fills no disk: three of the largest outputs. While the journal is written anew, the half of
 /// it that still counts is there twice.
-const FULL_BYTES: u64 = 256 << 20;
+pub const FULL_BYTES: u64 = 256 << 20;
+
+/// The smallest such bound. What counts no more leaves the journal when that is half of it and it has
+/// [`COMPACT_BYTES`]; near that, a journal could stay full
+/// of what was delivered long ago.
+pub const LEAST_BYTES: u64 = 4 * COMPACT_BYTES;
 
 /// Why the journal cannot be used.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -138,6 +143,11 @@ impl Spool {
         Ok(Self {
             inner: Mutex::new(inner),
         })
+    }
+
+    /// Sets the bytes from which on there is no room; what is there already stays.
+    pub fn bound(&self, full: u64) {
+        self.lock().full_bytes = full;
     }
 
     /// Writes records down, all or none. When this returns they are durable and count.
@@ -335,7 +345,7 @@ impl Spool {
             last_chunk: run.last_chunk,
             pending: std::collections::VecDeque::new(),
             broken: run.broken,
-            ended: run.ended,
+            ended: run.ended.clone(),
         })
     }
 

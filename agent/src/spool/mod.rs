@@ -19,6 +19,6 @@ mod log;
 mod record;
 mod state;
 
-pub use journal::{FILE, Spool, SpoolError};
+pub use journal::{FILE, FULL_BYTES, LEAST_BYTES, Spool, SpoolError};
 pub use record::{About, Birth, EndFacts, Record, Totals};
 pub use state::{ChainEnd, Illegal, Run, State, Waiting, Word};

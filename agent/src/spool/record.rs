@@ -47,11 +47,14 @@ pub struct Totals {
 }
 
 /// How a run ended, not yet said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EndFacts {
     /// How.
     pub outcome: Outcome,
+    /// Why nothing was run, where that has a reason of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
     /// With `exited`.
     pub exit_code: Option<u8>,
     /// With `signalled`.

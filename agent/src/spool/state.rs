@@ -295,7 +295,7 @@ impl State {
                 self.waiting = self.waiting.saturating_sub(gone);
             }
             Record::Ended { started, facts } => {
-                if self.run(*started)?.ended.replace(*facts).is_some() {
+                if self.run(*started)?.ended.replace(facts.clone()).is_some() {
                     return Err(Illegal("a run ends twice"));
                 }
             }
@@ -398,7 +398,10 @@ impl State {
                 last_chunk: run.last_chunk,
                 broken: run.broken,
             };
-            let ended = run.ended.map(|facts| Record::Ended { started, facts });
+            let ended = run
+                .ended
+                .clone()
+                .map(|facts| Record::Ended { started, facts });
             (open, run.pending.iter().copied().collect(), ended)
         });
         let word = self.word.as_ref().map(|word| Record::Word {

@@ -92,7 +92,7 @@ async fn ordinary_programs_do_not_notice() {
 #[tokio::test]
 async fn sudo_keeps_the_way_to_privileges() {
     let mut sudo = plan(&["grep", "-E", "^(NoNewPrivs|Seccomp):", "/proc/self/status"]);
-    sudo.confinement.sudo = true;
+    sudo.confinement.unheld = true;
     let heard = run_to_end(sudo).await;
     assert_eq!(text(&heard.stdout), "NoNewPrivs:\t0\nSeccomp:\t0\n");
     assert!(!heard.finished.in_force.no_new_privs && !heard.finished.in_force.seccomp);
@@ -112,10 +112,10 @@ async fn what_holds_is_foreseen() {
 async fn a_demand_that_cannot_be_met_refuses_the_run() {
     let base = || shell("echo ran");
     let mut privileges = base();
-    privileges.confinement.sudo = true;
+    privileges.confinement.unheld = true;
     privileges.confinement.demand.no_new_privs = true;
     let mut sudo = base();
-    sudo.confinement.sudo = true;
+    sudo.confinement.unheld = true;
     sudo.confinement.demand.seccomp = true;
     let mut off = base();
     off.confinement.filter_calls = false;

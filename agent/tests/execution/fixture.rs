@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use countersign_agent::execution::{
-    Account, Confinement, Finished, Outcome, Plan, Program, RunEvent, Stream, run,
+    Account, Confinement, Finished, Outcome, Plan, Program, Reach, RunEvent, Secrets, Step, Stream,
+    run,
 };
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
@@ -23,17 +24,27 @@ pub(crate) fn path_dirs() -> Vec<PathBuf> {
         .to_vec()
 }
 
-pub(crate) fn plan<S: AsRef<OsStr>>(argv: &[S]) -> Plan {
+pub(crate) fn step<S: AsRef<OsStr>>(argv: &[S]) -> Step {
     let argv: Vec<OsString> = argv.iter().map(|a| a.as_ref().to_owned()).collect();
-    Plan {
+    Step {
         program: Program::resolve(&argv[0], &path_dirs()).unwrap(),
         argv,
+    }
+}
+
+pub(crate) fn plan<S: AsRef<OsStr>>(argv: &[S]) -> Plan {
+    Plan {
+        first: step(argv),
+        then: Vec::new(),
         cwd: "/".into(),
         env: vec![("PATH".into(), "/usr/bin:/bin".into())],
         stdin: Vec::new(),
         timeout: LONG,
         grace: Duration::from_secs(5),
         output_limit: u64::MAX,
+        stop_at_limit: false,
+        secrets: Secrets::default(),
+        reach: Reach::Tree,
         confinement: Confinement::default(),
         announced: None,
     }

@@ -118,7 +118,7 @@ async fn arguments_reach_the_program_as_they_are() {
 #[tokio::test]
 async fn argv0_is_given_apart_from_the_program() {
     let mut plan = shell("");
-    plan.argv = ["given-name", "-c", "tr '\\0' ' ' </proc/$$/cmdline"]
+    plan.first.argv = ["given-name", "-c", "tr '\\0' ' ' </proc/$$/cmdline"]
         .map(OsString::from)
         .to_vec();
     assert!(run_to_end(plan).await.stdout.starts_with(b"given-name -c "));
@@ -127,13 +127,13 @@ async fn argv0_is_given_apart_from_the_program() {
 #[tokio::test]
 async fn what_exec_cannot_carry_is_refused_with_a_reason() {
     let mut nul = plan(&["true"]);
-    nul.argv.push(OsString::from_vec(b"a\0b".to_vec()));
+    nul.first.argv.push(OsString::from_vec(b"a\0b".to_vec()));
     let mut name = plan(&["true"]);
     name.env = vec![("A=B".into(), "c".into())];
     let mut none = plan(&["true"]);
-    none.argv.clear();
+    none.first.argv.clear();
     let mut long = plan(&["true"]);
-    long.argv.push(OsString::from("x".repeat(3 << 20)));
+    long.first.argv.push(OsString::from("x".repeat(3 << 20)));
     for (plan, reason) in [
         (nul, "NUL"),
         (name, "\"A=B\""),
@@ -183,7 +183,7 @@ async fn a_shell_reads_a_text_of_any_length_with_its_arguments() {
     assert_eq!(program.path(), Path::new("/bin/sh"));
     assert_eq!(program.script_sha256(), Some(&digest(long.as_bytes())));
     let mut plan = plan(&["sh", "a b", "*"]);
-    plan.program = program;
+    plan.first.program = program;
     assert_eq!(run_to_end(plan).await.stdout, b"/proc/self/fd/7|a b|*|2\n");
 }
 
@@ -192,7 +192,7 @@ async fn a_text_cannot_be_changed_and_comes_alone() {
     let text = b"(echo changed >>/proc/self/fd/7) 2>/dev/null; (: >/proc/self/fd/7) 2>/dev/null\n\
                  ls /proc/self/fd | tr '\\n' ' '; cat /proc/self/fd/7 | wc -l\n";
     let mut plan = plan(&["sh"]);
-    plan.program = Program::script(text).unwrap();
+    plan.first.program = Program::script(text).unwrap();
     if root_or_left_out("a text read by another user") {
         plan.confinement.account = stranger();
     }

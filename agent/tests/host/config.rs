@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use countersign_agent::config::Variables;
 use countersign_agent::execution::Demand;
@@ -87,10 +88,12 @@ fn with_the_pins_alone_everything_else_is_strict() {
         (2, 2)
     );
     assert_eq!(config.rules.max_approval_age_us, 3600 * SECOND_US);
-    assert_eq!(config.rules.modes, [Mode::Exec]);
+    assert_eq!(config.rules.modes, [Mode::Exec, Mode::Action]);
     assert!(config.rules.environment_dangerous.is_empty());
     assert_eq!(config.rules.account.default_user, None);
     assert_eq!(config.state, files.folder.path().join("state"));
+    assert_eq!(config.drain, Duration::from_secs(10));
+    assert_eq!(config.spool_max, 256 << 20);
     assert_eq!(config.signers.people().len(), 2);
 }
 
@@ -118,6 +121,10 @@ fn a_mistake_is_told_with_its_line() {
         ("max_approval_age_s = 0", "between"),
         ("max_runs = 0", "between"),
         ("grace_s = 3600", "between"),
+        ("drain_s = 301", "between"),
+        ("spool_max = \"4M\"", "between"),
+        ("spool_max = \"none\"", "between"),
+        ("spool_max = \"8E\"", "size like"),
         ("modes = [\"sudo\"]", "sudo"),
         ("path = [\"bin\"]", "absolute"),
         ("environment = [\"*\"]", "NAME"),
@@ -344,6 +351,8 @@ fn every_setting_can_come_from_the_environment_which_wins() {
         ("DEFAULT_USER", "deploy"),
         ("MAX_RUNS", "3"),
         ("GRACE_S", "1"),
+        ("DRAIN_S", "30"),
+        ("SPOOL_MAX", "32M"),
         ("SHELL_ALLOW", "true"),
         ("MODES", "shell"),
         ("PATH", "/opt/bin,/bin"),
@@ -378,6 +387,7 @@ fn every_setting_can_come_from_the_environment_which_wins() {
         assert_eq!(config.state, PathBuf::from("/elsewhere"));
         assert_eq!(config.ledger.to_string(), ledger);
         assert_eq!((config.max_runs, config.grace.as_secs()), (3, 1));
+        assert_eq!((config.drain.as_secs(), config.spool_max), (30, 32 << 20));
         assert!(rules.execution && rules.commands.allow_all && rules.shell);
         assert_eq!((rules.min_approvals, rules.shell_min_approvals), (0, 7));
         assert_eq!(rules.max_approval_age_us, 60 * SECOND_US);

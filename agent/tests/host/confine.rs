@@ -22,7 +22,7 @@ fn left_out(what: &str) {
 }
 
 fn judge(desk: &Desk, words: &[&str]) -> Result<Allowed, LocalRefusal> {
-    desk.rules.judge(&Book::spec(words), None)
+    desk.rules.judge(None, &Book::spec(words), None)
 }
 
 #[test]
@@ -158,11 +158,11 @@ fn scripts_have_confinement_of_their_own() {
     );
     let mut spec = Book::spec(&["echo hello"]);
     spec.mode = Mode::Shell;
-    let allowed = desk.rules.judge(&spec, None).unwrap();
+    let allowed = desk.rules.judge(None, &spec, None).unwrap();
     assert_eq!(allowed.confinement.limits.cpu_s, Some(3));
     assert_eq!(allowed.confinement.umask, 0o007);
     // The shell reads the text itself from a file that nobody can change.
-    let program = allowed.program.unwrap();
+    let program = allowed.steps.unwrap().remove(0).program;
     let digest: [u8; 32] = {
         use sha2::{Digest as _, Sha256};
         Sha256::digest(b"echo hello").into()
@@ -183,7 +183,11 @@ fn the_agents_own_files_are_kept_from_who_could_reach_them() {
     let protected = |desk: &Desk, user: &str| {
         let mut spec = Book::spec(&["echo"]);
         spec.user = Some(user.parse().unwrap());
-        desk.rules.judge(&spec, None).unwrap().confinement.protected
+        desk.rules
+            .judge(None, &spec, None)
+            .unwrap()
+            .confinement
+            .protected
     };
     let careful = desk("");
     let folder = careful.files.folder.path().canonicalize().unwrap();
@@ -225,7 +229,7 @@ fn a_demand_that_cannot_be_met_refuses_by_its_own_name() {
         desk.rules.account.users = Some(vec!["deploy".parse().unwrap()]);
         let mut spec = Book::spec(&["echo"]);
         spec.user = Some("deploy".parse().unwrap());
-        let refusal = desk.rules.judge(&spec, None).unwrap_err();
+        let refusal = desk.rules.judge(None, &spec, None).unwrap_err();
         assert_eq!(refusal.why, RefusalReason::Unusable, "{confine}");
         assert_eq!(refusal.rule, rule.parse().ok(), "{confine}");
         assert!(refusal.detail.contains("sudo"), "{}", refusal.detail);
@@ -240,14 +244,14 @@ fn a_directory_that_is_protected_cannot_be_the_one_to_write_in() {
     let desk = Desk::new(text);
     let mut spec = Book::spec(&["echo"]);
     spec.cwd = Some("/srv".into());
-    let refusal = desk.rules.judge(&spec, None).unwrap_err();
+    let refusal = desk.rules.judge(None, &spec, None).unwrap_err();
     if refusal.rule == "profile".parse().ok() {
         left_out("a contradiction of paths");
         return;
     }
     assert_eq!(refusal.rule, "protected".parse().ok());
     spec.cwd = Some("/tmp".into());
-    let allowed = desk.rules.judge(&spec, None).unwrap();
+    let allowed = desk.rules.judge(None, &spec, None).unwrap();
     assert_eq!(
         allowed.confinement.profile,
         Profile::WriteOnlyHere("/tmp".into())

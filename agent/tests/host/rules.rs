@@ -43,7 +43,7 @@ impl Desk {
     }
 
     fn ask_spec(&self, spec: &CommandSpec) -> Result<String, LocalRefusal> {
-        let allowed = self.rules.judge(spec, None)?;
+        let allowed = self.rules.judge(None, spec, None)?;
         Ok(allowed.rule.to_string())
     }
 
@@ -250,7 +250,7 @@ fn the_first_rule_that_matches_gives_the_limits() {
     );
     let of = |word| {
         desk.rules
-            .judge(&Book::spec(&["echo", word]), None)
+            .judge(None, &Book::spec(&["echo", word]), None)
             .unwrap()
     };
     assert_eq!((of("x").rule.as_str(), of("x").min_approvals), ("a", 5));
@@ -297,7 +297,7 @@ fn a_rule_without_users_is_for_the_usual_user_only() {
         let mut spec = Book::spec(&[program]);
         spec.user = user.map(|user| user.parse().unwrap());
         rules
-            .judge(&spec, None)
+            .judge(None, &spec, None)
             .map(drop)
             .map_err(|refusal| refusal.rule.unwrap().to_string())
     };
@@ -321,7 +321,7 @@ fn a_shell_has_a_rule_of_its_own_and_allow_all_is_not_it() {
         let mut spec = Book::spec(&["echo hello | cat"]);
         spec.mode = Mode::Shell;
         desk.rules
-            .judge(&spec, None)
+            .judge(None, &spec, None)
             .map(|allowed| (allowed.rule.to_string(), allowed.min_approvals))
             .map_err(|refusal| refusal.rule.unwrap().to_string())
     };

@@ -71,6 +71,7 @@ fn ended() -> Record {
     };
     let facts = EndFacts {
         outcome: Outcome::Exited,
+        detail: None,
         exit_code: Some(0),
         signal: None,
         duration_us: 1,

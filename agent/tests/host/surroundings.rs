@@ -88,6 +88,7 @@ fn a_document_that_contradicts_the_act_is_not_run() {
     let line = countersign_protocol::target::TargetLine {
         agent: "web-1".parse().unwrap(),
         key_id: crate::support::public("web-1").key_id(),
+        service: None,
         spec: blob.digest,
     };
     let list = countersign_protocol::target::TargetList::new(vec![line]).unwrap();

@@ -31,7 +31,7 @@ fn spec(user: &str) -> CommandSpec {
 }
 
 fn ask(rules: &Rules, user: &str) -> Result<Allowed, LocalRefusal> {
-    rules.judge(&spec(user), None)
+    rules.judge(None, &spec(user), None)
 }
 
 fn refusal(rules: &Rules, user: &str) -> (RefusalReason, String) {
@@ -66,7 +66,7 @@ fn the_default_user_runs_what_names_none() {
         (None, Some("deploy".parse().unwrap()));
     let mut spec = spec("deploy");
     spec.user = None;
-    let allowed = desk.rules.judge(&spec, None).unwrap();
+    let allowed = desk.rules.judge(None, &spec, None).unwrap();
     assert_eq!((allowed.runner.uid, allowed.runner.is_own), (1001, false));
     assert_eq!(refusal(&desk.rules, "www-data").1, "users");
 }
@@ -190,7 +190,7 @@ fn sudo_is_given_each_word_apart_and_never_asks() {
     assert!(allowed.confinement.sudo && allowed.confinement.account.is_none());
     assert!(!allowed.in_force.no_new_privs && !allowed.in_force.seccomp);
     // What is said of the program is the program's.
-    let program = allowed.program.as_ref().unwrap().path();
+    let program = allowed.steps.as_ref().unwrap()[0].program.path();
     assert_eq!(program, desk.bin.join("echo"));
     let args = ["-n", "a b; id", "-u", "root"].map(Into::into);
     let words = through_sudo(&allowed.runner, program, &args);
@@ -225,15 +225,19 @@ fn what_sudo_would_not_carry_is_refused() {
         (&spec("deploy"), Some(&environment), "\"A\""),
         (&script, None, "script"),
     ] {
-        let refusal = desk.rules.judge(spec, environment).unwrap_err();
+        let refusal = desk.rules.judge(None, spec, environment).unwrap_err();
         assert_eq!(refusal.why, RefusalReason::Unusable);
         assert_eq!(refusal.rule, "run_as".parse().ok());
         assert!(refusal.detail.contains(word), "{}", refusal.detail);
     }
     // Both are fine where nobody else is become.
-    assert!(desk.rules.judge(&spec("agent"), Some(&environment)).is_ok());
+    assert!(
+        desk.rules
+            .judge(None, &spec("agent"), Some(&environment))
+            .is_ok()
+    );
     script.user = None;
-    assert!(desk.rules.judge(&script, Some(&environment)).is_ok());
+    assert!(desk.rules.judge(None, &script, Some(&environment)).is_ok());
     fs::remove_file(desk.bin.join("sudo")).unwrap();
     assert_eq!(refusal(&desk.rules, "deploy").1, "run_as");
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use countersign_agent::clock::Clock;
+use countersign_agent::orders::Orders;
 use countersign_agent::service;
 use countersign_agent::{AgentError, Config};
 use countersign_protocol::checkpoint::VerifierKey;
@@ -29,6 +30,7 @@ pub(crate) struct Rig {
     pub(crate) clock: Clock,
     pub(crate) config: Config,
     pub(crate) shutdown: CancellationToken,
+    pub(crate) orders: Orders,
     pub(crate) agent: Option<JoinHandle<Result<(), AgentError>>>,
     pub(crate) folder: tempfile::TempDir,
 }
@@ -36,6 +38,11 @@ pub(crate) struct Rig {
 impl Rig {
     /// A ledger where the host's name is not taken yet, and an agent that has just started.
     pub(crate) async fn new() -> Self {
+        Self::new_with(|_| Orders::default()).await
+    }
+
+    /// As [`Rig::new`], with changes of its configuration, and orders.
+    pub(crate) async fn new_with(change: impl FnOnce(&mut Config) -> Orders) -> Self {
         let World { mut book, host, .. } = World::without_host();
         book.now += SECOND_US;
         let clock = Clock::fixed(at(book.now));
@@ -44,7 +51,7 @@ impl Rig {
         let folder = tempfile::tempdir().unwrap();
         let mut rules = host.rules;
         rules.account.uid = 1000;
-        let config = Config {
+        let mut config = Config {
             server: fake.address.parse().unwrap(),
             name: "web-1".parse().unwrap(),
             state: folder.path().join("state"),
@@ -58,13 +65,17 @@ impl Rig {
             rules,
             max_runs: 4,
             grace: Duration::from_millis(200),
+            drain: Duration::ZERO,
+            spool_max: 256 << 20,
             rotation_grace: Duration::ZERO,
         };
+        let orders = change(&mut config);
         let mut rig = Self {
             fake,
             clock,
             config,
             shutdown: CancellationToken::new(),
+            orders,
             agent: None,
             folder,
         };
@@ -83,9 +94,10 @@ impl Rig {
     pub(crate) fn start(&mut self) {
         self.shutdown = CancellationToken::new();
         let (config, clock) = (self.config.clone(), self.clock.clone());
-        let shutdown = self.shutdown.clone();
+        self.orders.stop = self.shutdown.clone();
+        let orders = self.orders.clone();
         self.agent = Some(tokio::spawn(Box::pin(service::run_with(
-            config, clock, shutdown,
+            config, clock, orders,
         ))));
     }
 
@@ -445,7 +457,7 @@ async fn a_refusal_of_the_host_is_in_the_ledger_with_its_rule() {
     rig.accept().await;
     let id = rig.granted("true");
     let refused = rig.ended(id).await;
-    assert_eq!(refused.refused, Some(RefusalReason::Disabled));
+    assert_eq!(refused.refused.unwrap().why, RefusalReason::Disabled);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -530,7 +542,10 @@ async fn more_commands_than_the_host_allows_are_refused_as_busy() {
     let first = rig.granted("sleep 60");
     rig.running(first).await;
     let second = rig.granted("true");
-    assert_eq!(rig.ended(second).await.refused, Some(RefusalReason::Busy));
+    assert_eq!(
+        rig.ended(second).await.refused.unwrap().why,
+        RefusalReason::Busy
+    );
     rig.stop().await.unwrap();
 }
 

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use countersign_protocol::blob::{Blob, BlobError};
 use countersign_protocol::command::{
-    Act, CommandError, CommandSpec, DEFAULT_OUTPUT_LIMIT, DEFAULT_TIMEOUT_MS, Environment,
-    MAX_LIFETIME_US, Mode,
+    Act, AtOutputLimit, CommandError, CommandSpec, DEFAULT_OUTPUT_LIMIT, DEFAULT_TIMEOUT_MS,
+    Environment, MAX_LIFETIME_US, Mode,
 };
 use countersign_protocol::hash::CommandId;
 use countersign_protocol::name::{AgentName, OsUser, SECOND_US, Time};
 use countersign_protocol::rights::Rights;
-use countersign_protocol::target::{TargetError, TargetLine, TargetList};
+use countersign_protocol::target::{Place, TargetError, TargetLine, TargetList};
 
 use super::connect::Client;
 use super::submit::{Accepted, person_event};
@@ -24,11 +24,11 @@ const CLOCK_ALLOWANCE_US: u64 = 120 * SECOND_US;
 /// What to ask for.
 #[derive(Debug, Clone)]
 pub struct RequestSpec {
-    /// The hosts, at least one.
-    pub targets: Vec<AgentName>,
-    /// Program or shell.
+    /// The hosts or their services, at least one.
+    pub targets: Vec<Place>,
+    /// Program, shell or action.
     pub mode: Mode,
-    /// The words; one for a shell.
+    /// The words; one for a shell; for an action its name first.
     pub argv: Vec<String>,
     /// Absolute directory.
     pub cwd: Option<String>,
@@ -40,6 +40,8 @@ pub struct RequestSpec {
     pub timeout_ms: u64,
     /// Bytes of output kept on each host.
     pub output_limit: u64,
+    /// What happens there; None: the run goes on.
+    pub at_output_limit: Option<AtOutputLimit>,
     /// Standard input.
     pub stdin: Option<Vec<u8>>,
     /// Why.
@@ -51,7 +53,7 @@ pub struct RequestSpec {
 impl RequestSpec {
     /// A program with its arguments on some hosts, all else as it is by default; open for an hour.
     #[must_use]
-    pub fn new(targets: Vec<AgentName>, argv: Vec<String>, reason: &str) -> Self {
+    pub fn new(targets: Vec<Place>, argv: Vec<String>, reason: &str) -> Self {
         Self {
             targets,
             mode: Mode::Exec,
@@ -61,6 +63,7 @@ impl RequestSpec {
             user: None,
             timeout_ms: DEFAULT_TIMEOUT_MS,
             output_limit: DEFAULT_OUTPUT_LIMIT,
+            at_output_limit: None,
             stdin: None,
             reason: reason.to_owned(),
             expires_in: Duration::from_secs(3600),
@@ -140,6 +143,7 @@ fn freeze(spec: &RequestSpec, rights: &Rights, now: Time) -> Result<Frozen, Requ
         user: spec.user.clone(),
         timeout_ms: spec.timeout_ms,
         output_limit: spec.output_limit,
+        at_output_limit: spec.at_output_limit,
     };
     document.check()?;
     let document = document.to_document().map_err(CommandError::from)?;
@@ -154,14 +158,15 @@ fn freeze(spec: &RequestSpec, rights: &Rights, now: Time) -> Result<Frozen, Requ
     let stdin = spec.stdin.clone();
     let stdin = stdin.map(|bytes| blob("standard input is too large", bytes));
     let stdin = stdin.transpose()?;
-    let lines = spec.targets.iter().map(|agent| {
-        let key_id = rights.agent(agent);
+    let lines = spec.targets.iter().map(|place| {
+        let Place { agent, service } = place.clone();
+        let key_id = rights.agent(&agent);
         let key_id = key_id.ok_or_else(|| RequestError::UnknownTarget(agent.clone()))?;
-        let (agent, spec) = (agent.clone(), command.reference().digest);
         Ok(TargetLine {
             agent,
             key_id,
-            spec,
+            service,
+            spec: command.reference().digest,
         })
     });
     let list = TargetList::new(lines.collect::<Result<_, RequestError>>()?)?;
@@ -178,6 +183,7 @@ fn freeze(spec: &RequestSpec, rights: &Rights, now: Time) -> Result<Frozen, Requ
         user: spec.user.clone(),
         timeout_ms: spec.timeout_ms,
         output_limit: spec.output_limit,
+        at_output_limit: spec.at_output_limit,
         not_before: not_before(now, expires_us),
         expires_at,
         max_runs: 1,

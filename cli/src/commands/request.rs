@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use clap::Args;
 use countersign_protocol::blob::MAX_BLOB_BYTES;
-use countersign_protocol::command::{DEFAULT_OUTPUT_LIMIT, Mode};
-use countersign_protocol::name::{AgentName, OsUser};
+use countersign_protocol::command::{AtOutputLimit, DEFAULT_OUTPUT_LIMIT, Mode};
+use countersign_protocol::name::OsUser;
 use countersign_protocol::short;
+use countersign_protocol::target::Place;
 use tokio::io::AsyncReadExt as _;
 
 use super::Globals;
@@ -21,19 +22,25 @@ use crate::{console, exit_code, shapes};
 #[command(after_help = "Examples:
   countersign request --on web-1 --reason 'disk is full' -- df -h /var
   countersign request --on web-1,web-2 --shell --reason 'rotate' -- 'cd /var/log && gzip *.1'
-  countersign request --on db-1 --stdin fix.sql --reason T-1234 -- psql -d app")]
+  countersign request --on db-1 --stdin fix.sql --reason T-1234 -- psql -d app
+  countersign request --on web-1/app --reason T-7 -- ls /srv          (in the service app of web-1)
+  countersign request --on web-1 --reason T-8 --action restart_service nginx.service")]
 pub struct RequestArguments {
-    /// The hosts, by their agents' names
+    /// The hosts, by their agents' names, or HOST/SERVICE for a service that the host declares
     #[arg(
         long,
         required = true,
         value_delimiter = ',',
-        value_name = "HOST[,HOST]"
+        value_name = "HOST[/SERVICE],…"
     )]
-    on: Vec<AgentName>,
+    on: Vec<Place>,
     /// Run one word as a script of /bin/sh
     #[arg(long)]
     shell: bool,
+    /// Run what each host has under this name, with these arguments; those that begin with - come
+    /// after --
+    #[arg(long, num_args = 1.., value_names = ["NAME", "ARG"], conflicts_with = "shell")]
+    action: Vec<String>,
     /// The directory to run in, absolute; / when left out
     #[arg(long, value_name = "DIR")]
     cwd: Option<String>,
@@ -58,8 +65,16 @@ pub struct RequestArguments {
     /// Bytes of output that are kept on each host, at most 64 MiB
     #[arg(long, default_value_t = DEFAULT_OUTPUT_LIMIT, value_name = "BYTES")]
     output_limit: u64,
+    /// End the command when it has written more than that; otherwise it goes on and the rest is
+    /// counted and hashed only
+    #[arg(long)]
+    stop_at_output_limit: bool,
     /// The command and its arguments, after --
-    #[arg(last = true, required = true, value_name = "COMMAND")]
+    #[arg(
+        last = true,
+        required_unless_present = "action",
+        value_name = "COMMAND"
+    )]
     argv: Vec<String>,
 }
 
@@ -96,13 +111,18 @@ impl RequestArguments {
         let timeout_ms = self.timeout.checked_mul(1000);
         Ok(RequestSpec {
             targets: self.on,
-            mode: if self.shell { Mode::Shell } else { Mode::Exec },
+            mode: match (self.shell, self.action.is_empty()) {
+                (true, _) => Mode::Shell,
+                (false, false) => Mode::Action,
+                (false, true) => Mode::Exec,
+            },
             env: env.collect::<Result<_, _>>()?,
-            argv: self.argv,
+            argv: [self.action, self.argv].concat(),
             cwd: self.cwd,
             user: self.user,
             timeout_ms: timeout_ms.unwrap_or(u64::MAX),
             output_limit: self.output_limit,
+            at_output_limit: self.stop_at_output_limit.then_some(AtOutputLimit::Stop),
             stdin: match self.stdin {
                 Some(path) => Some(read_stdin(path).await?),
                 None => None,

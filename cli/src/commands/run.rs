@@ -228,7 +228,10 @@ fn tell_end(view: &CommandView) {
                 && !done.is_truncated()
         });
         if !silent {
-            console::note(&format!("countersign: {agent}: {}", describe::ending(part)));
+            console::note(&format!(
+                "countersign: {agent}: {}",
+                describe::ending(view, part)
+            ));
         }
     }
 }
@@ -288,6 +291,7 @@ mod tests {
             agent_seq: 0,
             agent_prev: StatementId::ZERO,
             started: StatementId::ZERO,
+            detail: None,
             outcome,
             exit_code,
             signal,

@@ -212,6 +212,7 @@ impl Book {
             user: None,
             timeout_ms: 30_000,
             output_limit: 1 << 20,
+            at_output_limit: None,
         }
     }
 
@@ -221,6 +222,7 @@ impl Book {
         let lines = hosts.iter().map(|host| TargetLine {
             agent: host.parse().unwrap(),
             key_id: public(host).key_id(),
+            service: None,
             spec: spec.digest,
         });
         let list = TargetList::new(lines.collect()).unwrap();
@@ -235,6 +237,7 @@ impl Book {
             user: None,
             timeout_ms: 30_000,
             output_limit: 1 << 20,
+            at_output_limit: None,
             not_before: now,
             expires_at: now.plus_micros(3600 * SECOND_US),
             max_runs: 1,
@@ -297,6 +300,7 @@ impl Book {
                 command: command,
                 agent_seq: agent_seq,
                 agent_prev: agent_prev,
+                steps: None,
                 in_force: None,
                 program: ProgramFacts { path, sha256 },
             }
@@ -364,6 +368,7 @@ impl Book {
                 agent_seq: agent_seq,
                 agent_prev: agent_prev,
                 started: started,
+                detail: None,
                 outcome: Outcome::Exited,
                 exit_code: Some(code),
                 signal: None,

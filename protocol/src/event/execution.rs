@@ -88,8 +88,11 @@ payload! {
         /// What holds it. Absent: the host does not say, and nothing may be assumed.
         #[serde(skip_serializing_if = "Option::is_none")]
         in_force: Option<InForce>,
-        /// What will run.
+        /// What will run; of an action, its first step.
         program: ProgramFacts,
+        /// Of an action: all its steps, a document of [`ActionStep`](crate::command::ActionStep)s.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        steps: Option<BlobRef>,
     }
 }
 
@@ -210,6 +213,9 @@ payload! {
         started: StatementId,
         /// How it ended.
         outcome: Outcome,
+        /// Why nothing was run, in free text; with `not_executable`, and not always.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        detail: Option<BlobRef>,
         /// With `exited`, and only then.
         #[serde(skip_serializing_if = "Option::is_none")]
         exit_code: Option<u8>,
@@ -248,6 +254,11 @@ impl ExecutionCompleted {
         if !exited || !signalled {
             return Err(EventError::Value(
                 "an exit code stands with `exited` and a signal with `signalled`, and only there",
+            ));
+        }
+        if self.detail.is_some() && self.outcome != Outcome::NotExecutable {
+            return Err(EventError::Value(
+                "why nothing was run stands with `not_executable`, and only there",
             ));
         }
         if self.stdout.kept > self.stdout.total || self.stderr.kept > self.stderr.total {

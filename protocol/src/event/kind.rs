@@ -271,9 +271,13 @@ impl Event {
             Self::CommandRejected(word) => word.reason.into_iter().collect(),
             Self::CommandWithdrawn(word) => word.reason.into_iter().collect(),
             Self::CommandCancelRequested(word) => word.reason.into_iter().collect(),
-            Self::ExecutionStarted(started) => [started.program.path].into_iter().collect(),
+            Self::ExecutionStarted(started) => [started.program.path]
+                .into_iter()
+                .chain(started.steps)
+                .collect(),
             Self::ExecutionRefused(refused) => refused.detail.into_iter().collect(),
             Self::ExecutionOutput(chunk) => [chunk.data].into_iter().collect(),
+            Self::ExecutionCompleted(completed) => completed.detail.into_iter().collect(),
             Self::LedgerGenesis(_)
             | Self::LedgerHeartbeat(_)
             | Self::KeyAdded(_)
@@ -285,7 +289,6 @@ impl Event {
             | Self::CommandAuthorized(_)
             | Self::CommandExpired(_)
             | Self::ExecutionSkipped(_)
-            | Self::ExecutionCompleted(_)
             | Self::ExecutionLost(_)
             | Self::SessionChallenge(_) => Vec::new(),
         }

@@ -2,7 +2,7 @@
 
 use countersign_protocol::blob::BlobRef;
 use countersign_protocol::checkpoint::{Checkpoint, CheckpointBody};
-use countersign_protocol::command::{Act, CommandSpec, Environment, Mode};
+use countersign_protocol::command::{Act, AtOutputLimit, CommandSpec, Environment, Mode};
 use countersign_protocol::event::*;
 use countersign_protocol::hash::{Digest, StatementId};
 use countersign_protocol::key::{Point, PublicKey};
@@ -189,6 +189,7 @@ fn act(book: &mut Book, hosts: &[&str], full: bool) -> Act {
         user: user.clone(),
         timeout_ms: 30_000,
         output_limit: 1 << 20,
+        at_output_limit: full.then_some(AtOutputLimit::Stop),
     };
     let document = spec.to_document().unwrap();
     let (mode, spec) = (spec.mode, book.blob(&document));
@@ -201,6 +202,7 @@ fn act(book: &mut Book, hosts: &[&str], full: bool) -> Act {
     let lines = hosts.iter().map(|host| TargetLine {
         agent: host.parse().unwrap(),
         key_id: public(host).key_id(),
+        service: (full && *host == "web-3").then(|| "db".parse().unwrap()),
         spec: spec.digest,
     });
     let list = TargetList::new(lines.collect()).unwrap();
@@ -214,6 +216,7 @@ fn act(book: &mut Book, hosts: &[&str], full: bool) -> Act {
         user,
         timeout_ms: 30_000,
         output_limit: 1 << 20,
+        at_output_limit: full.then_some(AtOutputLimit::Stop),
         not_before: Time::from_micros(book.now).unwrap(),
         expires_at: Time::from_micros(book.now + OPEN_US).unwrap(),
         max_runs: 1,
@@ -284,7 +287,7 @@ fn complete(
     let (agent_seq, agent_prev) = book.chain(host);
     let event = say!(agent book, host, ExecutionCompleted {
         command: command, agent_seq: agent_seq, agent_prev: agent_prev, started: run,
-        outcome: outcome, exit_code: (outcome == Outcome::Exited).then_some(0), signal: None,
+        detail: None, outcome: outcome, exit_code: (outcome == Outcome::Exited).then_some(0), signal: None,
         duration_us: 21_000, cpu_us: 4_000, max_rss: 3_145_728,
         stdout: totals(wrote[0]), stderr: totals(wrote[1]),
         chunks: chunks, last_chunk: last_chunk, tree_gone: true,

@@ -242,6 +242,7 @@ impl Book {
             user: None,
             timeout_ms: 30_000,
             output_limit: 1 << 20,
+            at_output_limit: None,
         };
         let spec = self.blob(&spec.to_document().unwrap());
         let lines = hosts.iter().map(|host| {
@@ -250,6 +251,7 @@ impl Book {
             TargetLine {
                 key_id: known.unwrap_or_else(|| public(host).key_id()),
                 agent,
+                service: None,
                 spec: spec.digest,
             }
         });
@@ -264,6 +266,7 @@ impl Book {
             user: None,
             timeout_ms: 30_000,
             output_limit: 1 << 20,
+            at_output_limit: None,
             not_before: Time::from_micros(self.now).unwrap(),
             expires_at: Time::from_micros(self.now + 3600 * SECOND_US).unwrap(),
             max_runs: 1,
@@ -309,7 +312,7 @@ impl Book {
             sha256: Digest::new([1; 32]),
         };
         say!(agent self, host, ExecutionStarted {
-            command: command, agent_seq: agent_seq, agent_prev: agent_prev, in_force: Some(IN_FORCE), program: program,
+            command: command, agent_seq: agent_seq, agent_prev: agent_prev, in_force: Some(IN_FORCE), program: program, steps: None,
         })
     }
 
@@ -357,7 +360,7 @@ impl Book {
         };
         say!(agent self, host, ExecutionCompleted {
             command: command, agent_seq: agent_seq, agent_prev: agent_prev, started: started,
-            outcome: Outcome::Exited, exit_code: Some(code), signal: None,
+            detail: None, outcome: Outcome::Exited, exit_code: Some(code), signal: None,
             duration_us: 1000, cpu_us: 500, max_rss: 4096,
             stdout: totals, stderr: totals, chunks: chunks, last_chunk: last_chunk, tree_gone: true,
         })

@@ -213,6 +213,7 @@ async fn a_stranger_does_not_make_the_writer_read() {
         command: countersign_protocol::hash::StatementId::new([9; 32]),
         agent_seq: 0,
         agent_prev: countersign_protocol::hash::StatementId::ZERO,
+        steps: None,
         in_force: None,
         program: countersign_protocol::event::ProgramFacts {
             path: path.reference(),

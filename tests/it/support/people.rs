@@ -269,11 +269,13 @@ impl TestLedger {
             user: None,
             timeout_ms: 30_000,
             output_limit: 1 << 20,
+            at_output_limit: None,
         };
         let spec = blob(&spec.to_document().unwrap());
         let line = TargetLine {
             agent: "web-1".parse().unwrap(),
             key_id: public(key).key_id(),
+            service: None,
             spec: spec.reference().digest,
         };
         let list = TargetList::new(vec![line]).unwrap();
@@ -289,6 +291,7 @@ impl TestLedger {
             user: None,
             timeout_ms: 30_000,
             output_limit: 1 << 20,
+            at_output_limit: None,
             not_before: now,
             expires_at: now.plus_micros(3600 * SECOND_US),
             max_runs: 1,
@@ -381,6 +384,7 @@ impl TestLedger {
             command,
             agent_seq,
             agent_prev,
+            steps: None,
             in_force: None,
             program,
         };
@@ -436,6 +440,7 @@ impl TestLedger {
             agent_seq: agent_seq + 1,
             agent_prev: started,
             started,
+            detail: None,
             outcome: Outcome::Exited,
             exit_code: Some(0),
             signal: None,

@@ -213,6 +213,7 @@ impl Book {
             user: None,
             timeout_ms: 30_000,
             output_limit: 1 << 20,
+            at_output_limit: None,
         }
     }
 
@@ -223,6 +224,7 @@ impl Book {
         let lines = hosts.iter().map(|host| TargetLine {
             agent: host.parse().unwrap(),
             key_id: self.state.rights().agent(&host.parse().unwrap()).unwrap(),
+            service: None,
             spec: spec.digest,
         });
         let list = TargetList::new(lines.collect()).unwrap();
@@ -236,6 +238,7 @@ impl Book {
             user: written.user.clone(),
             timeout_ms: written.timeout_ms,
             output_limit: written.output_limit,
+            at_output_limit: None,
             not_before: Time::from_micros(self.now).unwrap(),
             expires_at: Time::from_micros(self.now + 2 * 3600 * SECOND_US).unwrap(),
             max_runs: 1,

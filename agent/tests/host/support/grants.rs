@@ -78,6 +78,8 @@ impl World {
                 shell_min_approvals: 2,
                 max_approval_age_us: 3600 * SECOND_US,
                 modes: vec![Mode::Exec],
+                actions: Vec::new(),
+                services: Vec::new(),
                 commands: Commands {
                     allow_all: true,
                     ..Commands::default()

@@ -1,0 +1,282 @@
+//! `[[service]]`: a place inside this host, and the words that lead into it.
+//!
+//! It owns how a command, its directory, user and variables are handed to what enters the service.
+//! What cannot be handed over is refused and never left out. Which commands may run there is
+//! `commands`', and what becomes of the processes is the executor's.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use countersign_protocol::command::{CommandSpec, Environment, Mode};
+use countersign_protocol::event::RefusalReason;
+use countersign_protocol::name::{OsUser, ServiceName};
+
+use super::actions::Word;
+use super::commands::{Asked, Whom};
+use super::confine::{self, Confine, Held};
+use super::host::{Allowed, LocalRefusal, Rules, SHELL, allowed_by, variables};
+use super::variables::{is_dangerous, steers_entering};
+use crate::execution::{Confinement, InForce, MARK, Profile, Program, Step};
+
+/// The words that carry one thing into a service, with `{1}` for it; none: it cannot be carried.
+pub type Carried = Option<Vec<Word>>;
+
+/// How a service is entered: `enter`, then what carries variables, directory and user, then `into`,
+/// then the command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Way {
+    /// The program that enters, and its first words.
+    pub enter: Vec<String>,
+    /// The last words before the command, such as a container's name.
+    pub into: Vec<String>,
+    /// Words for each variable; `{1}` is its name, and its value is in the environment of what
+    /// enters.
+    pub env: Carried,
+    /// Words for the directory.
+    pub cwd: Carried,
+    /// Words for the user.
+    pub user: Carried,
+    /// The command is a descendant of what enters: its environment, limits and system call filter
+    /// are the command's too.
+    pub descends: bool,
+}
+
+/// One `[[service]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// What requests call it.
+    pub name: ServiceName,
+    /// How it is entered.
+    pub way: Way,
+    /// What no rule speaks of may run there too.
+    pub allow_all: bool,
+    /// Whether scripts may run there, by its own `/bin/sh`.
+    pub shell: bool,
+}
+
+/// Where the processes of an allowed command are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inside {
+    /// On the host, below the executor.
+    Host,
+    /// In a service.
+    Service {
+        /// They carry the run's mark.
+        marked: bool,
+        /// They began below the executor.
+        descends: bool,
+    },
+}
+
+impl Way {
+    /// Whether the command's processes carry the run's mark.
+    const fn is_marked(&self) -> bool {
+        self.descends || self.env.is_some()
+    }
+
+    /// All words of what enters, the command's own last.
+    fn words(&self, spec: &CommandSpec, environment: Option<&Environment>) -> Option<Vec<String>> {
+        let mut words = self.enter.clone();
+        let mut carry = |carried: &Carried, text: &str| {
+            let parts = carried
+                .as_ref()?
+                .iter()
+                .map(|word| word.fill(&[text.to_owned()]));
+            words.extend(parts);
+            Some(())
+        };
+        if !self.descends {
+            for (name, _) in environment.into_iter().flat_map(Environment::variables) {
+                carry(&self.env, name)?;
+            }
+            if self.env.is_some() {
+                carry(&self.env, MARK)?;
+            }
+        }
+        if let Some(cwd) = &spec.cwd {
+            carry(&self.cwd, cwd)?;
+        }
+        if let Some(user) = &spec.user {
+            carry(&self.user, user.as_str())?;
+        }
+        words.extend_from_slice(&self.into);
+        words.extend(command(spec));
+        Some(words)
+    }
+
+    /// The first thing that the request brings and that cannot be carried.
+    fn missing(
+        &self,
+        spec: &CommandSpec,
+        environment: Option<&Environment>,
+    ) -> Option<&'static str> {
+        let has_variables = environment.is_some_and(|env| !env.variables().is_empty());
+        let missing = [
+            (has_variables && !self.is_marked(), "variables"),
+            (spec.cwd.is_some() && self.cwd.is_none(), "a directory"),
+            (spec.user.is_some() && self.user.is_none(), "a user"),
+        ];
+        missing
+            .into_iter()
+            .find_map(|(is, what)| is.then_some(what))
+    }
+}
+
+/// The command's words as the service gets them.
+fn command(spec: &CommandSpec) -> Vec<String> {
+    match spec.mode {
+        Mode::Exec | Mode::Action => spec.argv.clone(),
+        // The sealed file of a script is in the host's memory, which a service cannot open.
+        Mode::Shell => [&[SHELL.to_owned(), "-c".to_owned()], spec.argv.as_slice()].concat(),
+    }
+}
+
+impl Rules {
+    /// Judges a command that is to run in a service.
+    pub(super) fn judge_inside(
+        &self,
+        name: &ServiceName,
+        spec: &CommandSpec,
+        environment: Option<&Environment>,
+    ) -> Result<Allowed, LocalRefusal> {
+        let refuse = |why, detail: String| Err(LocalRefusal::new(why, "service", detail));
+        let Some(service) = self.services.iter().find(|service| service.name == *name) else {
+            let detail = format!("this host declares no service {name}");
+            return refuse(RefusalReason::NotAllowed, detail);
+        };
+        match spec.mode {
+            Mode::Action => {
+                let detail = "a named action runs on the host itself, not in a service".to_owned();
+                return refuse(RefusalReason::NotAllowed, detail);
+            }
+            Mode::Shell if !service.shell => {
+                let detail =
+                    format!("the service {name} runs no scripts: it does not say shell = true");
+                return refuse(RefusalReason::NotAllowed, detail);
+            }
+            Mode::Shell | Mode::Exec => {}
+        }
+        self.check_variables(environment)?;
+        if let Some(what) = service.way.missing(spec, environment) {
+            let detail = format!("{what} cannot be handed into the service {name}; ask without");
+            return refuse(RefusalReason::Unusable, detail);
+        }
+        for (variable, _) in environment.into_iter().flat_map(Environment::variables) {
+            // It would steer the program that enters, which is the host's.
+            if is_dangerous(variable) || steers_entering(variable) {
+                let detail =
+                    format!("the variable {variable:?} would act on what enters the service");
+                return refuse(RefusalReason::NotAllowed, detail);
+            }
+        }
+        let (rule, least, over) = self.grounds_inside(service, spec)?;
+        let runner = self.account.entering();
+        let table = over.over(&self.confine);
+        let mut confinement = table.confinement(&Held {
+            runner: &runner,
+            own_files: &[],
+            cwd: "/",
+            sudo: false,
+        });
+        // A fence is made of the host's own folders, and the service has others.
+        confinement.protected.clear();
+        let in_force = self.hold_inside(service, &mut confinement, &rule)?;
+        let words = service.way.words(spec, environment).unwrap_or_default();
+        let entering = words.first().map_or("", String::as_str);
+        let program = Program::resolve(entering.as_ref(), &self.path).map_err(|error| {
+            let detail = format!("the service {name} cannot be entered: {error}");
+            LocalRefusal::new(RefusalReason::Unusable, "service", detail)
+        })?;
+        let argv: Vec<OsString> = words.into_iter().map(OsString::from).collect();
+        Ok(Allowed {
+            steps: Ok(vec![Step { program, argv }]),
+            rule,
+            min_approvals: self.approvals_for(spec.mode).max(least),
+            runner,
+            sudo: None,
+            confinement,
+            in_force,
+            inside: Inside::Service {
+                marked: service.way.is_marked(),
+                descends: service.way.descends,
+            },
+            env: variables(environment),
+            cwd: "/".into(),
+        })
+    }
+
+    /// What holds a command there. An engine's daemon starts it anew, so nothing of ours does.
+    fn hold_inside(
+        &self,
+        service: &Service,
+        confinement: &mut Confinement,
+        rule: &countersign_protocol::name::RuleName,
+    ) -> Result<InForce, LocalRefusal> {
+        let refuse =
+            |rule, detail: &str| Err(LocalRefusal::new(RefusalReason::Unusable, rule, detail));
+        if confinement.profile != Profile::None {
+            return refuse(
+                "profile",
+                "a profile guards the host's own folders and does not hold in a service",
+            );
+        }
+        if !service.way.descends && confinement.demand != crate::execution::Demand::default() {
+            return refuse(
+                "demand",
+                "what enters this service does not hand on what holds a command, so the demand cannot be met",
+            );
+        }
+        if !service.way.descends {
+            *confinement = Confinement {
+                unheld: true,
+                ..Confinement::default()
+            };
+        }
+        confine::foresee(confinement, rule)
+    }
+
+    /// What allows it, and how many people that takes.
+    fn grounds_inside<'a>(
+        &'a self,
+        service: &'a Service,
+        spec: &CommandSpec,
+    ) -> Result<(countersign_protocol::name::RuleName, u32, &'a Confine), LocalRefusal> {
+        let words = command(spec);
+        let (program, args) = words
+            .split_first()
+            .map_or(("", &[][..]), |(first, rest)| (first.as_str(), rest));
+        let asked = Asked {
+            file: Path::new(program),
+            real: None,
+            sha256: None,
+            args,
+            whom: Whom::Inside {
+                service: &service.name,
+                user: spec.user.as_ref(),
+            },
+            folders: &self.path,
+            timeout_ms: spec.timeout_ms,
+        };
+        self.commands.check_denied(&asked)?;
+        if spec.mode == Mode::Shell {
+            return Ok((allowed_by("shell")?, 0, &self.shell_confine));
+        }
+        match self.commands.find_allowed(&asked, service.allow_all)? {
+            Some(rule) => Ok((
+                rule.name.clone(),
+                rule.min_approvals.unwrap_or(0),
+                &rule.confine,
+            )),
+            None => Ok((allowed_by("allow_all")?, 0, &self.confine)),
+        }
+    }
+}
+
+/// Whether a list has the user that a request names for a service.
+pub(super) fn is_user(users: Option<&[OsUser]>, asked: Option<&OsUser>) -> bool {
+    match (users, asked) {
+        (Some(users), Some(asked)) => users.contains(asked),
+        (None, None) => true,
+        (Some(_), None) | (None, Some(_)) => false,
+    }
+}
