@@ -2,11 +2,14 @@
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use tracing_subscriber::EnvFilter;
 
 use crate::check::{self, Question};
 use crate::config::Config;
+use crate::enroll::{self, Card, End, Enroll};
+use crate::key::IdentityError;
 use crate::orders::Orders;
 use crate::rotate_key::{RotateKey, rotate_key};
 use crate::service;
@@ -61,6 +64,9 @@ pub enum LogFormat {
 pub enum Verb {
     /// Connect to the server and run what is granted, until TERM or INT.
     Run,
+    /// Make this host's key, print its fingerprint, and wait until it is accepted. Runs nothing. Exit 0
+    /// accepted, 1 when the wait is over before, 4 refused.
+    Enroll(Enroll),
     /// Read the configuration, tell the first mistake with its line or list the rules, and do
     /// nothing else.
     CheckConfig,
@@ -97,6 +103,7 @@ pub async fn main(args: Args) -> u8 {
             start_log(args.log_format);
             told(rotate_key(&config, how).await)
         }
+        Verb::Enroll(options) => become_known(config, args.config, options, args.log_format).await,
         Verb::Run => run(config, args.config, args.log_format).await,
     }
 }
@@ -122,6 +129,55 @@ fn answer(config: &Config, question: Question) -> u8 {
         Err(problem) => {
             tell(&format!("error: no request could ask this: {problem}"));
             USAGE
+        }
+    }
+}
+
+/// What was asked for goes to stdout, everything else to stderr.
+async fn become_known(config: Config, file: PathBuf, options: Enroll, log: LogFormat) -> u8 {
+    start_log(log);
+    let orders = match Orders::by_signals(file) {
+        // Who waits for a service to be ready waits for another process than this one.
+        Ok(orders) => Orders {
+            manager: Arc::default(),
+            ..orders
+        },
+        Err(error) => {
+            tell(&format!("error: cannot listen for signals: {error}"));
+            return FAILED;
+        }
+    };
+    let show = |card: &Card| {
+        let text = if options.json {
+            serde_json::to_string(card).unwrap_or_default() + "\n"
+        } else {
+            enroll::words(card)
+        };
+        // A reader that is gone still gets the code.
+        let _ = write!(std::io::stdout(), "{text}");
+    };
+    match Box::pin(enroll::enroll(&config, &options, &orders, show)).await {
+        Ok(End::Accepted) => DONE,
+        Ok(End::Introduced) => {
+            tell("The enrolment is in the ledger and waits to be accepted.");
+            DONE
+        }
+        Ok(End::Over { delivered }) => {
+            tell(if delivered {
+                "error: the wait is over and nobody has accepted this host yet. Its enrolment is in \
+                 the ledger; enroll again, or start the agent: both wait with the same key."
+            } else {
+                "error: the wait is over and the server was not reached, so the ledger does not know \
+                 of this host yet. Look at server in agent.toml and enroll again: the key stays."
+            });
+            FAILED
+        }
+        Err(error) => {
+            tell(&format!("error: {error}"));
+            if matches!(error, AgentError::Identity(IdentityError::Busy(_))) {
+                tell("An agent that runs enrols by itself; its log has the fingerprint.");
+            }
+            exit_code(&error)
         }
     }
 }

@@ -7,10 +7,9 @@
 //! key; a host with two has two, which share the places for runs.
 
 use std::collections::{HashMap, VecDeque};
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use countersign_protocol::api::{Grant, StreamBody, Work};
 use countersign_protocol::checkpoint::Checkpoint;
@@ -50,10 +49,6 @@ const MAX_CANCELLED: usize = 1024;
 
 /// Statements of refusal under way at once; past it no more work is looked at until one is said.
 const MAX_REFUSALS: usize = 64;
-
-/// The longest that one piece of work is looked at with signs of life: more than a server takes
-/// that answers each question for a proof only at its last moment.
-const LONGEST_TAKE: Duration = Duration::from_secs(300);
 
 /// A command under way.
 pub(crate) struct Active {
@@ -208,7 +203,9 @@ impl Dispatcher {
                 // Before the next grant: what was taken away counts for it.
                 Ok(()) = self.live.changed() => self.reload(),
                 () = leave.cancelled(), if !self.leaving => self.leaving = true,
-                Some(ended) = self.tasks.join_next() => self.take_end(ended).await?,
+                Some(ended) = self.tasks.join_next() => {
+                    pulse.during(self.take_end(ended)).await?;
+                }
                 Some(again) = self.aside.join_next() => if let Ok(again) = again {
                     self.take(again, &orders.stop, pulse).await?;
                 },
@@ -241,21 +238,16 @@ impl Dispatcher {
         stop: &CancellationToken,
         pulse: &mut Pulse,
     ) -> Result<(), AgentError> {
-        let begun = Instant::now();
         let taken = async {
             match work {
                 Work::Grant(grant) => self.take_grant(Box::new(grant)).await,
                 Work::Cancel(stream) => self.take_cancel(stream).await,
             }
         };
-        let mut taken = pin!(taken);
-        loop {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return Ok(()),
-                taken = &mut taken => return taken,
-                () = pulse.beat(), if begun.elapsed() < LONGEST_TAKE => {}
-            }
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => Ok(()),
+            taken = pulse.during(taken) => taken,
         }
     }
 

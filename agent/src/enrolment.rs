@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use countersign_protocol::api::Submission;
 use countersign_protocol::event::AgentEnrolled;
-use countersign_protocol::key::fingerprint;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::{Backoff, ClientError};
+use crate::enroll::{self, Card};
 use crate::spool::Record;
 use crate::station::{AgentError, Station, agent_event};
 
@@ -26,23 +26,20 @@ impl Station {
         if self.spool.is_accepted() {
             return Ok(true);
         }
-        if self.spool.enrolment().is_none() {
-            let key = self.identity.public();
-            let event = agent_event!(self.header()?, AgentEnrolled { key });
-            let statement = self.sign(&event)?;
-            let submission = Submission::new(&statement, []);
-            self.write_down(vec![Record::Enrolment(submission)]).await?;
-        }
+        let accepted = async {
+            self.manager.status("introducing itself to the ledger");
+            self.introduce().await?;
+            self.manager.status("waiting to be accepted");
+            self.wait_for_acceptance().await
+        };
         tokio::select! {
             () = shutdown.cancelled() => Ok(false),
-            accepted = self.wait_for_acceptance() => accepted.map(|()| true),
+            accepted = accepted => accepted.map(|()| true),
         }
     }
 
-    async fn wait_for_acceptance(&self) -> Result<(), AgentError> {
-        self.manager.status("introducing itself to the ledger");
-        self.introduce().await?;
-        self.manager.status("waiting to be accepted");
+    /// Asks until the ledger lets this agent in.
+    pub(crate) async fn wait_for_acceptance(&self) -> Result<(), AgentError> {
         let mut backoff = Backoff::new(Duration::from_millis(50), LONGEST_QUESTION);
         loop {
             match self.client.sign_in().await {
@@ -56,7 +53,30 @@ impl Station {
         self.write_down(vec![Record::Accepted]).await
     }
 
-    async fn introduce(&self) -> Result<(), AgentError> {
+    /// Asks once more whether the ledger lets in an agent that it had accepted.
+    pub(crate) async fn still_accepted(&self) -> Result<(), AgentError> {
+        let mut backoff = Backoff::for_server();
+        loop {
+            match self.client.sign_in().await {
+                Ok(()) => return Ok(()),
+                Err(ClientError::Unauthorized(problem) | ClientError::Refused(problem)) => {
+                    return Err(AgentError::KeyRefused(problem));
+                }
+                Err(error) => tracing::warn!(%error, "waiting for the server"),
+            }
+            tokio::time::sleep(backoff.pause()).await;
+        }
+    }
+
+    /// Brings the one statement that enrols to the ledger; a second time, the same one.
+    pub(crate) async fn introduce(&self) -> Result<(), AgentError> {
+        if self.spool.enrolment().is_none() {
+            let key = self.identity.public();
+            let event = agent_event!(self.header()?, AgentEnrolled { key });
+            let statement = self.sign(&event)?;
+            let submission = Submission::new(&statement, []);
+            self.write_down(vec![Record::Enrolment(submission)]).await?;
+        }
         let mut backoff = Backoff::for_server();
         while let Some(submission) = self.spool.enrolment() {
             match self.client.submit(&submission).await {
@@ -74,15 +94,13 @@ impl Station {
         if self.spool.is_accepted() {
             return;
         }
-        let fingerprint = fingerprint(&self.identity.key_id());
-        let name = &self.name;
+        let card = Card::of(self, false);
         // Nobody may be reading; the log has it too.
-        let _ = writeln!(
-            std::io::stderr(),
-            "This host asks to be known as {name}, with the key {fingerprint}.\n\
-             It runs nothing until administrators accept it:\n\
-             \x20   countersign agents accept {name} --fingerprint {fingerprint}"
+        let _ = write!(std::io::stderr(), "{}", enroll::words(&card));
+        tracing::info!(
+            agent = card.agent,
+            fingerprint = card.fingerprint,
+            "waiting to be accepted"
         );
-        tracing::info!(agent = %name, fingerprint, "waiting to be accepted");
     }
 }

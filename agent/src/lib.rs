@@ -12,7 +12,7 @@
 //! | [`succession`] `rotation` `rotate_key` | a second key takes the first one's place: on the disk, and while the agent runs |
 //! | [`key`] [`clock`] | the private key and randomness; the time |
 //! | [`orders`] [`manager`] | what a running agent is told, and what it tells the service manager |
-//! | [`service`] [`args`] [`check`] | from a configuration to a running agent; the command line; what the rules would answer |
+//! | [`service`] [`args`] [`check`] [`enroll`] | from a configuration to a running agent; the command line; what the rules would answer; how a host becomes known |
 //!
 //! The order that everything here serves: verify the grant, ask the local rules, write down that
 //! it is used, say `started`, hold the receipt, run. No step can be reached without the one before.
@@ -25,6 +25,7 @@ pub mod clock;
 pub mod config;
 mod delivery;
 mod dispatcher;
+pub mod enroll;
 mod enrolment;
 pub mod execution;
 mod facts;

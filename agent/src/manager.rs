@@ -9,9 +9,10 @@ use std::io;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::{Interval, MissedTickBehavior};
 
@@ -23,6 +24,11 @@ const TRIES: u32 = 5;
 
 /// That pause.
 const PAUSE: Duration = Duration::from_millis(2);
+
+/// The longest that one step of the loop is waited for with signs of life: more than a server takes
+/// that answers each question for a proof only at its last moment, or a slow disk to write a full
+/// journal anew.
+const LONGEST: Duration = Duration::from_secs(300);
 
 /// The manager of this process, or nobody.
 #[derive(Debug, Default)]
@@ -159,6 +165,22 @@ impl Pulse {
     }
 }
 
+impl Pulse {
+    /// Waits for something of the loop's own, with signs of life for as long as it may reasonably
+    /// take: after that it is a hang, for the manager to see.
+    pub(crate) async fn during<T>(&mut self, something: impl Future<Output = T>) -> T {
+        let begun = Instant::now();
+        let mut something = pin!(something);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut something => return done,
+                () = self.beat(), if begun.elapsed() < LONGEST => {}
+            }
+        }
+    }
+}
+
 fn address(socket: &OsStr) -> io::Result<SocketAddr> {
     match socket.as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
@@ -240,7 +262,7 @@ mod tests {
     fn a_manager_that_never_reads_holds_nothing_up() {
         let folder = tempfile::tempdir().unwrap();
         let (_deaf, manager) = listening(folder.path().join("notify").as_os_str(), None);
-        let begun = std::time::Instant::now();
+        let begun = Instant::now();
         for _ in 0..100 {
             manager.status("on and on");
         }
@@ -260,7 +282,7 @@ mod tests {
         let path = folder.path().join("notify");
         let (ear, manager) = listening(path.as_os_str(), Some(Duration::from_millis(200)));
         let mut pulse = Pulse::new(Arc::new(manager));
-        let begun = std::time::Instant::now();
+        let begun = Instant::now();
         for _ in 0..3 {
             pulse.beat().await;
             assert_eq!(ear.heard().as_deref(), Some("WATCHDOG=1"));
@@ -272,5 +294,11 @@ mod tests {
         let mut silent = Pulse::new(Arc::new(Manager::at(path.as_os_str(), None)));
         let waited = tokio::time::timeout(Duration::from_millis(50), silent.beat()).await;
         assert!(waited.is_err());
+        // While the loop waits for something of its own, too.
+        while ear.heard().is_some() {}
+        let slow = tokio::time::sleep(Duration::from_millis(350));
+        pulse.during(slow).await;
+        let said: Vec<String> = std::iter::from_fn(|| ear.heard()).collect();
+        assert!(said.len() >= 3, "{said:?}");
     }
 }

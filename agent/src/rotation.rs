@@ -201,7 +201,18 @@ impl Service {
         let station = station(&config, identity, client, shared, &self.clock);
         let key = fingerprint(&station.identity.key_id());
         tracing::info!(key, "a new key waits to replace the current one");
-        Ok(station.enrol(&self.orders.stop).await?.then_some(station))
+        if !station.spool.is_accepted() {
+            // Not by `enrol`: the manager is told of the key that is served.
+            tokio::select! {
+                () = self.orders.stop.cancelled() => return Ok(None),
+                introduced = station.introduce() => introduced?,
+            }
+            tokio::select! {
+                () = self.orders.stop.cancelled() => return Ok(None),
+                accepted = station.wait_for_acceptance() => accepted?,
+            }
+        }
+        Ok(Some(station))
     }
 
     /// Serves both until the old key has said its last word. Gives what goes on, if anything does.

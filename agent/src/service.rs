@@ -33,20 +33,7 @@ pub async fn run_with(
     orders: impl Into<Orders>,
 ) -> Result<(), AgentError> {
     let orders: Orders = orders.into();
-    let (identity, spool) = Identity::open_or_create(&config.state, clock.now())?;
-    let client = rotation::client(&config, &identity, &clock)?;
-    // A key that was ended gets no proofs; the one that replaced it does.
-    let asks = match identity.open_next(&config.state) {
-        Ok(Some((next, journal))) if journal.is_accepted() => {
-            rotation::client(&config, &next, &clock)?
-        }
-        // Trouble with one that is not accepted is told when it is taken up.
-        Ok(_) | Err(_) => Arc::clone(&client),
-    };
-    let vkey = config.vkey.clone();
-    let view = Arc::new(View::open(asks, vkey, identity.folder(), clock.clone())?);
-    let shared = (Arc::clone(&view), Arc::clone(&orders.manager));
-    let station = rotation::station(&config, (identity, spool), client, shared, &clock);
+    let station = open(&config, clock, &orders)?;
     let statement_key = tokio::select! {
         () = orders.stop.cancelled() => return stopped(&orders),
         key = meet(&station, &config) => key?,
@@ -57,8 +44,8 @@ pub async fn run_with(
     }
     let service = Service {
         live: watch::Sender::new(Arc::new(config)),
-        clock,
-        view,
+        clock: station.clock.clone(),
+        view: Arc::clone(&station.view),
         statement_key,
         orders,
         places: Places::default(),
@@ -69,6 +56,30 @@ pub async fn run_with(
     }
 }
 
+/// Key, journal, view and client of a configuration. A new host gets its key here.
+pub(crate) fn open(config: &Config, clock: Clock, orders: &Orders) -> Result<Station, AgentError> {
+    let (identity, spool) = Identity::open_or_create(&config.state, clock.now())?;
+    let client = rotation::client(config, &identity, &clock)?;
+    // A key that was ended gets no proofs; the one that replaced it does.
+    let asks = match identity.open_next(&config.state) {
+        Ok(Some((next, journal))) if journal.is_accepted() => {
+            rotation::client(config, &next, &clock)?
+        }
+        // Trouble with one that is not accepted is told when it is taken up.
+        Ok(_) | Err(_) => Arc::clone(&client),
+    };
+    let vkey = config.vkey.clone();
+    let view = Arc::new(View::open(asks, vkey, identity.folder(), clock.clone())?);
+    let shared = (view, Arc::clone(&orders.manager));
+    Ok(rotation::station(
+        config,
+        (identity, spool),
+        client,
+        shared,
+        &clock,
+    ))
+}
+
 /// It was told to stop before there was anything to end.
 fn stopped(orders: &Orders) -> Result<(), AgentError> {
     orders.manager.stopping(0);
@@ -76,7 +87,7 @@ fn stopped(orders: &Orders) -> Result<(), AgentError> {
 }
 
 /// Asks the server who its ledger is until it answers, and holds the answer against the pins.
-async fn meet(station: &Station, config: &Config) -> Result<PublicKey, AgentError> {
+pub(crate) async fn meet(station: &Station, config: &Config) -> Result<PublicKey, AgentError> {
     let mut backoff = Backoff::for_server();
     station.manager.status("waiting for the server");
     loop {

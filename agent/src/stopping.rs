@@ -49,7 +49,7 @@ impl Dispatcher {
                 }
                 () = pulse.beat() => None,
                 Some(ended) = self.tasks.join_next() => {
-                    self.take_end(ended).await?;
+                    pulse.during(self.take_end(ended)).await?;
                     None
                 }
                 Some(again) = self.aside.join_next() => again.ok(),

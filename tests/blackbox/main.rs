@@ -15,6 +15,7 @@ mod confined;
 mod contract;
 mod demo;
 mod life;
+mod managed;
 mod outages;
 mod pauses;
 mod processes;

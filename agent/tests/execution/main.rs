@@ -18,5 +18,6 @@ mod fixture;
 mod limits;
 mod output;
 mod program;
+mod steps;
 mod surroundings;
 mod tree;

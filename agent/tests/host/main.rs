@@ -18,6 +18,7 @@ mod admission;
 mod config;
 mod confine;
 mod journal;
+mod named;
 mod orders;
 mod outages;
 mod patterns;

@@ -112,6 +112,23 @@ async fn a_persons_cancel_counts_while_the_agent_waits_to_stop() {
     assert_eq!(rig.execution(id).status, ExecutionStatus::Cancelled);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_journal_has_the_bound_that_the_configuration_gives_it() {
+    let mut managed = Managed::ready().await;
+    assert_eq!(managed.outcome().await, "Completed");
+    managed.rig.stop().await.unwrap();
+    // Smaller than any file may say: the journal is beyond it already.
+    managed.rig.config.spool_max = 1;
+    let socket = managed.rig.file("notify");
+    managed.rig.orders.manager = Arc::new(Manager::at(socket.as_os_str(), None));
+    managed.rig.start();
+    managed.hears("READY=1").await;
+    assert_eq!(managed.outcome().await, "Busy");
+    // By a reload, too.
+    managed.reload(&format!("{}{RULES}", managed.text)).await;
+    assert_eq!(managed.outcome().await, "Completed");
+}
+
 /// A rig whose configuration is a file, and whose service manager listens.
 struct Managed {
     rig: Rig,
@@ -196,7 +213,7 @@ impl Managed {
         let id = self.rig.granted("true");
         let done = self.rig.ended(id).await;
         match done.refused {
-            Some(why) => format!("{why:?}"),
+            Some(refused) => format!("{:?}", refused.why),
             None => format!("{:?}", done.status),
         }
     }

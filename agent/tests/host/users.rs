@@ -187,7 +187,7 @@ fn sudo_is_given_each_word_apart_and_never_asks() {
     let allowed = ask(&desk.rules, "1001").unwrap();
     let sudo = allowed.sudo.as_ref().unwrap();
     assert_eq!(sudo.path(), desk.bin.join("sudo"));
-    assert!(allowed.confinement.sudo && allowed.confinement.account.is_none());
+    assert!(allowed.confinement.unheld && allowed.confinement.account.is_none());
     assert!(!allowed.in_force.no_new_privs && !allowed.in_force.seccomp);
     // What is said of the program is the program's.
     let program = allowed.steps.as_ref().unwrap()[0].program.path();

@@ -563,3 +563,16 @@ async fn two_commands_at_once_keep_one_chain() {
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn why_a_run_could_not_start_is_in_the_ledger() {
+    let rig = Rig::ready().await;
+    // One byte more than the kernel takes in one argument; the ledger takes it.
+    let id = rig.granted(&"x".repeat(128 * 1024));
+    let done = rig.ended(id).await.completed.unwrap();
+    assert_eq!(done.outcome, Outcome::NotExecutable);
+    let book = rig.fake.book();
+    let why = book.blobs[&done.detail.unwrap().digest].content();
+    let why = String::from_utf8(why.to_vec()).unwrap();
+    assert!(why.contains("Argument list too long"), "{why}");
+}
