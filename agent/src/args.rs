@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::enroll::{self, Card, End, Enroll};
 use crate::key::IdentityError;
 use crate::orders::Orders;
+use crate::rotate_key::{RotateKey, rotate_key};
 use crate::service;
 use crate::station::AgentError;
 
@@ -74,6 +75,12 @@ pub enum Verb {
         after_help = "Example:\n  countersign-agent check -- systemctl restart nginx.service"
     )]
     Check(Question),
+    /// Make a new key for this host, and wait until administrators have accepted it.
+    #[command(
+        after_help = "It is asked for by the agent that runs on this host, which goes on meanwhile. \
+The old key still runs what names it, for rotation_grace_s; then it retires by itself."
+    )]
+    RotateKey(RotateKey),
 }
 
 /// Does what the arguments say and gives the exit code: 0 done, 1 failed, 2 wrong configuration,
@@ -92,8 +99,22 @@ pub async fn main(args: Args) -> u8 {
             DONE
         }
         Verb::Check(question) => answer(&config, question),
+        Verb::RotateKey(how) => {
+            start_log(args.log_format);
+            told(rotate_key(&config, how).await)
+        }
         Verb::Enroll(options) => become_known(config, args.config, options, args.log_format).await,
         Verb::Run => run(config, args.config, args.log_format).await,
+    }
+}
+
+fn told(result: Result<(), AgentError>) -> u8 {
+    match result {
+        Ok(()) => DONE,
+        Err(error) => {
+            tell(&format!("error: {error}"));
+            exit_code(&error)
+        }
     }
 }
 
@@ -170,13 +191,7 @@ async fn run(config: Config, file: PathBuf, log_format: LogFormat) -> u8 {
             return FAILED;
         }
     };
-    match Box::pin(service::run(config, orders)).await {
-        Ok(()) => DONE,
-        Err(error) => {
-            tell(&format!("error: {error}"));
-            exit_code(&error)
-        }
-    }
+    told(Box::pin(service::run(config, orders)).await)
 }
 
 const fn exit_code(error: &AgentError) -> u8 {

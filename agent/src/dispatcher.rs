@@ -3,10 +3,12 @@
 //! `listener` keeps the stream of work open, `stopping` is its end.
 //!
 //! It knows which commands are under way and how to cancel them. What may run is `admission`'s,
-//! how one runs is `running`'s. Everything reaches it as a message, one at a time.
+//! how one runs is `running`'s. Everything reaches it as a message, one at a time. It serves one
+//! key; a host with two has two, which share the places for runs.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use countersign_protocol::api::{Grant, StreamBody, Work};
@@ -14,17 +16,17 @@ use countersign_protocol::checkpoint::Checkpoint;
 use countersign_protocol::event::RefusalReason;
 use countersign_protocol::hash::CommandId;
 use countersign_protocol::name::Time;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::admission::{Host, Permit, Verdict};
-use crate::config::Fixed;
+use crate::admission::{Host, Permit, Pins, Verdict};
+use crate::config::Config;
 use crate::listener;
 use crate::manager::Pulse;
 use crate::orders::Orders;
-use crate::reload::{self, Policy, ReloadError};
+use crate::reload::Policy;
 use crate::rules::LocalRefusal;
 use crate::station::{AgentError, Station, tolerate};
 use crate::trust::ViewError;
@@ -56,6 +58,39 @@ pub(crate) struct Active {
     pub(crate) grace: Duration,
 }
 
+/// How a dispatcher came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It was told to stop.
+    Asked,
+    /// Its key's grace is over, and so is all that it had begun.
+    Left,
+}
+
+/// The runs of all keys of the host.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Places(Arc<AtomicUsize>);
+
+/// One of them, until it is dropped.
+struct Place(Places);
+
+impl Places {
+    /// A place, if fewer than `most` are taken.
+    fn take(&self, most: usize) -> Option<Place> {
+        let more = |taken: usize| (taken < most).then_some(taken.saturating_add(1));
+        let taken = self
+            .0
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, more);
+        taken.ok().map(|_| Place(self.clone()))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 pub(crate) type Ended = (Option<CommandId>, Result<(), AgentError>);
 
 pub(crate) struct Dispatcher {
@@ -64,7 +99,11 @@ pub(crate) struct Dispatcher {
     max_runs: usize,
     pub(crate) grace: Duration,
     pub(crate) drain: Duration,
-    fixed: Fixed,
+    /// Configurations that were read again.
+    live: watch::Receiver<Arc<Config>>,
+    places: Places,
+    /// Nothing is begun any more.
+    leaving: bool,
     pub(crate) active: HashMap<CommandId, Active>,
     cancelled: VecDeque<CommandId>,
     pub(crate) tasks: JoinSet<Ended>,
@@ -72,14 +111,25 @@ pub(crate) struct Dispatcher {
 }
 
 impl Dispatcher {
-    pub(crate) fn new(station: Arc<Station>, policy: Policy, fixed: Fixed) -> Self {
+    /// For a key with these pins, by the configuration that is live.
+    pub(crate) fn new(
+        station: Arc<Station>,
+        pins: Pins,
+        mut live: watch::Receiver<Arc<Config>>,
+        places: Places,
+    ) -> Self {
+        let config = Config::clone(&live.borrow_and_update());
+        let policy = Policy::of(config, pins, station.identity.created());
+        station.spool.bound(policy.spool_max);
         Self {
             station,
             host: Arc::new(policy.host),
             max_runs: policy.max_runs,
             grace: policy.grace,
             drain: policy.drain,
-            fixed,
+            live,
+            places,
+            leaving: false,
             active: HashMap::new(),
             cancelled: VecDeque::new(),
             tasks: JoinSet::new(),
@@ -87,9 +137,14 @@ impl Dispatcher {
         }
     }
 
-    /// Works until it is told to stop, lets what runs go on for a while, then ends it. Runs that an earlier process left are
-    /// finished first in the log: their output, then that they are lost.
-    pub(crate) async fn work(mut self, orders: &Orders) -> Result<(), AgentError> {
+    /// Works until it is told to stop, lets what runs go on for a while, then ends it. Runs that an
+    /// earlier process left are finished first in the log: their output, then that they are lost.
+    /// From `leave` on it begins nothing, and ends with what it has begun.
+    pub(crate) async fn work(
+        mut self,
+        orders: &Orders,
+        leave: &CancellationToken,
+    ) -> Result<End, AgentError> {
         let mut pulse = Pulse::new(Arc::clone(&orders.manager));
         self.recover();
         let (sender, mut work) = mpsc::channel(MAX_UNREAD);
@@ -99,13 +154,16 @@ impl Dispatcher {
             sender,
             stop_listening.clone(),
         )));
-        let mut result = self.take_all(&mut work, orders, &mut pulse).await;
-        if result.is_ok() {
-            result = self.drain(&mut work, orders, &mut pulse).await;
+        let mut result = self.take_all(&mut work, orders, &mut pulse, leave).await;
+        if matches!(result, Ok(End::Asked)) {
+            let drained = self.drain(&mut work, orders, &mut pulse).await;
+            result = drained.map(|()| End::Asked);
         }
         stop_listening.cancel();
         drop(work);
-        self.end_all(&mut pulse).await;
+        if !matches!(result, Ok(End::Left)) {
+            self.end_all(&mut pulse).await;
+        }
         if let Err(error) = listener.await {
             tracing::error!(%error, "the listener died");
         }
@@ -131,15 +189,20 @@ impl Dispatcher {
         work: &mut mpsc::Receiver<Work>,
         orders: &Orders,
         pulse: &mut Pulse,
-    ) -> Result<(), AgentError> {
+        leave: &CancellationToken,
+    ) -> Result<End, AgentError> {
         loop {
+            if self.leaving && self.tasks.is_empty() {
+                return Ok(End::Left);
+            }
             let busy = self.tasks.len() >= self.max_runs.saturating_add(MAX_REFUSALS);
             tokio::select! {
                 biased;
-                () = orders.stop.cancelled() => return Ok(()),
+                () = orders.stop.cancelled() => return Ok(End::Asked),
                 () = pulse.beat() => {}
                 // Before the next grant: what was taken away counts for it.
-                () = orders.reload.notified() => pulse.during(self.reload(orders)).await,
+                Ok(()) = self.live.changed() => self.reload(),
+                () = leave.cancelled(), if !self.leaving => self.leaving = true,
                 Some(ended) = self.tasks.join_next() => {
                     pulse.during(self.take_end(ended)).await?;
                 }
@@ -154,26 +217,17 @@ impl Dispatcher {
         }
     }
 
-    /// A whole new configuration for the grants from here on, or the old one. Never while a grant
-    /// is looked at, and what runs keeps what it was started with.
-    async fn reload(&mut self, orders: &Orders) {
-        let _told = orders.manager.reloading();
-        match reload::read(orders.file.clone(), &self.fixed).await {
-            Ok(config) => {
-                let (pins, since) = (self.host.pins.clone(), self.host.journal_since);
-                let policy = Policy::of(config, pins, since);
-                self.host = Arc::new(policy.host);
-                self.max_runs = policy.max_runs;
-                self.grace = policy.grace;
-                self.drain = policy.drain;
-                self.station.spool.bound(policy.spool_max);
-                tracing::info!("the configuration was read again and counts from here on");
-            }
-            Err(error @ ReloadError::NoFile) => tracing::debug!(%error, "nothing is reloaded"),
-            Err(error) => {
-                tracing::error!(%error, "the new configuration is refused; the old one goes on");
-            }
-        }
+    /// Another configuration for the grants from here on. Never while a grant is looked at, and
+    /// what runs keeps what it was started with.
+    fn reload(&mut self) {
+        let config = Config::clone(&self.live.borrow_and_update());
+        let (pins, since) = (self.host.pins.clone(), self.host.journal_since);
+        let policy = Policy::of(config, pins, since);
+        self.host = Arc::new(policy.host);
+        self.max_runs = policy.max_runs;
+        self.grace = policy.grace;
+        self.drain = policy.drain;
+        self.station.spool.bound(policy.spool_max);
     }
 
     /// One piece of work; a server that is slow with its proofs does not keep the agent from
@@ -199,6 +253,10 @@ impl Dispatcher {
 
     /// A grant: its checkpoint against the remembered one, then admission, then a run of its own.
     async fn take_grant(&mut self, grant: Box<Grant>) -> Result<(), AgentError> {
+        if self.leaving {
+            tracing::warn!("a grant names a key whose grace is over; it does not run");
+            return Ok(());
+        }
         let checkpoint = match self.station.view.confirm(&grant.stream.checkpoint).await {
             Ok(checkpoint) => checkpoint,
             Err(ViewError::NoProof(error)) => {
@@ -256,7 +314,8 @@ impl Dispatcher {
             tracing::info!(%command, "cancelled before it started; nothing runs");
             return;
         }
-        if self.runs() >= self.max_runs || !self.station.spool.has_room() {
+        let place = self.places.take(self.max_runs);
+        let Some(place) = place.filter(|_| self.station.spool.has_room()) else {
             let refusal = LocalRefusal::new(
                 RefusalReason::Busy,
                 "max_runs",
@@ -264,11 +323,12 @@ impl Dispatcher {
             );
             self.refuse(command, permit.remember_until(), refusal);
             return;
-        }
+        };
         let (cancel, grace) = (self.begin(command, true), self.grace);
         let station = Arc::clone(&self.station);
         self.tasks.spawn(async move {
             let ended = Box::pin(station.run_command(permit, grace, cancel)).await;
+            drop(place);
             (Some(command), ended)
         });
     }

@@ -26,10 +26,10 @@ impl Station {
         if self.spool.is_accepted() {
             return Ok(true);
         }
-        self.announce();
         let accepted = async {
             self.manager.status("introducing itself to the ledger");
             self.introduce().await?;
+            self.manager.status("waiting to be accepted");
             self.wait_for_acceptance().await
         };
         tokio::select! {
@@ -40,7 +40,6 @@ impl Station {
 
     /// Asks until the ledger lets this agent in.
     pub(crate) async fn wait_for_acceptance(&self) -> Result<(), AgentError> {
-        self.manager.status("waiting to be accepted");
         let mut backoff = Backoff::new(Duration::from_millis(50), LONGEST_QUESTION);
         loop {
             match self.client.sign_in().await {
@@ -91,7 +90,10 @@ impl Station {
     }
 
     /// For the person at the host: what to compare, and the command that accepts.
-    fn announce(&self) {
+    pub(crate) fn announce(&self) {
+        if self.spool.is_accepted() {
+            return;
+        }
         let card = Card::of(self, false);
         // Nobody may be reading; the log has it too.
         let _ = write!(std::io::stderr(), "{}", enroll::words(&card));

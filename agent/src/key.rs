@@ -1,7 +1,8 @@
 //! The agent's key and its folder, and the only source of randomness.
 //!
 //! It owns how key and journal come into being: together, in one rename, so that neither can be
-//! found without the other unless somebody took one away. It must not sign anything.
+//! found without the other unless somebody took one away. It must not sign anything. How a second
+//! key takes the first one's place is `succession`'s.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -9,6 +10,7 @@ use std::os::unix::fs::{
     DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
 };
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use countersign_protocol::hash::KeyId;
 use countersign_protocol::key::{self, KeyError, PublicKey};
@@ -17,15 +19,19 @@ use ed25519_dalek::SigningKey;
 use zeroize::Zeroizing;
 
 use crate::spool::{Birth, Spool, SpoolError};
+use crate::succession;
 
 /// Holds key, journal and remembered checkpoint, below the configured state folder.
-const FOLDER: &str = "identity";
+pub(crate) const FOLDER: &str = "identity";
 
 /// Where a new identity is put together; one that was left behind was never used.
 const NEW_FOLDER: &str = "identity.new";
 
 /// The private key, in OpenSSH's format after one line that names its journal.
-const KEY_FILE: &str = "key";
+pub(crate) const KEY_FILE: &str = "key";
+
+/// Held by the agent that runs on a state folder.
+const LOCK: &str = "lock";
 
 /// What that line begins with.
 const JOURNAL_MARK: &str = "# journal ";
@@ -39,8 +45,9 @@ pub struct Identity {
     key: SigningKey,
     key_id: KeyId,
     birth: Birth,
-    /// Held as long as the identity lives; the kernel gives it up however the process ends.
-    _lock: File,
+    /// Held as long as any identity of the folder lives; the kernel gives it up however the
+    /// process ends.
+    lock: Arc<File>,
 }
 
 /// Why there is no identity to act with.
@@ -84,6 +91,9 @@ pub enum IdentityError {
     /// The journal.
     #[error(transparent)]
     Spool(#[from] SpoolError),
+    /// Nothing to replace.
+    #[error("there is no key in {state} to be replaced; start the agent, which makes the first one", state = .0.display())]
+    NoIdentity(PathBuf),
     /// Another agent runs on the same folder.
     #[error("another agent uses {file}; two on one key would break its chain", file = .0.display())]
     Busy(PathBuf),
@@ -124,15 +134,28 @@ impl Identity {
             .create(state)
             .map_err(file)?;
         check_private(state)?;
-        let lock = lock(state)?;
+        let lock = Arc::new(lock(state, LOCK)?);
+        succession::settle(state)?;
         let folder = state.join(FOLDER);
         if !fs::exists(&folder).map_err(file)? {
-            create(state, now)?;
+            create(&state.join(NEW_FOLDER), &folder, now, |_| Ok(()))?;
         }
         Self::open(folder, lock)
     }
 
-    fn open(folder: PathBuf, lock: File) -> Result<(Self, Spool), IdentityError> {
+    /// Opens the identity that is to follow this one; none where none was made.
+    ///
+    /// # Errors
+    /// As [`Identity::open_or_create`].
+    pub fn open_next(&self, state: &Path) -> Result<Option<(Self, Spool)>, IdentityError> {
+        let folder = state.join(succession::NEXT_FOLDER);
+        if !fs::exists(&folder).unwrap_or(false) {
+            return Ok(None);
+        }
+        Self::open(folder, Arc::clone(&self.lock)).map(Some)
+    }
+
+    fn open(folder: PathBuf, lock: Arc<File>) -> Result<(Self, Spool), IdentityError> {
         check_private(&folder)?;
         let path = folder.join(KEY_FILE);
         let journal = folder.join(crate::spool::FILE);
@@ -154,7 +177,7 @@ impl Identity {
             key,
             key_id,
             birth,
-            _lock: lock,
+            lock,
         };
         Ok((identity, spool))
     }
@@ -198,21 +221,25 @@ impl std::fmt::Debug for Identity {
     }
 }
 
-/// Draws a key, writes it and its journal to a folder aside, then names that folder: the commit
-/// point. Before it there is nothing, after it there is all.
-fn create(state: &Path, now: Time) -> Result<(), IdentityError> {
-    let aside = state.join(NEW_FOLDER);
+/// Draws a key, writes it and its journal to a folder aside, lets `more` be put there, then names
+/// that folder: the commit point. Before it there is nothing, after it there is all.
+pub(crate) fn create(
+    aside: &Path,
+    folder: &Path,
+    now: Time,
+    more: impl FnOnce(&Path) -> io::Result<()>,
+) -> Result<(), IdentityError> {
     let file = |source| IdentityError::File {
-        path: aside.clone(),
+        path: aside.to_owned(),
         source,
     };
-    match fs::remove_dir_all(&aside) {
+    match fs::remove_dir_all(aside) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(file(error)),
         Ok(()) | Err(_) => {}
     }
     fs::DirBuilder::new()
         .mode(0o700)
-        .create(&aside)
+        .create(aside)
         .map_err(file)?;
     let seed = Zeroizing::new(random().map_err(IdentityError::Random)?);
     let key = SigningKey::from_bytes(&seed);
@@ -221,14 +248,15 @@ fn create(state: &Path, now: Time) -> Result<(), IdentityError> {
         journal_id: hex::encode(random::<16>().map_err(IdentityError::Random)?),
         created: now,
     };
-    Spool::create(&aside, &birth)?;
+    Spool::create(aside, &birth)?;
     let check = u32::from_be_bytes(random().map_err(IdentityError::Random)?);
     let pem = Zeroizing::new(key::to_openssh_private(&key, "countersign agent", check));
     let text = Zeroizing::new(format!("{JOURNAL_MARK}{}\n{}", birth.journal_id, *pem));
     write_private(&aside.join(KEY_FILE), text.as_bytes()).map_err(file)?;
-    sync_folder(&aside).map_err(file)?;
-    fs::rename(&aside, state.join(FOLDER)).map_err(file)?;
-    sync_folder(state).map_err(file)
+    more(aside).map_err(file)?;
+    sync_folder(aside).map_err(file)?;
+    fs::rename(aside, folder).map_err(file)?;
+    folder.parent().map_or(Ok(()), sync_folder).map_err(file)
 }
 
 /// The public key of the agent whose state folder this is; nothing when it has none yet. For
@@ -239,7 +267,7 @@ pub fn public_key(state: &Path) -> Option<PublicKey> {
     Some(PublicKey::of(&key))
 }
 
-fn read_key(path: &Path) -> Result<(SigningKey, String), IdentityError> {
+pub(crate) fn read_key(path: &Path) -> Result<(SigningKey, String), IdentityError> {
     let mut text = Zeroizing::new(String::new());
     File::open(path)
         .and_then(|file| file.take(MAX_KEY_FILE).read_to_string(&mut text))
@@ -260,7 +288,7 @@ fn read_key(path: &Path) -> Result<(SigningKey, String), IdentityError> {
 }
 
 /// Refuses what others may read or change, and what is not this user's own.
-fn check_private(path: &Path) -> Result<(), IdentityError> {
+pub(crate) fn check_private(path: &Path) -> Result<(), IdentityError> {
     let metadata = fs::symlink_metadata(path).map_err(|source| IdentityError::File {
         path: path.to_owned(),
         source,
@@ -274,11 +302,17 @@ fn check_private(path: &Path) -> Result<(), IdentityError> {
     Ok(())
 }
 
+/// Whether an agent runs on this state folder.
+#[must_use]
+pub fn is_running(state: &Path) -> bool {
+    matches!(lock(state, LOCK), Err(IdentityError::Busy(_)))
+}
+
 /// Takes the folder for this process, as long as the file is held.
-fn lock(state: &Path) -> Result<File, IdentityError> {
+pub(crate) fn lock(state: &Path, name: &str) -> Result<File, IdentityError> {
     use rustix::fs::{FlockOperation, flock};
 
-    let path = state.join("lock");
+    let path = state.join(name);
     let file = fs::OpenOptions::new()
         .create(true)
         .truncate(false)

@@ -9,6 +9,7 @@
 //! | [`client`] | HTTP: the only code that talks to the server |
 //! | [`execution`] | the executor: a verified plan in, what happened out |
 //! | `dispatcher` `listener` `running` `delivery` `stopping` `enrolment` `reload` `station` | the world and the executor, joined by messages |
+//! | [`succession`] `rotation` `rotate_key` | a second key takes the first one's place: on the disk, and while the agent runs |
 //! | [`key`] [`clock`] | the private key and randomness; the time |
 //! | [`orders`] [`manager`] | what a running agent is told, and what it tells the service manager |
 //! | [`service`] [`args`] [`check`] [`enroll`] | from a configuration to a running agent; the command line; what the rules would answer; how a host becomes known |
@@ -34,6 +35,8 @@ mod listener;
 pub mod manager;
 pub mod orders;
 mod reload;
+mod rotate_key;
+mod rotation;
 pub mod rules;
 mod running;
 pub mod service;
@@ -41,6 +44,7 @@ pub mod signers;
 pub mod spool;
 mod station;
 mod stopping;
+pub mod succession;
 pub mod trust;
 
 pub use config::{Config, ConfigError};

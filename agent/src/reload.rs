@@ -1,17 +1,21 @@
 //! Another configuration for a running agent: whole and checked, or not at all.
 //!
 //! It owns what a reload may change. Whether a grant may run is `admission`'s, by the [`Host`] that
-//! stands when it is looked at; the dispatcher swaps that between two grants, never during one.
+//! stands when it is looked at; a dispatcher swaps that between two grants, never during one.
 //!
 //! A reload forgets nothing: used grants, the newest checkpoint (and with it every revocation that
 //! the ledger has shown) and the cancels that were heard are not part of it. What was taken away by
 //! one reload stays away when the next one fails.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::watch;
 
 use crate::admission::{Host, Pins};
 use crate::config::{Config, ConfigError, Fixed};
+use crate::orders::Orders;
 
 /// Why the agent goes on with the configuration that it has.
 #[derive(Debug, thiserror::Error)]
@@ -73,8 +77,28 @@ impl Policy {
     }
 }
 
+/// Reads the configuration again whenever it is told to, and hands on each that holds. A dispatcher
+/// looks for it before it takes a grant, so that it counts for all that come later.
+pub(crate) async fn follow(orders: &Orders, live: &watch::Sender<Arc<Config>>) {
+    let fixed = live.borrow().fixed();
+    loop {
+        orders.reload.notified().await;
+        let _told = orders.manager.reloading();
+        match read(orders.file.clone(), &fixed).await {
+            Ok(config) => {
+                live.send_replace(Arc::new(config));
+                tracing::info!("the configuration was read again and counts from here on");
+            }
+            Err(error @ ReloadError::NoFile) => tracing::debug!(%error, "nothing is reloaded"),
+            Err(error) => {
+                tracing::error!(%error, "the new configuration is refused; the old one goes on");
+            }
+        }
+    }
+}
+
 /// Reads the configuration again, and refuses one of another agent.
-pub(crate) async fn read(file: Option<PathBuf>, fixed: &Fixed) -> Result<Config, ReloadError> {
+async fn read(file: Option<PathBuf>, fixed: &Fixed) -> Result<Config, ReloadError> {
     let file = file.ok_or(ReloadError::NoFile)?;
     let reading = tokio::task::spawn_blocking(move || Config::load(&file));
     let config = reading

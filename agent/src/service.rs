@@ -1,19 +1,17 @@
-//! From a configuration to a running agent: identity, pins, enrolment, then the dispatcher.
+//! From a configuration to a running agent: identity, pins, enrolment, then its keys are served.
 
 use std::sync::Arc;
 
 use countersign_protocol::key::PublicKey;
-use tokio::sync::Mutex;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
 
-use crate::admission::Pins;
-use crate::client::{Backoff, Client, ClientError, SignIn};
+use crate::client::{Backoff, ClientError};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::dispatcher::Dispatcher;
+use crate::dispatcher::Places;
 use crate::key::Identity;
 use crate::orders::Orders;
-use crate::reload::Policy;
+use crate::rotation::{self, Service};
 use crate::station::{AgentError, Station, tolerate};
 use crate::trust::{self, View};
 
@@ -35,49 +33,51 @@ pub async fn run_with(
     orders: impl Into<Orders>,
 ) -> Result<(), AgentError> {
     let orders: Orders = orders.into();
-    let station = Arc::new(open(&config, clock, &orders)?);
+    let station = open(&config, clock, &orders)?;
     let statement_key = tokio::select! {
         () = orders.stop.cancelled() => return stopped(&orders),
         key = meet(&station, &config) => key?,
     };
+    station.announce();
     if !station.enrol(&orders.stop).await? {
         return stopped(&orders);
     }
-    let pins = Pins {
-        ledger: config.ledger,
+    let service = Service {
+        live: watch::Sender::new(Arc::new(config)),
+        clock: station.clock.clone(),
+        view: Arc::clone(&station.view),
         statement_key,
-        agent: config.name.clone(),
-        key_id: station.identity.key_id(),
+        orders,
+        places: Places::default(),
     };
-    let (fixed, since) = (config.fixed(), station.identity.created());
-    let policy = Policy::of(config, pins, since);
-    Dispatcher::new(station, policy, fixed).work(&orders).await
+    tokio::select! {
+        served = service.serve(Arc::new(station)) => served,
+        () = service.reload() => Ok(()),
+    }
 }
 
 /// Key, journal, view and client of a configuration. A new host gets its key here.
 pub(crate) fn open(config: &Config, clock: Clock, orders: &Orders) -> Result<Station, AgentError> {
     let (identity, spool) = Identity::open_or_create(&config.state, clock.now())?;
-    let who = SignIn {
-        agent: config.name.clone(),
-        ledger: config.ledger,
-        key: identity.key().clone(),
+    let client = rotation::client(config, &identity, &clock)?;
+    // A key that was ended gets no proofs; the one that replaced it does.
+    let asks = match identity.open_next(&config.state) {
+        Ok(Some((next, journal))) if journal.is_accepted() => {
+            rotation::client(config, &next, &clock)?
+        }
+        // Trouble with one that is not accepted is told when it is taken up.
+        Ok(_) | Err(_) => Arc::clone(&client),
     };
-    spool.bound(config.spool_max);
-    let client = Arc::new(Client::new(&config.server, who, clock.clone())?);
     let vkey = config.vkey.clone();
-    let view = View::open(Arc::clone(&client), vkey, identity.folder(), clock.clone())?;
-    Ok(Station {
-        name: config.name.clone(),
-        ledger: config.ledger,
-        identity,
+    let view = Arc::new(View::open(asks, vkey, identity.folder(), clock.clone())?);
+    let shared = (view, Arc::clone(&orders.manager));
+    Ok(rotation::station(
+        config,
+        (identity, spool),
         client,
-        view,
-        spool: Arc::new(spool),
-        clock,
-        give_up: CancellationToken::new(),
-        turn: Mutex::new(()),
-        manager: Arc::clone(&orders.manager),
-    })
+        shared,
+        &clock,
+    ))
 }
 
 /// It was told to stop before there was anything to end.

@@ -130,7 +130,8 @@ pub(crate) struct Station {
     pub(crate) ledger: LedgerId,
     pub(crate) identity: Identity,
     pub(crate) client: Arc<Client>,
-    pub(crate) view: View,
+    /// One for all keys of the host, so that no two of them believe two histories.
+    pub(crate) view: Arc<View>,
     pub(crate) spool: Arc<Spool>,
     pub(crate) clock: Clock,
     /// Cancelled when nothing is waited for any more.

@@ -23,7 +23,7 @@ use crate::clock::Clock;
 use crate::key;
 
 /// The remembered checkpoint, beside the key.
-const FILE: &str = "checkpoint";
+pub(crate) const FILE: &str = "checkpoint";
 
 /// Why the server's ledger is not the one that is pinned.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -112,7 +112,8 @@ impl ViewError {
 
 /// One history of the ledger, as far as this host has seen it.
 pub struct View {
-    client: Arc<Client>,
+    /// Who asks for proofs: a key that the ledger lets in.
+    client: RwLock<Arc<Client>>,
     vkey: VerifierKey,
     folder: PathBuf,
     clock: Clock,
@@ -139,13 +140,30 @@ impl View {
             Err(source) => return Err(ViewError::Io { path, source }),
         };
         Ok(Self {
-            client,
+            client: RwLock::new(client),
             vkey,
             folder: folder.to_owned(),
             clock,
             turn: Mutex::new(()),
             remembered: RwLock::new(remembered),
         })
+    }
+
+    /// Asks for proofs as another key of the host from now on.
+    pub(crate) fn ask_as(&self, client: Arc<Client>) {
+        let mut asks = self.client.write().unwrap_or_else(PoisonError::into_inner);
+        *asks = client;
+    }
+
+    fn client(&self) -> Arc<Client> {
+        let asks = self.client.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&asks)
+    }
+
+    /// Does something while no checkpoint is compared or written down.
+    pub(crate) async fn at_rest<T>(&self, work: impl Future<Output = T>) -> T {
+        let _turn = self.turn.lock().await;
+        work.await
     }
 
     /// What statements say they have seen; none before the first checkpoint.
@@ -193,7 +211,7 @@ impl View {
             } else if let Some((_, proof)) = since.filter(|(size, _)| fits(*size)) {
                 proof.to_vec()
             } else {
-                self.client.consistency(old.size(), new.size()).await?
+                self.client().consistency(old.size(), new.size()).await?
             };
             let holds =
                 proof::verify_consistency(old.size(), new.size(), &old.root(), &new.root(), &proof);

@@ -126,6 +126,10 @@ async fn known_key(app: &App, submission: &ledger::Submission) -> Result<(), Api
     app.ledger.look().await?;
     match app.reader.rights().await?.key(&key) {
         Some(record) if record.revoked.is_none() => Ok(()),
+        // Its last word again, whose answer was lost: it has no blobs, and the writer knows it.
+        Some(record) if record.retired && submission.statement.kind == Kind::AgentKeyRetired => {
+            Ok(())
+        }
         Some(_) => Err((&Refusal::RevokedKey).into()),
         None => Err((&Refusal::UnknownKey).into()),
     }

@@ -86,7 +86,7 @@ impl Listener {
     async fn look(&mut self) -> Result<(), ApiError> {
         let rights = self.app.reader.rights().await?;
         let record = rights.key(&self.key);
-        if !record.is_some_and(|record| record.revoked.is_none()) {
+        if record.is_none_or(|record| record.revoked.is_some()) {
             return Err(ApiError::unauthenticated());
         }
         let open = self.app.reader.work(&self.agent, &self.key).await?;

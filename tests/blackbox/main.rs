@@ -20,6 +20,7 @@ mod outages;
 mod pauses;
 mod processes;
 mod proxy;
+mod rotation;
 mod rules;
 mod servers;
 mod services;

@@ -42,6 +42,9 @@ const MAX_SPOOL: u64 = 1 << 40;
 /// The oldest approval that any host takes: as long as a request can stay open.
 const MAX_AGE_S: u64 = 7 * 24 * 3600;
 
+/// The oldest approval that a host takes when it does not say.
+const DEFAULT_AGE_S: u64 = 3600;
+
 /// Where every distribution has it.
 const SUDO: &str = "/usr/bin/sudo";
 
@@ -66,6 +69,8 @@ pub struct Config {
     pub max_runs: usize,
     /// From TERM to KILL.
     pub grace: Duration,
+    /// How long a key that was replaced still runs what names it.
+    pub rotation_grace: Duration,
     /// How long commands may go on when the agent is told to stop.
     pub drain: Duration,
     /// Bytes of the journal from which on no command starts and output waits in its command.
@@ -169,6 +174,11 @@ impl Config {
         let drain_s = source.number(written.drain_s.take(), 10, (0, MAX_DRAIN_S))?;
         let bounds = (spool::LEAST_BYTES, MAX_SPOOL);
         let spool_max = bytes(source, written.spool_max.take(), spool::FULL_BYTES, bounds)?;
+        // No approval that was given before the new key counts on this host any longer than that.
+        let age_s = written.max_approval_age_s.as_ref();
+        let age_s = age_s.map_or(DEFAULT_AGE_S, |age_s| *age_s.get_ref());
+        let rotation = written.rotation_grace_s.take();
+        let rotation_s = source.number(rotation, age_s.min(MAX_AGE_S), (0, MAX_AGE_S))?;
         let state = folder.join(state.into_inner());
         let signers = folder.join(signers.into_inner());
         let own_files = [&state, source.path, &signers].map(plain).to_vec();
@@ -183,6 +193,7 @@ impl Config {
             grace: Duration::from_secs(grace_s),
             drain: Duration::from_secs(drain_s),
             spool_max,
+            rotation_grace: Duration::from_secs(rotation_s),
             rules: rules(source, written, own_files)?,
         })
     }
@@ -237,7 +248,7 @@ fn rules(
     let least = u32::from(!is_on(written.unattended.take()));
     let (min_approvals, shell_min_approvals) = approvals(source, least, &mut written)?;
     let account = account(source, &mut written)?;
-    let age_s = source.number(written.max_approval_age_s, 3600, (1, MAX_AGE_S))?;
+    let age_s = source.number(written.max_approval_age_s, DEFAULT_AGE_S, (1, MAX_AGE_S))?;
     let environment = match written.environment {
         Some(names) => source.names(names)?,
         None => ["LANG", "LC_*", "TZ", "TERM"]

@@ -77,6 +77,7 @@ pub(super) struct Written {
     pub(super) grace_s: Setting<u64>,
     pub(super) drain_s: Setting<u64>,
     pub(super) spool_max: Setting<Amount>,
+    pub(super) rotation_grace_s: Setting<u64>,
     #[serde(default)]
     pub(super) confine: WrittenConfine,
     #[serde(default)]
@@ -201,6 +202,7 @@ impl Written {
             "grace_s" => self.grace_s,
             "drain_s" => self.drain_s,
             "spool_max" => self.spool_max,
+            "rotation_grace_s" => self.rotation_grace_s,
             "shell_allow" => self.shell.allow,
         );
         // Two spellings of one number: the variable stands for both.

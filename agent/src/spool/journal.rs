@@ -78,6 +78,8 @@ pub enum SpoolError {
 }
 
 struct Inner {
+    /// Where the file is now; its folder may be given another name.
+    path: PathBuf,
     log: Log,
     /// A write failed, and what the disk holds is not known.
     broken: bool,
@@ -89,7 +91,6 @@ struct Inner {
 
 /// The journal and what it adds up to. All calls that read or write output block on the disk.
 pub struct Spool {
-    path: PathBuf,
     inner: Mutex<Inner>,
 }
 
@@ -132,6 +133,7 @@ impl Spool {
             log.cut().map_err(|source| io_error(&path, source))?;
         }
         let inner = Inner {
+            path,
             log,
             broken: false,
             crowded: false,
@@ -139,7 +141,6 @@ impl Spool {
             compact_bytes: compact,
         };
         Ok(Self {
-            path,
             inner: Mutex::new(inner),
         })
     }
@@ -160,7 +161,7 @@ impl Spool {
         if inner.broken {
             return Err(SpoolError::Broken);
         }
-        let body = encode(records).map_err(|source| io_error(&self.path, source))?;
+        let body = encode(records).map_err(|source| io_error(&inner.path, source))?;
         let mut written = self.write(&mut inner, &body);
         if matches!(written, Err(SpoolError::NoRoom { .. }))
             && inner.log.state.weight() < inner.log.len / 4 * 3
@@ -174,7 +175,7 @@ impl Spool {
         written?;
         inner.broken = true;
         let taken = inner.log.take(records, &body);
-        taken.map_err(|error| log_error(&self.path, error))?;
+        taken.map_err(|error| log_error(&inner.path, error))?;
         inner.broken = false;
         Ok(())
     }
@@ -184,17 +185,17 @@ impl Spool {
         inner.broken = true;
         if let Err(error) = inner.log.write(body) {
             if !key::is_no_room(&error) || inner.log.cut().is_err() {
-                return Err(io_error(&self.path, error));
+                return Err(io_error(&inner.path, error));
             }
             inner.broken = false;
             inner.crowded = true;
-            let path = self.path.clone();
+            let path = inner.path.clone();
             return Err(SpoolError::NoRoom { path });
         }
         inner
             .log
             .sync()
-            .map_err(|source| io_error(&self.path, source))?;
+            .map_err(|source| io_error(&inner.path, source))?;
         inner.broken = false;
         inner.crowded = false;
         Ok(())
@@ -220,25 +221,22 @@ impl Spool {
     }
 
     fn write_anew(&self, inner: &mut Inner, now: Option<Time>) -> Result<(), SpoolError> {
-        let aside = self.path.with_extension("new");
-        let io = |source| io_error(&self.path, source);
+        let path = inner.path.clone();
+        let aside = path.with_extension("new");
+        let io = |source| io_error(&path, source);
         remove(&aside).map_err(io)?;
         let copy = match inner.log.copy_to(&aside, now) {
             Ok(copy) => copy,
             Err(LogError::Io(error)) if key::is_no_room(&error) => {
                 remove(&aside).map_err(io)?;
-                let path = self.path.clone();
                 return Err(SpoolError::NoRoom { path });
             }
-            Err(error) => return Err(log_error(&self.path, error)),
+            Err(error) => return Err(log_error(&path, error)),
         };
         // From here on it is not known which of the two a power cut would leave.
         inner.broken = true;
-        fs::rename(&aside, &self.path).map_err(io)?;
-        self.path
-            .parent()
-            .map_or(Ok(()), key::sync_folder)
-            .map_err(io)?;
+        fs::rename(&aside, &path).map_err(io)?;
+        path.parent().map_or(Ok(()), key::sync_folder).map_err(io)?;
         inner.log = copy;
         inner.broken = false;
         inner.crowded = false;
@@ -265,6 +263,31 @@ impl Spool {
     #[must_use]
     pub fn is_accepted(&self) -> bool {
         self.lock().log.state.is_accepted()
+    }
+
+    /// Gives the journal's folder another name, while nothing is written.
+    ///
+    /// # Errors
+    /// It keeps its name then.
+    pub(crate) fn move_folder(&self, to: &Path) -> io::Result<()> {
+        let mut inner = self.lock();
+        if let Some(folder) = inner.path.parent() {
+            fs::rename(folder, to)?;
+        }
+        inner.path = to.join(FILE);
+        Ok(())
+    }
+
+    /// Since when the key before this one is in its grace, if there was one.
+    #[must_use]
+    pub fn succeeds(&self) -> Option<Time> {
+        self.lock().log.state.succeeds()
+    }
+
+    /// Whether the key has said its last word.
+    #[must_use]
+    pub fn is_retired(&self) -> bool {
+        self.lock().log.state.is_retired()
     }
 
     /// Whether a grant was used.
@@ -350,7 +373,7 @@ impl Spool {
         let oldest = run.pending.iter().take(count).take_while(fits);
         let oldest: Vec<Waiting> = oldest.copied().collect();
         let read = inner.log.submissions(&oldest);
-        read.map_err(|error| log_error(&self.path, error))
+        read.map_err(|error| log_error(&inner.path, error))
     }
 
     /// How many chunks of a run wait to be delivered.
@@ -369,7 +392,7 @@ impl Spool {
 impl std::fmt::Debug for Spool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Spool")
-            .field("path", &self.path)
+            .field("path", &self.lock().path)
             .finish_non_exhaustive()
     }
 }

@@ -30,6 +30,8 @@ pub enum About {
     Completed(StatementId),
     /// `execution.lost` of the run with this `execution.started`.
     Lost(StatementId),
+    /// `agent.key_retired`: the last word.
+    Retired,
 }
 
 /// What one output stream of a run amounted to.
@@ -81,6 +83,13 @@ pub enum Record {
     Enrolment(Submission),
     /// The ledger accepted this agent.
     Accepted,
+    /// This key follows another one of the host, which has been in its grace since then.
+    Succeeds {
+        /// By the host's own clock.
+        since: Time,
+    },
+    /// The key has retired and signs nothing more; only in a journal written anew.
+    Retired,
     /// Where the agent's chain stands; only in a compacted journal.
     Chain {
         /// The next `agent_seq`.

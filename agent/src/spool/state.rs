@@ -78,6 +78,8 @@ pub struct State {
     birth: Birth,
     enrolment: Option<Arc<Submission>>,
     accepted: bool,
+    succeeds: Option<Time>,
+    retired: bool,
     chain: ChainEnd,
     used: BTreeMap<CommandId, Time>,
     word: Option<Word>,
@@ -122,6 +124,8 @@ impl State {
             birth: birth.clone(),
             enrolment: None,
             accepted: false,
+            succeeds: None,
+            retired: false,
             chain: ChainEnd {
                 next: 0,
                 prev: StatementId::ZERO,
@@ -149,6 +153,18 @@ impl State {
     #[must_use]
     pub const fn is_accepted(&self) -> bool {
         self.accepted
+    }
+
+    /// Since when the key before this one is in its grace, if there was one.
+    #[must_use]
+    pub const fn succeeds(&self) -> Option<Time> {
+        self.succeeds
+    }
+
+    /// Whether the key has said its last word.
+    #[must_use]
+    pub const fn is_retired(&self) -> bool {
+        self.retired
     }
 
     /// Where the chain stands.
@@ -200,6 +216,8 @@ impl State {
             Record::Birth(_) => return Err(Illegal("a second birth")),
             Record::Enrolment(submission) => self.enrolment = Some(Arc::new(submission.clone())),
             Record::Accepted => self.accepted = true,
+            Record::Succeeds { since } => self.succeeds = Some(*since),
+            Record::Retired => self.retired = true,
             Record::Chain { next, prev } => {
                 self.chain = ChainEnd {
                     next: *next,
@@ -289,6 +307,8 @@ impl State {
             Record::Birth(_)
             | Record::Enrolment(_)
             | Record::Accepted
+            | Record::Succeeds { .. }
+            | Record::Retired
             | Record::Chain { .. }
             | Record::Used { .. }
             | Record::Word { .. }
@@ -337,6 +357,7 @@ impl State {
                 self.runs.insert(id, run);
             }
             About::Refused(_) => {}
+            About::Retired => self.retired = true,
             About::Completed(started) | About::Lost(started) => {
                 self.close(&started);
             }
@@ -354,6 +375,8 @@ impl State {
                 .map(|submission| Record::Enrolment(Submission::clone(submission))),
         );
         head.extend(self.accepted.then_some(Record::Accepted));
+        head.extend(self.succeeds.map(|since| Record::Succeeds { since }));
+        head.extend(self.retired.then_some(Record::Retired));
         head.push(Record::Chain {
             next: self.chain.next,
             prev: self.chain.prev,

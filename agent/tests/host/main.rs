@@ -22,6 +22,7 @@ mod named;
 mod orders;
 mod outages;
 mod patterns;
+mod rotation;
 mod rules;
 mod signers;
 mod spool;

@@ -213,7 +213,7 @@ impl Managed {
         let id = self.rig.granted("true");
         let done = self.rig.ended(id).await;
         match done.refused {
-            Some(why) => format!("{why:?}"),
+            Some(refused) => format!("{:?}", refused.why),
             None => format!("{:?}", done.status),
         }
     }

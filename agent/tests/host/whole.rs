@@ -67,6 +67,7 @@ impl Rig {
             grace: Duration::from_millis(200),
             drain: Duration::ZERO,
             spool_max: 256 << 20,
+            rotation_grace: Duration::ZERO,
         };
         let orders = change(&mut config);
         let mut rig = Self {
@@ -108,10 +109,11 @@ impl Rig {
         let mut book = self.fake.book();
         let (agent, key) = book.state.rights().enrolments().next().unwrap();
         let (agent, key) = (agent.clone(), key.clone());
+        let replaces = book.state.rights().agent(&agent);
         book.change(ChangeBody::AgentAccepted {
             agent,
             key,
-            replaces: None,
+            replaces,
         });
     }
 

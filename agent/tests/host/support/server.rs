@@ -13,6 +13,7 @@ use countersign_protocol::fold::Class;
 use countersign_protocol::hash::{Digest, StatementId};
 use countersign_protocol::name::{SECOND_US, Time};
 use countersign_protocol::proof;
+use countersign_protocol::rights::Holder;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -215,7 +216,11 @@ impl Wire {
         };
         let book = self.book.lock().unwrap();
         let agent = answer.agent.as_ref().unwrap();
-        if book.state.rights().agent(agent) != Some(answer.signer) {
+        let record = book.state.rights().key(&answer.signer);
+        let lets_in = record.is_some_and(|record| {
+            record.holder == Holder::Agent(agent.clone()) && record.revoked.is_none()
+        });
+        if !lets_in {
             return problem(403, "unknown_key");
         }
         ok(&SessionBody {

@@ -1,0 +1,362 @@
+//! How a second key of this host takes the first one's place: while the agent runs.
+//!
+//! It owns who is served: one key, and beside it the one that replaces it, until the old one's grace
+//! is over, its runs have ended and its last word is in the log. Each has its own station, journal
+//! and dispatcher; they share the view of the ledger and the places for runs. It must not decide
+//! what may run. The folders are `succession`'s.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_protocol::event::AgentKeyRetired;
+use countersign_protocol::key::{PublicKey, fingerprint};
+use countersign_protocol::name::Time;
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinError;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::admission::Pins;
+use crate::client::{Client, SignIn};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::dispatcher::{Dispatcher, End, Places};
+use crate::key::Identity;
+use crate::manager::Manager;
+use crate::orders::Orders;
+use crate::reload;
+use crate::spool::{About, Record, Spool};
+use crate::station::{AgentError, Said, Station, agent_event};
+use crate::succession;
+use crate::trust::View;
+
+/// How often it is looked for a new key: somebody has just asked for it and watches.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// The pause before what failed about a rotation is tried again; the commands go on meanwhile.
+const AGAIN: Duration = Duration::from_secs(30);
+
+/// The longest sleep towards the end of a grace: clocks may be set.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+
+/// A host that serves its keys.
+pub(crate) struct Service {
+    /// The configuration as it was read last.
+    pub(crate) live: watch::Sender<Arc<Config>>,
+    pub(crate) clock: Clock,
+    pub(crate) view: Arc<View>,
+    pub(crate) statement_key: PublicKey,
+    pub(crate) orders: Orders,
+    pub(crate) places: Places,
+}
+
+/// A key that is served.
+struct Serving {
+    station: Arc<Station>,
+    /// Its own, which hear those of the agent as well.
+    orders: Orders,
+    /// Nothing new is begun.
+    leave: CancellationToken,
+    work: AbortOnDropHandle<Result<End, AgentError>>,
+}
+
+/// The client of an identity.
+pub(crate) fn client(
+    config: &Config,
+    identity: &Identity,
+    clock: &Clock,
+) -> Result<Arc<Client>, AgentError> {
+    let who = SignIn {
+        agent: config.name.clone(),
+        ledger: config.ledger,
+        key: identity.key().clone(),
+    };
+    Ok(Arc::new(Client::new(&config.server, who, clock.clone())?))
+}
+
+/// A station for an identity.
+pub(crate) fn station(
+    config: &Config,
+    (identity, spool): (Identity, Spool),
+    client: Arc<Client>,
+    (view, manager): (Arc<View>, Arc<Manager>),
+    clock: &Clock,
+) -> Station {
+    spool.bound(config.spool_max);
+    Station {
+        name: config.name.clone(),
+        ledger: config.ledger,
+        identity,
+        client,
+        view,
+        spool: Arc::new(spool),
+        clock: clock.clone(),
+        give_up: CancellationToken::new(),
+        turn: Mutex::new(()),
+        manager,
+    }
+}
+
+impl Serving {
+    /// How it came to its end. May be asked again while it has none.
+    async fn ended(&mut self) -> Result<End, AgentError> {
+        (&mut self.work).await.map_err(died)?
+    }
+
+    /// Ends it at once, as the agent cannot go on.
+    async fn end(mut self) {
+        self.orders.at_once.cancel();
+        self.orders.stop.cancel();
+        if let Err(error) = self.ended().await {
+            tracing::error!(%error, "while stopping");
+        }
+    }
+}
+
+fn died(error: JoinError) -> AgentError {
+    AgentError::Task(error.to_string())
+}
+
+impl Service {
+    /// Serves the host's key, and whatever follows it, until the shutdown.
+    ///
+    /// # Errors
+    /// Why it cannot go on. Trouble with a key that is not accepted yet is none.
+    pub(crate) async fn serve(&self, first: Arc<Station>) -> Result<(), AgentError> {
+        let mut current = self.start(first);
+        loop {
+            let known = Arc::clone(&current.station);
+            let next = tokio::select! {
+                ended = current.ended() => return ended.map(drop),
+                next = self.next(known) => next,
+            };
+            match self.hand_over(current, next).await? {
+                Some(next) => current = next,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Reads the configuration again whenever somebody wants it; for ever.
+    pub(crate) async fn reload(&self) {
+        reload::follow(&self.orders, &self.live).await;
+    }
+
+    fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.live.borrow())
+    }
+
+    fn start(&self, station: Arc<Station>) -> Serving {
+        let pins = Pins {
+            ledger: station.ledger,
+            statement_key: self.statement_key.clone(),
+            agent: station.name.clone(),
+            key_id: station.identity.key_id(),
+        };
+        let (live, places) = (self.live.subscribe(), self.places.clone());
+        let dispatcher = Dispatcher::new(Arc::clone(&station), pins, live, places);
+        let orders = Orders {
+            stop: self.orders.stop.child_token(),
+            at_once: self.orders.at_once.child_token(),
+            ..self.orders.clone()
+        };
+        let leave = CancellationToken::new();
+        let (told, left) = (orders.clone(), leave.clone());
+        let work = tokio::spawn(async move { Box::pin(dispatcher.work(&told, &left)).await });
+        let work = AbortOnDropHandle::new(work);
+        Serving {
+            station,
+            orders,
+            leave,
+            work,
+        }
+    }
+
+    /// Waits until there is another key and people have accepted it.
+    async fn next(&self, current: Arc<Station>) -> Arc<Station> {
+        loop {
+            let mut pause = LOOK;
+            if succession::is_prepared(&self.config().state) {
+                match self.meet_next(&current).await {
+                    Ok(Some(next)) => return Arc::new(next),
+                    Ok(None) => {}
+                    Err(error) => {
+                        tracing::error!(%error, "the new key cannot be served yet");
+                        pause = AGAIN;
+                    }
+                }
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn meet_next(&self, current: &Station) -> Result<Option<Station>, AgentError> {
+        let config = self.config();
+        let Some(identity) = current.identity.open_next(&config.state)? else {
+            return Ok(None);
+        };
+        let client = client(&config, &identity.0, &self.clock)?;
+        let shared = (Arc::clone(&self.view), Arc::clone(&self.orders.manager));
+        let station = station(&config, identity, client, shared, &self.clock);
+        let key = fingerprint(&station.identity.key_id());
+        tracing::info!(key, "a new key waits to replace the current one");
+        if !station.spool.is_accepted() {
+            // Not by `enrol`: the manager is told of the key that is served.
+            tokio::select! {
+                () = self.orders.stop.cancelled() => return Ok(None),
+                introduced = station.introduce() => introduced?,
+            }
+            tokio::select! {
+                () = self.orders.stop.cancelled() => return Ok(None),
+                accepted = station.wait_for_acceptance() => accepted?,
+            }
+        }
+        Ok(Some(station))
+    }
+
+    /// Serves both until the old key has said its last word. Gives what goes on, if anything does.
+    async fn hand_over(
+        &self,
+        mut old: Serving,
+        next: Arc<Station>,
+    ) -> Result<Option<Serving>, AgentError> {
+        let since = self.grace_began(&next).await?;
+        self.view.ask_as(Arc::clone(&next.client));
+        let mut new = self.start(Arc::clone(&next));
+        tracing::info!("a new key is served beside the old one");
+        let left = {
+            let mut leaving = pin!(self.leave(&mut old, since));
+            tokio::select! {
+                left = &mut leaving => Ok(left),
+                ended = new.ended() => Err(ended),
+            }
+        };
+        match left {
+            Ok(Ok(true)) => {}
+            Ok(Ok(false)) => return new.ended().await.map(|_| None),
+            Ok(Err(AgentError::KeyRefused(problem))) => {
+                tracing::warn!(code = problem.code, "the old key was ended by others");
+            }
+            Ok(Err(error)) => {
+                new.end().await;
+                return Err(error);
+            }
+            Err(ended) => {
+                old.end().await;
+                return ended.map(|_| None);
+            }
+        }
+        tokio::select! {
+            () = self.put_away(&old.station, &next) => Ok(Some(new)),
+            ended = new.ended() => ended.map(|_| None),
+        }
+    }
+
+    /// Since when both keys are served; written down, so that no restart prolongs the grace.
+    async fn grace_began(&self, next: &Station) -> Result<Time, AgentError> {
+        if let Some(since) = next.spool.succeeds() {
+            return Ok(since);
+        }
+        let since = self.clock.now();
+        next.write_down(vec![Record::Succeeds { since }]).await?;
+        Ok(since)
+    }
+
+    /// The old key's way out: its grace, its runs, its last word. False when the agent stops first.
+    async fn leave(&self, old: &mut Serving, since: Time) -> Result<bool, AgentError> {
+        let leave = old.leave.clone();
+        let end = {
+            let mut grace = pin!(self.grace(since));
+            tokio::select! {
+                end = old.ended() => Some(end?),
+                () = &mut grace => None,
+            }
+        };
+        let end = match end {
+            Some(end) => end,
+            None => {
+                tracing::info!("the old key's grace is over; it ends with what it has begun");
+                leave.cancel();
+                old.ended().await?
+            }
+        };
+        match end {
+            End::Asked => Ok(false),
+            End::Left => tokio::select! {
+                () = self.orders.stop.cancelled() => Ok(false),
+                retired = retire(&old.station) => retired,
+            },
+        }
+    }
+
+    async fn grace(&self, since: Time) {
+        loop {
+            let grace = self.config().rotation_grace.as_micros();
+            let grace = u64::try_from(grace).unwrap_or(u64::MAX);
+            let passed = self.clock.now().micros_since(since);
+            if passed >= grace {
+                return;
+            }
+            let left = Duration::from_micros(grace - passed);
+            tokio::time::sleep(left.min(LONGEST_SLEEP)).await;
+        }
+    }
+
+    /// Puts the old key's folder away; tried until it is done, as both look for the same name.
+    async fn put_away(&self, old: &Station, next: &Station) {
+        loop {
+            let (state, id) = (self.config().state.clone(), old.identity.key_id());
+            let spool = Arc::clone(&next.spool);
+            let moved = tokio::task::spawn_blocking(move || {
+                succession::complete(&state, &id, &spool).map_err(AgentError::from)
+            });
+            let moved = self.view.at_rest(async { moved.await.map_err(died)? });
+            match moved.await {
+                Ok(()) => {
+                    let key = fingerprint(&old.identity.key_id());
+                    tracing::info!(key, "the old key has retired; its private part is removed");
+                    return;
+                }
+                Err(error) => tracing::error!(%error, "the retired key is not put away yet"),
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+}
+
+/// Says the key's last word, after all others. False when the agent is stopping.
+async fn retire(station: &Station) -> Result<bool, AgentError> {
+    loop {
+        // It may have been said before a crash, and only its answer be missing.
+        station.settle().await?;
+        if station.spool.is_retired() {
+            return Ok(true);
+        }
+        for started in station.spool.open_runs() {
+            station.finish(started).await?;
+        }
+        let said = station.say(About::Retired, vec![], vec![], |header, chain| {
+            let (agent_seq, agent_prev) = (chain.next, chain.prev);
+            agent_event!(
+                header,
+                AgentKeyRetired {
+                    agent_seq,
+                    agent_prev
+                }
+            )
+        });
+        match said.await? {
+            Said::Accepted(_) => return Ok(true),
+            Said::Unanswered => return Ok(false),
+            Said::Refused(problem) => {
+                tracing::warn!(
+                    code = problem.code,
+                    detail = problem.detail,
+                    "the old key does not retire yet"
+                );
+            }
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
