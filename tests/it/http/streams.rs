@@ -8,7 +8,10 @@ use serde::de::DeserializeOwned;
 use crate::support::TestServer;
 
 /// Reads events until `enough` or the end of the stream.
-pub(crate) async fn events<T: DeserializeOwned>(response: &mut Response, enough: usize) -> Vec<(u64, T)> {
+pub(crate) async fn events<T: DeserializeOwned>(
+    response: &mut Response,
+    enough: usize,
+) -> Vec<(u64, T)> {
     let mut found = Vec::new();
     let mut text = String::new();
     while found.len() < enough {
