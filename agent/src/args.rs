@@ -71,9 +71,10 @@ pub enum Verb {
     /// nothing else.
     CheckConfig,
     /// Say what this host would answer to a command, and by which rule: exit 0 allowed, 4 refused.
-    #[command(
-        after_help = "Example:\n  countersign-agent check -- systemctl restart nginx.service"
-    )]
+    #[command(after_help = "Examples:
+  countersign-agent check -- systemctl restart nginx.service
+  countersign-agent check --action -- restart_service nginx.service
+  countersign-agent check --service app --user www -- ls /srv")]
     Check(Question),
     /// Make a new key for this host, and wait until administrators have accepted it.
     #[command(
@@ -120,10 +121,15 @@ fn told(result: Result<(), AgentError>) -> u8 {
 
 /// The verdict is what was asked for, so it goes to stdout.
 fn answer(config: &Config, question: Question) -> u8 {
+    let as_json = question.json;
     match check::ask(config, question) {
         Ok(answer) => {
             // A reader that is gone still gets the code.
-            let _ = write!(std::io::stdout(), "{answer}");
+            let _ = if as_json {
+                writeln!(std::io::stdout(), "{}", answer.to_json())
+            } else {
+                write!(std::io::stdout(), "{answer}")
+            };
             if answer.is_yes() { DONE } else { REFUSED }
         }
         Err(problem) => {

@@ -3,6 +3,7 @@
 //! It asks the very function that a grant is judged by. It must not run anything, and it speaks to
 //! no server: whether people approve is another question.
 
+use std::ffi::OsStr;
 use std::fmt::{self, Write as _};
 use std::path::Path;
 
@@ -12,7 +13,7 @@ use countersign_protocol::name::{OsUser, ServiceName};
 use crate::config::Config;
 use crate::execution::Step;
 use crate::held::{confine, in_force, not_in_force};
-use crate::rules::{AllowRule, Allowed, Commands, Confine, Inside, LocalRefusal, Rules};
+use crate::rules::{AllowRule, Allowed, Commands, Confine, Inside, LocalRefusal, Rules, SHELL};
 
 /// A command to ask the rules about.
 #[derive(Debug, Clone, clap::Args)]
@@ -38,6 +39,9 @@ pub struct Question {
     /// It would run in this service of the host.
     #[arg(long, value_name = "SERVICE")]
     pub service: Option<ServiceName>,
+    /// One JSON object on stdout: allowed, rule, detail, reason, approvals, steps, user, `in_force`.
+    #[arg(long)]
+    pub json: bool,
     /// The program and its arguments.
     #[arg(last = true, required = true, value_name = "CMD")]
     pub command: Vec<String>,
@@ -54,6 +58,8 @@ fn variable(text: &str) -> Result<(String, String), &'static str> {
 pub struct Answer {
     result: Result<Allowed, LocalRefusal>,
     reason: Option<String>,
+    /// The words of the question.
+    asked: Vec<String>,
 }
 
 impl Answer {
@@ -61,6 +67,39 @@ impl Answer {
     #[must_use]
     pub const fn is_yes(&self) -> bool {
         self.result.is_ok()
+    }
+
+    /// The answer for a script. What does not apply is null.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        let (allowed, refused) = (self.result.as_ref().ok(), self.result.as_ref().err());
+        let step = |step: &Step| {
+            let words = step.argv.iter().map(|word| word.to_string_lossy());
+            serde_json::json!({
+                "argv": words.collect::<Vec<_>>(),
+                "path": step.program.path().to_string_lossy(),
+                "sha256": hex::encode(step.program.sha256()),
+            })
+        };
+        let steps = allowed.map(|allowed| match &allowed.steps {
+            Ok(steps) => serde_json::json!(steps.iter().map(step).collect::<Vec<_>>()),
+            Err(error) => serde_json::json!({ "missing": error.to_string() }),
+        });
+        let rule = match &self.result {
+            Ok(allowed) => Some(&allowed.rule),
+            Err(refused) => refused.rule.as_ref(),
+        };
+        serde_json::json!({
+            "allowed": allowed.is_some(),
+            "rule": rule.map(ToString::to_string),
+            "detail": refused.map(|refused| &refused.detail),
+            "reason": self.reason,
+            "approvals": allowed.map(|allowed| allowed.min_approvals),
+            "user": allowed.map(|allowed| allowed.runner.to_string()),
+            "steps": steps,
+            "in_force": allowed.filter(|allowed| allowed.is_held_here())
+                .map(|allowed| in_force(&allowed.in_force)),
+        })
     }
 }
 
@@ -71,7 +110,7 @@ impl fmt::Display for Answer {
                 let people = allowed.min_approvals;
                 writeln!(f, "allowed by {}", allowed.rule)?;
                 match &allowed.steps {
-                    Ok(steps) => steps.iter().try_for_each(|step| program(f, step))?,
+                    Ok(steps) => steps.iter().try_for_each(|step| self.program(f, step))?,
                     Err(error) => writeln!(f, "but it would not start: {error}")?,
                 }
                 let by = allowed.sudo.as_ref().map_or("", |_| ", through sudo");
@@ -80,19 +119,12 @@ impl fmt::Display for Answer {
                     Inside::Service { .. } => ", who enters the service",
                 };
                 writeln!(f, "user: {}{by}{enters}", allowed.runner)?;
-                match allowed.inside {
-                    Inside::Service {
-                        descends: false, ..
-                    } => {
-                        writeln!(
-                            f,
-                            "in force: what the service's engine sets, and nothing of this host"
-                        )?;
-                    }
-                    Inside::Host | Inside::Service { .. } => {
-                        writeln!(f, "in force: {}", in_force(&allowed.in_force))?;
-                    }
-                }
+                let held = if allowed.is_held_here() {
+                    in_force(&allowed.in_force)
+                } else {
+                    "what the service's engine sets, and nothing of this host".to_owned()
+                };
+                writeln!(f, "in force: {held}")?;
                 for missing in not_in_force(allowed) {
                     writeln!(f, "not in force: {missing}")?;
                 }
@@ -113,16 +145,22 @@ impl fmt::Display for Answer {
     }
 }
 
-/// A program and, where it is not the only word, all words.
-fn program(f: &mut fmt::Formatter<'_>, step: &Step) -> fmt::Result {
-    let digest = hex::encode(step.program.sha256());
-    writeln!(
-        f,
-        "program: {} sha256 {digest}",
-        step.program.path().display()
-    )?;
-    let words = step.argv.iter().map(|word| format!("{word:?}"));
-    writeln!(f, "  words: {}", words.collect::<Vec<_>>().join(" "))
+impl Answer {
+    /// A program, and its words where they are not those of the question.
+    fn program(&self, f: &mut fmt::Formatter<'_>, step: &Step) -> fmt::Result {
+        let digest = hex::encode(step.program.sha256());
+        writeln!(
+            f,
+            "program: {} sha256 {digest}",
+            step.program.path().display()
+        )?;
+        let is_asked = step.argv.iter().eq(self.asked.iter().map(OsStr::new));
+        if is_asked || step.argv == [SHELL] {
+            return Ok(());
+        }
+        let words = step.argv.iter().map(|word| format!("{word:?}"));
+        writeln!(f, "  words: {}", words.collect::<Vec<_>>().join(" "))
+    }
 }
 
 /// Asks the rules.
@@ -143,6 +181,7 @@ pub fn ask(config: &Config, question: Question) -> Result<Answer, String> {
         output_limit: DEFAULT_OUTPUT_LIMIT,
         at_output_limit: None,
     };
+    let asked = spec.argv.clone();
     spec.check().map_err(|error| error.to_string())?;
     let environment = Environment::new(question.env).map_err(|error| error.to_string())?;
     let service = question.service.as_ref();
@@ -159,7 +198,11 @@ pub fn ask(config: &Config, question: Question) -> Result<Answer, String> {
     let reason = reasons
         .filter(|(name, _)| Some(*name) == rule)
         .find_map(|(_, reason)| reason.clone());
-    Ok(Answer { result, reason })
+    Ok(Answer {
+        result,
+        reason,
+        asked,
+    })
 }
 
 /// What was read: one line for all, then one for each rule in the order in which they are asked.

@@ -82,7 +82,7 @@ pub(super) fn configure(
          ledger = {ledger:?}\norigin = {origin:?}\nvkey = {vkey:?}\n\
          allowed_signers = \"allowed_signers\"\nmin_approvals = 2\n\n\
          # What may run here. A real host allows less.\n\
-         execution = true\nmodes = [\"exec\", \"shell\"]\n\
+         execution = true\nmodes = [\"exec\", \"shell\", \"action\"]\n\
          allow_all = true\nshell.allow = true\nenvironment = {names}\n\
          grace_s = {GRACE_S}\ndrain_s = 0\n\
          # dev's folder lies among yours, where commands may write; a real host keeps its own apart.\n\

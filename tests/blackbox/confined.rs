@@ -402,19 +402,51 @@ fn sudo_is_told_each_word_apart() {
     configure(&dev, |own| {
         let own_name = id(&["-un"]);
         let users = format!("users = [{own_name:?}, {:?}]\n", another());
-        format!("run_as = \"sudo\"\nsudo = {stand_in:?}\n{users}{own}")
+        let action = format!(
+            "\n[[action]]\nname = \"both\"\nargs = [\"*\"]\nusers = [{:?}]\n\
+             steps = [[\"echo\", \"{{1}}\"], [\"true\", \"&& {{1}}\"]]\n",
+            another()
+        );
+        format!("run_as = \"sudo\"\nsudo = {stand_in:?}\n{users}{own}{action}")
     });
     let shown = dev.through(
         &["--user", another()],
         &["echo", "a b", ";id", "-u", "root"],
     );
-    let echo = text(&Command::new("which").arg("echo").output().unwrap().stdout);
+    let which = |name: &str| {
+        let path = Command::new("which").arg(name).output().unwrap();
+        text(&path.stdout).trim().to_owned()
+    };
     let expected = format!(
         "[-n][-u][{}][--][{}][a b][;id][-u][root]",
         another(),
-        echo.trim()
+        which("echo")
     );
     assert_eq!(ran(&shown).0, expected);
+    // Of an action each step goes through sudo, not the first alone.
+    let head = [
+        "request",
+        "--on",
+        "local",
+        "--reason",
+        "a test",
+        "--user",
+        another(),
+    ];
+    let asked = dev.json(
+        "alice",
+        0,
+        &[&head[..], &["--action", "both", "a b"]].concat(),
+    );
+    let id_of = asked["id"].as_str().unwrap();
+    dev.approve(id_of);
+    let sudo = format!("[-n][-u][{}][--]", another());
+    let expected = format!(
+        "{sudo}[{}][a b]{sudo}[{}][&& a b]",
+        which("echo"),
+        which("true")
+    );
+    assert_eq!(ran(&dev.ended(id_of)).0, expected);
     let started = newest(&dev, "execution.started");
     assert_eq!(
         started["in_force"]["uid"].to_string(),

@@ -158,9 +158,11 @@ fn request_approve_and_show_have_their_shapes() {
         keys(request),
         [
             "argv",
+            "at_output_limit",
             "cwd",
             "env",
             "mode",
+            "output_limit",
             "reason",
             "requester",
             "targets",
@@ -198,9 +200,13 @@ fn request_approve_and_show_have_their_shapes() {
         keys(execution),
         [
             "agent",
+            "code",
             "duration_ms",
             "exit_code",
+            "failure",
             "outcome",
+            "refused",
+            "service",
             "signal",
             "status",
             "stderr",
@@ -225,6 +231,15 @@ fn request_approve_and_show_have_their_shapes() {
             &execution["truncated"]
         ),
         (&json!(3), &Value::Null, &json!(false))
+    );
+    assert_eq!(
+        (
+            &execution["code"],
+            &execution["failure"],
+            &execution["refused"],
+            &execution["service"]
+        ),
+        (&json!(3), &Value::Null, &Value::Null, &Value::Null)
     );
     assert_eq!(
         (&execution["stdout"], &execution["stderr"]),

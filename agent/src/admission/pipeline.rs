@@ -230,18 +230,9 @@ impl Permit {
     /// where nothing of this host holds it.
     #[must_use]
     pub fn held(&self) -> Option<(&Runner, &InForce)> {
-        let Allowed {
-            steps,
-            runner,
-            in_force,
-            inside,
-            ..
-        } = &self.allowed;
-        let is_ours = match inside {
-            Inside::Host => true,
-            Inside::Service { descends, .. } => *descends,
-        };
-        (steps.is_ok() && is_ours).then_some((runner, in_force))
+        let allowed = &self.allowed;
+        let is_held = allowed.steps.is_ok() && allowed.is_held_here();
+        is_held.then_some((&allowed.runner, &allowed.in_force))
     }
 
     /// Gives the permit up for a plan, or for the outcome of a run that has no program.

@@ -105,6 +105,17 @@ pub struct Allowed {
     pub cwd: PathBuf,
 }
 
+impl Allowed {
+    /// Whether what is in force on this host is in force for the command too.
+    #[must_use]
+    pub const fn is_held_here(&self) -> bool {
+        match self.inside {
+            Inside::Host => true,
+            Inside::Service { descends, .. } => descends,
+        }
+    }
+}
+
 /// What a command is allowed by, and what that demands.
 struct Grounds<'a> {
     rule: RuleName,
