@@ -11,7 +11,9 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_agent::execution::{CHUNK_BYTES, Confinement, Plan, Program, RunEvent, run};
+use countersign_agent::execution::{
+    CHUNK_BYTES, Confinement, Plan, Program, Reach, RunEvent, Secrets, Step, run,
+};
 use countersign_agent::key;
 use countersign_agent::spool::{About, Birth, Record, Spool};
 use countersign_protocol::api::Submission;
@@ -263,14 +265,20 @@ impl Bench {
         let (program, argv) = writer(bytes);
         let confinement = Confinement::default();
         let plan = Plan {
-            program: Program::resolve(program.as_os_str(), &[]).unwrap(),
-            argv: argv.into_iter().map(OsString::from).collect(),
+            first: Step {
+                program: Program::resolve(program.as_os_str(), &[]).unwrap(),
+                argv: argv.into_iter().map(OsString::from).collect(),
+            },
+            then: vec![],
             cwd: "/".into(),
             env: vec![],
             stdin: vec![],
             timeout: Duration::from_secs(120),
             grace: Duration::from_secs(1),
             output_limit: u64::MAX,
+            stop_at_limit: false,
+            secrets: Secrets::default(),
+            reach: Reach::Tree,
             announced: Some(confinement.foresee().unwrap()),
             confinement,
         };

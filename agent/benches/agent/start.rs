@@ -6,7 +6,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use countersign_agent::execution::{
-    Account, CgroupLimits, Confinement, Limits, Outcome, Plan, Profile, Program, RunEvent, run,
+    Account, CgroupLimits, Confinement, Limits, Outcome, Plan, Profile, Program, Reach, RunEvent,
+    Secrets, Step, run,
 };
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
@@ -179,14 +180,20 @@ fn cases() -> [(&'static str, Confinement); 7] {
 
 fn plan(confinement: Confinement) -> Plan {
     Plan {
-        program: program(),
-        argv: vec![OsString::from("true")],
+        first: Step {
+            program: program(),
+            argv: vec![OsString::from("true")],
+        },
+        then: vec![],
         cwd: "/".into(),
         env: vec![],
         stdin: vec![],
         timeout: Duration::from_secs(30),
         grace: Duration::from_secs(1),
         output_limit: 1 << 20,
+        stop_at_limit: false,
+        secrets: Secrets::default(),
+        reach: Reach::Tree,
         announced: Some(confinement.foresee().unwrap()),
         confinement,
     }
