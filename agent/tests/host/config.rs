@@ -473,6 +473,7 @@ fn the_example_of_the_manual_is_in_order_once_its_pins_are_filled_in() {
     assert!(rules.shell);
     assert_eq!(
         (rules.commands.allow.len(), rules.shell_min_approvals),
-        (3, 3)
+        (4, 3)
     );
+    assert_eq!((rules.actions.len(), rules.services.len()), (1, 1));
 }
