@@ -325,9 +325,11 @@ impl Dispatcher {
             return;
         };
         let (cancel, grace) = (self.begin(command, true), self.grace);
-        let station = Arc::clone(&self.station);
+        // It has seen what this permit was judged by, and nothing later.
+        let (station, judged_by) = (Arc::clone(&self.station), self.live.clone());
         self.tasks.spawn(async move {
-            let ended = Box::pin(station.run_command(permit, grace, cancel)).await;
+            let run = station.run_command(permit, grace, judged_by, cancel);
+            let ended = Box::pin(run).await;
             drop(place);
             (Some(command), ended)
         });

@@ -5,21 +5,23 @@
 //! turning the executor's messages into signed statements. It must not decide whether to run.
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_protocol::api::Submission;
-use countersign_protocol::blob::{Blob, BlobRef};
-use countersign_protocol::canonical::{self, CanonicalError};
+use countersign_protocol::blob::{Blob, BlobRef, MAX_BLOB_BYTES};
+use countersign_protocol::canonical;
 use countersign_protocol::event::{
     ExecutionCompleted, ExecutionLost, ExecutionOutput, ExecutionRefused, ExecutionStarted,
-    InForce, LossForm, ProgramFacts, Stream, StreamTotals,
+    InForce, LossForm, ProgramFacts, RefusalReason, Stream, StreamTotals,
 };
 use countersign_protocol::hash::{CommandId, Digest, StatementId};
 use countersign_protocol::name::Time;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Permit;
+use crate::config::Config;
 use crate::execution::{self, Finished, RunEvent};
 use crate::facts::{facts, in_force};
 use crate::rules::LocalRefusal;
@@ -47,8 +49,14 @@ struct Start {
     blobs: Vec<Blob>,
 }
 
-fn no_form(error: CanonicalError) -> AgentError {
-    AgentError::Task(format!("the steps of an action have no form: {error}"))
+/// What cannot be written down is not run.
+fn too_long() -> LocalRefusal {
+    LocalRefusal::new(
+        RefusalReason::Unusable,
+        "action",
+        "the steps of this action with these arguments are more than the ledger takes as one text; \
+         ask with shorter arguments",
+    )
 }
 
 impl Station {
@@ -58,6 +66,7 @@ impl Station {
         &self,
         permit: Permit,
         grace: Duration,
+        judged_by: watch::Receiver<Arc<Config>>,
         cancel: CancellationToken,
     ) -> Result<(), AgentError> {
         let (command, until) = (permit.command(), permit.remember_until());
@@ -68,7 +77,11 @@ impl Station {
             sha256: Digest::new(sha256),
         };
         let steps = match permit.action_steps() {
-            Some(steps) => Some(self.blob(canonical::to_vec(&steps).map_err(no_form)?)?),
+            Some(steps) => match canonical::to_vec(&steps) {
+                Ok(document) if document.len() <= MAX_BLOB_BYTES => Some(self.blob(document)?),
+                // Said before anything is used up, so that a restart does not meet it again.
+                Ok(_) | Err(_) => return self.refuse(command, until, too_long()).await,
+            },
             None => None,
         };
         let in_force = permit.held().map(|(runner, held)| in_force(runner, held));
@@ -99,11 +112,14 @@ impl Station {
             Said::Unanswered => return Ok(()),
         };
         // The receipt may have come late: then nothing runs, and the ledger learns that.
-        if permit.is_valid_at(self.clock.now()) {
+        if !permit.is_valid_at(self.clock.now()) {
+            tracing::warn!(%command, "the receipt came after the command's time; nothing runs");
+        } else if judged_by.has_changed().unwrap_or(true) {
+            // What is live now may forbid it, and whoever held the receipt back must not gain by it.
+            tracing::warn!(%command, "the configuration is another one than it was judged by; nothing runs");
+        } else {
             tracing::info!(%command, "running");
             self.execute(started, (permit, grace), cancel).await?;
-        } else {
-            tracing::warn!(%command, "the receipt came after the command's time; nothing runs");
         }
         self.finish(started).await
     }

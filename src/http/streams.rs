@@ -149,6 +149,11 @@ pub(super) async fn results(app: &App, id: CommandId) -> Result<Vec<ExecutionRes
             Event::ExecutionRefused(_) | Event::ExecutionCompleted(_)
         ) {
             for named in event.blobs() {
+                let len = usize::try_from(named.len).unwrap_or(usize::MAX);
+                if len > room {
+                    continue;
+                }
+                room -= len;
                 let blob = store::blob(&mut connection, &named.digest).await?.flatten();
                 let text = blob.map(|blob| String::from_utf8_lossy(blob.content()).into_owned());
                 texts.extend(text.map(|text| (named.digest, text)));

@@ -125,6 +125,11 @@ impl Host {
                 let environment = documents.environment.as_ref();
                 let service = line.service.as_ref();
                 let allowed = self.rules.judge(service, &documents.spec, environment)?;
+                if act.stdin.is_some() && !allowed.stdin {
+                    let (why, rule) = (RefusalReason::NotAllowed, allowed.rule.as_str());
+                    let detail = "the action takes no standard input: it does not say stdin = true";
+                    return Err(LocalRefusal::new(why, rule, detail));
+                }
                 // A rule may ask for more people than the host does for everything.
                 if allowed.min_approvals > least.0 {
                     let demanded = (allowed.min_approvals, allowed.rule.as_str());

@@ -6,6 +6,7 @@
 use toml::Spanned;
 
 use super::confine::{WrittenConfine, confine};
+use super::load::is_on;
 use super::source::{ConfigError, Source};
 use super::tables::{self, Names};
 use super::written::WrittenAction;
@@ -34,10 +35,21 @@ pub(super) fn actions(
                 format!("no step uses argument {number}; write {{{number}}} where it belongs");
             return Err(source.mistake(Some(written.steps.span()), problem));
         }
+        if let Some(relative) = written
+            .cwd
+            .as_ref()
+            .filter(|cwd| !cwd.get_ref().starts_with('/'))
+        {
+            let problem = "cwd is an absolute path";
+            return Err(source.mistake(Some(relative.span()), problem));
+        }
         Ok(Action {
             name: written.name.into_inner(),
             args,
             steps,
+            cwd: written.cwd.map(Spanned::into_inner),
+            env: is_on(written.env),
+            stdin: is_on(written.stdin),
             users: written.users,
             min_approvals: tables::people(source, least, written.min_approvals)?,
             timeout_s: tables::timeout(source, written.timeout_s)?,

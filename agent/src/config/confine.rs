@@ -54,6 +54,38 @@ pub(super) struct WrittenConfine {
     pub(super) umask: Setting<String>,
 }
 
+impl WrittenConfine {
+    /// Whether nothing is written in it.
+    pub(super) const fn is_empty(&self) -> bool {
+        let Self {
+            protected,
+            protect_own,
+            profile,
+            cpu_s,
+            memory,
+            processes,
+            file_size,
+            open_files,
+            cgroup,
+            seccomp,
+            demand,
+            umask,
+        } = self;
+        protected.is_none()
+            && protect_own.is_none()
+            && profile.is_none()
+            && cpu_s.is_none()
+            && memory.is_none()
+            && processes.is_none()
+            && file_size.is_none()
+            && open_files.is_none()
+            && cgroup.is_none()
+            && seccomp.is_none()
+            && demand.is_none()
+            && umask.is_none()
+    }
+}
+
 /// `cgroup` of such a table.
 #[derive(Default, serde::Deserialize)]
 #[serde(deny_unknown_fields)]

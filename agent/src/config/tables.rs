@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use countersign_protocol::name::RuleName;
+use countersign_protocol::name::{RuleName, ServiceName};
 use toml::Spanned;
 
 use super::confine::{WrittenConfine, confine};
@@ -120,6 +120,19 @@ fn check_services(
             let problem = format!("there is no [[service]] with the name {}", named.get_ref());
             return Err(source.mistake(Some(named.span()), problem));
         }
+    }
+    let is_held = |name: &ServiceName| {
+        let mut known = services.iter().filter(|known| known.name == *name);
+        known.all(|known| known.way.descends)
+    };
+    let unheld = written
+        .services
+        .iter()
+        .flatten()
+        .find(|named| !is_held(named.get_ref()));
+    if let Some(named) = unheld.filter(|_| !written.confine.is_empty()) {
+        let problem = "nothing of this host holds a command there (it does not descend), so confine would do nothing; set limits on the service itself";
+        return Err(source.mistake(Some(named.span()), problem));
     }
     match (&written.services, &written.sha256) {
         (Some(_), Some(_)) => {

@@ -143,6 +143,9 @@ pub(super) struct WrittenAction {
     #[serde(default)]
     pub(super) args: Vec<Spanned<String>>,
     pub(super) steps: Spanned<Vec<Spanned<Vec<Spanned<String>>>>>,
+    pub(super) cwd: Setting<String>,
+    pub(super) env: Setting<bool>,
+    pub(super) stdin: Setting<bool>,
     pub(super) users: Option<Vec<OsUser>>,
     pub(super) min_approvals: Setting<u32>,
     pub(super) timeout_s: Setting<u64>,

@@ -74,15 +74,23 @@ impl Mark {
         (MARK.into(), self.value.clone().into())
     }
 
-    /// All processes that carry the mark, now.
+    /// All processes that carry the mark, now. What cannot be looked at may carry it.
     fn search(&self) -> Left {
-        let sees_all =
-            || fs::read_link("/proc/self/ns/pid").is_ok_and(|ns| ns == OsStr::new(FIRST_NAMESPACE));
+        let Ok(processes) = terminate::look_at_all() else {
+            return Left::Unknown;
+        };
         let entry = format!("{MARK}={}", self.value).into_bytes();
         let (mut found, mut hidden) = (Vec::new(), !self.descends && !sees_all());
-        // What was there before is not the run's, whoever hides it.
-        let begun = terminate::all_processes().filter(|process| process.started >= self.since);
-        for process in begun {
+        for looked in processes {
+            let process = match looked {
+                // What was there before is not the run's, whoever hides it.
+                Ok(Some(process)) if process.started >= self.since => process,
+                Ok(Some(_) | None) => continue,
+                Err(_) => {
+                    hidden = true;
+                    continue;
+                }
+            };
             match environment(&process) {
                 Ok(text) => {
                     if text.split(|byte| *byte == 0).any(|held| held == entry) {
@@ -93,8 +101,7 @@ impl Mark {
                 Err(error) if error.kind() == ErrorKind::PermissionDenied => {
                     hidden |= !self.descends;
                 }
-                // It has ended.
-                Err(_) => {}
+                Err(error) => hidden |= !terminate::has_ended(&error),
             }
         }
         match (found.is_empty(), hidden) {
@@ -103,6 +110,13 @@ impl Mark {
             (true, false) => Left::Nothing,
         }
     }
+}
+
+/// Whether `/proc` shows every process of this machine: it is that of the first pid namespace, and
+/// hides nobody's (`hidepid`).
+fn sees_all() -> bool {
+    let is_first = |name| name == OsStr::new(FIRST_NAMESPACE);
+    fs::read_link("/proc/self/ns/pid").is_ok_and(is_first) && fs::metadata("/proc/1/stat").is_ok()
 }
 
 impl Reach {

@@ -265,8 +265,8 @@ impl<'a> Story<'a> {
 
     /// Runs one step: reads both its streams while its tree is overseen, until all are over.
     async fn tell(&mut self, step: &Step, cancel: &CancellationToken) -> Result<Outcome, RunError> {
-        if cancel.is_cancelled() {
-            return Ok(Outcome::Cancelled);
+        if let Some(outcome) = self.is_over(cancel) {
+            return Ok(outcome);
         }
         let launch = match spawn::launch(step, self.plan) {
             Ok(launch) => launch,
@@ -303,6 +303,17 @@ impl<'a> Story<'a> {
         self.usage = self.usage.and(ending.usage);
         self.tree_gone &= ending.tree_gone;
         Ok(ending.outcome)
+    }
+
+    /// Why no further step may begin, though the one before ended well.
+    fn is_over(&self, cancel: &CancellationToken) -> Option<Outcome> {
+        if cancel.is_cancelled() {
+            return Some(Outcome::Cancelled);
+        }
+        if self.plan.stop_at_limit && self.sink.truncated().is_cancelled() {
+            return Some(Outcome::OutputLimit);
+        }
+        (self.started.elapsed() >= self.plan.timeout).then_some(Outcome::TimedOut)
     }
 
     fn end(self, outcome: Outcome) -> Finished {

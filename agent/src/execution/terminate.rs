@@ -4,7 +4,7 @@
 //! way to kill; that a tree is gone is never concluded here, only by its supervisor.
 
 use std::collections::HashMap;
-use std::fs;
+use std::{fs, io};
 
 use rustix::process::{Pid, PidfdFlags, Signal};
 
@@ -67,15 +67,43 @@ fn descendants(root: Pid) -> Vec<Seen> {
     found
 }
 
-pub(super) fn all_processes() -> impl Iterator<Item = Seen> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| look(entry.file_name().to_str()?.parse().ok()?))
+fn all_processes() -> impl Iterator<Item = Seen> {
+    let seen = look_at_all().into_iter().flatten();
+    seen.filter_map(|process| process.ok().flatten())
+}
+
+/// All processes of the host that this one may look at: each that is there, none for one that has
+/// ended meanwhile, an error for one that could not be looked at.
+pub(super) fn look_at_all() -> io::Result<impl Iterator<Item = io::Result<Option<Seen>>>> {
+    let entries = fs::read_dir("/proc")?;
+    Ok(entries.filter_map(|entry| {
+        let name = match entry {
+            Ok(entry) => entry.file_name(),
+            Err(error) => return Some(Err(error)),
+        };
+        let pid = name.to_str()?.parse().ok()?;
+        Some(match fs::read(format!("/proc/{pid}/stat")) {
+            Ok(stat) => Ok(seen(pid, &stat)),
+            Err(error) if has_ended(&error) => Ok(None),
+            Err(error) => Err(error),
+        })
+    }))
+}
+
+/// What the kernel says of a process that is not there any more.
+pub(super) fn has_ended(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+        || error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error())
 }
 
 /// The process of this id, now.
 fn look(pid: i32) -> Option<Seen> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-    let (parent, started) = parse_stat(&stat)?;
+    seen(pid, &stat)
+}
+
+fn seen(pid: i32, stat: &[u8]) -> Option<Seen> {
+    let (parent, started) = parse_stat(stat)?;
     Some(Seen {
         pid,
         parent,

@@ -16,6 +16,10 @@ pub const MAX_ARGUMENTS: usize = 9;
 /// Most steps of an action; what is longer is a script, and a program of its own.
 pub const MAX_STEPS: usize = 32;
 
+/// Most bytes of all words of all steps together, filled in: as much as Linux takes for one program,
+/// and less than a blob even where JSON has to escape each of them.
+pub(super) const MAX_FILLED_BYTES: usize = 512 << 10;
+
 /// Why a text is no word of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WordError {
@@ -86,6 +90,19 @@ impl Word {
         Ok(Self { parts })
     }
 
+    /// Whether the arguments made of this word what its template does not say: an option, or a way
+    /// up (`..`). Each of them may be harmless by itself, as a `.` behind another is.
+    fn is_bent(&self, filled: &str) -> bool {
+        let plain = self.fill(&[]);
+        let climbs = |text: &str| text.split('/').any(|part| part == "..");
+        let is_option = |text: &str| text.starts_with('-');
+        let begins_with_mark = matches!(self.parts.first(), Some(Part::Argument(_)));
+        let is_whole = self.parts.len() == 1;
+        (climbs(filled) && !climbs(&plain) && !is_whole)
+            // An option as a whole argument is what its pattern allows.
+            || (begins_with_mark && !is_whole && is_option(filled))
+    }
+
     /// Whether the word has a mark for this argument, from 0.
     #[must_use]
     pub fn uses(&self, argument: usize) -> bool {
@@ -147,10 +164,16 @@ impl StepTemplate {
         self.words.iter().any(|word| word.uses(argument))
     }
 
-    /// All words, with the arguments in their places.
-    pub(super) fn fill(&self, arguments: &[String]) -> Vec<String> {
-        let words = self.words.iter().map(|word| word.fill(arguments));
-        std::iter::once(self.program.clone()).chain(words).collect()
+    /// All words, with the arguments in their places. None where these make of a word what its
+    /// template does not say.
+    pub(super) fn fill(&self, arguments: &[String]) -> Option<Vec<String>> {
+        let words = self.words.iter().map(|word| {
+            let filled = word.fill(arguments);
+            (!word.is_bent(&filled)).then_some(filled)
+        });
+        std::iter::once(Some(self.program.clone()))
+            .chain(words)
+            .collect()
     }
 }
 
@@ -170,6 +193,12 @@ pub struct Action {
     pub args: Vec<Pattern>,
     /// What runs, in turn; never empty.
     pub steps: Vec<StepTemplate>,
+    /// Where it runs: `/` when left out. A request names no other directory.
+    pub cwd: Option<String>,
+    /// Whether a request may set variables, those that the host allows.
+    pub env: bool,
+    /// Whether a request may bring standard input.
+    pub stdin: bool,
     /// Users that it may run as; when left out, the one who runs what names no user.
     pub users: Option<Vec<OsUser>>,
     /// Demanded people, when that is more than the host's own number.

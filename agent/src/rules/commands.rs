@@ -68,10 +68,14 @@ impl ProgramPattern {
         folders.iter().any(is_known) && self.pattern.allows(name)
     }
 
-    /// A bare name means every file of that name.
-    fn forbids(&self, file: &Path) -> bool {
+    /// A bare name means every file of that name. Where a bare name was asked for and nobody knows
+    /// where it will be found, a path means its last part too.
+    fn forbids(&self, file: &Path, is_found: bool) -> bool {
         let text = file.to_string_lossy();
         let name = text.rsplit('/').next().unwrap_or_default();
+        if !self.is_bare && !is_found && !text.contains('/') {
+            return self.pattern.forbids_somewhere(name);
+        }
         self.pattern
             .forbids(if self.is_bare { name } else { &text })
     }
@@ -214,7 +218,7 @@ impl DenyRule {
         let files = [Some(asked.file), asked.real];
         let is_program = |program: &ProgramPattern| {
             let mut files = files.iter().flatten();
-            files.any(|file| program.forbids(file))
+            files.any(|file| program.forbids(file, asked.known_folders().is_some()))
         };
         let is_named = |word: &String| self.any_arg.iter().any(|pattern| pattern.forbids(word));
         self.program.as_ref().is_none_or(is_program)
@@ -227,7 +231,7 @@ impl DenyRule {
                 .users
                 .as_ref()
                 .is_none_or(|users| asked.whom.is_forbidden(users))
-            && (self.sha256.is_empty() || asked.has_digest(&self.sha256))
+            && (self.sha256.is_empty() || asked.could_have_digest(&self.sha256))
     }
 
     /// Whether a rule for `program` can never be reached because of this one.
@@ -299,13 +303,12 @@ impl Whom<'_> {
         }
     }
 
-    /// Who is not named could be anybody.
     fn is_forbidden(&self, users: &[OsUser]) -> bool {
         match self {
             Self::Account {
                 runner, account, ..
             } => account.is_forbidden(runner, users),
-            Self::Inside { user, .. } => user.is_none_or(|user| users.contains(user)),
+            Self::Inside { user, .. } => services::is_forbidden_user(users, *user),
         }
     }
 
@@ -325,6 +328,11 @@ impl Asked<'_> {
 
     fn has_digest(&self, digests: &[[u8; 32]]) -> bool {
         self.sha256.is_some_and(|sha256| digests.contains(sha256))
+    }
+
+    /// What cannot be opened from here could be any of them; what is not there is none.
+    fn could_have_digest(&self, digests: &[[u8; 32]]) -> bool {
+        matches!(self.whom, Whom::Inside { .. }) || self.has_digest(digests)
     }
 }
 

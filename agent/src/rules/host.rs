@@ -11,7 +11,7 @@ use countersign_protocol::event::RefusalReason;
 use countersign_protocol::name::{RuleName, ServiceName};
 
 use super::account::{Account, Runner};
-use super::actions::Action;
+use super::actions::{Action, MAX_FILLED_BYTES};
 use super::commands::{Asked, Commands, NOT_LISTED, Whom};
 use super::confine::{self, Confine, Held};
 use super::services::{Inside, Service};
@@ -99,6 +99,8 @@ pub struct Allowed {
     pub in_force: InForce,
     /// Where its processes are.
     pub inside: Inside,
+    /// Whether it may be given standard input.
+    pub stdin: bool,
     /// Its variables.
     pub env: Vec<(OsString, OsString)>,
     /// Its directory on the host.
@@ -166,13 +168,19 @@ impl Rules {
             return self.judge_inside(service, spec, environment);
         }
         let runner = self.account.runner(spec.user.as_ref())?;
-        let cwd = spec.cwd.as_deref().unwrap_or("/");
+        let action = match spec.mode {
+            Mode::Action => Some(self.find_action(spec, environment)?),
+            Mode::Exec | Mode::Shell => None,
+        };
+        // What an action does depends on where it does it, so its host says that too.
+        let cwd = action.map_or(spec.cwd.as_deref(), |action| action.cwd.as_deref());
+        let cwd = cwd.unwrap_or("/");
         self.check_surroundings(environment, cwd)?;
         let sudo = sudo::find(&self.account, &runner, spec, environment)?;
         let by = By { runner, sudo };
-        let (grounds, steps) = match spec.mode {
-            Mode::Exec | Mode::Shell => self.judge_command(spec, &by)?,
-            Mode::Action => self.judge_action(spec, &by)?,
+        let (grounds, steps) = match action {
+            None => self.judge_command(spec, &by)?,
+            Some(action) => self.judge_action(action, spec, &by)?,
         };
         let confinement = grounds.confine.over(&self.confine).confinement(&Held {
             runner: &by.runner,
@@ -190,6 +198,7 @@ impl Rules {
             confinement,
             in_force,
             inside: Inside::Host,
+            stdin: action.is_none_or(|action| action.stdin),
             env: variables(environment),
             cwd: cwd.into(),
         })
@@ -218,27 +227,53 @@ impl Rules {
         Ok((grounds, program.map(|program| vec![Step { program, argv }])))
     }
 
-    /// The steps of a named action. All programs are opened before the first one runs, and a deny
-    /// rule wins over an action as it does over everything.
-    fn judge_action(
+    /// The action that is asked for, with arguments and surroundings that are its own.
+    fn find_action(
         &self,
         spec: &CommandSpec,
-        by: &By,
-    ) -> Result<(Grounds<'_>, Result<Vec<Step>, ResolveError>), LocalRefusal> {
+        environment: Option<&Environment>,
+    ) -> Result<&Action, LocalRefusal> {
         let not_allowed =
-            |rule: &str, detail: String| LocalRefusal::new(RefusalReason::NotAllowed, rule, detail);
-        let (name, arguments) = spec
-            .argv
-            .split_first()
-            .map_or(("", &[][..]), |(name, rest)| (name.as_str(), rest));
-        let mut actions = self.actions.iter();
-        let action = actions
-            .find(|action| action.name.as_str() == name)
-            .ok_or_else(|| not_allowed("action", NOT_LISTED.to_owned()))?;
-        let refuse = |detail| Err(not_allowed(action.name.as_str(), detail));
+            |rule: &str, detail: &str| LocalRefusal::new(RefusalReason::NotAllowed, rule, detail);
+        let name = spec.argv.first().map_or("", String::as_str);
+        let action = self
+            .actions
+            .iter()
+            .find(|action| action.name.as_str() == name);
+        let action = action.ok_or_else(|| not_allowed("action", NOT_LISTED))?;
+        let refuse = |detail: &str| Err(not_allowed(action.name.as_str(), detail));
+        let arguments = spec.argv.get(1..).unwrap_or_default();
         if let Some(mistake) = action.mistake(arguments) {
-            return refuse(mistake);
+            return refuse(&mistake);
         }
+        if spec.cwd.is_some() && spec.cwd != action.cwd {
+            return refuse("the action runs in a directory of its own; ask without one");
+        }
+        let has_variables = environment.is_some_and(|env| !env.variables().is_empty());
+        if has_variables && !action.env {
+            return refuse("the action takes no variables: it does not say env = true");
+        }
+        match action.timeout_s {
+            Some(most) if spec.timeout_ms > most.saturating_mul(1000) => refuse(&format!(
+                "the request asks for {} ms and this action has {most} s at most",
+                spec.timeout_ms
+            )),
+            Some(_) | None => Ok(action),
+        }
+    }
+
+    /// The steps of a named action. All programs are opened before the first one runs, and a deny
+    /// rule wins over an action as it does over everything.
+    fn judge_action<'a>(
+        &'a self,
+        action: &'a Action,
+        spec: &CommandSpec,
+        by: &By,
+    ) -> Result<(Grounds<'a>, Result<Vec<Step>, ResolveError>), LocalRefusal> {
+        let refuse = |detail: String| {
+            let (why, rule) = (RefusalReason::NotAllowed, action.name.as_str());
+            Err(LocalRefusal::new(why, rule, detail))
+        };
         let is_user = match &action.users {
             Some(users) => by.runner.is_one_of(users),
             None => self.account.is_usual(&by.runner),
@@ -246,18 +281,23 @@ impl Rules {
         if !is_user {
             return refuse(format!("the action does not run as {}", by.runner));
         }
-        if let Some(most) = action.timeout_s
-            && spec.timeout_ms > most.saturating_mul(1000)
-        {
-            let asked = spec.timeout_ms;
+        let arguments = spec.argv.get(1..).unwrap_or_default();
+        let filled = action.steps.iter().map(|step| step.fill(arguments));
+        let Some(filled) = filled.collect::<Option<Vec<_>>>() else {
+            return refuse(
+                "the arguments make of a word an option or a way up (..), which its template is not"
+                    .to_owned(),
+            );
+        };
+        let bytes: usize = filled.iter().flatten().map(String::len).sum();
+        if bytes > MAX_FILLED_BYTES {
             return refuse(format!(
-                "the request asks for {asked} ms and this action has {most} s at most"
+                "with these arguments the steps have {bytes} bytes of words, more than {MAX_FILLED_BYTES}"
             ));
         }
         let mut steps = Vec::with_capacity(action.steps.len());
         let mut missing = None;
-        for step in &action.steps {
-            let argv = step.fill(arguments);
+        for argv in filled {
             let case = Case {
                 mode: Mode::Action,
                 argv: &argv,

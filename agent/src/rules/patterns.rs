@@ -119,6 +119,24 @@ impl Pattern {
             .any(|tokens| matches(tokens, text, |_| true))
     }
 
+    /// The broad reading of a file whose folder nobody knows: whether some folder before the name
+    /// makes it a text that is forbidden.
+    pub(super) fn forbids_somewhere(&self, name: &str) -> bool {
+        let ends = |tokens: &Alternative| {
+            let starts = tokens
+                .iter()
+                .enumerate()
+                .filter_map(|(at, token)| match token {
+                    Token::Literal('/') => tokens.get(at.saturating_add(1)..),
+                    // It may stand for the folders and for the beginning of the name.
+                    Token::Many => tokens.get(at..),
+                    Token::Literal(_) | Token::One => None,
+                });
+            starts.into_iter().any(|rest| matches(rest, name, |_| true))
+        };
+        self.alternatives.iter().any(ends)
+    }
+
     /// Whether all that it can match are absolute paths, or none has a `/` at all.
     pub(super) fn shape(&self) -> Shape {
         let slash = Token::Literal('/');

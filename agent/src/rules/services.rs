@@ -156,6 +156,12 @@ impl Rules {
             }
             Mode::Shell | Mode::Exec => {}
         }
+        // The program that enters would take it for an option of its own.
+        if spec.mode == Mode::Exec && spec.argv.first().is_some_and(|word| word.starts_with('-')) {
+            let detail =
+                "the program's name begins with -, which what enters would read as its own";
+            return refuse(RefusalReason::NotAllowed, detail.to_owned());
+        }
         self.check_variables(environment)?;
         if let Some(what) = service.way.missing(spec, environment) {
             let detail = format!("{what} cannot be handed into the service {name}; ask without");
@@ -200,6 +206,7 @@ impl Rules {
                 marked: service.way.is_marked(),
                 descends: service.way.descends,
             },
+            stdin: true,
             env: variables(environment),
             cwd: "/".into(),
         })
@@ -270,6 +277,18 @@ impl Rules {
             None => Ok((allowed_by("allow_all")?, 0, &self.confine)),
         }
     }
+}
+
+/// Whether a list that forbids could mean the user that a request names for a service. Nobody here
+/// knows its accounts: who is not named could be anybody, and a number could be any name's.
+pub(super) fn is_forbidden_user(users: &[OsUser], asked: Option<&OsUser>) -> bool {
+    let Some(asked) = asked else { return true };
+    // Engines take USER:GROUP.
+    let asked = asked.as_str().split(':').next().unwrap_or_default();
+    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    users
+        .iter()
+        .any(|user| user.as_str() == asked || is_number(user.as_str()) != is_number(asked))
 }
 
 /// Whether a list has the user that a request names for a service.

@@ -91,6 +91,32 @@ async fn a_run_that_must_stop_at_its_limit_is_ended_there() {
     assert_eq!(heard.stdout.len(), 10);
 }
 
+/// Also where the step that reached it ended well before anybody could end it.
+#[tokio::test]
+async fn no_step_begins_once_the_limit_is_reached_or_the_time_is_over() {
+    let room = tempfile::tempdir().unwrap();
+    let mark = room.path().join("begun");
+    for (first, timeout, outcome) in [
+        ("seq 1 1000", LONG, Outcome::OutputLimit),
+        // What it leaves behind is waited for, and takes the time.
+        (
+            "sleep 0.4 & exit 0",
+            Duration::from_millis(200),
+            Outcome::TimedOut,
+        ),
+    ] {
+        for _ in 0..8 {
+            let mut plan = shell(first);
+            plan.then = vec![step(&["touch", mark.to_str().unwrap()])];
+            (plan.output_limit, plan.stop_at_limit) = (100, true);
+            plan.timeout = timeout;
+            let heard = run_to_end(plan).await;
+            assert_eq!(heard.finished.outcome, outcome);
+            assert!(!mark.exists(), "{first}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn output_of_exactly_the_limit_stops_nothing() {
     let mut plan = shell("printf 12345");

@@ -367,6 +367,10 @@ fn a_mistake_in_a_service_is_told_with_its_line() {
             &format!("services = [\"s\"]\nsha256 = [\"{}\"]", "ab".repeat(32)),
             "SHA-256 cannot be demanded",
         ),
+        (
+            "services = [\"s\"]\nconfine = { memory = \"1G\" }",
+            "confine would do nothing",
+        ),
     ];
     for (text, expected) in rules {
         let (_, problem) = files.mistake(&format!(
@@ -374,6 +378,114 @@ fn a_mistake_in_a_service_is_told_with_its_line() {
         ));
         assert!(problem.contains(expected), "{text}: {problem}");
     }
+}
+
+#[test]
+fn arguments_cannot_bend_a_word_into_what_its_template_is_not() {
+    let desk = Desk::new(
+        "[[action]]\nname = \"hidden\"\nargs = [\"*\"]\nsteps = [[\"ls\", \"/var/lib/app/.{1}\"]]\n\
+         [[action]]\nname = \"joined\"\nargs = [\"*\", \"*\"]\nsteps = [[\"ls\", \"{1}{2}\"]]\n\
+         [[action]]\nname = \"option\"\nargs = [\"*\", \"-{a,l}\"]\nsteps = [[\"ls\", \"{1}{2}\", \"{2}\"]]\n\
+         [[action]]\nname = \"up\"\nargs = [\"*\"]\nsteps = [[\"ls\", \"/srv/../{1}\"]]\n",
+    );
+    assert_eq!(rule(desk.act(&["hidden", "."])), "hidden");
+    assert_eq!(rule(desk.act(&["hidden", "./"])), "hidden");
+    assert_eq!(rule(desk.act(&["joined", ".", "."])), "joined");
+    assert_eq!(rule(desk.act(&["option", "", "-l"])), "option");
+    assert!(desk.act(&["hidden", "x"]).is_ok());
+    assert!(desk.act(&["joined", "a", "."]).is_ok());
+    assert!(desk.act(&["option", "x", "-l"]).is_ok());
+    // What the host itself wrote is the host's to answer for.
+    assert!(desk.act(&["up", "x"]).is_ok());
+}
+
+#[test]
+fn the_words_of_an_action_are_bounded() {
+    let marks = "\"{1}\", ".repeat(20);
+    let desk = Desk::new(&format!(
+        "[[action]]\nname = \"many\"\nargs = [\"*\"]\nsteps = [[\"echo\", {marks}\"end\"]]\n"
+    ));
+    assert!(desk.act(&["many", &"\"".repeat(20_000)]).is_ok());
+    assert_eq!(rule(desk.act(&["many", &"\"".repeat(130_000)])), "many");
+}
+
+#[test]
+fn where_an_action_runs_and_with_what_is_its_hosts_to_say() {
+    let desk = Desk::new(
+        "environment = [\"LANG\"]\n[[action]]\nname = \"plain\"\nsteps = [[\"true\"]]\n\
+         [[action]]\nname = \"placed\"\ncwd = \"/tmp\"\nenv = true\nstdin = true\nsteps = [[\"true\"]]\n",
+    );
+    let asked = |name: &str, cwd: Option<&str>, env: &[(&str, &str)]| {
+        let spec = CommandSpec {
+            mode: Mode::Action,
+            cwd: cwd.map(str::to_owned),
+            ..Book::spec(&[name])
+        };
+        let env = env
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let env = Environment::new(env.collect()).unwrap();
+        desk.0.rules.judge(None, &spec, Some(&env))
+    };
+    let plain = asked("plain", None, &[]).unwrap();
+    assert_eq!(plain.cwd, std::path::Path::new("/"));
+    assert!(!plain.stdin);
+    assert_eq!(rule(asked("plain", Some("/tmp"), &[])), "plain");
+    assert_eq!(rule(asked("plain", None, &[("LANG", "C")])), "plain");
+    let placed = asked("placed", None, &[("LANG", "C")]).unwrap();
+    assert_eq!(placed.cwd, std::path::Path::new("/tmp"));
+    assert!(placed.stdin);
+    assert!(asked("placed", Some("/tmp"), &[]).is_ok());
+    assert_eq!(rule(asked("placed", Some("/"), &[])), "placed");
+}
+
+#[test]
+fn a_program_that_looks_like_an_option_does_not_steer_what_enters() {
+    let (mut desk, _folder) = with_docker();
+    desk.0.rules.services[1].allow_all = true;
+    for word in ["--target=1", "--", "-"] {
+        let refused = desk.inside("pod", &Book::spec(&[word, "cat", "/etc/shadow"]), &[]);
+        assert_eq!(rule(refused), "service", "{word}");
+    }
+}
+
+#[test]
+fn a_deny_rule_is_read_broadly_inside_a_service_too() {
+    let denying = |what: &str| {
+        Desk::new(&format!(
+            "[[service]]\nname = \"s\"\nenter = [\"true\"]\nuser = [\"-u\", \"{{1}}\"]\nallow_all = true\n\
+             [[deny]]\nname = \"no\"\n{what}\n"
+        ))
+    };
+    let asked = |desk: &Desk, user: Option<&str>, word: &str| {
+        let mut spec = Book::spec(&[word]);
+        spec.user = user.map(|user| user.parse().unwrap());
+        desk.inside("s", &spec, &[])
+            .err()
+            .and_then(|refused| refused.rule)
+    };
+    let no = "no".parse().ok();
+    let root = denying("users = [\"root\"]");
+    for user in [
+        Some("root"),
+        Some("root:root"),
+        Some("0"),
+        Some("0:0"),
+        None,
+    ] {
+        assert_eq!(asked(&root, user, "ls"), no, "{user:?}");
+    }
+    assert_eq!(asked(&root, Some("www"), "ls"), None);
+    assert_eq!(asked(&denying("users = [\"0\"]"), Some("root"), "ls"), no);
+    for pattern in ["/usr/bin/rm", "/usr/*", "/{bin,usr/bin}/r?", "rm"] {
+        let desk = denying(&format!("program = \"{pattern}\""));
+        assert_eq!(asked(&desk, Some("www"), "rm"), no, "{pattern}");
+    }
+    let desk = denying("program = \"/usr/bin/rm\"");
+    assert_eq!(asked(&desk, Some("www"), "/usr/bin/rm"), no);
+    assert_eq!(asked(&desk, Some("www"), "ls"), None);
+    let desk = denying(&format!("sha256 = [\"{}\"]", "ab".repeat(32)));
+    assert_eq!(asked(&desk, Some("www"), "ls"), no, "it could be that one");
 }
 
 /// The first block of the manual behind this mark.

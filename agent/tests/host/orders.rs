@@ -12,7 +12,7 @@ use countersign_agent::orders::Orders;
 use countersign_protocol::event::Stream;
 use countersign_protocol::lifecycle::ExecutionStatus;
 
-use crate::support::{Tell, public};
+use crate::support::{Book, Tell, public};
 use crate::whole::{Rig, execution};
 
 /// An agent that lets commands go on for this long.
@@ -231,10 +231,12 @@ async fn a_reload_takes_a_rule_away_for_the_next_grant_and_leaves_what_runs() {
     assert_eq!(managed.outcome().await, "Completed");
     let go = managed.rig.file("go");
     let running = managed.rig.granted(&format!(
-        "while [ ! -e {} ]; do sleep 0.02; done",
+        "echo on; while [ ! -e {} ]; do sleep 0.02; done",
         go.display()
     ));
-    managed.rig.running(running).await;
+    // Its receipt has come: what is only on its way is judged anew.
+    let has_begun = |book: &Book| execution(book, running).chunks > 0;
+    managed.rig.until("it runs", has_begun).await;
     let text = managed.text.clone();
     managed.reload(&text).await;
     assert_eq!(managed.outcome().await, "NotAllowed");
@@ -294,4 +296,22 @@ async fn a_reload_is_whole_or_not_at_all() {
         managed.reload(&bad).await;
         assert_eq!(managed.outcome().await, "Completed", "{bad}");
     }
+}
+
+/// Whoever holds the receipt back gains nothing by it: what counts is what the host says when it
+/// would run.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_also_counts_for_a_start_whose_receipt_is_on_its_way() {
+    let managed = Managed::ready().await;
+    let wire = &managed.rig.fake.wire;
+    wire.lose.store(usize::MAX, Ordering::SeqCst);
+    let id = managed.rig.granted("echo it ran");
+    managed.rig.running(id).await;
+    let text = format!("{}{RULES}", managed.text);
+    managed
+        .reload(&text.replace("execution = true", "execution = false"))
+        .await;
+    wire.lose.store(0, Ordering::SeqCst);
+    assert_eq!(managed.rig.ended(id).await.status, ExecutionStatus::Lost);
+    assert_eq!(managed.rig.output(id, Stream::Stdout), "");
 }
