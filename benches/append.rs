@@ -20,8 +20,9 @@ use std::time::{Duration, Instant};
 
 use countersign::ledger::Submission;
 use countersign::server::CONNECTIONS;
-use fixture::book::Book;
-use fixture::people::{CHUNK_BYTES, Run, key};
+use fixture::book::{self, Book};
+use fixture::run::{CHUNK_BYTES, Run};
+use fixture::statements::key;
 use fixture::{cpu, fill, on_all_cores, setting};
 use sqlx::Row as _;
 
@@ -105,8 +106,9 @@ async fn measure(
         let chunks = chunks(book, runs, STATEMENTS / RUNS);
         figures.push(timed(book, "execution.output", 1, trigger, chunks).await);
         let view = book.view();
-        let (requests, acts): (Vec<_>, Vec<_>) =
-            (0..STATEMENTS).map(|_| view.request("web-1")).unzip();
+        let (requests, acts): (Vec<_>, Vec<_>) = (0..STATEMENTS)
+            .map(|_| view.request(&book::ask("web-1")))
+            .unzip();
         let ids: Vec<_> = requests
             .iter()
             .map(|request| request.statement.id())

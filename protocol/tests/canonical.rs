@@ -19,6 +19,11 @@ use proptest::prelude::*;
 use serde::Deserialize;
 use serde_json::Value;
 
+#[path = "../../tests/support/left_out.rs"]
+mod left_out;
+
+use left_out::left_out;
+
 /// A payload and its verdict, as `tests/vectors/canonical.json` lists them.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -100,11 +105,10 @@ fn python(payloads: &[Vec<u8>]) -> Vec<bool> {
     judge("python3", &["check.py", "--judge"], payloads)
 }
 
-/// None where there is no `node`: said aloud, past the capture of test output.
+/// None, said aloud, where there is no `node`.
 fn javascript(payloads: &[Vec<u8>]) -> Option<Vec<bool>> {
     if Command::new("node").arg("--version").output().is_err() {
-        let words = b"SKIPPED: node is not installed, JavaScript's verdict was not asked for\n";
-        std::io::stderr().write_all(words).unwrap();
+        left_out("node is not installed: JavaScript's verdict");
         return None;
     }
     Some(judge("node", &["check.mjs"], payloads))

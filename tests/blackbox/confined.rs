@@ -2,25 +2,19 @@
 //! the ledger keeps what of that was in force.
 
 use std::fs;
-use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::left_out::left_out;
 use crate::rules::{check, configure};
 use crate::support::{Dev, PROGRAM, text};
 
 /// Whether the tests are root, as a host's agent mostly is.
 pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
-}
-
-/// Says what this machine or this user cannot show, where nobody misses it.
-pub(crate) fn left_out(why_and_what: &str) {
-    // Past the harness, which keeps for itself what a passing test prints.
-    let _told = writeln!(std::io::stderr(), "LEFT OUT, as {why_and_what}");
 }
 
 /// A dev whose agent has these settings before its own, and these tables after them.

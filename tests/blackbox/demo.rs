@@ -3,7 +3,8 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{Folder, PROGRAM, processes_running, processes_with, signal, text, until};
+use crate::folder::Folder;
+use crate::support::{PROGRAM, processes_running, processes_with, signal, text, until};
 
 fn demo(folder: &Folder, words: &[&str]) -> Command {
     let mut command = Command::new(PROGRAM);
@@ -19,7 +20,7 @@ fn demo(folder: &Folder, words: &[&str]) -> Command {
 
 #[test]
 fn the_commands_output_and_code_are_demos_own() {
-    let folder = Folder::new();
+    let folder = Folder::new("demo");
     let output = demo(&folder, &["sh", "-c", "echo hello; echo oops >&2; exit 9"])
         .output()
         .unwrap();
@@ -44,7 +45,7 @@ fn the_commands_output_and_code_are_demos_own() {
 
 #[test]
 fn without_a_command_it_runs_a_real_one() {
-    let folder = Folder::new();
+    let folder = Folder::new("demo");
     let output = demo(&folder, &[]).output().unwrap();
     let uname = Command::new("uname").arg("-a").output().unwrap();
     assert_eq!(
@@ -55,7 +56,7 @@ fn without_a_command_it_runs_a_real_one() {
 
 #[test]
 fn what_cannot_run_has_the_codes_of_shells() {
-    let folder = Folder::new();
+    let folder = Folder::new("demo");
     assert_eq!(
         demo(&folder, &["no-such-program"])
             .output()
@@ -69,7 +70,7 @@ fn what_cannot_run_has_the_codes_of_shells() {
 #[test]
 fn int_and_term_stop_everything_and_kill_too() {
     for (name, limit) in [("INT", 10), ("TERM", 10), ("KILL", 5)] {
-        let folder = Folder::new();
+        let folder = Folder::new("demo");
         let here = folder.path().to_str().unwrap().to_owned();
         let mark = format!("271828{}", std::process::id());
         let mut child = demo(

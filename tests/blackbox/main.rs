@@ -9,6 +9,13 @@
     reason = "a test fails by panicking, and these start the programs that they test"
 )]
 
+#[path = "../support/folder.rs"]
+mod folder;
+#[path = "../support/left_out.rs"]
+mod left_out;
+#[path = "../support/small_disk.rs"]
+mod small_disk;
+
 mod actions;
 mod agents;
 mod confined;

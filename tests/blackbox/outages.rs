@@ -2,8 +2,7 @@
 //! once and in order, each command at most once, and no claim that is not kept.
 
 use std::fs;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -14,6 +13,7 @@ use serde_json::{Value, json};
 use crate::agents::agent_of;
 use crate::proxy::Proxy;
 use crate::servers::Server;
+use crate::small_disk::SmallDisk;
 use crate::support::{Dev, signal, text, until};
 
 /// A dev whose agent reaches the server through a proxy.
@@ -37,11 +37,6 @@ fn output(dev: &Dev, id: &str) -> (Vec<u8>, Vec<u8>) {
     let output = dev.verb("alice", &["logs", id]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     (output.stdout, output.stderr)
-}
-
-fn is_sound(dev: &Dev) -> bool {
-    let arguments = ["verify", "--database", dev.env("DATABASE_URL")];
-    dev.json("alice", 0, &arguments)["ok"] == true
 }
 
 /// Lines of eight digits and an end, as `seq -f %08.0f` writes them.
@@ -109,7 +104,7 @@ fn a_server_that_is_killed_holds_no_command_up_and_has_all_output_later() {
     proxy.to(&server.url);
     assert_eq!(status_at_the_end(&dev, &id), "completed");
     assert!(output(&dev, &id).0 == numbers(2_300_000));
-    assert!(is_sound(&dev));
+    assert!(dev.is_sound());
 }
 
 #[test]
@@ -140,7 +135,7 @@ fn a_postgres_that_crashes_and_stays_away_loses_and_doubles_nothing() {
     let shown = dev.ended(&id);
     assert_eq!(shown["status"], "completed", "{shown}");
     assert!(output(&dev, &id).0 == numbers(200_000));
-    assert!(is_sound(&dev));
+    assert!(dev.is_sound());
 }
 
 #[test]
@@ -163,7 +158,7 @@ fn lost_and_doubled_answers_lose_and_double_nothing() {
     assert_eq!(fs::read_to_string(&mark).unwrap(), "ran\n");
     let sent = proxy.wire.statements.load(Ordering::SeqCst) - before;
     assert!(sent > 6, "only {sent} requests went through the proxy");
-    assert!(is_sound(&dev));
+    assert!(dev.is_sound());
 }
 
 #[test]
@@ -206,7 +201,7 @@ fn killed_at_many_moments_of_a_run_it_says_completed_once_or_lost_with_what_ther
             .count();
         assert!(times <= 1, "round {round} ran {times} times");
     }
-    assert!(is_sound(&dev));
+    assert!(dev.is_sound());
 }
 
 #[test]
@@ -264,28 +259,6 @@ fn a_slow_writers_bytes_are_seen_while_it_runs() {
     assert_eq!(output(&dev, &id).0, b"1234");
 }
 
-/// A disk of a few megabytes; none when this account may not mount one.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn new(at: &Path, size: &str) -> Option<Self> {
-        let options = format!("size={size},mode=700");
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &options, "none"])
-            .arg(at)
-            .output();
-        mounted
-            .is_ok_and(|output| output.status.success())
-            .then(|| Self(at.to_owned()))
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _gone = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
 #[test]
 fn on_a_full_disk_commands_wait_and_nothing_is_claimed_that_is_not_kept() {
     let mut dev = Dev::start();
@@ -305,10 +278,7 @@ fn on_a_full_disk_commands_wait_and_nothing_is_claimed_that_is_not_kept() {
     };
     fs::create_dir(&aside).unwrap();
     copy(&state, &aside);
-    let Some(_disk) = SmallDisk::new(&state, "3m") else {
-        // Past the harness, which keeps for itself what a passing test prints.
-        let why = "LEFT OUT, as this account may not mount a small disk: a full one";
-        let _told = writeln!(std::io::stderr(), "{why}");
+    let Some(_disk) = SmallDisk::over(&state, 3 << 10) else {
         return;
     };
     copy(&aside, &state);
@@ -349,5 +319,5 @@ fn on_a_full_disk_commands_wait_and_nothing_is_claimed_that_is_not_kept() {
     assert_eq!(mark.exists(), status == "completed", "{status}");
     assert!(["completed", "refused"].contains(&status), "{status}");
     assert!(output(&dev, &id).0 == [b"begin\n".to_vec(), numbers(400_000)].concat());
-    assert!(is_sound(&dev));
+    assert!(dev.is_sound());
 }

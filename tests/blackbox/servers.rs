@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::{Dev, Folder, PROGRAM, free_port, signal, text, until};
+use crate::folder::Folder;
+use crate::support::{Dev, PROGRAM, free_port, signal, text, until};
 
 /// A `countersign serve`, killed when dropped.
 pub(crate) struct Server {
@@ -130,18 +131,8 @@ fn two_servers_on_one_database_lose_and_double_nothing_under_kills() {
         "{} were acknowledged",
         acknowledged.len()
     );
-    let statements = dev.sql("SELECT encode(statement_id, 'hex') FROM statements");
-    for id in &acknowledged {
-        assert_eq!(
-            statements
-                .lines()
-                .filter(|line| *line == id.as_str())
-                .count(),
-            1
-        );
-    }
-    let verdict = dev.json("alice", 0, &["verify", "--database", &database]);
-    assert_eq!(verdict["ok"], true);
+    dev.holds_each_once(&acknowledged);
+    assert!(dev.is_sound());
 }
 
 #[test]
@@ -174,33 +165,17 @@ fn a_database_that_goes_away_loses_nothing_and_doubles_nothing() {
     }
     cutter.join().unwrap();
     assert!(!ids.is_empty());
-    let statements = dev.sql("SELECT encode(statement_id, 'hex') FROM statements");
-    for id in &ids {
-        assert_eq!(
-            statements
-                .lines()
-                .filter(|line| *line == id.as_str())
-                .count(),
-            1
-        );
-    }
+    dev.holds_each_once(&ids);
     until("it serves again", || {
         dev.verb("alice", &["list"]).status.success()
     });
-    assert_eq!(
-        dev.json(
-            "alice",
-            0,
-            &["verify", "--database", dev.env("DATABASE_URL")]
-        )["ok"],
-        true
-    );
+    assert!(dev.is_sound());
 }
 
 #[test]
 fn a_set_up_by_hand_works_as_dev_does() {
     let dev = Dev::start();
-    let folder = Folder::new();
+    let folder = Folder::new("by-hand");
     dev.sql("CREATE DATABASE byhand");
     let owner = dev
         .env("COUNTERSIGN_OWNER_DATABASE_URL")

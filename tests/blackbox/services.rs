@@ -7,9 +7,11 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::confined::{is_root, left_out};
+use crate::confined::is_root;
+use crate::folder::Folder;
+use crate::left_out::left_out;
 use crate::rules::{check, configure};
-use crate::support::{Dev, Folder, processes_running, processes_with, signal, text, until};
+use crate::support::{Dev, processes_running, processes_with, signal, text, until};
 
 /// A process that holds namespaces of its own: processes, mounts, host name.
 struct Namespace {
@@ -218,7 +220,7 @@ impl Container {
             ));
             return None;
         }
-        let folder = Folder::new();
+        let folder = Folder::new("container");
         let at = |name: &str| folder.path().join(name).display().to_string();
         let mut options = vec![
             "--root".to_owned(),

@@ -3,16 +3,16 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
+use crate::folder::Folder;
 
 /// The program under test.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_countersign");
@@ -20,32 +20,7 @@ pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_countersign");
 /// Longest that anything here may take; a test that waits longer has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-static COUNT: AtomicU32 = AtomicU32::new(0);
 static SHARED: Mutex<Weak<Dev>> = Mutex::new(Weak::new());
-
-/// A folder that is gone with the test.
-pub(crate) struct Folder(PathBuf);
-
-impl Folder {
-    pub(crate) fn new() -> Self {
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("countersign-blackbox-{}-{count}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        // The account that runs Postgres must be able to pass.
-        fs::DirBuilder::new().mode(0o711).create(&path).unwrap();
-        Self(path)
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _gone = fs::remove_dir_all(&self.0);
-    }
-}
 
 /// A port that was free a moment ago.
 pub(crate) fn free_port() -> u16 {
@@ -130,7 +105,7 @@ impl Dev {
 
     /// One of a test's own.
     pub(crate) fn start() -> Self {
-        Self::start_in(Arc::new(Folder::new()))
+        Self::start_in(Arc::new(Folder::new("dev")))
     }
 
     /// One in a folder, which may hold what another left.
@@ -216,6 +191,21 @@ impl Dev {
         );
         assert_eq!(out.lines().count(), 1, "one object on stdout: {out}");
         serde_json::from_str(&out).unwrap()
+    }
+
+    /// Whether `verify` finds nothing wrong in all of the database.
+    pub(crate) fn is_sound(&self) -> bool {
+        let arguments = ["verify", "--database", self.env("DATABASE_URL")];
+        self.json("alice", 0, &arguments)["ok"] == true
+    }
+
+    /// What was acknowledged is in the log, each statement once.
+    pub(crate) fn holds_each_once(&self, acknowledged: &[String]) {
+        let in_log = self.sql("SELECT encode(statement_id, 'hex') FROM statements");
+        for id in acknowledged {
+            let times = in_log.lines().filter(|line| line == id).count();
+            assert_eq!(times, 1, "{id}");
+        }
     }
 
     /// alice asks; the id comes back.

@@ -6,6 +6,13 @@
     reason = "a test fails by panicking; the allowance for tests does not reach helper functions"
 )]
 
+#[path = "../support/folder.rs"]
+mod folder;
+#[path = "../support/left_out.rs"]
+mod left_out;
+#[path = "../support/statements.rs"]
+mod statements;
+
 mod architecture;
 mod attacks;
 mod dev;

@@ -12,9 +12,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::fixture::{
-    LONG, STRANGER, left_out, plan, refusal, root_or_left_out, run_to_end, shell, stranger, text,
-    wait_until,
+    LONG, STRANGER, plan, refusal, root_or_left_out, run_to_end, shell, stranger, text, wait_until,
 };
+use crate::left_out::left_out;
 
 #[tokio::test]
 async fn user_groups_and_capabilities_are_the_accounts() {

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use countersign_agent::execution::{CgroupLimits, Outcome, Plan};
 
-use crate::fixture::{left_out, refusal, run_to_end, shell, stranger, text, wait_until};
+use crate::fixture::{refusal, run_to_end, shell, stranger, text, wait_until};
+use crate::left_out::left_out;
 
 fn grouped(script: &str, limits: CgroupLimits) -> Option<Plan> {
     let mut plan = shell(script);

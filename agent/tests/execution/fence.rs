@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use countersign_agent::execution::{Confinement, Outcome, Plan, Profile};
 use tempfile::TempDir;
 
-use crate::fixture::{left_out, refusal, run_to_end, shell, text};
+use crate::fixture::{refusal, run_to_end, shell, text};
+use crate::left_out::left_out;
 
 /// A room with `secret/key`, and beside it `open/file` and a link into the secret.
 fn room() -> (TempDir, PathBuf) {

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use countersign_agent::execution::{ConfineError, Mechanism, Outcome};
 
-use crate::fixture::{left_out, plan, refusal, root_or_left_out, run_to_end, shell, text};
+use crate::fixture::{plan, refusal, root_or_left_out, run_to_end, shell, text};
+use crate::left_out::left_out;
 
 /// Asks the kernel to unload a module that is not there: ENOENT (2) for root, EPERM (1) if denied.
 #[cfg(target_arch = "x86_64")]

@@ -2,7 +2,6 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -14,6 +13,8 @@ use countersign_agent::execution::{
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+
+use crate::left_out::left_out;
 
 /// Longer than any test should take, short enough to fail within a build.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
@@ -128,12 +129,6 @@ pub(crate) fn stranger() -> Option<Account> {
         gid: STRANGER,
         groups: vec![],
     })
-}
-
-/// Says what this machine or this user cannot show.
-pub(crate) fn left_out(why_and_what: &str) {
-    // Past the harness, which keeps for itself what a passing test prints.
-    let _told = writeln!(std::io::stderr(), "LEFT OUT, as {why_and_what}");
 }
 
 /// Whether this test may go on as root; if not, it says what it leaves out.

@@ -10,6 +10,9 @@
     reason = "in a test a panic is the report, and what is left out is said"
 )]
 
+#[path = "../../../tests/support/left_out.rs"]
+mod left_out;
+
 mod account;
 mod cgroup;
 mod fence;

@@ -1,8 +1,6 @@
 //! What holds a command: settings and their mistakes, rules over defaults, demands that refuse.
 //! ATTACKS rows 16, 25 and 26.
 
-use std::io::Write as _;
-
 use countersign_agent::admission::Verdict;
 use countersign_agent::execution::{CgroupLimits, Limits, Profile};
 use countersign_agent::rules::{Allowed, Cap, LocalRefusal, RunAs, Writes};
@@ -10,16 +8,9 @@ use countersign_protocol::command::Mode;
 use countersign_protocol::event::RefusalReason;
 
 use crate::config::{Files, least};
+use crate::left_out::left_out;
 use crate::rules::Desk;
 use crate::support::{Book, World};
-
-/// Past the harness, which keeps for itself what a passing test prints.
-fn left_out(what: &str) {
-    let _told = writeln!(
-        std::io::stderr(),
-        "LEFT OUT, as this machine has no Landlock: {what}"
-    );
-}
 
 fn judge(desk: &Desk, words: &[&str]) -> Result<Allowed, LocalRefusal> {
     desk.rules.judge(None, &Book::spec(words), None)
@@ -112,7 +103,7 @@ fn a_rule_lies_over_the_defaults_field_by_field() {
         Ok(allowed) => allowed.confinement,
         Err(refusal) => {
             assert_eq!(refusal.rule, "profile".parse().ok());
-            left_out("a rule over the defaults");
+            left_out("this machine has no Landlock: a rule over the defaults");
             return;
         }
     };
@@ -246,7 +237,7 @@ fn a_directory_that_is_protected_cannot_be_the_one_to_write_in() {
     spec.cwd = Some("/srv".into());
     let refusal = desk.rules.judge(None, &spec, None).unwrap_err();
     if refusal.rule == "profile".parse().ok() {
-        left_out("a contradiction of paths");
+        left_out("this machine has no Landlock: a contradiction of paths");
         return;
     }
     assert_eq!(refusal.rule, "protected".parse().ok());

@@ -14,6 +14,11 @@
 #[macro_use]
 mod support;
 
+#[path = "../../../tests/support/left_out.rs"]
+mod left_out;
+#[path = "../../../tests/support/small_disk.rs"]
+mod small_disk;
+
 mod admission;
 mod config;
 mod confine;

@@ -101,11 +101,7 @@ async fn a_persons_cancel_counts_while_the_agent_waits_to_stop() {
     let id = rig.granted("sleep 60");
     rig.running(id).await;
     rig.shutdown.cancel();
-    {
-        let mut book = rig.fake.book();
-        let event = say!(person book, "bob", CommandCancelRequested { command: id, reason: None });
-        book.sign_and_append("bob", &event).unwrap();
-    }
+    rig.cancels("bob", id);
     rig.fake.wire.unproven.store(1, Ordering::SeqCst);
     rig.fake.tell(Tell::Cancel(id));
     rig.result().await.unwrap();

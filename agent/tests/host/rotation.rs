@@ -118,9 +118,8 @@ async fn the_old_key_ends_with_its_run_and_the_new_one_takes_what_comes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_names_the_old_key_runs_through_its_grace_and_no_restart_prolongs_it() {
     let mut rig = Rig::ready().await;
-    rig.stop().await.unwrap();
-    rig.config.rotation_grace = Duration::from_secs(3600);
-    rig.start();
+    rig.restart_with(|config| config.rotation_grace = Duration::from_secs(3600))
+        .await;
     // Asked for before, approved after.
     let asked = {
         let mut book = rig.fake.book();
@@ -214,9 +213,7 @@ async fn a_last_word_whose_answer_was_lost_is_said_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn both_keys_share_the_places_for_runs() {
     let mut rig = Rig::ready().await;
-    rig.stop().await.unwrap();
-    rig.config.max_runs = 1;
-    rig.start();
+    rig.restart_with(|config| config.max_runs = 1).await;
     let first = rig.granted("sleep 60");
     rig.running(first).await;
     let streams = rig.fake.wire.streams.load(Ordering::SeqCst);
@@ -232,9 +229,8 @@ async fn both_keys_share_the_places_for_runs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_key_that_administrators_revoke_takes_nothing_with_it() {
     let mut rig = Rig::ready().await;
-    rig.stop().await.unwrap();
-    rig.config.rotation_grace = Duration::from_secs(3600);
-    rig.start();
+    rig.restart_with(|config| config.rotation_grace = Duration::from_secs(3600))
+        .await;
     let keys = prepare(&rig);
     rig.accept().await;
     rig.fake.book().change(ChangeBody::KeyRevoked {

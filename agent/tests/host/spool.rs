@@ -1,15 +1,8 @@
 //! The journal as a queue: bounded, written anew while commands run, kept through power cuts and
 //! full disks. What waits is on disk only.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "a small disk is mounted with the host's own tools"
-)]
-
 use std::fs;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use countersign_agent::spool::{About, Birth, EndFacts, FILE, Record, Spool, SpoolError, Totals};
@@ -17,6 +10,7 @@ use countersign_protocol::api::{Base64, BlobBody, Submission};
 use countersign_protocol::event::Outcome;
 use countersign_protocol::hash::{Digest, KeyId, StatementId};
 
+use crate::small_disk::SmallDisk;
 use crate::support::at;
 
 const COMMAND: StatementId = StatementId::new([1; 32]);
@@ -307,35 +301,10 @@ fn blocks_of_the_last_append_that_were_never_written_cost_nothing_before_it() {
     assert!(tried > 20, "{tried}");
 }
 
-/// A small disk of the test's own; none when this account may not mount one.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn new(at: &Path, kib: u32) -> Option<Self> {
-        let size = format!("size={kib}k");
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &size, "none"])
-            .arg(at)
-            .output();
-        mounted
-            .is_ok_and(|output| output.status.success())
-            .then(|| Self(at.to_owned()))
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _gone = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
 #[test]
 fn without_room_on_the_disk_nothing_is_written_by_half_and_nothing_is_lost() {
     let folder = tempfile::tempdir().unwrap();
-    let Some(_disk) = SmallDisk::new(folder.path(), 520) else {
-        // Past the harness, which keeps for itself what a passing test prints.
-        let why = "LEFT OUT, as this account may not mount a small disk: a full one";
-        let _told = writeln!(std::io::stderr(), "{why}");
+    let Some(_disk) = SmallDisk::over(folder.path(), 520) else {
         return;
     };
     let spool = running(folder.path(), u64::MAX);

@@ -149,12 +149,7 @@ impl Rig {
 
     /// Alice asks, bob and carol approve, the agent is told.
     pub(crate) fn granted(&self, script: &str) -> StatementId {
-        let mut book = self.fake.book();
-        let act = book.act(&["web-1"], &Book::spec(&["sh", "-c", script]));
-        let id = book.request("alice", act);
-        book.approve("bob", id).unwrap();
-        book.approve("carol", id).unwrap();
-        drop(book);
+        let id = approved(&mut self.fake.book(), &["sh", "-c", script]);
         self.fake.tell(Tell::Grant(id));
         id
     }
@@ -174,6 +169,26 @@ impl Rig {
             execution(book, id).status == ExecutionStatus::Running
         })
         .await;
+    }
+
+    /// Waits until some of its output is in the log.
+    pub(crate) async fn writing(&self, id: StatementId) {
+        self.until("output", |book| execution(book, id).chunks > 0)
+            .await;
+    }
+
+    /// Somebody's cancel comes into the log; the agent is not told.
+    pub(crate) fn cancels(&self, who: &str, id: StatementId) {
+        let mut book = self.fake.book();
+        let event = say!(person book, who, CommandCancelRequested { command: id, reason: None });
+        book.sign_and_append(who, &event).unwrap();
+    }
+
+    /// Starts the agent anew, with another configuration.
+    pub(crate) async fn restart_with(&mut self, change: impl FnOnce(&mut Config)) {
+        self.stop().await.unwrap();
+        change(&mut self.config);
+        self.start();
     }
 
     /// What the log holds of the run's output, in the log's order.
@@ -215,6 +230,15 @@ impl Rig {
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
+}
+
+/// Alice asks, bob and carol approve.
+fn approved(book: &mut Book, argv: &[&str]) -> StatementId {
+    let act = book.act(&["web-1"], &Book::spec(argv));
+    let id = book.request("alice", act);
+    book.approve("bob", id).unwrap();
+    book.approve("carol", id).unwrap();
+    id
 }
 
 pub(crate) fn execution(book: &Book, id: StatementId) -> Execution {
@@ -274,8 +298,7 @@ async fn a_run_that_the_agent_did_not_survive_is_lost_with_the_output_it_had() {
         rig.file("ran").display()
     );
     let id = rig.granted(&script);
-    rig.until("output", |book| execution(book, id).chunks > 0)
-        .await;
+    rig.writing(id).await;
     rig.kill().await;
     rig.start();
     let lost = rig.ended(id).await;
@@ -364,23 +387,12 @@ async fn a_start_that_the_ledger_refuses_is_no_start_and_frees_its_number() {
     let rig = Rig::ready().await;
     let id = {
         let mut book = rig.fake.book();
-        let act = book.act(
-            &["web-1"],
-            &Book::spec(&["touch", rig.file("ran").to_str().unwrap()]),
-        );
-        let id = book.request("alice", act);
-        book.approve("bob", id).unwrap();
-        book.approve("carol", id).unwrap();
-        id
+        let ran = rig.file("ran");
+        approved(&mut book, &["touch", ran.to_str().unwrap()])
     };
     // The agent is shown the grant as it was before the cancel.
     let grant = crate::support::grant(&rig.fake.book(), id, "web-1");
-    {
-        let mut book = rig.fake.book();
-        let event =
-            say!(person book, "alice", CommandCancelRequested { command: id, reason: None });
-        book.sign_and_append("alice", &event).unwrap();
-    }
+    rig.cancels("alice", id);
     rig.fake.tell(Tell::Stale(Box::leak(Box::new(grant))));
     let after = rig.granted("true");
     assert_eq!(rig.ended(after).await.status, ExecutionStatus::Completed);
@@ -392,13 +404,8 @@ async fn a_start_that_the_ledger_refuses_is_no_start_and_frees_its_number() {
 async fn a_pinned_persons_cancel_ends_the_run() {
     let rig = Rig::ready().await;
     let id = rig.granted("echo on; sleep 60");
-    rig.until("output", |book| execution(book, id).chunks > 0)
-        .await;
-    {
-        let mut book = rig.fake.book();
-        let event = say!(person book, "bob", CommandCancelRequested { command: id, reason: None });
-        book.sign_and_append("bob", &event).unwrap();
-    }
+    rig.writing(id).await;
+    rig.cancels("bob", id);
     rig.fake.tell(Tell::Cancel(id));
     let done = rig.ended(id).await;
     assert_eq!(done.status, ExecutionStatus::Cancelled);
@@ -409,13 +416,8 @@ async fn a_pinned_persons_cancel_ends_the_run() {
 async fn a_cancel_whose_proof_is_lost_is_looked_at_again() {
     let rig = Rig::ready().await;
     let id = rig.granted("echo on; sleep 60");
-    rig.until("output", |book| execution(book, id).chunks > 0)
-        .await;
-    {
-        let mut book = rig.fake.book();
-        let event = say!(person book, "bob", CommandCancelRequested { command: id, reason: None });
-        book.sign_and_append("bob", &event).unwrap();
-    }
+    rig.writing(id).await;
+    rig.cancels("bob", id);
     rig.fake.wire.unproven.store(1, Ordering::SeqCst);
     rig.fake.tell(Tell::Cancel(id));
     assert_eq!(rig.ended(id).await.status, ExecutionStatus::Cancelled);
@@ -437,8 +439,7 @@ async fn a_stopping_agent_ends_its_runs_and_says_so() {
 async fn a_stopping_agent_does_not_wait_long_for_a_server_that_is_away() {
     let mut rig = Rig::ready().await;
     let id = rig.granted("echo on; sleep 60");
-    rig.until("output", |book| execution(book, id).chunks > 0)
-        .await;
+    rig.writing(id).await;
     rig.fake.wire.away.store(true, Ordering::SeqCst);
     let begun = Instant::now();
     rig.stop().await.unwrap();
@@ -451,9 +452,8 @@ async fn a_stopping_agent_does_not_wait_long_for_a_server_that_is_away() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_of_the_host_is_in_the_ledger_with_its_rule() {
     let mut rig = Rig::new().await;
-    rig.stop().await.unwrap();
-    rig.config.rules.execution = false;
-    rig.start();
+    rig.restart_with(|config| config.rules.execution = false)
+        .await;
     rig.accept().await;
     let id = rig.granted("true");
     let refused = rig.ended(id).await;
@@ -536,9 +536,7 @@ async fn a_journal_restored_from_a_copy_stops_the_agent() {
 #[tokio::test(flavor = "multi_thread")]
 async fn more_commands_than_the_host_allows_are_refused_as_busy() {
     let mut rig = Rig::ready().await;
-    rig.stop().await.unwrap();
-    rig.config.max_runs = 1;
-    rig.start();
+    rig.restart_with(|config| config.max_runs = 1).await;
     let first = rig.granted("sleep 60");
     rig.running(first).await;
     let second = rig.granted("true");

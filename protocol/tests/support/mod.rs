@@ -1,58 +1,22 @@
-//! A small ledger in memory with fixed keys: statements in, entries out, nothing hidden.
+//! What the protocol's tests do with their ledger in memory: a whole life of a command, rotations,
+//! an audit.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
-use std::collections::BTreeMap;
-
 use countersign_protocol::audit::{self, Auditor, Finding};
-use countersign_protocol::blob::{Blob, BlobRef};
+use countersign_protocol::blob::BlobRef;
 use countersign_protocol::command::{Act, CommandSpec, Mode};
-use countersign_protocol::effect::LedgerHeader;
-use countersign_protocol::entry::{self, Entry};
 use countersign_protocol::event::*;
-use countersign_protocol::fold::{Refusal, State};
-use countersign_protocol::hash::{Digest, Hash, KeyId, LedgerId, StatementId};
-use countersign_protocol::key::PublicKey;
-use countersign_protocol::lifecycle::{Command, Position};
-use countersign_protocol::merkle::Tree;
-use countersign_protocol::name::{Nonce, SECOND_US, Time};
+use countersign_protocol::fold::Refusal;
+use countersign_protocol::hash::{Digest, StatementId};
+use countersign_protocol::name::{SECOND_US, Time};
 use countersign_protocol::policy::Policy;
 use countersign_protocol::rights::ChangeBody;
-use countersign_protocol::statement::Statement;
 use countersign_protocol::target::{TargetLine, TargetList};
-use ed25519_dalek::SigningKey;
 
-pub(crate) const START: u64 = 1_800_000_000_000_000;
+#[macro_use]
+mod memory;
 
-pub(crate) fn key(name: &str) -> SigningKey {
-    let mut seed = [0; 32];
-    seed[..name.len()].copy_from_slice(name.as_bytes());
-    SigningKey::from_bytes(&seed)
-}
-
-pub(crate) fn public(name: &str) -> PublicKey {
-    PublicKey::of(&key(name))
-}
-
-/// Everything a person's or agent's payload needs beside its own fields.
-#[macro_export]
-macro_rules! say {
-    (person $book:expr, $who:expr, $kind:ident { $($field:ident: $value:expr),* $(,)? }) => {{
-        let (signer, nonce, made_at, ledger, seen) = $book.header($who);
-        countersign_protocol::event::Event::from(countersign_protocol::event::$kind {
-            signer, nonce, made_at, ledger, seen,
-            principal: $who.parse().unwrap(),
-            $($field: $value,)*
-        })
-    }};
-    (agent $book:expr, $who:expr, $kind:ident { $($field:ident: $value:expr),* $(,)? }) => {{
-        let (signer, nonce, made_at, ledger, seen) = $book.header($who);
-        countersign_protocol::event::Event::from(countersign_protocol::event::$kind {
-            signer, nonce, made_at, ledger, seen,
-            agent: $who.parse().unwrap(),
-            $($field: $value,)*
-        })
-    }};
-}
+pub(crate) use memory::*;
 
 /// What holds every run of the book.
 const IN_FORCE: InForce = InForce {
@@ -75,51 +39,7 @@ const IN_FORCE: InForce = InForce {
     uid: 1000,
 };
 
-/// A ledger in memory. `now` is its clock, to be moved by hand.
-pub(crate) struct Book {
-    pub(crate) entries: Vec<Vec<u8>>,
-    pub(crate) blobs: BTreeMap<Digest, Blob>,
-    pub(crate) state: State,
-    pub(crate) tree: Tree,
-    pub(crate) now: u64,
-    nonce: u8,
-    counter: u64,
-    last: Hash,
-}
-
 impl Book {
-    /// Genesis alone: alice, bob and carol are administrators, two of them change rights.
-    pub(crate) fn genesis() -> Self {
-        let mut book = Self {
-            entries: Vec::new(),
-            blobs: BTreeMap::new(),
-            state: State::default(),
-            tree: Tree::default(),
-            now: START,
-            nonce: 0,
-            counter: 0,
-            last: Hash::ZERO,
-        };
-        let event = Event::from(LedgerGenesis {
-            signer: public("ledger").key_id(),
-            nonce: Nonce::new([9; 16]),
-            made_at: Time::from_micros(START).unwrap(),
-            origin: "ledger.example.com".parse().unwrap(),
-            checkpoint_key: public("checkpoint"),
-            statement_key: public("ledger"),
-            administrators: ["alice", "bob", "carol"]
-                .map(|name| Administrator {
-                    principal: name.parse().unwrap(),
-                    key: public(name),
-                })
-                .to_vec(),
-            threshold: 2,
-            recovery_key: None,
-        });
-        book.sign_and_append("ledger", &event).unwrap();
-        book
-    }
-
     /// With a policy of two approvals and one accepted agent, `web-1`.
     pub(crate) fn ready() -> Self {
         let mut book = Self::genesis();
@@ -137,18 +57,6 @@ impl Book {
         });
         book.enrol("web-1");
         book
-    }
-
-    /// An agent enrols and is accepted.
-    pub(crate) fn enrol(&mut self, name: &str) {
-        let key = public(name);
-        let event = say!(agent self, name, AgentEnrolled { key: key.clone() });
-        self.sign_and_append(name, &event).unwrap();
-        self.change(ChangeBody::AgentAccepted {
-            agent: name.parse().unwrap(),
-            key,
-            replaces: None,
-        });
     }
 
     /// An agent enrols under its name with the key called `anew`, which replaces its current one.
@@ -178,59 +86,6 @@ impl Book {
             key,
         });
         self.sign_and_append(anew, &event)
-    }
-
-    /// Alice asks for a change, bob consents.
-    pub(crate) fn change(&mut self, body: ChangeBody) {
-        let change = self.ask_change("alice", body).unwrap();
-        self.consent("bob", change).unwrap();
-    }
-
-    pub(crate) fn ask_change(
-        &mut self,
-        who: &str,
-        body: ChangeBody,
-    ) -> Result<StatementId, Refusal> {
-        let body = self.blob(&body.to_document().unwrap());
-        let event = say!(person self, who, ChangeRequested { body: body, reason: None });
-        self.sign_and_append(who, &event)
-    }
-
-    pub(crate) fn consent(
-        &mut self,
-        who: &str,
-        change: StatementId,
-    ) -> Result<StatementId, Refusal> {
-        let body = self.state.rights().change(&change).map(|open| open.digest);
-        let body = body.unwrap_or(Digest::new([0; 32]));
-        let event =
-            say!(person self, who, ChangeApproved { change: change, body: body, reason: None });
-        self.sign_and_append(who, &event)
-    }
-
-    pub(crate) fn blob(&mut self, content: &[u8]) -> BlobRef {
-        self.counter += 1;
-        let mut salt = [0; 32];
-        salt[..8].copy_from_slice(&self.counter.to_be_bytes());
-        let blob = Blob::new(salt, content.to_vec()).unwrap();
-        let reference = blob.reference();
-        self.blobs.insert(reference.digest, blob);
-        reference
-    }
-
-    pub(crate) fn header(&mut self, who: &str) -> (KeyId, Nonce, Time, LedgerId, Seen) {
-        self.nonce = self.nonce.wrapping_add(1);
-        self.counter += 1;
-        let mut nonce = [self.nonce; 16];
-        nonce[..8].copy_from_slice(&self.counter.to_be_bytes());
-        let size = self.tree.size();
-        let seen = Seen {
-            size,
-            root: self.tree.root_at(size).unwrap(),
-        };
-        let ledger = self.state.rights().ledger().unwrap();
-        let now = Time::from_micros(self.now).unwrap();
-        (public(who).key_id(), Nonce::new(nonce), now, ledger, seen)
     }
 
     /// The act of running `true` on `hosts`.
@@ -281,26 +136,6 @@ impl Book {
 
     pub(crate) fn request(&mut self, who: &str, hosts: &[&str]) -> Result<StatementId, Refusal> {
         let event = self.request_event(who, hosts);
-        self.sign_and_append(who, &event)
-    }
-
-    pub(crate) fn approval_event(&mut self, who: &str, command: StatementId) -> Event {
-        let (requester, act) = {
-            let command = self.command(command);
-            (command.requester().clone(), command.act().clone())
-        };
-        let policy = self.state.rights().policy().unwrap().reference;
-        say!(person self, who, CommandApproved {
-            command: command, requester: requester, act: act, policy: policy, reason: None,
-        })
-    }
-
-    pub(crate) fn approve(
-        &mut self,
-        who: &str,
-        command: StatementId,
-    ) -> Result<StatementId, Refusal> {
-        let event = self.approval_event(who, command);
         self.sign_and_append(who, &event)
     }
 
@@ -380,68 +215,8 @@ impl Book {
         (started, run.chunks, run.last_chunk)
     }
 
-    pub(crate) fn command(&self, id: StatementId) -> &Command {
-        self.state.command(&id).unwrap()
-    }
-
     pub(crate) fn status(&self, id: StatementId) -> &'static str {
         self.command(id).status().as_str()
-    }
-
-    /// Signs with `who`'s key and appends; then says what the ledger must say to it.
-    pub(crate) fn sign_and_append(
-        &mut self,
-        who: &str,
-        event: &Event,
-    ) -> Result<StatementId, Refusal> {
-        let statement = Statement::sign(event, &key(who)).unwrap();
-        self.append(statement)
-    }
-
-    pub(crate) fn append(&mut self, statement: Statement) -> Result<StatementId, Refusal> {
-        let (id, event) = self.append_one(statement)?;
-        if let Some(effect) = self.state.effect_of(&event, id) {
-            let event = self.ledger_header().effect(effect);
-            self.append_one(Statement::sign(&event, &key("ledger")).unwrap())?;
-        }
-        Ok(id)
-    }
-
-    pub(crate) fn ledger_header(&mut self) -> LedgerHeader {
-        let (_, nonce, made_at, ledger, seen) = self.header("ledger");
-        LedgerHeader {
-            signer: public("ledger").key_id(),
-            nonce,
-            made_at,
-            ledger,
-            seen,
-        }
-    }
-
-    fn append_one(&mut self, statement: Statement) -> Result<(StatementId, Event), Refusal> {
-        let seq = self.entries.len() as u64;
-        let time = Time::from_micros(self.now).unwrap();
-        let verified = statement.clone().verify().unwrap();
-        let key_id = verified.facts().key_id;
-        let bytes = Entry {
-            seq,
-            time,
-            prev: self.last,
-            key_id,
-            statement,
-        }
-        .encode()
-        .unwrap();
-        let leaf = entry::leaf(&bytes);
-        let id = verified.id();
-        let event = verified.event().clone();
-        let attached = audit::attachment(&event, |named| self.blobs.get(&named.digest).cloned())?;
-        self.state
-            .admit(&verified, Position { seq, time, id }, leaf, attached)?;
-        self.entries.push(bytes);
-        self.tree.push(leaf);
-        self.last = leaf;
-        Ok((id, event))
     }
 
     /// Audits what stands here, from the bytes alone.

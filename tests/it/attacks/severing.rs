@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Mutex, watch};
 
-use crate::support::cluster::OpenFolder;
+use crate::folder::Folder;
 
 /// How long a late COMMIT stays on its way: long enough for the server to ask before it arrives.
 const ON_ITS_WAY: Duration = Duration::from_millis(400);
@@ -44,7 +44,7 @@ struct State {
 
 /// A network that can be told to break.
 pub(crate) struct Network {
-    folder: OpenFolder,
+    folder: Folder,
     state: Arc<State>,
     real: PgPool,
 }
@@ -52,7 +52,7 @@ pub(crate) struct Network {
 impl Network {
     /// A network to the database behind a pool.
     pub(crate) fn to(real: &PgPool) -> Self {
-        let folder = OpenFolder::new("network");
+        let folder = Folder::new("network");
         let options = real.connect_options();
         let socket = format!(".s.PGSQL.{}", options.get_port());
         let upstream = options.get_socket().unwrap().join(&socket);

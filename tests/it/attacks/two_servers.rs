@@ -1,23 +1,15 @@
 //! A server that was away goes on behind what the other one wrote, agents' words included.
 
-use countersign::ledger::{Ledger, StartRule};
 use countersign_protocol::lifecycle::CommandStatus;
 
 use crate::ledger::append::audit_database;
 use crate::support::TestLedger;
 
-async fn another(book: &TestLedger) -> Ledger {
-    let pool = book.database.another_app().await;
-    let mut settings = book.settings(pool, StartRule::FirstStart);
-    settings.checkpoint_file = book.folder.path().join("other-checkpoint");
-    Ledger::open(settings).await.unwrap()
-}
-
 /// The other server has not heard of the agent before, and several of its words come at once.
 #[tokio::test]
 async fn what_an_agent_said_to_one_server_is_followed_by_the_other() {
     let book = TestLedger::ready().await;
-    let other = another(&book).await;
+    let other = book.another_server().await;
     let (waiting, act) = book.request();
     let waiting = other.append(waiting).await.unwrap().id;
     for _run in 0..2 {
@@ -43,7 +35,7 @@ async fn what_an_agent_said_to_one_server_is_followed_by_the_other() {
 #[tokio::test]
 async fn a_number_of_an_agents_chain_is_used_once_over_all_servers() {
     let book = TestLedger::ready().await;
-    let other = another(&book).await;
+    let other = book.another_server().await;
     let (first, _) = book.authorized().await;
     let (second, _) = book.authorized().await;
     let stale = book.start(second);

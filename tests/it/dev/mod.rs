@@ -8,7 +8,7 @@
 //! | `refusals.rs` | that each refusal says what to do |
 //! | `places.rs` | where sockets lie, and whose |
 //!
-//! What cannot be tried on a machine is skipped aloud, past the capture of test output.
+//! What cannot be tried on a machine is left out aloud.
 
 mod deaths;
 mod parent;

@@ -18,7 +18,8 @@ use std::time::{Duration, Instant};
 use countersign::dev::{Binaries, Cluster, Durability, Options, Role};
 use rustix::process::{Pid, Signal};
 
-use crate::support::cluster::OpenFolder;
+use crate::folder::Folder;
+use crate::left_out::left_out;
 
 /// Names the cluster's folder to the process that holds it.
 const FOLDER: &str = "COUNTERSIGN_TEST_FOLDER";
@@ -31,12 +32,6 @@ const REPORT: &str = "COUNTERSIGN_TEST_REPORT";
 
 /// Longer than any start; past it something hangs.
 const PATIENCE: Duration = Duration::from_secs(90);
-
-/// Says something past the capture of test output.
-pub(crate) fn aloud(words: &str) {
-    let line = format!("SKIPPED: {words}\n");
-    std::io::stderr().write_all(line.as_bytes()).unwrap();
-}
 
 #[test]
 #[ignore = "the part of a process that other tests start and kill"]
@@ -82,7 +77,7 @@ impl User {
     /// An ordinary user beside root; none, said aloud, where we are ordinary ourselves.
     pub(crate) fn ordinary() -> Option<Self> {
         if !is_root() {
-            aloud("not root: every test runs as an ordinary user already");
+            left_out("it needs root: each scenario a second time, as an ordinary user");
             return None;
         }
         let passwd = fs::read_to_string("/etc/passwd").unwrap();
@@ -108,7 +103,7 @@ pub(crate) fn is_root() -> bool {
 /// A folder for one scenario: the cluster's own, the report, and a copy of this binary that every
 /// user can reach.
 pub(crate) struct Place {
-    kept: OpenFolder,
+    kept: Folder,
     user: User,
 }
 
@@ -129,7 +124,7 @@ pub(crate) enum Start {
 
 impl Place {
     pub(crate) fn new(name: &str, user: User) -> Self {
-        let kept = OpenFolder::new(name);
+        let kept = Folder::new(name);
         if let User::Ordinary(uid, gid) = user {
             chown(kept.path(), Some(uid), Some(gid)).unwrap();
         }

@@ -5,7 +5,8 @@ use std::os::unix::fs::{MetadataExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::parent::{Place, Start, User, aloud, is_root, mode};
+use super::parent::{Place, Start, User, is_root, mode};
+use crate::left_out::left_out;
 
 /// A part that keeps its cluster in a folder whose path no socket fits, with a temporary folder of
 /// its own.
@@ -79,7 +80,7 @@ fn a_socket_folder_that_somebody_else_prepared_is_refused_and_left_alone() {
     assert_eq!((after.uid(), after.mode()), (before.uid(), before.mode()));
     assert_eq!(fs::read_to_string(prize.join("file")).unwrap(), "precious");
     if !is_root() {
-        return aloud("not root: a folder of another user cannot be made here");
+        return left_out("it needs root: a folder of another user");
     }
     fs::remove_file(temporary.join(&name)).unwrap();
     fs::create_dir(temporary.join(&name)).unwrap();

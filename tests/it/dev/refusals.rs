@@ -3,7 +3,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use super::parent::{Place, User, aloud, is_root};
+use super::parent::{Place, User, is_root};
+use crate::left_out::left_out;
 
 #[test]
 fn data_of_another_major_version_is_refused_with_the_way_out() {
@@ -46,7 +47,7 @@ fn elsewhere(place: &Place, script: &str) -> Option<String> {
         .part_under("unshare", &[&before[..], &["true"]].concat())
         .status();
     if !probe.is_ok_and(|status| status.success()) {
-        aloud("no mount namespace to be had here: a machine without Postgres was not tried");
+        left_out("no mount namespace is to be had here: a machine without Postgres");
         return None;
     }
     let before = [&before[..], &[&script, "sh"]].concat();
@@ -79,7 +80,7 @@ fn without_postgres_anywhere_the_message_is_the_line_that_installs_it() {
 #[test]
 fn root_without_an_account_to_drop_to_is_told_how_to_make_one() {
     if !is_root() {
-        return aloud("not root: there is nobody to drop to");
+        return left_out("it needs root: a drop to an account");
     }
     let place = Place::new("account", User::Ourselves);
     let passwd = place.path().join("passwd");
@@ -98,7 +99,7 @@ fn root_without_an_account_to_drop_to_is_told_how_to_make_one() {
 #[test]
 fn a_folder_that_the_account_cannot_enter_is_refused_with_the_way_out() {
     if !is_root() {
-        return aloud("not root: the account is our own and enters what we enter");
+        return left_out("it needs root: an account that cannot enter what we enter");
     }
     let place = Place::new("closed", User::Ourselves);
     fs::set_permissions(place.path(), fs::Permissions::from_mode(0o700)).unwrap();

@@ -4,8 +4,8 @@ use countersign_protocol::api::{Answer, Answers, Base64, Receipt, SubmissionBatc
 use countersign_protocol::checkpoint::Checkpoint;
 use countersign_protocol::proof;
 
+use crate::statements::{public, signed};
 use crate::support::TestServer;
-use crate::support::people::{self, public};
 use crate::support::server::{json, pack, problem};
 
 #[tokio::test]
@@ -146,7 +146,7 @@ async fn a_strangers_blobs_are_not_stored() {
         unreachable!("a request")
     };
     stranger.signer = public("mallory").key_id();
-    let stranger = people::signed("mallory", &stranger.into(), request.blobs);
+    let stranger = signed("mallory", &stranger.into(), request.blobs);
     assert_eq!(
         problem(server.submit(&stranger).await).await,
         (403, "unknown_key".into())

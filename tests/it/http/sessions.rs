@@ -2,11 +2,10 @@
 
 use countersign_protocol::event::{Event, SessionChallenge};
 use countersign_protocol::hash::{Digest, LedgerId};
-use countersign_protocol::rights::ChangeBody;
 use countersign_protocol::statement::Statement;
 
+use crate::statements::{key, public};
 use crate::support::TestServer;
-use crate::support::people::{key, public};
 use crate::support::server::problem;
 
 fn fields(answer: &Statement) -> SessionChallenge {
@@ -105,13 +104,7 @@ async fn a_session_ends_with_its_key() {
     let server = TestServer::start().await;
     let token = server.sign_in("carol").await;
     assert_eq!(server.get_as(&token, "/v1/inbox").await.status(), 200);
-    server
-        .book
-        .change(ChangeBody::KeyRevoked {
-            key_id: public("carol").key_id(),
-            suspect_from: None,
-        })
-        .await;
+    server.book.revoke("carol").await;
     assert_eq!(
         problem(server.get_as(&token, "/v1/inbox").await).await.0,
         401

@@ -180,7 +180,7 @@ async fn a_seen_of_a_longer_or_another_log_is_refused() {
     let mut forked = event.clone();
     forked.seen.root = countersign_protocol::hash::Hash::ZERO;
     for (event, why) in [(ahead, Refusal::SeenAhead), (forked, Refusal::SeenFork)] {
-        let sent = crate::support::people::signed("alice", &event.into(), request.blobs.clone());
+        let sent = crate::statements::signed("alice", &event.into(), request.blobs.clone());
         let refused = book.send(sent).await.unwrap_err();
         assert!(matches!(refused, AppendError::Refused(refusal) if refusal == why));
     }

@@ -35,7 +35,7 @@ async fn who_comes_last_has_a_turn_before_the_flood_is_over() {
     let a_while = || tokio::time::sleep(std::time::Duration::from_millis(200));
     // The writer takes the first and waits for the head; the others stay in the queue.
     let mut entering = vec![enter(flood.remove(0))];
-    a_while().await;
+    book.database.until_a_lock_is_awaited().await;
     entering.extend(flood.into_iter().map(enter));
     a_while().await;
     let late = enter(approval);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use countersign::ledger::{AppendError, Ledger, OpenError, Settings, StartRule};
 
-use super::rollback::{cut, restore_head};
+use super::rollback::{back_up, restore};
 use crate::support::TestLedger;
 
 /// A second server on the same database, with a file of its own in a folder of its own.
@@ -36,18 +36,12 @@ async fn after_a_look_it_knows_and_keeps_what_another_server_committed() {
 #[tokio::test]
 async fn a_server_that_only_watched_stops_when_the_database_goes_back() {
     let book = TestLedger::ready().await;
-    let owner = &book.database.owner;
-    sqlx::query("CREATE TABLE backup AS SELECT * FROM head")
-        .execute(owner)
-        .await
-        .unwrap();
-    let size = book.ledger.newest().size();
+    let size = back_up(&book).await;
     let (second, _file) = beside(&book).await;
     let (request, _) = book.request();
     book.send(request.clone()).await.unwrap();
     second.look().await.unwrap();
-    cut(owner, i64::try_from(size).unwrap()).await;
-    restore_head(owner, "backup").await;
+    restore(&book, size).await;
     let found = second.look().await.unwrap_err();
     assert!(
         matches!(found, OpenError::Behind { database, file } if database == size && file == size + 1),

@@ -6,11 +6,10 @@ use countersign::projections;
 use countersign_protocol::api::{AgentItem, Page, Work};
 use countersign_protocol::fold::Refusal;
 use countersign_protocol::hash::StatementId;
-use countersign_protocol::rights::ChangeBody;
 
 use crate::http::streams::events;
 use crate::ledger::append::audit_database;
-use crate::support::people::public;
+use crate::statements::public;
 use crate::support::server::problem;
 use crate::support::{TestLedger, TestServer};
 
@@ -143,11 +142,7 @@ async fn administrators_revoke_the_old_key_at_once_and_the_host_goes_on() {
     let server = TestServer::start().await;
     let book = &server.book;
     book.rotate(HOST, ANEW).await;
-    book.change(ChangeBody::KeyRevoked {
-        key_id: public(HOST).key_id(),
-        suspect_from: None,
-    })
-    .await;
+    book.revoke(HOST).await;
     let (command, _) = book.authorized_for(ANEW).await;
     let token = server.sign_in_by(HOST, ANEW).await;
     let mut work = server.get_as(&token, "/v1/agents/web-1/work").await;

@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use countersign_protocol::blob::Blob;
 use countersign_protocol::event::{CommandCancelRequested, Event};
-use countersign_protocol::rights::ChangeBody;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
+use crate::statements::signed;
 use crate::support::TestServer;
-use crate::support::people::{public, signed};
 use crate::support::server::problem;
 
 /// Connections that promise a body and never send it, by nobody in particular.
@@ -39,13 +38,7 @@ async fn a_stream_ends_when_its_listeners_key_is_revoked() {
     let mut everything = server.get_as(&token, "/v1/events").await;
     let path = format!("/v1/commands/{command}/events");
     let mut one = server.get_as(&token, &path).await;
-    server
-        .book
-        .change(ChangeBody::KeyRevoked {
-            key_id: public("carol").key_id(),
-            suspect_from: None,
-        })
-        .await;
+    server.book.revoke("carol").await;
     server.reader.caught_up().await.unwrap();
     server.book.run(command).await;
     for response in [&mut everything, &mut one] {
@@ -77,13 +70,7 @@ async fn a_server_whose_ledger_has_stopped_is_not_ready() {
 #[tokio::test]
 async fn a_revoked_keys_blobs_are_not_stored() {
     let server = TestServer::start().await;
-    server
-        .book
-        .change(ChangeBody::KeyRevoked {
-            key_id: public("carol").key_id(),
-            suspect_from: None,
-        })
-        .await;
+    server.book.revoke("carol").await;
     server.reader.caught_up().await.unwrap();
     let count = "SELECT count(*) FROM blobs";
     let app = &server.book.database.app;
@@ -176,6 +163,7 @@ async fn readers_do_not_wait_for_a_rebuild() {
     server.book.authorized().await;
     let token = server.sign_in("alice").await;
     server.get_as(&token, "/v1/commands").await;
+    server.reader.caught_up().await.unwrap();
     // The fold needs documents, and here it waits for them.
     let mut lock = server.book.database.owner.begin().await.unwrap();
     sqlx::query("LOCK TABLE blobs IN ACCESS EXCLUSIVE MODE")
@@ -184,7 +172,7 @@ async fn readers_do_not_wait_for_a_rebuild() {
         .unwrap();
     let pool = server.book.database.another_app().await;
     let rebuilding = tokio::spawn(async move { countersign::projections::rebuild(&pool).await });
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    server.book.database.until_a_lock_is_awaited().await;
     let listed = tokio::time::timeout(
         Duration::from_secs(5),
         server.get_as(&token, "/v1/commands"),

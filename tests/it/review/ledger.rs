@@ -1,6 +1,6 @@
 //! Ways to stop the ledger, to fork it, or to have it disagree with its own audit.
 
-use countersign::ledger::{AppendError, Ledger, StartRule};
+use countersign::ledger::AppendError;
 use countersign_protocol::blob::Blob;
 use countersign_protocol::event::{ChangeRequested, CommandRequested, Event};
 use countersign_protocol::fold::Refusal;
@@ -10,16 +10,9 @@ use countersign_protocol::rights::ChangeBody;
 use sqlx::AssertSqlSafe;
 
 use crate::ledger::append::audit_database;
-use crate::ledger::rollback::{cut, restore_head};
+use crate::ledger::rollback::{back_up, restore};
+use crate::statements::signed;
 use crate::support::TestLedger;
-use crate::support::people::signed;
-
-async fn another_server(book: &TestLedger) -> Ledger {
-    let pool = book.database.another_app().await;
-    let mut settings = book.settings(pool, StartRule::FirstStart);
-    settings.checkpoint_file = book.folder.path().join("other-checkpoint");
-    Ledger::open(settings).await.unwrap()
-}
 
 async fn sql(book: &TestLedger, statement: &str) {
     sqlx::raw_sql(AssertSqlSafe(statement.to_owned()))
@@ -32,7 +25,7 @@ async fn sql(book: &TestLedger, statement: &str) {
 #[tokio::test]
 async fn a_server_follows_the_agents_of_another_server() {
     let book = TestLedger::ready().await;
-    let other = another_server(&book).await;
+    let other = book.another_server().await;
     let (command, act) = book.authorized().await;
     book.run(command).await;
     let refused = other
@@ -51,8 +44,7 @@ async fn a_server_follows_the_agents_of_another_server() {
 #[tokio::test]
 async fn a_server_that_reads_its_state_back_does_not_fork_a_log_that_went_back() {
     let book = TestLedger::ready().await;
-    sql(&book, "CREATE TABLE backup AS SELECT * FROM head").await;
-    let size = book.ledger.newest().size();
+    let size = back_up(&book).await;
     let (request, _) = book.request();
     book.send(request).await.unwrap();
     // A batch that fails half way.
@@ -61,9 +53,8 @@ async fn a_server_that_reads_its_state_back_does_not_fork_a_log_that_went_back()
     let failed = book.send(request).await.unwrap_err();
     assert!(matches!(failed, AppendError::Unavailable), "{failed}");
     sql(&book, "GRANT SELECT ON statements TO countersign_app").await;
-    cut(&book.database.owner, i64::try_from(size).unwrap()).await;
+    restore(&book, size).await;
     sql(&book, "DELETE FROM open_streams").await;
-    restore_head(&book.database.owner, "backup").await;
     let (mut request, _) = book.request();
     let Event::CommandRequested(event) =
         request.statement.clone().verify().unwrap().event().clone()

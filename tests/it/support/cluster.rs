@@ -1,48 +1,27 @@
 //! One throw-away Postgres cluster a test binary, migrated once; a database of its own a test.
 
-use std::os::unix::fs::DirBuilderExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use countersign::dev::{Cluster, Durability, Options, Role};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{AssertSqlSafe, PgPool};
 use tokio::sync::OnceCell;
 
+use crate::folder::{self, Folder};
+
+/// Longer than anybody here takes to come to a lock.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
 static COUNT: AtomicU32 = AtomicU32::new(0);
-
-/// A folder that the account which runs Postgres can enter; removed when dropped.
-pub(crate) struct OpenFolder(PathBuf);
-
-impl OpenFolder {
-    pub(crate) fn new(name: &str) -> Self {
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let unique = format!("countersign-test-{}-{count}-{name}", std::process::id());
-        let path = std::env::temp_dir().join(unique);
-        std::fs::DirBuilder::new()
-            .mode(0o711)
-            .create(&path)
-            .unwrap();
-        Self(path)
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for OpenFolder {
-    fn drop(&mut self) {
-        let _gone = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 /// The cluster ends with this process (its death signal), so its folder is removed by the next run.
 fn remove_stale_folders() {
     for entry in std::fs::read_dir(std::env::temp_dir()).unwrap().flatten() {
         let name = entry.file_name().into_string().unwrap_or_default();
-        let Some(rest) = name.strip_prefix("countersign-test-") else {
+        let Some(rest) = name.strip_prefix(folder::PREFIX) else {
             continue;
         };
         let pid = rest.split('-').next().unwrap_or_default();
@@ -56,7 +35,7 @@ async fn cluster() -> &'static Cluster {
     CLUSTER
         .get_or_init(|| async {
             remove_stale_folders();
-            let folder = OpenFolder::new("cluster");
+            let folder = Folder::new("cluster");
             let path = folder.path().to_path_buf();
             // Outlives this function; see above.
             std::mem::forget(folder);
@@ -106,6 +85,21 @@ impl TestDatabase {
     /// A further pool of the serving role, as another server would have.
     pub(crate) async fn another_app(&self) -> PgPool {
         serving(self.app_url().await).await
+    }
+
+    /// Waits until some connection to it waits for a lock that another one holds.
+    pub(crate) async fn until_a_lock_is_awaited(&self) {
+        let waiting = "SELECT EXISTS (SELECT FROM pg_stat_activity
+             WHERE datname = current_database() AND wait_event_type = 'Lock')";
+        let begun = Instant::now();
+        while !sqlx::query_scalar::<_, bool>(waiting)
+            .fetch_one(&self.owner)
+            .await
+            .unwrap()
+        {
+            assert!(begun.elapsed() < PATIENCE, "nobody waits for the lock");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Its address for the serving role.

@@ -1,75 +1,46 @@
 //! A ledger with alice, bob and carol in it, who sign with keys held in software.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use countersign::clock::Clock;
-use countersign::keys::{self, LedgerKeys};
+use countersign::keys::LedgerKeys;
 use countersign::ledger::{
     AppendError, Ledger, OpenError, Receipt, Settings, StartRule, Submission,
 };
-use countersign_protocol::blob::{Blob, BlobRef};
-use countersign_protocol::command::{Act, CommandSpec, Mode};
+use countersign_protocol::blob::BlobRef;
+use countersign_protocol::command::Act;
 use countersign_protocol::event::{
-    Administrator, AgentEnrolled, AgentKeyRetired, ChangeApproved, ChangeRequested,
-    CommandApproved, CommandCancelRequested, CommandRequested, Event, ExecutionCompleted,
-    ExecutionOutput, ExecutionStarted, LedgerGenesis, Outcome, ProgramFacts, Seen, Stream,
-    StreamTotals,
+    AgentKeyRetired, CommandCancelRequested, ExecutionCompleted, ExecutionOutput, Outcome, Seen,
+    Stream, StreamTotals,
 };
 use countersign_protocol::hash::{Digest, KeyId, LedgerId, StatementId};
-use countersign_protocol::key::PublicKey;
-use countersign_protocol::name::{Nonce, SECOND_US, Time};
-use countersign_protocol::policy::{Policy, PolicyRef};
+use countersign_protocol::name::{Nonce, Time};
+use countersign_protocol::policy::PolicyRef;
 use countersign_protocol::rights::ChangeBody;
-use countersign_protocol::statement::Statement;
-use countersign_protocol::target::{TargetLine, TargetList};
-use ed25519_dalek::SigningKey;
 use sqlx::PgPool;
 
-use super::cluster::OpenFolder;
 use super::{TestDatabase, database};
-
-pub(crate) fn key(name: &str) -> SigningKey {
-    let mut seed = [7; 32];
-    seed[..name.len()].copy_from_slice(name.as_bytes());
-    SigningKey::from_bytes(&seed)
-}
-
-pub(crate) fn public(name: &str) -> PublicKey {
-    PublicKey::of(&key(name))
-}
-
-fn blob(content: &[u8]) -> Blob {
-    Blob::new(keys::random(), content.to_vec()).unwrap()
-}
-
-/// A signed statement and its blobs, ready to be sent; cloned, it is a retry.
-pub(crate) fn signed(who: &str, event: &Event, blobs: Vec<Blob>) -> Submission {
-    Submission {
-        statement: Statement::sign(event, &key(who)).unwrap(),
-        blobs,
-    }
-}
+use crate::folder::Folder;
+use crate::statements::{self, Ask, View, blob, public, signed};
 
 pub(crate) struct TestLedger {
     pub(crate) database: TestDatabase,
-    pub(crate) folder: OpenFolder,
+    pub(crate) folder: Folder,
     pub(crate) clock: Clock,
     pub(crate) ledger: Ledger,
     pub(crate) policy: PolicyRef,
     chain: std::sync::Mutex<(u64, StatementId)>,
-    nonce: AtomicU64,
 }
 
 impl TestLedger {
     /// A ledger with a policy of two approvals and the accepted agent `web-1`.
     pub(crate) async fn ready() -> Self {
         let database = database().await;
-        let folder = OpenFolder::new("ledger");
+        let folder = Folder::new("ledger");
         let clock = Clock::system();
         LedgerKeys::generate().write_new(folder.path()).unwrap();
         let settings = settings(&folder, database.app.clone(), &clock, StartRule::FirstStart);
-        let genesis = genesis(&settings.keys, clock.now());
+        let genesis = statements::genesis(&settings.keys, "test.example.com", clock.now());
         Ledger::create(&settings, genesis).await.unwrap();
         let ledger = Ledger::open(settings).await.unwrap();
         let policy = PolicyRef {
@@ -77,7 +48,6 @@ impl TestLedger {
             seq: 0,
         };
         let chain = std::sync::Mutex::new((0, StatementId::ZERO));
-        let nonce = AtomicU64::new(0);
         let mut this = Self {
             database,
             folder,
@@ -85,18 +55,8 @@ impl TestLedger {
             ledger,
             policy,
             chain,
-            nonce,
         };
-        let names = || {
-            ["alice", "bob", "carol"]
-                .map(|name| name.parse().unwrap())
-                .to_vec()
-        };
-        let policy = Policy {
-            approvals: 2,
-            may_request: names(),
-            may_approve: names(),
-        };
+        let policy = statements::policy();
         let digest = policy.digest().unwrap();
         let consent = this.change(ChangeBody::PolicyPublished { policy }).await;
         this.policy = PolicyRef {
@@ -121,22 +81,20 @@ impl TestLedger {
         Ledger::open(self.settings(pool, StartRule::FileRequired)).await
     }
 
+    /// A second server on the same database, with a checkpoint file of its own.
+    pub(crate) async fn another_server(&self) -> Ledger {
+        let pool = self.database.another_app().await;
+        let mut settings = self.settings(pool, StartRule::FirstStart);
+        settings.checkpoint_file = self.folder.path().join("other-checkpoint");
+        Ledger::open(settings).await.unwrap()
+    }
+
+    fn view(&self) -> View {
+        View::of(&self.ledger, &self.clock)
+    }
+
     pub(crate) fn header(&self, who: &str) -> (KeyId, Nonce, Time, LedgerId, Seen) {
-        let count = self.nonce.fetch_add(1, Ordering::Relaxed);
-        let mut nonce = [0; 16];
-        nonce[..8].copy_from_slice(&count.to_be_bytes());
-        let newest = self.ledger.newest();
-        let seen = Seen {
-            size: newest.size(),
-            root: newest.root(),
-        };
-        (
-            public(who).key_id(),
-            Nonce::new(nonce),
-            self.clock.now(),
-            self.ledger.id(),
-            seen,
-        )
+        self.view().header(who)
     }
 
     pub(crate) async fn send(&self, submission: Submission) -> Result<Receipt, AppendError> {
@@ -144,42 +102,19 @@ impl TestLedger {
     }
 
     pub(crate) async fn change(&self, body: ChangeBody) -> Receipt {
-        let document = blob(&body.to_document().unwrap());
-        let (signer, nonce, made_at, ledger, seen) = self.header("alice");
-        let named = document.reference();
-        let principal = "alice".parse().unwrap();
-        let request = ChangeRequested {
-            signer,
-            nonce,
-            made_at,
-            ledger,
-            seen,
-            principal,
-            body: named,
-            reason: None,
-        };
-        let change = self
-            .send(signed("alice", &request.into(), vec![document]))
-            .await
-            .unwrap()
-            .id;
-        let (signer, nonce, made_at, ledger, seen) = self.header("bob");
-        let principal = "bob".parse().unwrap();
-        let body = named.digest;
-        let consent = ChangeApproved {
-            signer,
-            nonce,
-            made_at,
-            ledger,
-            seen,
-            principal,
-            change,
-            body,
-            reason: None,
-        };
-        self.send(signed("bob", &consent.into(), Vec::new()))
-            .await
-            .unwrap()
+        let (request, digest) = self.view().change(&body);
+        let change = self.send(request).await.unwrap().id;
+        let consent = self.view().consent(change, digest);
+        self.send(consent).await.unwrap()
+    }
+
+    /// The key of this name counts no more; what it said stays good.
+    pub(crate) async fn revoke(&self, name: &str) {
+        self.change(ChangeBody::KeyRevoked {
+            key_id: public(name).key_id(),
+            suspect_from: None,
+        })
+        .await;
     }
 
     pub(crate) async fn enrol(&self, name: &str) {
@@ -193,23 +128,11 @@ impl TestLedger {
     }
 
     async fn enrol_with(&self, name: &str, with: &str, replaces: Option<KeyId>) {
-        let (signer, nonce, made_at, ledger, seen) = self.header(with);
-        let (agent, key) = (name.parse().unwrap(), public(with));
-        let enrolled = AgentEnrolled {
-            signer,
-            nonce,
-            made_at,
-            ledger,
-            seen,
-            agent,
-            key: key.clone(),
-        };
-        self.send(signed(with, &enrolled.into(), Vec::new()))
-            .await
-            .unwrap();
+        let enrolment = self.view().enrolment(name, with);
+        self.send(enrolment).await.unwrap();
         self.change(ChangeBody::AgentAccepted {
             agent: name.parse().unwrap(),
-            key,
+            key: public(with),
             replaces,
         })
         .await;
@@ -243,93 +166,26 @@ impl TestLedger {
     }
 
     pub(crate) fn request_with(&self, client_ref: Option<Digest>) -> (Submission, Act) {
-        self.ask(client_ref, &["true"], b"because")
+        self.ask(&Ask {
+            client_ref,
+            ..Ask::of("web-1")
+        })
     }
 
     pub(crate) fn request_running(&self, argv: &[&str], reason: &[u8]) -> (Submission, Act) {
-        self.ask(None, argv, reason)
+        self.ask(&Ask {
+            argv,
+            reason,
+            ..Ask::of("web-1")
+        })
     }
 
-    fn ask(&self, client_ref: Option<Digest>, argv: &[&str], reason: &[u8]) -> (Submission, Act) {
-        self.ask_of("web-1", client_ref, argv, reason)
-    }
-
-    /// Asks web-1 by its key called `key`.
-    fn ask_of(
-        &self,
-        key: &str,
-        client_ref: Option<Digest>,
-        argv: &[&str],
-        reason: &[u8],
-    ) -> (Submission, Act) {
-        let spec = CommandSpec {
-            mode: Mode::Exec,
-            argv: argv.iter().map(|word| (*word).to_owned()).collect(),
-            cwd: None,
-            user: None,
-            timeout_ms: 30_000,
-            output_limit: 1 << 20,
-            at_output_limit: None,
-        };
-        let spec = blob(&spec.to_document().unwrap());
-        let line = TargetLine {
-            agent: "web-1".parse().unwrap(),
-            key_id: public(key).key_id(),
-            service: None,
-            spec: spec.reference().digest,
-        };
-        let list = TargetList::new(vec![line]).unwrap();
-        let document = blob(&list.to_document().unwrap());
-        let reason = blob(reason);
-        let now = self.clock.now();
-        let act = Act {
-            mode: Mode::Exec,
-            spec: spec.reference(),
-            env: None,
-            stdin: None,
-            targets: list.describe(document.reference()).unwrap(),
-            user: None,
-            timeout_ms: 30_000,
-            output_limit: 1 << 20,
-            at_output_limit: None,
-            not_before: now,
-            expires_at: now.plus_micros(3600 * SECOND_US),
-            max_runs: 1,
-        };
-        let (signer, nonce, made_at, ledger, seen) = self.header("alice");
-        let request = CommandRequested {
-            signer,
-            nonce,
-            made_at,
-            ledger,
-            seen,
-            principal: "alice".parse().unwrap(),
-            client_ref,
-            act: act.clone(),
-            reason: reason.reference(),
-        };
-        (
-            signed("alice", &request.into(), vec![spec, document, reason]),
-            act,
-        )
+    fn ask(&self, ask: &Ask<'_>) -> (Submission, Act) {
+        self.view().request(ask)
     }
 
     pub(crate) fn approval(&self, who: &str, command: StatementId, act: &Act) -> Submission {
-        let (signer, nonce, made_at, ledger, seen) = self.header(who);
-        let approval = CommandApproved {
-            signer,
-            nonce,
-            made_at,
-            ledger,
-            seen,
-            principal: who.parse().unwrap(),
-            command,
-            requester: "alice".parse().unwrap(),
-            act: act.clone(),
-            policy: self.policy,
-            reason: None,
-        };
-        signed(who, &approval.into(), Vec::new())
+        self.view().approval(who, command, act, self.policy)
     }
 
     pub(crate) fn cancel(&self, who: &str, command: StatementId) -> Submission {
@@ -354,7 +210,10 @@ impl TestLedger {
 
     /// As [`TestLedger::authorized`], for web-1 by its key called `key`.
     pub(crate) async fn authorized_for(&self, key: &str) -> (StatementId, Act) {
-        let (request, act) = self.ask_of(key, None, &["true"], b"because");
+        let (request, act) = self.ask(&Ask {
+            key,
+            ..Ask::of("web-1")
+        });
         let command = self.send(request).await.unwrap().id;
         self.send(self.approval("bob", command, &act))
             .await
@@ -366,29 +225,8 @@ impl TestLedger {
     }
 
     pub(crate) fn start(&self, command: StatementId) -> Submission {
-        let (signer, nonce, made_at, ledger, seen) = self.header("web-1");
-        let path = blob(b"/usr/bin/true");
-        let (agent_seq, agent_prev) = *self.chain.lock().unwrap();
-        let program = ProgramFacts {
-            path: path.reference(),
-            sha256: Digest::new([1; 32]),
-        };
-        let agent = "web-1".parse().unwrap();
-        let started = ExecutionStarted {
-            signer,
-            nonce,
-            made_at,
-            ledger,
-            seen,
-            agent,
-            command,
-            agent_seq,
-            agent_prev,
-            steps: None,
-            in_force: None,
-            program,
-        };
-        signed("web-1", &started.into(), vec![path])
+        let link = *self.chain.lock().unwrap();
+        self.view().start("web-1", command, link)
     }
 
     /// Runs an authorized command to its end: started, one chunk, exited with 0.
@@ -466,7 +304,7 @@ impl TestLedger {
     }
 }
 
-fn settings(folder: &OpenFolder, pool: PgPool, clock: &Clock, start: StartRule) -> Settings {
+fn settings(folder: &Folder, pool: PgPool, clock: &Clock, start: StartRule) -> Settings {
     Settings {
         pool,
         keys: LedgerKeys::read(folder.path()).unwrap(),
@@ -474,24 +312,4 @@ fn settings(folder: &OpenFolder, pool: PgPool, clock: &Clock, start: StartRule) 
         start,
         clock: clock.clone(),
     }
-}
-
-fn genesis(keys: &LedgerKeys, now: Time) -> Statement {
-    let genesis = LedgerGenesis {
-        signer: keys.statement_id(),
-        nonce: keys::nonce(),
-        made_at: now,
-        origin: "test.example.com".parse().unwrap(),
-        checkpoint_key: PublicKey::of(keys.checkpoint()),
-        statement_key: PublicKey::of(keys.statement()),
-        administrators: ["alice", "bob", "carol"]
-            .map(|name| Administrator {
-                principal: name.parse().unwrap(),
-                key: public(name),
-            })
-            .to_vec(),
-        threshold: 2,
-        recovery_key: None,
-    };
-    Statement::sign(&genesis.into(), keys.statement()).unwrap()
 }

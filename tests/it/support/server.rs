@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::TestLedger;
-use super::people::{key, public};
+use crate::statements::{key, public};
 
 pub(crate) struct TestServer {
     pub(crate) book: TestLedger,

@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::cluster::OpenFolder;
+use crate::folder::Folder;
 use crate::vectors::golden;
 
 /// Runs one section over a folder of vectors: its line on success, its complaint otherwise.
@@ -89,7 +89,7 @@ fn change(file: &Path, needle: &str) {
 
 #[test]
 fn the_checker_finds_a_changed_character_in_every_file() {
-    let kept = OpenFolder::new("vectors");
+    let kept = Folder::new("vectors");
     for (section, file, needle) in [
         ("canonical", "canonical.json", r#""text": "{"#),
         (
