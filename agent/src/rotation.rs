@@ -28,7 +28,7 @@ use crate::orders::Orders;
 use crate::reload;
 use crate::spool::{About, Record, Spool};
 use crate::station::{AgentError, Said, Station, agent_event};
-use crate::succession;
+use crate::succession::{self, Ending};
 use crate::trust::View;
 
 /// How often it is looked for a new key: somebody has just asked for it and watches.
@@ -236,7 +236,12 @@ impl Service {
             Ok(Ok(true)) => {}
             Ok(Ok(false)) => return new.ended().await.map(|_| None),
             Ok(Err(AgentError::KeyRefused(problem))) => {
-                tracing::warn!(code = problem.code, "the old key was ended by others");
+                let (code, detail) = (problem.code, problem.detail);
+                tracing::warn!(
+                    code,
+                    detail,
+                    "the server says that the old key counts no more"
+                );
             }
             Ok(Err(error)) => {
                 new.end().await;
@@ -305,20 +310,35 @@ impl Service {
 
     /// Puts the old key's folder away; tried until it is done, as both look for the same name.
     async fn put_away(&self, old: &Station, next: &Station) {
+        let ending = Ending::of(&old.spool);
         loop {
             let (state, id) = (self.config().state.clone(), old.identity.key_id());
             let spool = Arc::clone(&next.spool);
             let moved = tokio::task::spawn_blocking(move || {
-                succession::complete(&state, &id, &spool).map_err(AgentError::from)
+                succession::complete(&state, (&id, ending), &spool).map_err(AgentError::from)
             });
             let moved = self.view.at_rest(async { moved.await.map_err(died)? });
             match moved.await {
-                Ok(()) => {
+                Ok(away) => {
                     let key = fingerprint(&old.identity.key_id());
-                    tracing::info!(key, "the old key has retired; its private part is removed");
+                    match ending {
+                        Ending::Retired => {
+                            tracing::info!(
+                                key,
+                                "the old key has retired; its private part is removed"
+                            );
+                        }
+                        Ending::Refused => tracing::warn!(
+                            key,
+                            folder = %away.display(),
+                            "the old key never said its last word, and only the server says that it \
+                             counts no more; key and journal are kept in this folder until a person \
+                             has seen its revocation in the log"
+                        ),
+                    }
                     return;
                 }
-                Err(error) => tracing::error!(%error, "the retired key is not put away yet"),
+                Err(error) => tracing::error!(%error, "the old key is not put away yet"),
             }
             tokio::time::sleep(AGAIN).await;
         }

@@ -54,6 +54,12 @@ fn folders(state: &Path) -> Vec<String> {
     names
 }
 
+/// Where an old key is kept that was refused and never retired.
+fn refused(state: &Path, key: KeyId) -> PathBuf {
+    let id: String = key.to_string().chars().take(16).collect();
+    state.join(format!("identity.refused-{id}"))
+}
+
 /// None while the folders change their names.
 fn key_in(state: &Path) -> Option<KeyId> {
     countersign_agent::key::public_key(state).map(|key| key.key_id())
@@ -252,6 +258,41 @@ async fn an_old_key_that_administrators_revoke_takes_nothing_with_it() {
         folders(&state).len() == 2 && key_in(&state) == Some(keys.new)
     })
     .await;
+    rig.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_says_without_proof_that_the_old_key_was_revoked_loses_the_host_nothing() {
+    let mut rig = Rig::ready().await;
+    let keys = prepare(&rig);
+    let refuse = &rig.fake.wire.refuse;
+    refuse.lock().unwrap().insert(keys.old, "revoked_key");
+    rig.accept().await;
+    let (state, kept) = (
+        rig.config.state.clone(),
+        refused(&rig.config.state, keys.old),
+    );
+    rig.until("the new key has the name", |_| {
+        !state.join("identity.next").exists() && key_in(&state) == Some(keys.new)
+    })
+    .await;
+    let check = |rig: &Rig| {
+        let name = kept.file_name().unwrap().to_str().unwrap();
+        assert_eq!(folders(&state), ["identity", name]);
+        let key = fs::read_to_string(kept.join("key")).unwrap();
+        assert!(key.contains("PRIVATE KEY") && kept.join("journal").exists());
+        assert!(!retired(&rig.fake.book(), keys.old));
+    };
+    check(&rig);
+    let id = rig.granted("true");
+    assert_eq!(rig.ended(id).await.status, ExecutionStatus::Completed);
+    assert_eq!(signer(&rig.fake.book(), id), keys.new);
+    rig.stop().await.unwrap();
+    // A start removes what has retired, and this has not.
+    rig.start();
+    let id = rig.granted("true");
+    assert_eq!(rig.ended(id).await.status, ExecutionStatus::Completed);
+    check(&rig);
     rig.stop().await.unwrap();
 }
 
