@@ -142,6 +142,9 @@ pub(crate) struct Pulse {
 
 impl Pulse {
     /// Twice in the time that the manager allows; needs a runtime.
+    ///
+    /// Each loop has its own, and the manager cannot tell them apart: while a host serves two keys, a
+    /// hang of one loop is hidden by the other's signs of life.
     pub(crate) fn new(manager: Arc<Manager>) -> Self {
         let period = manager.watchdog.filter(|_| manager.address.is_some());
         let interval = period.map(|period| {

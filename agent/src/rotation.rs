@@ -9,6 +9,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign_protocol::api::Problem;
 use countersign_protocol::event::AgentKeyRetired;
 use countersign_protocol::key::{PublicKey, fingerprint};
 use countersign_protocol::name::Time;
@@ -23,12 +24,12 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::dispatcher::{Dispatcher, End, Places};
 use crate::key::Identity;
-use crate::manager::Manager;
+use crate::manager::{Manager, Pulse};
 use crate::orders::Orders;
 use crate::reload;
 use crate::spool::{About, Record, Spool};
 use crate::station::{AgentError, Said, Station, agent_event};
-use crate::succession;
+use crate::succession::{self, Ending};
 use crate::trust::View;
 
 /// How often it is looked for a new key: somebody has just asked for it and watches.
@@ -59,6 +60,18 @@ struct Serving {
     /// Nothing new is begun.
     leave: CancellationToken,
     work: AbortOnDropHandle<Result<End, AgentError>>,
+    /// It has come to its end, and somebody was told which.
+    over: bool,
+}
+
+/// How a key that is followed by another one came to its end.
+enum Old {
+    /// It works.
+    Serves,
+    /// It began nothing any more, and has ended.
+    Left,
+    /// The server does not take what it says.
+    Refused(Box<Problem>),
 }
 
 /// The client of an identity.
@@ -99,13 +112,18 @@ pub(crate) fn station(
 }
 
 impl Serving {
-    /// How it came to its end. May be asked again while it has none.
+    /// How it came to its end. May be asked again while it has none, and not once it was told.
     async fn ended(&mut self) -> Result<End, AgentError> {
-        (&mut self.work).await.map_err(died)?
+        let ended = (&mut self.work).await;
+        self.over = true;
+        ended.map_err(died)?
     }
 
     /// Ends it at once, as the agent cannot go on.
     async fn end(mut self) {
+        if self.over {
+            return;
+        }
         self.orders.at_once.cancel();
         self.orders.stop.cancel();
         if let Err(error) = self.ended().await {
@@ -122,18 +140,92 @@ impl Service {
     /// Serves the host's key, and whatever follows it, until the shutdown.
     ///
     /// # Errors
-    /// Why it cannot go on. Trouble with a key that is not accepted yet is none.
+    /// Why it cannot go on. Trouble with a key that is not accepted yet is none, unless it may be in
+    /// force for all that can be told.
     pub(crate) async fn serve(&self, first: Arc<Station>) -> Result<(), AgentError> {
-        let mut current = self.start(first);
+        let leave = CancellationToken::new();
+        if !self.may_begin(&first) {
+            leave.cancel();
+        }
+        let mut current = self.start(first, leave);
         loop {
-            let known = Arc::clone(&current.station);
-            let next = tokio::select! {
-                ended = current.ended() => return ended.map(drop),
-                next = self.next(known) => next,
+            let mut next = pin!(self.next(Arc::clone(&current.station)));
+            let met = tokio::select! {
+                ended = current.ended() => {
+                    let old = self.followed(ended)?;
+                    let next = match old {
+                        Some(_) => self.alone(next).await,
+                        None => None,
+                    };
+                    old.zip(next)
+                }
+                next = &mut next => Some((Old::Serves, next)),
             };
-            match self.hand_over(current, next).await? {
+            let Some((old, next)) = met else {
+                return Ok(());
+            };
+            match self.hand_over(current, old, next).await? {
                 Some(next) => current = next,
                 None => return Ok(()),
+            }
+        }
+    }
+
+    /// Whether the first key may begin anything. Not if another one follows it and its grace is
+    /// over, also when that cannot be told: a restart must not prolong it.
+    fn may_begin(&self, first: &Station) -> bool {
+        match first.identity.open_next(&self.config().state) {
+            Ok(None) => true,
+            Ok(Some((_, journal))) => journal
+                .succeeds()
+                .is_none_or(|since| !self.grace_left(since).is_zero()),
+            Err(error) => {
+                tracing::error!(
+                    %error,
+                    "the key that is to follow cannot be opened, so it cannot be told whether the \
+                     current one's grace is over, and it begins nothing; mend this and start the \
+                     agent anew"
+                );
+                false
+            }
+        }
+    }
+
+    /// What is left of a key that has come to its end, if another one may go on.
+    fn followed(&self, ended: Result<End, AgentError>) -> Result<Option<Old>, AgentError> {
+        match ended {
+            Ok(End::Asked) => Ok(None),
+            Ok(End::Left) => Ok(Some(Old::Left)),
+            Err(AgentError::KeyRefused(problem))
+                if succession::is_prepared(&self.config().state) =>
+            {
+                tracing::error!(
+                    code = problem.code,
+                    detail = problem.detail,
+                    "the server says that the current key counts no more; nothing runs until \
+                     administrators have accepted the one that waits to follow"
+                );
+                Ok(Some(Old::Refused(problem)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits while no key is served: with the signs of life that a dispatcher would give. Nothing
+    /// when the agent is to stop.
+    async fn alone<T>(&self, waiting: impl Future<Output = T>) -> Option<T> {
+        let manager = &self.orders.manager;
+        let mut pulse = Pulse::new(Arc::clone(manager));
+        let mut waiting = pin!(waiting);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.orders.stop.cancelled() => {
+                    manager.stopping(0);
+                    return None;
+                }
+                () = pulse.beat() => {}
+                done = &mut waiting => return Some(done),
             }
         }
     }
@@ -147,7 +239,8 @@ impl Service {
         Arc::clone(&self.live.borrow())
     }
 
-    fn start(&self, station: Arc<Station>) -> Serving {
+    /// From `leave` on it begins nothing.
+    fn start(&self, station: Arc<Station>, leave: CancellationToken) -> Serving {
         let pins = Pins {
             ledger: station.ledger,
             statement_key: self.statement_key.clone(),
@@ -161,7 +254,6 @@ impl Service {
             at_once: self.orders.at_once.child_token(),
             ..self.orders.clone()
         };
-        let leave = CancellationToken::new();
         let (told, left) = (orders.clone(), leave.clone());
         let work = tokio::spawn(async move { Box::pin(dispatcher.work(&told, &left)).await });
         let work = AbortOnDropHandle::new(work);
@@ -170,6 +262,7 @@ impl Service {
             orders,
             leave,
             work,
+            over: false,
         }
     }
 
@@ -219,14 +312,15 @@ impl Service {
     async fn hand_over(
         &self,
         mut old: Serving,
+        how: Old,
         next: Arc<Station>,
     ) -> Result<Option<Serving>, AgentError> {
         let since = self.grace_began(&next).await?;
         self.view.ask_as(Arc::clone(&next.client));
-        let mut new = self.start(Arc::clone(&next));
+        let mut new = self.start(Arc::clone(&next), CancellationToken::new());
         tracing::info!("a new key is served beside the old one");
         let left = {
-            let mut leaving = pin!(self.leave(&mut old, since));
+            let mut leaving = pin!(self.leave(&mut old, how, since));
             tokio::select! {
                 left = &mut leaving => Ok(left),
                 ended = new.ended() => Err(ended),
@@ -236,7 +330,12 @@ impl Service {
             Ok(Ok(true)) => {}
             Ok(Ok(false)) => return new.ended().await.map(|_| None),
             Ok(Err(AgentError::KeyRefused(problem))) => {
-                tracing::warn!(code = problem.code, "the old key was ended by others");
+                let (code, detail) = (problem.code, problem.detail);
+                tracing::warn!(
+                    code,
+                    detail,
+                    "the server says that the old key counts no more"
+                );
             }
             Ok(Err(error)) => {
                 new.end().await;
@@ -264,22 +363,16 @@ impl Service {
     }
 
     /// The old key's way out: its grace, its runs, its last word. False when the agent stops first.
-    async fn leave(&self, old: &mut Serving, since: Time) -> Result<bool, AgentError> {
-        let leave = old.leave.clone();
-        let end = {
-            let mut grace = pin!(self.grace(since));
-            tokio::select! {
-                end = old.ended() => Some(end?),
-                () = &mut grace => None,
+    async fn leave(&self, old: &mut Serving, how: Old, since: Time) -> Result<bool, AgentError> {
+        let end = match how {
+            Old::Serves => self.grace_through(old, since).await?,
+            // It began nothing because nobody could tell whether it may; now that is known.
+            Old::Left if !self.grace_left(since).is_zero() => {
+                *old = self.start(Arc::clone(&old.station), CancellationToken::new());
+                self.grace_through(old, since).await?
             }
-        };
-        let end = match end {
-            Some(end) => end,
-            None => {
-                tracing::info!("the old key's grace is over; it ends with what it has begun");
-                leave.cancel();
-                old.ended().await?
-            }
+            Old::Left => End::Left,
+            Old::Refused(problem) => return Err(AgentError::KeyRefused(problem)),
         };
         match end {
             End::Asked => Ok(false),
@@ -290,35 +383,68 @@ impl Service {
         }
     }
 
+    /// Serves a key through its grace, and from then on what it has begun.
+    async fn grace_through(&self, old: &mut Serving, since: Time) -> Result<End, AgentError> {
+        let leave = old.leave.clone();
+        {
+            let mut grace = pin!(self.grace(since));
+            tokio::select! {
+                end = old.ended() => return end,
+                () = &mut grace => {}
+            }
+        }
+        tracing::info!("the old key's grace is over; it ends with what it has begun");
+        leave.cancel();
+        old.ended().await
+    }
+
     async fn grace(&self, since: Time) {
         loop {
-            let grace = self.config().rotation_grace.as_micros();
-            let grace = u64::try_from(grace).unwrap_or(u64::MAX);
-            let passed = self.clock.now().micros_since(since);
-            if passed >= grace {
+            let left = self.grace_left(since);
+            if left.is_zero() {
                 return;
             }
-            let left = Duration::from_micros(grace - passed);
             tokio::time::sleep(left.min(LONGEST_SLEEP)).await;
         }
     }
 
+    /// What is left of a grace that began then.
+    fn grace_left(&self, since: Time) -> Duration {
+        let passed = Duration::from_micros(self.clock.now().micros_since(since));
+        self.config().rotation_grace.saturating_sub(passed)
+    }
+
     /// Puts the old key's folder away; tried until it is done, as both look for the same name.
     async fn put_away(&self, old: &Station, next: &Station) {
+        let ending = Ending::of(&old.spool);
         loop {
             let (state, id) = (self.config().state.clone(), old.identity.key_id());
             let spool = Arc::clone(&next.spool);
             let moved = tokio::task::spawn_blocking(move || {
-                succession::complete(&state, &id, &spool).map_err(AgentError::from)
+                succession::complete(&state, (&id, ending), &spool).map_err(AgentError::from)
             });
             let moved = self.view.at_rest(async { moved.await.map_err(died)? });
             match moved.await {
-                Ok(()) => {
+                Ok(away) => {
                     let key = fingerprint(&old.identity.key_id());
-                    tracing::info!(key, "the old key has retired; its private part is removed");
+                    match ending {
+                        Ending::Retired => {
+                            tracing::info!(
+                                key,
+                                "the old key has retired; its private part is removed"
+                            );
+                        }
+                        Ending::Refused => tracing::warn!(
+                            key,
+                            folder = %away.display(),
+                            "the old key never said its last word, and only the server says that it \
+                             counts no more; key and journal are kept in this folder until a person \
+                             has seen its revocation in the log"
+                        ),
+                    }
                     return;
                 }
-                Err(error) => tracing::error!(%error, "the retired key is not put away yet"),
+                Err(error) => tracing::error!(%error, "the old key is not put away yet"),
             }
             tokio::time::sleep(AGAIN).await;
         }

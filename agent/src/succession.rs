@@ -4,11 +4,12 @@
 //! while the agent runs; from then on the agent alone writes in it. When the old key has said its
 //! last word, `identity` becomes `identity.retired-…` and `identity.next` becomes `identity`. At
 //! every moment in between a start finds out what is left to do, and no key is ever without its
-//! journal. Retired journals stay, retired keys are removed. It must not sign or send anything.
+//! journal. Retired journals stay, retired keys are removed. A key of which only the server says
+//! that it counts no more is kept, in `identity.refused-…`. It must not sign or send anything.
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use countersign_protocol::hash::KeyId;
 use countersign_protocol::key::PublicKey;
@@ -28,11 +29,42 @@ const NEW_NEXT_FOLDER: &str = "identity.next.new";
 /// What is left of an identity whose key has retired; a part of its key's id follows.
 const RETIRED_PREFIX: &str = "identity.retired-";
 
-/// Digits of the key's id in that name: enough to tell a host's keys apart.
-const RETIRED_DIGITS: usize = 16;
+/// What is left of an identity whose key the server takes no more, though it never said its last
+/// word; with its key, because nothing proves what the server says.
+const REFUSED_PREFIX: &str = "identity.refused-";
+
+/// Digits of the key's id in those names: enough to tell a host's keys apart.
+const ID_DIGITS: usize = 16;
 
 /// Held while a key is made, so that two who ask get the same.
 const LOCK: &str = "rotate.lock";
+
+/// How a key came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// Its last word is in the log: its own journal has the answer, and the receipt was believed.
+    Retired,
+    /// The server says so, and nobody can check it.
+    Refused,
+}
+
+impl Ending {
+    /// By the key's own journal.
+    pub(crate) fn of(old: &Spool) -> Self {
+        if old.is_retired() {
+            Self::Retired
+        } else {
+            Self::Refused
+        }
+    }
+
+    const fn prefix(self) -> &'static str {
+        match self {
+            Self::Retired => RETIRED_PREFIX,
+            Self::Refused => REFUSED_PREFIX,
+        }
+    }
+}
 
 /// A key that is to follow the current one.
 pub struct Next {
@@ -94,36 +126,44 @@ fn carry_checkpoint(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-/// The old key has said its last word: its folder is put away, and `next` gets the name. What the
-/// old one remembers of the ledger must not change meanwhile.
+/// The old key has ended: its folder is put away, and `next` gets the name. What the old one
+/// remembers of the ledger must not change meanwhile. Gives the old one's folder.
 ///
 /// # Errors
 /// The disk; a second call, or the next start, goes on where this one stopped.
-pub(crate) fn complete(state: &Path, old: &KeyId, next: &Spool) -> Result<(), IdentityError> {
+pub(crate) fn complete(
+    state: &Path,
+    (old, ending): (&KeyId, Ending),
+    next: &Spool,
+) -> Result<PathBuf, IdentityError> {
     let current = state.join(FOLDER);
     let file = |source| IdentityError::File {
         path: current.clone(),
         source,
     };
-    put_away(state, old)?;
+    let away = put_away(state, old, ending)?;
     next.move_folder(&current).map_err(file)?;
-    key::sync_folder(state).map_err(file)
+    key::sync_folder(state).map_err(file)?;
+    Ok(away)
 }
 
-/// Gives the folder of the current identity its last name, and removes its private key.
-fn put_away(state: &Path, old: &KeyId) -> Result<(), IdentityError> {
+/// Gives the folder of the current identity its last name. The private key is removed if the name
+/// says that it has retired, and kept otherwise.
+fn put_away(state: &Path, old: &KeyId, ending: Ending) -> Result<PathBuf, IdentityError> {
     let current = state.join(FOLDER);
     let file = |source| IdentityError::File {
         path: current.clone(),
         source,
     };
+    let id: String = old.to_string().chars().take(ID_DIGITS).collect();
+    let away = state.join(format!("{}{id}", ending.prefix()));
     if fs::exists(&current).map_err(file)? {
         carry_checkpoint(&current, &state.join(NEXT_FOLDER)).map_err(file)?;
-        let id: String = old.to_string().chars().take(RETIRED_DIGITS).collect();
-        fs::rename(&current, state.join(format!("{RETIRED_PREFIX}{id}"))).map_err(file)?;
+        fs::rename(&current, &away).map_err(file)?;
         key::sync_folder(state).map_err(file)?;
     }
-    remove_retired_keys(state).map_err(file)
+    remove_retired_keys(state).map_err(file)?;
+    Ok(away)
 }
 
 /// At the start, under the agent's lock: does what an earlier process had begun.
@@ -137,7 +177,7 @@ pub(crate) fn settle(state: &Path) -> Result<(), IdentityError> {
         if fs::exists(&current).map_err(file)? {
             let spool = Spool::open(&current)?;
             if spool.is_retired() {
-                put_away(state, &spool.birth().key_id)?;
+                put_away(state, &spool.birth().key_id, Ending::Retired)?;
             }
         }
         if !fs::exists(&current).map_err(file)? {

@@ -2,10 +2,12 @@
 //! word is said, and its private part is gone. Killed at any moment, nothing runs twice.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use countersign_agent::AgentError;
 use countersign_agent::key::{Identity, IdentityError};
 use countersign_agent::succession;
 use countersign_protocol::event::RefusalReason;
@@ -52,6 +54,12 @@ fn folders(state: &Path) -> Vec<String> {
         .collect();
     names.sort();
     names
+}
+
+/// Where an old key is kept that was refused and never retired.
+fn refused(state: &Path, key: KeyId) -> PathBuf {
+    let id: String = key.to_string().chars().take(16).collect();
+    state.join(format!("identity.refused-{id}"))
 }
 
 /// None while the folders change their names.
@@ -249,6 +257,133 @@ async fn an_old_key_that_administrators_revoke_takes_nothing_with_it() {
     })
     .await;
     rig.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_says_without_proof_that_the_old_key_was_revoked_loses_the_host_nothing() {
+    let mut rig = Rig::ready().await;
+    let keys = prepare(&rig);
+    let refuse = &rig.fake.wire.refuse;
+    refuse.lock().unwrap().insert(keys.old, "revoked_key");
+    rig.accept().await;
+    let (state, kept) = (
+        rig.config.state.clone(),
+        refused(&rig.config.state, keys.old),
+    );
+    rig.until("the new key has the name", |_| {
+        !state.join("identity.next").exists() && key_in(&state) == Some(keys.new)
+    })
+    .await;
+    let check = |rig: &Rig| {
+        let name = kept.file_name().unwrap().to_str().unwrap();
+        assert_eq!(folders(&state), ["identity", name]);
+        let key = fs::read_to_string(kept.join("key")).unwrap();
+        assert!(key.contains("PRIVATE KEY") && kept.join("journal").exists());
+        assert!(!retired(&rig.fake.book(), keys.old));
+    };
+    check(&rig);
+    let id = rig.granted("true");
+    assert_eq!(rig.ended(id).await.status, ExecutionStatus::Completed);
+    assert_eq!(signer(&rig.fake.book(), id), keys.new);
+    rig.stop().await.unwrap();
+    // A start removes what has retired, and this has not.
+    rig.start();
+    let id = rig.granted("true");
+    assert_eq!(rig.ended(id).await.status, ExecutionStatus::Completed);
+    check(&rig);
+    rig.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_whose_key_is_revoked_before_the_next_one_is_accepted_waits_for_that() {
+    let mut rig = Rig::ready().await;
+    let go = rig.file("go");
+    let id = rig.granted(&format!(
+        "until test -e {}; do sleep 0.02; done",
+        go.display()
+    ));
+    rig.running(id).await;
+    let keys = prepare(&rig);
+    rig.until("it enrols", |book| {
+        book.state.rights().enrolments().next().is_some()
+    })
+    .await;
+    rig.fake.book().change(ChangeBody::KeyRevoked {
+        key_id: keys.old,
+        suspect_from: None,
+    });
+    fs::write(&go, "").unwrap();
+    // It hears of it when it tells of the end, and again after a restart.
+    for _time in 0..2 {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert!(!rig.agent.as_ref().unwrap().is_finished());
+        rig.stop().await.unwrap();
+        rig.start();
+    }
+    rig.accept().await;
+    let state = rig.config.state.clone();
+    rig.until("the new key has the name", |_| {
+        !state.join("identity.next").exists() && key_in(&state) == Some(keys.new)
+    })
+    .await;
+    assert!(refused(&state, keys.old).join("key").exists());
+    let id = rig.granted("true");
+    assert_eq!(rig.ended(id).await.status, ExecutionStatus::Completed);
+    rig.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_key_begins_nothing_while_nobody_can_tell_whether_its_grace_is_over() {
+    let mut rig = Rig::ready().await;
+    rig.stop().await.unwrap();
+    rig.config.rotation_grace = Duration::from_secs(3600);
+    rig.start();
+    let streams = || rig.fake.wire.streams.load(Ordering::SeqCst);
+    let asked = {
+        let mut book = rig.fake.book();
+        let act = book.act(&["web-1"], &Book::spec(&["true"]));
+        book.request("alice", act)
+    };
+    let (before, keys) = (streams(), prepare(&rig));
+    rig.accept().await;
+    rig.listening(before + 1).await;
+    rig.stop().await.unwrap();
+    {
+        let mut book = rig.fake.book();
+        book.approve("bob", asked).unwrap();
+        book.approve("carol", asked).unwrap();
+    }
+    rig.fake.tell(Tell::Grant(asked));
+    let next = rig.config.state.join("identity.next");
+    let mode = |mode| fs::set_permissions(&next, fs::Permissions::from_mode(mode)).unwrap();
+    mode(0o755);
+    rig.start();
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert!(execution(&rig.fake.book(), asked).started.is_none());
+    assert!(!rig.agent.as_ref().unwrap().is_finished());
+    rig.stop().await.unwrap();
+    // It was in its grace all the while.
+    mode(0o700);
+    rig.start();
+    assert_eq!(rig.ended(asked).await.status, ExecutionStatus::Completed);
+    assert_eq!(signer(&rig.fake.book(), asked), keys.old);
+    rig.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_key_that_ends_while_the_old_one_waits_to_say_its_last_word_ends_the_agent() {
+    let mut rig = Rig::ready().await;
+    let keys = prepare(&rig);
+    let refuse = |key, code| rig.fake.wire.refuse.lock().unwrap().insert(key, code);
+    refuse(keys.old, "runs_open");
+    let before = rig.fake.wire.streams.load(Ordering::SeqCst);
+    rig.accept().await;
+    rig.listening(before + 1).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    refuse(keys.new, "revoked_key");
+    rig.granted("true");
+    let ended = rig.result().await.unwrap_err();
+    assert!(matches!(ended, AgentError::KeyRefused(_)), "{ended:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

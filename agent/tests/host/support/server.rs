@@ -1,5 +1,6 @@
 //! A server of one ledger in memory, over real sockets, that can also be away, forgetful or lying.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -10,7 +11,7 @@ use countersign_protocol::api::{
 use countersign_protocol::checkpoint::VerifierKey;
 use countersign_protocol::event::Event;
 use countersign_protocol::fold::Class;
-use countersign_protocol::hash::{Digest, StatementId};
+use countersign_protocol::hash::{Digest, KeyId, StatementId};
 use countersign_protocol::name::{SECOND_US, Time};
 use countersign_protocol::proof;
 use countersign_protocol::rights::Holder;
@@ -42,6 +43,8 @@ pub(crate) struct Wire {
     pub(crate) lose: AtomicUsize,
     /// Receipts are for entry 1, whatever was sent.
     pub(crate) lie: AtomicBool,
+    /// What these keys say is answered with a code, and the log knows nothing of it.
+    pub(crate) refuse: Mutex<HashMap<KeyId, &'static str>>,
     /// Proofs of consistency that are asked for in vain.
     pub(crate) unproven: AtomicUsize,
     /// Open streams of work end.
@@ -68,6 +71,7 @@ impl Fake {
             away: AtomicBool::new(false),
             lose: AtomicUsize::new(0),
             lie: AtomicBool::new(false),
+            refuse: Mutex::new(HashMap::new()),
             unproven: AtomicUsize::new(0),
             hang_up: Notify::new(),
             streams: AtomicUsize::new(0),
@@ -249,6 +253,11 @@ impl Wire {
         let mut book = self.book.lock().unwrap();
         let statement = submission.statement().unwrap();
         let id = statement.id();
+        let event = Event::parse(statement.kind, &statement.payload).unwrap();
+        let signer = event.header().signer;
+        if let Some(code) = self.refuse.lock().unwrap().get(&signer) {
+            return Err(Box::new(refusal(403, code)));
+        }
         let before = book.seq_of(id);
         if before.is_none() {
             for blob in &submission.blobs {
@@ -326,16 +335,19 @@ fn ok(body: &impl Serialize) -> (u16, Vec<u8>) {
     (200, serde_json::to_vec(body).unwrap())
 }
 
-fn problem(status: u16, code: &str) -> (u16, Vec<u8>) {
-    let problem = Problem {
+fn refusal(status: u16, code: &str) -> Problem {
+    Problem {
         kind: "about:blank".into(),
         title: code.into(),
         status,
         code: code.into(),
         detail: code.into(),
         hint: None,
-    };
-    (status, serde_json::to_vec(&problem).unwrap())
+    }
+}
+
+fn problem(status: u16, code: &str) -> (u16, Vec<u8>) {
+    (status, serde_json::to_vec(&refusal(status, code)).unwrap())
 }
 
 /// Kept here so that tests need no clock of their own.
