@@ -4,7 +4,7 @@
 //! own daemon, and an orphan in a pid namespace falls to that namespace's first process: neither
 //! is the supervisor's to reap. Such a command carries a mark in its environment, which all that it
 //! starts inherit. A process that throws the mark away is not found; so only a supervisor or a
-//! cgroup proves a hostile command gone, and the mark proves an honest one gone.
+//! cgroup proves a hostile command gone.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
