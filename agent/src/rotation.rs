@@ -420,11 +420,15 @@ impl Service {
         loop {
             let (state, id) = (self.config().state.clone(), old.identity.key_id());
             let spool = Arc::clone(&next.spool);
-            let moved = tokio::task::spawn_blocking(move || {
-                succession::complete(&state, (&id, ending), &spool).map_err(AgentError::from)
-            });
-            let moved = self.view.at_rest(async { moved.await.map_err(died)? });
-            match moved.await {
+            // Begun only when the view is at rest: a thread begins as soon as it is asked for, and
+            // the view writes into the folder that is moved.
+            let moving = async move {
+                let moved = tokio::task::spawn_blocking(move || {
+                    succession::complete(&state, (&id, ending), &spool).map_err(AgentError::from)
+                });
+                moved.await.map_err(died)?
+            };
+            match self.view.at_rest(moving).await {
                 Ok(away) => {
                     let key = fingerprint(&old.identity.key_id());
                     match ending {
