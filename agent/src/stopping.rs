@@ -79,7 +79,6 @@ impl Dispatcher {
     /// Ends every run as a cancel does, and delivers what it said if the server answers in time.
     pub(crate) async fn end_all(&mut self, pulse: &mut Pulse) {
         self.aside.abort_all();
-        self.station.manager.stopping(self.runs());
         for active in self.active.values() {
             active.cancel.cancel();
         }

@@ -203,7 +203,9 @@ fn what_is_killed_is_killed_inside_also_where_orphans_fall_to_another_init() {
 struct Container {
     options: Vec<String>,
     name: String,
-    _folder: Folder,
+    folder: Folder,
+    /// podman takes no path of more than 50 characters for what runs.
+    short: PathBuf,
 }
 
 impl Container {
@@ -222,11 +224,12 @@ impl Container {
         }
         let folder = Folder::new("container");
         let at = |name: &str| folder.path().join(name).display().to_string();
+        let short = std::env::temp_dir().join(format!("cs-{}", std::process::id()));
         let mut options = vec![
             "--root".to_owned(),
             at("root"),
             "--runroot".to_owned(),
-            at("run"),
+            short.display().to_string(),
         ];
         options.extend(["--storage-driver=vfs", "--cgroup-manager=cgroupfs"].map(str::to_owned));
         if PathBuf::from("/usr/sbin/runc").exists() || PathBuf::from("/usr/bin/runc").exists() {
@@ -235,7 +238,8 @@ impl Container {
         let container = Self {
             options,
             name: format!("countersign-{}", std::process::id()),
-            _folder: folder,
+            folder,
+            short,
         };
         match container.begin() {
             Ok(()) => Some(container),
@@ -261,7 +265,7 @@ impl Container {
     }
 
     fn begin(&self) -> Result<(), String> {
-        let image = self._folder.path().join("image");
+        let image = self.folder.path().join("image");
         fs::create_dir_all(image.join("bin")).unwrap();
         fs::copy("/bin/busybox", image.join("bin/busybox")).unwrap();
         for name in [
@@ -311,6 +315,7 @@ impl Container {
 impl Drop for Container {
     fn drop(&mut self) {
         let _ = self.podman(&["rm", "-f", "-t", "0", &self.name]);
+        let _ = fs::remove_dir_all(&self.short);
         // What could not be asked to go.
         for pid in processes_with(&self.name) {
             signal(pid, "KILL");
