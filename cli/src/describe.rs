@@ -166,7 +166,11 @@ fn program(out: &mut String, view: &CommandView) {
         );
     }
     let directory = spec.cwd.as_deref().map(render::word);
-    row(out, "directory", directory.as_deref().unwrap_or("/"));
+    let otherwise = match spec.mode {
+        Mode::Exec | Mode::Shell => "/",
+        Mode::Action => "the action's own",
+    };
+    row(out, "directory", directory.as_deref().unwrap_or(otherwise));
 }
 
 fn environment(out: &mut String, view: &CommandView) {

@@ -20,6 +20,8 @@ use crate::{console, describe, exit_code, render, shapes};
 #[command(after_help = "Examples:
   countersign run --on web-1 --reason 'is it up?' -- systemctl is-active nginx
   countersign run --on web-1,web-2 --reason T-7 -- uptime        (each line names its host)
+  countersign run --on web-1 --reason T-8 --action restart_service nginx.service
+  countersign run --on web-1/app --reason T-9 -- ls /srv            (in the service app of web-1)
 
 Exits with the command's own code, 128 + signal, 124 when its time was over, and 125 for everything
 else (the reason is on stderr). ^C stops the waiting, not the command: `countersign cancel` does.")]
