@@ -8,10 +8,11 @@ use std::fmt::{self, Write as _};
 use std::path::Path;
 
 use countersign_protocol::command::{CommandSpec, DEFAULT_OUTPUT_LIMIT, Environment, Mode};
-use countersign_protocol::name::{OsUser, ServiceName};
+use countersign_protocol::name::{OsUser, RuleName, ServiceName};
 
 use crate::config::Config;
 use crate::execution::Step;
+use crate::facts::action_step;
 use crate::held::{confine, in_force, not_in_force};
 use crate::rules::{AllowRule, Allowed, Commands, Confine, Inside, LocalRefusal, Rules, SHELL};
 
@@ -73,25 +74,13 @@ impl Answer {
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
         let (allowed, refused) = (self.result.as_ref().ok(), self.result.as_ref().err());
-        let step = |step: &Step| {
-            let words = step.argv.iter().map(|word| word.to_string_lossy());
-            serde_json::json!({
-                "argv": words.collect::<Vec<_>>(),
-                "path": step.program.path().to_string_lossy(),
-                "sha256": hex::encode(step.program.sha256()),
-            })
-        };
         let steps = allowed.map(|allowed| match &allowed.steps {
-            Ok(steps) => serde_json::json!(steps.iter().map(step).collect::<Vec<_>>()),
+            Ok(steps) => serde_json::json!(steps.iter().map(action_step).collect::<Vec<_>>()),
             Err(error) => serde_json::json!({ "missing": error.to_string() }),
         });
-        let rule = match &self.result {
-            Ok(allowed) => Some(&allowed.rule),
-            Err(refused) => refused.rule.as_ref(),
-        };
         serde_json::json!({
             "allowed": allowed.is_some(),
-            "rule": rule.map(ToString::to_string),
+            "rule": rule_of(&self.result).map(ToString::to_string),
             "detail": refused.map(|refused| &refused.detail),
             "reason": self.reason,
             "approvals": allowed.map(|allowed| allowed.min_approvals),
@@ -163,6 +152,14 @@ impl Answer {
     }
 }
 
+/// The rule or setting that decided.
+fn rule_of(result: &Result<Allowed, LocalRefusal>) -> Option<&RuleName> {
+    match result {
+        Ok(allowed) => Some(&allowed.rule),
+        Err(refusal) => refusal.rule.as_ref(),
+    }
+}
+
 /// Asks the rules.
 ///
 /// # Errors
@@ -186,10 +183,7 @@ pub fn ask(config: &Config, question: Question) -> Result<Answer, String> {
     let environment = Environment::new(question.env).map_err(|error| error.to_string())?;
     let service = question.service.as_ref();
     let result = config.rules.judge(service, &spec, Some(&environment));
-    let rule = match &result {
-        Ok(allowed) => Some(&allowed.rule),
-        Err(refusal) => refusal.rule.as_ref(),
-    };
+    let rule = rule_of(&result);
     let Commands { allow, deny, .. } = &config.rules.commands;
     let reasons = allow.iter().map(|rule| (&rule.name, &rule.reason));
     let reasons = reasons.chain(deny.iter().map(|rule| (&rule.name, &rule.reason)));

@@ -21,7 +21,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::admission::{Host, Permit, Pins, Verdict};
+use crate::admission::{Permit, Pins, Verdict};
 use crate::config::Config;
 use crate::listener;
 use crate::manager::Pulse;
@@ -95,10 +95,8 @@ pub(crate) type Ended = (Option<CommandId>, Result<(), AgentError>);
 
 pub(crate) struct Dispatcher {
     pub(crate) station: Arc<Station>,
-    host: Arc<Host>,
-    max_runs: usize,
-    pub(crate) grace: Duration,
-    pub(crate) drain: Duration,
+    /// By the configuration that was read last.
+    pub(crate) policy: Policy,
     /// Configurations that were read again.
     live: watch::Receiver<Arc<Config>>,
     places: Places,
@@ -123,10 +121,7 @@ impl Dispatcher {
         station.spool.bound(policy.spool_max);
         Self {
             station,
-            host: Arc::new(policy.host),
-            max_runs: policy.max_runs,
-            grace: policy.grace,
-            drain: policy.drain,
+            policy,
             live,
             places,
             leaving: false,
@@ -195,7 +190,7 @@ impl Dispatcher {
             if self.leaving && self.tasks.is_empty() {
                 return Ok(End::Left);
             }
-            let busy = self.tasks.len() >= self.max_runs.saturating_add(MAX_REFUSALS);
+            let busy = self.tasks.len() >= self.policy.max_runs.saturating_add(MAX_REFUSALS);
             tokio::select! {
                 biased;
                 () = orders.stop.cancelled() => return Ok(End::Asked),
@@ -221,13 +216,9 @@ impl Dispatcher {
     /// what runs keeps what it was started with.
     fn reload(&mut self) {
         let config = Config::clone(&self.live.borrow_and_update());
-        let (pins, since) = (self.host.pins.clone(), self.host.journal_since);
-        let policy = Policy::of(config, pins, since);
-        self.host = Arc::new(policy.host);
-        self.max_runs = policy.max_runs;
-        self.grace = policy.grace;
-        self.drain = policy.drain;
-        self.station.spool.bound(policy.spool_max);
+        let host = &self.policy.host;
+        self.policy = Policy::of(config, host.pins.clone(), host.journal_since);
+        self.station.spool.bound(self.policy.spool_max);
     }
 
     /// One piece of work; a server that is slow with its proofs does not keep the agent from
@@ -296,7 +287,10 @@ impl Dispatcher {
         grant: Box<Grant>,
         checkpoint: Checkpoint,
     ) -> Result<(Box<Grant>, Result<Verdict, crate::admission::Unproven>), AgentError> {
-        let (host, spool) = (Arc::clone(&self.host), Arc::clone(&self.station.spool));
+        let (host, spool) = (
+            Arc::clone(&self.policy.host),
+            Arc::clone(&self.station.spool),
+        );
         let now = self.station.clock.now();
         let admitted = tokio::task::spawn_blocking(move || {
             let verdict = host.admit(&grant, &checkpoint, now, |id| spool.is_used(id));
@@ -314,7 +308,7 @@ impl Dispatcher {
             tracing::info!(%command, "cancelled before it started; nothing runs");
             return;
         }
-        let place = self.places.take(self.max_runs);
+        let place = self.places.take(self.policy.max_runs);
         let Some(place) = place.filter(|_| self.station.spool.has_room()) else {
             let refusal = LocalRefusal::new(
                 RefusalReason::Busy,
@@ -324,7 +318,7 @@ impl Dispatcher {
             self.refuse(command, permit.remember_until(), refusal);
             return;
         };
-        let (cancel, grace) = (self.begin(command, true), self.grace);
+        let (cancel, grace) = (self.begin(command, true), self.policy.grace);
         // It has seen what this permit was judged by, and nothing later.
         let (station, judged_by) = (Arc::clone(&self.station), self.live.clone());
         self.tasks.spawn(async move {
@@ -352,7 +346,7 @@ impl Dispatcher {
         let active = Active {
             cancel: cancel.clone(),
             is_run,
-            grace: self.grace,
+            grace: self.policy.grace,
         };
         self.active.insert(command, active);
         cancel
@@ -376,7 +370,7 @@ impl Dispatcher {
             Err(error) => return tolerate(error),
         };
         let now = self.station.clock.now();
-        match self.host.cancelled(&stream, &checkpoint, now) {
+        match self.policy.host.cancelled(&stream, &checkpoint, now) {
             Ok(Some(command)) => {
                 tracing::info!(%command, "cancelled by a person");
                 if let Some(active) = self.active.get(&command) {

@@ -10,7 +10,7 @@ use countersign_protocol::api::Submission;
 use countersign_protocol::event::AgentEnrolled;
 use tokio_util::sync::CancellationToken;
 
-use crate::client::{Backoff, ClientError};
+use crate::client::{Backoff, Client, ClientError};
 use crate::enroll::{self, Card};
 use crate::spool::Record;
 use crate::station::{AgentError, Station, agent_event};
@@ -40,15 +40,7 @@ impl Station {
 
     /// Asks until the ledger lets this agent in.
     pub(crate) async fn wait_for_acceptance(&self) -> Result<(), AgentError> {
-        let mut backoff = Backoff::new(Duration::from_millis(50), LONGEST_QUESTION);
-        loop {
-            match self.client.sign_in().await {
-                Ok(()) => break,
-                Err(ClientError::Unauthorized(_) | ClientError::Refused(_)) => {}
-                Err(error) => tracing::warn!(%error, "waiting to be accepted"),
-            }
-            tokio::time::sleep(backoff.pause()).await;
-        }
+        until_accepted(&self.client).await;
         tracing::info!(agent = %self.name, "accepted by the ledger");
         self.write_down(vec![Record::Accepted]).await
     }
@@ -102,5 +94,18 @@ impl Station {
             fingerprint = card.fingerprint,
             "waiting to be accepted"
         );
+    }
+}
+
+/// Asks until the ledger knows the client's key: a sign-in succeeds from then on.
+pub(crate) async fn until_accepted(client: &Client) {
+    let mut backoff = Backoff::new(Duration::from_millis(50), LONGEST_QUESTION);
+    loop {
+        match client.sign_in().await {
+            Ok(()) => return,
+            Err(ClientError::Unauthorized(_) | ClientError::Refused(_)) => {}
+            Err(error) => tracing::warn!(%error, "waiting to be accepted"),
+        }
+        tokio::time::sleep(backoff.pause()).await;
     }
 }

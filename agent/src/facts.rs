@@ -2,12 +2,14 @@
 //!
 //! It translates and decides nothing.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
+use countersign_protocol::command::ActionStep;
 use countersign_protocol::event::{CgroupInForce, InForce, LimitsInForce, Outcome};
 use countersign_protocol::hash::Digest;
 
-use crate::execution::{self, Finished};
+use crate::execution::{self, Finished, Step};
 use crate::rules::Runner;
 use crate::spool::{EndFacts, Totals};
 
@@ -32,6 +34,16 @@ pub(crate) fn in_force(runner: &Runner, held: &execution::InForce) -> InForce {
         no_new_privs: held.no_new_privs,
         seccomp: held.seccomp,
         uid: runner.uid,
+    }
+}
+
+/// A step that will run in the ledger's words.
+pub(crate) fn action_step(step: &Step) -> ActionStep {
+    let words = step.argv.iter().map(|word| word.to_string_lossy());
+    ActionStep {
+        argv: words.map(Cow::into_owned).collect(),
+        path: step.program.path().to_string_lossy().into_owned(),
+        sha256: Digest::new(*step.program.sha256()),
     }
 }
 

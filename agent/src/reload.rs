@@ -39,7 +39,7 @@ pub(crate) enum ReloadError {
 /// What a configuration decides about grants that are looked at from now on.
 pub(crate) struct Policy {
     /// People and rules.
-    pub(crate) host: Host,
+    pub(crate) host: Arc<Host>,
     /// Most commands at once.
     pub(crate) max_runs: usize,
     /// From TERM to KILL.
@@ -63,12 +63,12 @@ impl Policy {
             );
         }
         Self {
-            host: Host {
+            host: Arc::new(Host {
                 pins,
                 signers: config.signers,
                 rules: config.rules,
                 journal_since,
-            },
+            }),
             max_runs: config.max_runs,
             grace: config.grace,
             drain: config.drain,

@@ -4,20 +4,17 @@
 //! enrol: the agent that runs on the folder does, so each journal has one writer.
 
 use std::io::Write as _;
-use std::time::Duration;
 
 use countersign_protocol::key::{PublicKey, fingerprint};
 use serde::Serialize;
 
-use crate::client::{Backoff, Client, ClientError, SignIn};
+use crate::client::{Client, SignIn};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::enrolment::until_accepted;
 use crate::key;
 use crate::station::AgentError;
 use crate::succession::{self, Next};
-
-/// The longest pause between two questions whether the key was accepted.
-const LONGEST_QUESTION: Duration = Duration::from_secs(2);
 
 /// How to ask.
 #[derive(Debug, Clone, Copy, clap::Args)]
@@ -98,7 +95,6 @@ pub(crate) async fn rotate_key(config: &Config, how: RotateKey) -> Result<(), Ag
     Ok(())
 }
 
-/// A sign-in succeeds once the ledger knows the key.
 async fn wait(config: &Config, next: Next) -> Result<(), AgentError> {
     let who = SignIn {
         agent: config.name.clone(),
@@ -106,15 +102,8 @@ async fn wait(config: &Config, next: Next) -> Result<(), AgentError> {
         key: next.key,
     };
     let client = Client::new(&config.server, who, Clock::system())?;
-    let mut backoff = Backoff::new(Duration::from_millis(200), LONGEST_QUESTION);
-    loop {
-        match client.sign_in().await {
-            Ok(()) => return Ok(()),
-            Err(ClientError::Unauthorized(_) | ClientError::Refused(_)) => {}
-            Err(error) => tracing::warn!(%error, "waiting for the server"),
-        }
-        tokio::time::sleep(backoff.pause()).await;
-    }
+    until_accepted(&client).await;
+    Ok(())
 }
 
 fn say(text: &str) {

@@ -96,7 +96,6 @@ pub(crate) fn station(
     (view, manager): (Arc<View>, Arc<Manager>),
     clock: &Clock,
 ) -> Station {
-    spool.bound(config.spool_max);
     Station {
         name: config.name.clone(),
         ledger: config.ledger,

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admission::Permit;
 use crate::config::Config;
 use crate::execution::{self, Finished, RunEvent};
-use crate::facts::{facts, in_force};
+use crate::facts::{action_step, facts, in_force};
 use crate::rules::LocalRefusal;
 use crate::spool::{About, EndFacts, Record, Totals};
 use crate::station::{AgentError, Said, Station, agent_event};
@@ -77,11 +77,13 @@ impl Station {
             sha256: Digest::new(sha256),
         };
         let steps = match permit.action_steps() {
-            Some(steps) => match canonical::to_vec(&steps) {
-                Ok(document) if document.len() <= MAX_BLOB_BYTES => Some(self.blob(document)?),
-                // Said before anything is used up, so that a restart does not meet it again.
-                Ok(_) | Err(_) => return self.refuse(command, until, too_long()).await,
-            },
+            Some(steps) => {
+                match canonical::to_vec(&steps.iter().map(action_step).collect::<Vec<_>>()) {
+                    Ok(document) if document.len() <= MAX_BLOB_BYTES => Some(self.blob(document)?),
+                    // Said before anything is used up, so that a restart does not meet it again.
+                    Ok(_) | Err(_) => return self.refuse(command, until, too_long()).await,
+                }
+            }
             None => None,
         };
         let in_force = permit.held().map(|(runner, held)| in_force(runner, held));

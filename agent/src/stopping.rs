@@ -30,15 +30,15 @@ impl Dispatcher {
     ) -> Result<(), AgentError> {
         let mut runs = self.runs();
         self.station.manager.stopping(runs);
-        if self.drain.is_zero() || runs == 0 {
+        if self.policy.drain.is_zero() || runs == 0 {
             return Ok(());
         }
         tracing::info!(
             runs,
-            seconds = self.drain.as_secs(),
+            seconds = self.policy.drain.as_secs(),
             "no new work is taken; what runs may go on for a while, and a second TERM or INT ends it at once"
         );
-        let mut over = pin!(tokio::time::sleep(self.drain));
+        let mut over = pin!(tokio::time::sleep(self.policy.drain));
         while runs > 0 {
             let next = tokio::select! {
                 biased;
@@ -84,7 +84,7 @@ impl Dispatcher {
         }
         let give_up = self.station.give_up.clone();
         let graces = self.active.values().map(|active| active.grace);
-        let longest = graces.max().unwrap_or(self.grace);
+        let longest = graces.max().unwrap_or(self.policy.grace);
         let limit = LAST_DELIVERY.max(longest.saturating_add(AFTER_KILL));
         let timer = tokio::spawn(async move {
             tokio::time::sleep(limit).await;

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use countersign_protocol::api::{Grant, StreamBody};
 use countersign_protocol::checkpoint::Checkpoint;
-use countersign_protocol::command::{Act, ActionStep, AtOutputLimit, CommandSpec, Mode};
+use countersign_protocol::command::{Act, AtOutputLimit, CommandSpec, Mode};
 use countersign_protocol::event::RefusalReason;
-use countersign_protocol::hash::{CommandId, Digest, KeyId, LedgerId};
+use countersign_protocol::hash::{CommandId, KeyId, LedgerId};
 use countersign_protocol::key::PublicKey;
 use countersign_protocol::name::{AgentName, Time};
 
@@ -217,18 +217,9 @@ impl Permit {
 
     /// Of an action whose programs are all there: its steps, as they will run.
     #[must_use]
-    pub fn action_steps(&self) -> Option<Vec<ActionStep>> {
-        let steps = self.allowed.steps.as_ref().ok()?;
-        let step = |step: &Step| ActionStep {
-            argv: step
-                .argv
-                .iter()
-                .map(|word| word.to_string_lossy().into_owned())
-                .collect(),
-            path: step.program.path().to_string_lossy().into_owned(),
-            sha256: Digest::new(*step.program.sha256()),
-        };
-        (self.act.mode == Mode::Action).then(|| steps.iter().map(step).collect())
+    pub fn action_steps(&self) -> Option<&[Step]> {
+        let steps = self.allowed.steps.as_deref().ok()?;
+        (self.act.mode == Mode::Action).then_some(steps)
     }
 
     /// Whom it will run as, and what will hold it; none where there is no program to be held, or

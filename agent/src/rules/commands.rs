@@ -290,7 +290,8 @@ pub(super) enum Whom<'a> {
 }
 
 impl Whom<'_> {
-    fn is_allowed(&self, users: Option<&[OsUser]>) -> bool {
+    /// Whether a list that allows has them; without a list, whether they are the usual one.
+    pub(super) fn is_allowed(&self, users: Option<&[OsUser]>) -> bool {
         match (self, users) {
             (Self::Account { runner, .. }, Some(users)) => runner.is_one_of(users),
             (

@@ -3,6 +3,7 @@
 //! It owns the order and the refusal. It finds and hashes the program that would run, so that rules
 //! speak of that very file; it must not run it.
 
+use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
@@ -119,10 +120,10 @@ impl Allowed {
 }
 
 /// What a command is allowed by, and what that demands.
-struct Grounds<'a> {
-    rule: RuleName,
-    min_approvals: u32,
-    confine: &'a Confine,
+pub(super) struct Grounds<'a> {
+    pub(super) rule: RuleName,
+    pub(super) min_approvals: u32,
+    pub(super) confine: &'a Confine,
 }
 
 /// A command to be judged, and whom it would run as.
@@ -274,11 +275,12 @@ impl Rules {
             let (why, rule) = (RefusalReason::NotAllowed, action.name.as_str());
             Err(LocalRefusal::new(why, rule, detail))
         };
-        let is_user = match &action.users {
-            Some(users) => by.runner.is_one_of(users),
-            None => self.account.is_usual(&by.runner),
+        let whom = Whom::Account {
+            runner: &by.runner,
+            sudo: by.sudo.is_some(),
+            account: &self.account,
         };
-        if !is_user {
+        if !whom.is_allowed(action.users.as_deref()) {
             return refuse(format!("the action does not run as {}", by.runner));
         }
         let arguments = spec.argv.get(1..).unwrap_or_default();
@@ -397,29 +399,33 @@ impl Rules {
         file: &Path,
         found: Option<(&Path, &[u8; 32])>,
     ) -> Result<Grounds<'_>, LocalRefusal> {
-        let script;
-        let args = match case.mode {
-            Mode::Exec | Mode::Action => case.argv,
-            Mode::Shell => {
-                script = [&[SHELL.to_owned(), "-c".to_owned()], case.argv].concat();
-                &script
-            }
-        };
-        let asked = self.asked(case, file, found, args);
-        self.commands.check_denied(&asked)?;
-        let (rule, least, confine) = match case.mode {
+        let words = words(case.mode, case.argv);
+        let asked = self.asked(case, file, found, &words);
+        self.grounds(case.mode, &asked, self.commands.allow_all)
+    }
+
+    /// What allows a command, on the host or in a service that says for itself whether what no rule
+    /// speaks of may run. Deny wins.
+    pub(super) fn grounds(
+        &self,
+        mode: Mode,
+        asked: &Asked<'_>,
+        allow_all: bool,
+    ) -> Result<Grounds<'_>, LocalRefusal> {
+        self.commands.check_denied(asked)?;
+        let (rule, least, confine) = match mode {
             // Argument rules do not bind a shell: it has a rule of its own.
             Mode::Shell => ("shell", None, &self.shell_confine),
-            Mode::Exec | Mode::Action => {
-                let allow_all = self.commands.allow_all;
-                match self.commands.find_allowed(&asked, allow_all)? {
-                    Some(rule) => (rule.name.as_str(), rule.min_approvals, &rule.confine),
-                    None => ("allow_all", None, &self.confine),
-                }
-            }
+            Mode::Exec | Mode::Action => match self.commands.find_allowed(asked, allow_all)? {
+                Some(rule) => (rule.name.as_str(), rule.min_approvals, &rule.confine),
+                None => ("allow_all", None, &self.confine),
+            },
         };
+        let rule = rule.parse().map_err(|_| {
+            LocalRefusal::new(RefusalReason::NotAllowed, "allow", "the rule has no name")
+        })?;
         Ok(Grounds {
-            rule: allowed_by(rule)?,
+            rule,
             min_approvals: least.unwrap_or(0),
             confine,
         })
@@ -449,10 +455,12 @@ impl Rules {
     }
 }
 
-/// The name of what allows a command.
-pub(super) fn allowed_by(rule: &str) -> Result<RuleName, LocalRefusal> {
-    rule.parse()
-        .map_err(|_| LocalRefusal::new(RefusalReason::NotAllowed, "allow", "the rule has no name"))
+/// All words of a command, its program first: of a script those that hand it to the shell.
+pub(super) fn words(mode: Mode, argv: &[String]) -> Cow<'_, [String]> {
+    match mode {
+        Mode::Exec | Mode::Action => Cow::Borrowed(argv),
+        Mode::Shell => Cow::Owned([&[SHELL.to_owned(), "-c".to_owned()], argv].concat()),
+    }
 }
 
 fn real_path(program: &Program) -> Result<PathBuf, LocalRefusal> {

@@ -9,14 +9,14 @@ use std::path::Path;
 
 use countersign_protocol::command::{CommandSpec, Environment, Mode};
 use countersign_protocol::event::RefusalReason;
-use countersign_protocol::name::{OsUser, ServiceName};
+use countersign_protocol::name::{OsUser, RuleName, ServiceName};
 
 use super::actions::Word;
 use super::commands::{Asked, Whom};
-use super::confine::{self, Confine, Held};
-use super::host::{Allowed, LocalRefusal, Rules, SHELL, allowed_by, variables};
+use super::confine::{self, Held};
+use super::host::{Allowed, Grounds, LocalRefusal, Rules, variables, words};
 use super::variables::{is_dangerous, steers_entering};
-use crate::execution::{Confinement, InForce, MARK, Profile, Program, Step};
+use crate::execution::{Confinement, Demand, InForce, MARK, Profile, Program, Step};
 
 /// The words that carry one thing into a service, with `{1}` for it; none: it cannot be carried.
 pub type Carried = Option<Vec<Word>>;
@@ -100,7 +100,8 @@ impl Way {
             carry(&self.user, user.as_str())?;
         }
         words.extend_from_slice(&self.into);
-        words.extend(command(spec));
+        // The sealed file of a script is in the memory of the host, which a service cannot open.
+        words.extend_from_slice(&self::words(spec.mode, &spec.argv));
         Some(words)
     }
 
@@ -119,15 +120,6 @@ impl Way {
         missing
             .into_iter()
             .find_map(|(is, what)| is.then_some(what))
-    }
-}
-
-/// The command's words as the service gets them.
-fn command(spec: &CommandSpec) -> Vec<String> {
-    match spec.mode {
-        Mode::Exec | Mode::Action => spec.argv.clone(),
-        // The sealed file of a script is in the host's memory, which a service cannot open.
-        Mode::Shell => [&[SHELL.to_owned(), "-c".to_owned()], spec.argv.as_slice()].concat(),
     }
 }
 
@@ -175,9 +167,9 @@ impl Rules {
                 return refuse(RefusalReason::NotAllowed, detail);
             }
         }
-        let (rule, least, over) = self.grounds_inside(service, spec)?;
+        let grounds = self.grounds_inside(service, spec)?;
         let runner = self.account.entering();
-        let table = over.over(&self.confine);
+        let table = grounds.confine.over(&self.confine);
         let mut confinement = table.confinement(&Held {
             runner: &runner,
             own_files: &[],
@@ -186,7 +178,7 @@ impl Rules {
         });
         // A fence is made of the host's own folders, and the service has others.
         confinement.protected.clear();
-        let in_force = self.hold_inside(service, &mut confinement, &rule)?;
+        let in_force = hold_inside(service, &mut confinement, &grounds.rule)?;
         let words = service.way.words(spec, environment).unwrap_or_default();
         let entering = words.first().map_or("", String::as_str);
         let program = Program::resolve(entering.as_ref(), &self.path).map_err(|error| {
@@ -196,8 +188,8 @@ impl Rules {
         let argv: Vec<OsString> = words.into_iter().map(OsString::from).collect();
         Ok(Allowed {
             steps: Ok(vec![Step { program, argv }]),
-            rule,
-            min_approvals: self.approvals_for(spec.mode).max(least),
+            rule: grounds.rule,
+            min_approvals: self.approvals_for(spec.mode).max(grounds.min_approvals),
             runner,
             sudo: None,
             confinement,
@@ -212,51 +204,17 @@ impl Rules {
         })
     }
 
-    /// What holds a command there. An engine's daemon starts it anew, so nothing of ours does.
-    fn hold_inside(
+    fn grounds_inside(
         &self,
         service: &Service,
-        confinement: &mut Confinement,
-        rule: &countersign_protocol::name::RuleName,
-    ) -> Result<InForce, LocalRefusal> {
-        let refuse =
-            |rule, detail: &str| Err(LocalRefusal::new(RefusalReason::Unusable, rule, detail));
-        if confinement.profile != Profile::None {
-            return refuse(
-                "profile",
-                "a profile guards the host's own folders and does not hold in a service",
-            );
-        }
-        if !service.way.descends && confinement.demand != crate::execution::Demand::default() {
-            return refuse(
-                "demand",
-                "what enters this service does not hand on what holds a command, so the demand cannot be met",
-            );
-        }
-        if !service.way.descends {
-            *confinement = Confinement {
-                unheld: true,
-                ..Confinement::default()
-            };
-        }
-        confine::foresee(confinement, rule)
-    }
-
-    /// What allows it, and how many people that takes.
-    fn grounds_inside<'a>(
-        &'a self,
-        service: &'a Service,
         spec: &CommandSpec,
-    ) -> Result<(countersign_protocol::name::RuleName, u32, &'a Confine), LocalRefusal> {
-        let words = command(spec);
-        let (program, args) = words
-            .split_first()
-            .map_or(("", &[][..]), |(first, rest)| (first.as_str(), rest));
+    ) -> Result<Grounds<'_>, LocalRefusal> {
+        let words = words(spec.mode, &spec.argv);
         let asked = Asked {
-            file: Path::new(program),
+            file: Path::new(words.first().map_or("", String::as_str)),
             real: None,
             sha256: None,
-            args,
+            args: words.get(1..).unwrap_or_default(),
             whom: Whom::Inside {
                 service: &service.name,
                 user: spec.user.as_ref(),
@@ -264,19 +222,36 @@ impl Rules {
             folders: &self.path,
             timeout_ms: spec.timeout_ms,
         };
-        self.commands.check_denied(&asked)?;
-        if spec.mode == Mode::Shell {
-            return Ok((allowed_by("shell")?, 0, &self.shell_confine));
-        }
-        match self.commands.find_allowed(&asked, service.allow_all)? {
-            Some(rule) => Ok((
-                rule.name.clone(),
-                rule.min_approvals.unwrap_or(0),
-                &rule.confine,
-            )),
-            None => Ok((allowed_by("allow_all")?, 0, &self.confine)),
-        }
+        self.grounds(spec.mode, &asked, service.allow_all)
     }
+}
+
+/// What holds a command there. An engine's daemon starts it anew, so nothing of ours does.
+fn hold_inside(
+    service: &Service,
+    confinement: &mut Confinement,
+    rule: &RuleName,
+) -> Result<InForce, LocalRefusal> {
+    let refuse = |rule, detail: &str| Err(LocalRefusal::new(RefusalReason::Unusable, rule, detail));
+    if confinement.profile != Profile::None {
+        return refuse(
+            "profile",
+            "a profile guards the host's own folders and does not hold in a service",
+        );
+    }
+    if !service.way.descends && confinement.demand != Demand::default() {
+        return refuse(
+            "demand",
+            "what enters this service does not hand on what holds a command, so the demand cannot be met",
+        );
+    }
+    if !service.way.descends {
+        *confinement = Confinement {
+            unheld: true,
+            ..Confinement::default()
+        };
+    }
+    confine::foresee(confinement, rule)
 }
 
 /// Whether a list that forbids could mean the user that a request names for a service. Nobody here
