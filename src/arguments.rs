@@ -4,9 +4,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use countersign::http::TlsFiles;
+use countersign::server::Way;
 use countersign::telemetry::Format;
 use countersign_protocol::event::Administrator;
 use countersign_protocol::key::PublicKey;
+use countersign_protocol::origin::{NotAnOrigin, ServerOrigin};
 use secrecy::SecretString;
 
 /// A ledger for commands run on hosts: every request, approval, start and line of output is a signed
@@ -73,9 +76,18 @@ pub(crate) struct Dev {
     /// Where to keep everything.
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// Where the server listens.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7070")]
+    /// Where the server listens, on loopback.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7070", value_parser = loopback)]
     pub(crate) listen: SocketAddr,
+    /// Another address at which clients meet this server; several times.
+    #[arg(
+        long = "public-url",
+        value_name = "URL",
+        env = "COUNTERSIGN_PUBLIC_URL",
+        value_delimiter = ',',
+        value_parser = server_origin
+    )]
+    pub(crate) public_urls: Vec<ServerOrigin>,
     /// Install Postgres without asking, if it is missing.
     #[arg(long)]
     pub(crate) yes: bool,
@@ -115,6 +127,52 @@ impl Keys {
     }
 }
 
+/// How clients get to the server.
+#[derive(Debug, Args)]
+pub(crate) struct Reach {
+    /// The server's certificate and those that lead to its CA, PEM; read again when it changes.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "COUNTERSIGN_TLS_CERT",
+        requires = "tls_key"
+    )]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// The private key of the certificate, PEM, which others cannot read.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "COUNTERSIGN_TLS_KEY",
+        requires = "tls_cert"
+    )]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// A proxy before this server ends TLS: listen in clear wherever told, and believe the last
+    /// address in its X-Forwarded-For.
+    #[arg(long, env = "COUNTERSIGN_BEHIND_PROXY")]
+    pub(crate) behind_proxy: bool,
+    /// Where clients meet this server, as they are configured; several times. Its own loopback
+    /// address is known.
+    #[arg(
+        long = "public-url",
+        value_name = "URL",
+        env = "COUNTERSIGN_PUBLIC_URL",
+        value_delimiter = ',',
+        value_parser = server_origin
+    )]
+    pub(crate) public_urls: Vec<ServerOrigin>,
+}
+
+impl Reach {
+    pub(crate) fn way(self) -> Way {
+        let pair = self.tls_cert.zip(self.tls_key);
+        Way {
+            tls: pair.map(|(cert, key)| TlsFiles { cert, key }),
+            behind_proxy: self.behind_proxy,
+            public_urls: self.public_urls,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
     #[command(flatten)]
@@ -129,6 +187,8 @@ pub(crate) struct Serve {
         default_value = "127.0.0.1:7070"
     )]
     pub(crate) listen: SocketAddr,
+    #[command(flatten)]
+    pub(crate) way: Reach,
     /// This server serves this ledger for the first time: trust what the database holds.
     #[arg(long, conflicts_with = "accept_checkpoint")]
     pub(crate) first_start: bool,
@@ -177,6 +237,23 @@ fn public_key(text: &str) -> Result<PublicKey, String> {
     let line =
         std::fs::read_to_string(text).map_err(|error| format!("cannot read {text}: {error}"))?;
     PublicKey::from_openssh(line.trim_end()).map_err(|error| error.to_string())
+}
+
+/// What `dev` makes is for this machine: its keys lie about, and it speaks in clear.
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text
+        .parse()
+        .map_err(|_| "an address is IP:PORT, as in 127.0.0.1:7070".to_owned())?;
+    if address.ip().is_loopback() {
+        Ok(address)
+    } else {
+        Err("dev serves this machine only; `countersign serve` serves others".to_owned())
+    }
+}
+
+/// An address as people write it: a slash at its end and capitals do not matter.
+fn server_origin(text: &str) -> Result<ServerOrigin, NotAnOrigin> {
+    text.trim_end_matches('/').to_ascii_lowercase().parse()
 }
 
 fn administrator(text: &str) -> Result<Administrator, String> {

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use countersign_protocol::hash::LedgerId;
+use countersign_protocol::origin::ServerOrigin;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -15,7 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::deadlines;
-use crate::http::{self, App, Presence};
+use crate::http::{
+    self, App, ConnectionLimits, Origins, Presence, Tls, TlsError, TlsFiles, Transport,
+};
 use crate::keys::{KeyFileError, LedgerKeys};
 use crate::ledger::{Ledger, OpenError, Settings, StartRule, store};
 use crate::projections::{self, Reader};
@@ -59,8 +63,35 @@ pub struct Options {
     pub start: StartRule,
     /// Where to listen.
     pub listen: SocketAddr,
+    /// How clients get there.
+    pub way: Way,
     /// Time.
     pub clock: Clock,
+}
+
+/// How clients get to a server. By default in clear, and on loopback only.
+#[derive(Debug, Clone, Default)]
+pub struct Way {
+    /// Its certificate and key.
+    pub tls: Option<TlsFiles>,
+    /// A proxy stands before it, ends TLS, and says where callers are.
+    pub behind_proxy: bool,
+    /// Where clients meet it, when that is not the loopback address it listens at.
+    pub public_urls: Vec<ServerOrigin>,
+}
+
+impl Way {
+    /// What must be so before anything is opened.
+    fn check(&self, listen: SocketAddr) -> Result<(), StartError> {
+        let is_near = listen.ip().is_loopback();
+        if self.tls.is_none() && !is_near && !self.behind_proxy {
+            return Err(StartError::InClear(listen));
+        }
+        if self.public_urls.is_empty() && (!is_near || self.behind_proxy) {
+            return Err(StartError::Nowhere);
+        }
+        Ok(())
+    }
 }
 
 /// Why a server does not start.
@@ -75,6 +106,22 @@ pub enum StartError {
     /// The ledger.
     #[error(transparent)]
     Ledger(#[from] OpenError),
+    /// In clear, where others can listen.
+    #[error(
+        "cannot listen at {0} in clear: whoever is on the way could read all output and use sessions \
+         as their own. Do one of three: give --tls-cert FILE and --tls-key FILE; listen on loopback, \
+         as --listen 127.0.0.1:7070 does; or say --behind-proxy, if a proxy before this server ends TLS"
+    )]
+    InClear(SocketAddr),
+    /// Nobody could sign in.
+    #[error(
+        "nobody could sign in: a sign-in names the address where the client meets the server, and this \
+         server does not know its own; give it as clients have it, --public-url https://ledger.example.com"
+    )]
+    Nowhere,
+    /// Certificate or key.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The address to listen at.
     #[error("cannot listen at {0}: {1}")]
     Listen(SocketAddr, std::io::Error),
@@ -127,12 +174,27 @@ pub async fn connect(database: &SecretString) -> Result<PgPool, StartError> {
         .map_err(|error| OpenError::Database(error).into())
 }
 
+/// Lets this process open as many files as its machine allows: each connection takes one, and many
+/// systems begin with 1024 for programs that were written long ago.
+pub fn open_many_files() {
+    let most = getrlimit(Resource::Nofile).maximum;
+    let wanted = Rlimit {
+        current: most,
+        maximum: most,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, wanted) {
+        tracing::warn!(%error, "the number of open files stays as it was");
+    }
+}
+
 impl Server {
     /// Opens the ledger and listens. It serves when this returns.
     ///
     /// # Errors
     /// See [`StartError`].
     pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Self, StartError> {
+        options.way.check(options.listen)?;
+        let tls = options.way.tls.map(Tls::open).transpose()?;
         let pool = connect(&options.database).await?;
         let keys = LedgerKeys::read(&options.keys)?;
         let session_secret = keys.session_secret();
@@ -163,17 +225,22 @@ impl Server {
             genesis,
             session_secret,
             shutdown.clone(),
+        )
+        .met_at(
+            Origins::of(address, tls.is_some(), &options.way.public_urls),
+            options.way.behind_proxy,
         );
         let presence = app.presence();
         let mut tasks = JoinSet::new();
         tasks.spawn(follow(pool.clone(), ledger.watch(), tell, shutdown.clone()));
         tasks.spawn(deadlines::run(ledger, shutdown.clone()));
         let (router, stop) = (http::router(app), shutdown.clone());
-        tasks.spawn(async move {
-            if let Err(error) = http::serve(listener, router, stop).await {
-                tracing::error!(%error, "the server stopped listening");
-            }
-        });
+        let transport = Transport {
+            tls,
+            behind_proxy: options.way.behind_proxy,
+            limits: ConnectionLimits::default(),
+        };
+        tasks.spawn(http::serve(listener, router, transport, stop));
         tracing::info!(%address, ledger = %id, "serving");
         Ok(Self {
             address,

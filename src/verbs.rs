@@ -56,6 +56,7 @@ async fn dispatch(arguments: Arguments) -> u8 {
             let options = Develop {
                 data: options.data,
                 listen: options.listen,
+                public_urls: options.public_urls,
             };
             dev::develop(options, shutdown).await
         }
@@ -148,8 +149,10 @@ async fn serve(options: Serve, shutdown: CancellationToken) -> u8 {
         checkpoint_file,
         start,
         listen: options.listen,
+        way: options.way.way(),
         clock: clock::Clock::system(),
     };
+    server::open_many_files();
     match Server::start(options, shutdown).await {
         Ok(server) => {
             server.run().await;

@@ -101,7 +101,7 @@ async fn wait(config: &Config, next: Next) -> Result<(), AgentError> {
         ledger: config.ledger,
         key: next.key,
     };
-    let client = Client::new(&config.server, who, Clock::system())?;
+    let client = Client::new(&config.server, config.ca.as_ref(), who, Clock::system())?;
     until_accepted(&client).await;
     Ok(())
 }

@@ -85,7 +85,8 @@ pub(crate) fn client(
         ledger: config.ledger,
         key: identity.key().clone(),
     };
-    Ok(Arc::new(Client::new(&config.server, who, clock.clone())?))
+    let client = Client::new(&config.server, config.ca.as_ref(), who, clock.clone())?;
+    Ok(Arc::new(client))
 }
 
 /// A station for an identity.

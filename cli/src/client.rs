@@ -7,7 +7,8 @@
 use std::time::Duration;
 
 use countersign_protocol::api::Problem;
-use reqwest::{RequestBuilder, Response, StatusCode};
+use countersign_protocol::origin::ServerOrigin;
+use reqwest::{RequestBuilder, Response, StatusCode, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep, timeout};
@@ -15,6 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::entropy;
 use crate::events::{Parser, ServerEvent};
 use crate::failure::Failure;
+use crate::tls::{self, Way, WayError};
 
 /// Longest wait for a connection: further away than that is down.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -37,6 +39,9 @@ const FIRST_WAIT: Duration = Duration::from_millis(100);
 /// The longest wait between tries.
 const LONGEST_WAIT: Duration = Duration::from_secs(4);
 
+/// The longest wait that a server may ask for with `Retry-After`: a person is waiting.
+const LONGEST_ASKED: Duration = Duration::from_secs(15);
+
 /// Largest answer: a command's stream with 64 MiB of output in base64, and its proofs.
 const MAX_ANSWER_BYTES: usize = 128 * 1024 * 1024;
 
@@ -52,6 +57,17 @@ pub enum ClientError {
     /// TLS could not be set up.
     #[error("cannot set up connections: {0}")]
     Setup(reqwest::Error),
+    /// The way there is not one to take.
+    #[error(transparent)]
+    Way(#[from] WayError),
+    /// Somebody is there, and is not proved to be the server.
+    #[error("cannot trust {server}: {reason}")]
+    Untrusted {
+        /// Which server.
+        server: String,
+        /// What TLS has against it.
+        reason: String,
+    },
     /// No connection, or it broke, each time.
     #[error("cannot reach {server}: {reason}")]
     Unreachable {
@@ -84,6 +100,8 @@ impl ClientError {
             Self::Problem(problem) => Some(problem.status),
             Self::Address(_)
             | Self::Setup(_)
+            | Self::Way(_)
+            | Self::Untrusted { .. }
             | Self::Unreachable { .. }
             | Self::TooLarge(_)
             | Self::Malformed { .. } => None,
@@ -106,6 +124,14 @@ impl From<ClientError> for Failure {
             }
             ClientError::Setup(_) => Self::failed("setup", message)
                 .hint("install the system's CA certificates (ca-certificates)"),
+            ClientError::Way(WayError::InClear(_)) => Self::usage(message).hint(
+                "give an https address; if the network between is trusted, say --insecure-http or set COUNTERSIGN_INSECURE_HTTP=true",
+            ),
+            ClientError::Way(_) => Self::usage(message)
+                .hint("give the CA's certificate with --ca FILE or COUNTERSIGN_CA"),
+            ClientError::Untrusted { .. } => Self::unreachable("untrusted", message).hint(
+                "nothing was sent; give the file of the CA that issued the server's certificate with --ca FILE or COUNTERSIGN_CA, and ask its operator when that does not help",
+            ),
             ClientError::Unreachable { .. } => Self::unreachable("unreachable", message)
                 .hint("check --server and the network; nothing was lost, try again"),
             ClientError::TooLarge(_) => Self::failed("answer_too_large", message),
@@ -138,31 +164,36 @@ fn of_problem(problem: Problem) -> Failure {
 pub struct Http {
     client: reqwest::Client,
     base: String,
+    origin: ServerOrigin,
 }
 
 impl Http {
     /// Prepares connections to a server; connects to nothing yet.
     ///
     /// # Errors
-    /// The address is none, or there are no CA certificates for `https`.
-    pub fn new(server: &str) -> Result<Self, ClientError> {
+    /// The address is none, the way there is not one to take, or there are no CA certificates for
+    /// `https`.
+    pub fn new(server: &str, way: &Way) -> Result<Self, ClientError> {
         let base = server.trim_end_matches('/');
         let url = reqwest::Url::parse(base).map_err(|_| ClientError::Address(server.to_owned()))?;
         if !matches!(url.scheme(), "http" | "https") || !url.has_host() || url.query().is_some() {
             return Err(ClientError::Address(server.to_owned()));
         }
+        let origin = url.origin().ascii_serialization();
+        let origin = origin.parse();
+        let origin = origin.map_err(|_| ClientError::Address(server.to_owned()))?;
         // Another part of the process may have installed the same one before.
         drop(rustls::crypto::ring::default_provider().install_default());
         let mut builder = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none());
-        if url.scheme() == "http" {
-            // Without TLS no roots are needed, and a bare machine has none.
-            builder = builder.tls_certs_only([]);
+        if let Some(roots) = way.check(&url)? {
+            builder = builder.tls_certs_only(roots);
         }
         Ok(Self {
             client: builder.build().map_err(ClientError::Setup)?,
             base: base.to_owned(),
+            origin,
         })
     }
 
@@ -170,6 +201,12 @@ impl Http {
     #[must_use]
     pub fn base(&self) -> &str {
         &self.base
+    }
+
+    /// Where the server is met: what a sign-in there names.
+    #[must_use]
+    pub const fn origin(&self) -> &ServerOrigin {
+        &self.origin
     }
 
     /// Reads a JSON document.
@@ -213,7 +250,8 @@ impl Http {
         parse(path, &self.exchange(request).await?)
     }
 
-    /// Opens an event stream, after the entry `last` when one is given. One try.
+    /// Opens an event stream, after the entry `last` when one is given. One try, and one more after
+    /// as long as a busy server asks for.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -223,16 +261,22 @@ impl Http {
         last: Option<u64>,
         token: Option<&str>,
     ) -> Result<EventStream, ClientError> {
-        let request = self.client.get(format!("{}{path}", self.base));
-        let mut request = bearer(request, token).header("accept", "text/event-stream");
-        if let Some(last) = last {
-            request = request.header("last-event-id", last.to_string());
-        }
-        let opened = timeout(ANSWER_TIMEOUT, request.send()).await;
-        let response = match opened {
-            Ok(response) => response.map_err(|error| self.unreachable(&error))?,
-            Err(_elapsed) => return Err(self.silent()),
+        let open = async || {
+            let request = self.client.get(format!("{}{path}", self.base));
+            let mut request = bearer(request, token).header("accept", "text/event-stream");
+            if let Some(last) = last {
+                request = request.header("last-event-id", last.to_string());
+            }
+            match timeout(ANSWER_TIMEOUT, request.send()).await {
+                Ok(response) => response.map_err(|error| self.unreachable(&error)),
+                Err(_elapsed) => Err(self.silent()),
+            }
         };
+        let mut response = open().await?;
+        if let Some(asked) = asked_wait(&response) {
+            sleep(asked).await;
+            response = open().await?;
+        }
         if !response.status().is_success() {
             let status = response.status();
             let body = self.read(response, MAX_PROBLEM_BYTES).await?;
@@ -251,21 +295,29 @@ impl Http {
         let since = Instant::now();
         let mut wait = FIRST_WAIT;
         for attempt in 1.. {
-            let error = match self.once(request().timeout(ANSWER_TIMEOUT)).await {
+            let mut asked = None;
+            let once = self.once(request().timeout(ANSWER_TIMEOUT), &mut asked);
+            let error = match once.await {
                 Err(error) if error.is_transient() => error,
                 settled => return settled,
             };
             if attempt >= TRIES || since.elapsed() >= RETRY_FOR {
                 return Err(error);
             }
-            sleep(jittered(wait)).await;
+            sleep(jittered(wait).max(asked.unwrap_or_default())).await;
             wait = (wait * 2).min(LONGEST_WAIT);
         }
         Err(self.silent())
     }
 
-    async fn once(&self, request: RequestBuilder) -> Result<Vec<u8>, ClientError> {
+    /// One try. `asked` becomes the wait that the server asked for.
+    async fn once(
+        &self,
+        request: RequestBuilder,
+        asked: &mut Option<Duration>,
+    ) -> Result<Vec<u8>, ClientError> {
         let response = request.send().await.map_err(|e| self.unreachable(&e))?;
+        *asked = asked_wait(&response);
         let status = response.status();
         if status.is_success() {
             self.read(response, MAX_ANSWER_BYTES).await
@@ -287,6 +339,12 @@ impl Http {
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> ClientError {
+        if let Some(reason) = tls::reason(error) {
+            return ClientError::Untrusted {
+                server: self.base.clone(),
+                reason,
+            };
+        }
         // The causes say "connection refused"; the error itself only "error sending request".
         let mut cause: &dyn std::error::Error = error;
         while let Some(source) = cause.source() {
@@ -336,6 +394,17 @@ impl EventStream {
             self.ready = events.map_err(too_large)?.into_iter();
         }
     }
+}
+
+/// How long a server asks to wait that has had too many calls, within bounds. That of a server in
+/// trouble is a guess, and ours is better.
+fn asked_wait(response: &Response) -> Option<Duration> {
+    if response.status() != StatusCode::TOO_MANY_REQUESTS {
+        return None;
+    }
+    let value = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?;
+    let asked = Duration::from_secs(value.parse().ok()?);
+    Some(asked.min(LONGEST_ASKED))
 }
 
 fn bearer(request: RequestBuilder, token: Option<&str>) -> RequestBuilder {
@@ -419,7 +488,11 @@ mod tests {
 
     #[test]
     fn an_address_is_http_with_a_host() {
-        assert!(Http::new("http://127.0.0.1:8080/").is_ok());
+        let way = Way::default();
+        let http = Http::new("http://LOCALHOST:80/", &way).unwrap();
+        assert_eq!(http.origin().as_str(), "http://localhost");
+        let http = Http::new("http://127.0.0.1:8080/", &way).unwrap();
+        assert_eq!(http.origin().as_str(), "http://127.0.0.1:8080");
         for bad in [
             "",
             "localhost:80",
@@ -428,7 +501,7 @@ mod tests {
             "http://h/?q",
         ] {
             assert!(
-                matches!(Http::new(bad), Err(ClientError::Address(_))),
+                matches!(Http::new(bad, &way), Err(ClientError::Address(_))),
                 "{bad}"
             );
         }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`acts`] | what a person can do, as calls; the verbs and any embedder use it |
 //! | [`commands`] | the command line: one file a verb |
-//! | [`client`] [`events`] | the only code that talks HTTP |
+//! | [`client`] [`events`] [`tls`] | the only code that talks HTTP, and whom it trusts |
 //! | [`trust`] [`home`] | the pinned ledger, and the checkpoint that is remembered |
 //! | [`streams`] [`replay`] [`view`] | a server's bytes turned into what is provably so |
 //! | [`sign`] | `ssh-keygen -Y sign`, or a key in memory |
@@ -32,6 +32,7 @@ pub mod replay;
 pub mod shapes;
 pub mod sign;
 pub mod streams;
+pub mod tls;
 pub mod trust;
 pub mod verify;
 pub mod view;

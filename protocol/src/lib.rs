@@ -5,7 +5,7 @@
 //!
 //! | room | files |
 //! |---|---|
-//! | bytes | [`canonical`] [`hash`] [`short`] [`name`] [`key`] [`sshsig`] [`blob`] [`statement`] [`entry`] [`event`] |
+//! | bytes | [`canonical`] [`hash`] [`short`] [`name`] [`origin`] [`key`] [`sshsig`] [`blob`] [`statement`] [`entry`] [`event`] |
 //! | trees | [`merkle`] [`proof`] [`checkpoint`] [`target`] |
 //! | acts | [`command`] [`policy`] [`quorum`] |
 //! | rules | [`rights`] who may sign, [`lifecycle`] what may follow, [`fold`] both over the log, [`refusal`] why not, [`effect`] what the ledger says then |
@@ -32,6 +32,7 @@ pub mod key;
 pub mod lifecycle;
 pub mod merkle;
 pub mod name;
+pub mod origin;
 pub mod policy;
 pub mod proof;
 pub mod quorum;

@@ -122,7 +122,7 @@ async fn tell(options: Demo, shutdown: &CancellationToken, teller: Teller) -> Re
     teller.say("countersign demo: a private Postgres, a server, an agent, three people");
     let listen = ([127, 0, 0, 1], 0).into();
     let origin = ORIGIN.parse().map_err(|_| DevError::Name)?;
-    let starting = Station::start(home, listen, origin, shutdown.clone());
+    let starting = Station::start(home, listen, Vec::new(), origin, shutdown.clone());
     let station = tokio::select! {
         started = starting => started?,
         () = shutdown.cancelled() => return Err(DevError::Stopped),

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use countersign_cli::render;
+use countersign_protocol::origin::ServerOrigin;
 use tokio_util::sync::CancellationToken;
 
 use super::home::{self, Home};
@@ -27,8 +28,10 @@ const TAMPERING: u8 = 3;
 pub struct Develop {
     /// The folder; the same one each time when left out.
     pub data: Option<PathBuf>,
-    /// Where the server listens.
+    /// Where the server listens: on loopback.
     pub listen: SocketAddr,
+    /// Other addresses at which clients meet it.
+    pub public_urls: Vec<ServerOrigin>,
 }
 
 /// Stays up until it is told to stop; prints `ready` on stdout once all of it works.
@@ -57,7 +60,13 @@ async fn stay(options: Develop, shutdown: &CancellationToken) -> Result<(), DevE
         Ok(()) | Err(_) => {}
     }
     let origin = ORIGIN.parse().map_err(|_| DevError::Name)?;
-    let starting = Station::start(home, options.listen, origin, shutdown.clone());
+    let starting = Station::start(
+        home,
+        options.listen,
+        options.public_urls,
+        origin,
+        shutdown.clone(),
+    );
     let station = tokio::select! {
         started = starting => started?,
         () = shutdown.cancelled() => return Err(DevError::Stopped),

@@ -8,10 +8,12 @@ use std::time::Duration;
 use countersign_cli::acts::{Client, Connection};
 use countersign_cli::failure::Failure;
 use countersign_cli::sign::Signer;
+use countersign_cli::tls::Way;
 use countersign_cli::trust::Pins;
 use countersign_protocol::checkpoint::{Origin, VerifierKey};
 use countersign_protocol::hash::LedgerId;
 use countersign_protocol::name::AgentName;
+use countersign_protocol::origin::ServerOrigin;
 use countersign_protocol::rights::ChangeBody;
 use secrecy::SecretString;
 use sqlx::PgPool;
@@ -102,6 +104,7 @@ impl Station {
     pub(super) async fn start(
         home: Home,
         listen: SocketAddr,
+        public_urls: Vec<ServerOrigin>,
         origin: Origin,
         shutdown: CancellationToken,
     ) -> Result<Self, DevError> {
@@ -124,6 +127,10 @@ impl Station {
             checkpoint_file: home.checkpoint(),
             start: StartRule::FileRequired,
             listen,
+            way: server::Way {
+                public_urls,
+                ..server::Way::default()
+            },
             clock: Clock::system(),
         };
         // The server outlives the word to stop, so that the agent can deliver how its commands ended.
@@ -187,6 +194,7 @@ impl Station {
     pub(super) async fn client(&self, person: &Person) -> Result<Client, DevError> {
         let connection = Connection {
             server: self.url.clone(),
+            way: Way::default(),
             pins: Pins {
                 ledger: self.ledger,
                 vkey: self.vkey.parse::<VerifierKey>().ok(),

@@ -8,7 +8,9 @@ use countersign_protocol::name::AgentName;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::limits::Limits;
 use super::metrics::Metrics;
+use super::origins::Origins;
 use super::sessions::Sessions;
 use crate::clock::Clock;
 use crate::ledger::Ledger;
@@ -36,6 +38,9 @@ pub struct App {
     pub(super) clock: Clock,
     pub(super) genesis: Arc<[u8]>,
     pub(super) sessions: Arc<Sessions>,
+    pub(super) origins: Arc<Origins>,
+    pub(super) behind_proxy: bool,
+    pub(super) limits: Arc<Limits>,
     pub(super) metrics: Arc<Metrics>,
     /// Room for large bodies, in units of [`BODY_UNIT`].
     pub(super) bodies: Arc<Semaphore>,
@@ -115,6 +120,9 @@ impl App {
         Self {
             metrics: Arc::new(Metrics::new()),
             sessions: Arc::new(Sessions::new(session_secret)),
+            origins: Arc::default(),
+            behind_proxy: false,
+            limits: Arc::new(Limits::new()),
             genesis: genesis.into(),
             ledger,
             reader,
@@ -125,6 +133,17 @@ impl App {
             presence: Presence::new(),
             shutdown,
         }
+    }
+}
+
+impl App {
+    /// Says where clients meet it, which sign-ins must name, and whether a proxy stands before it,
+    /// whose word on where callers are is taken then. Without this nobody can sign in.
+    #[must_use]
+    pub fn met_at(mut self, origins: Origins, behind_proxy: bool) -> Self {
+        self.origins = Arc::new(origins);
+        self.behind_proxy = behind_proxy;
+        self
     }
 }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
-use axum::http::header;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
 use countersign_protocol::hash::KeyId;
 use countersign_protocol::name::{AgentName, Principal};
 use countersign_protocol::rights::{Holder, Rights};
@@ -32,20 +32,18 @@ pub(super) struct Agent {
     pub(super) key: KeyId,
 }
 
+/// The key of the session that a request comes with; what the key may do is not looked at.
+pub(super) fn key_of_session(app: &App, headers: &HeaderMap) -> Option<KeyId> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    app.sessions
+        .key(value.strip_prefix("Bearer ")?, app.clock.now())
+}
+
 impl FromRequestParts<App> for Session {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        let token = parts
-            .headers
-            .get(header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.strip_prefix("Bearer "))
-            .ok_or_else(ApiError::unauthenticated)?;
-        let key = app
-            .sessions
-            .key(token, app.clock.now())
-            .ok_or_else(ApiError::unauthenticated)?;
+        let key = key_of_session(app, &parts.headers).ok_or_else(ApiError::unauthenticated)?;
         // What is answered is not older than what anybody was told anywhere before this request,
         // and a key that another server saw revoked opens nothing here.
         app.ledger.look().await?;

@@ -39,6 +39,9 @@ pub(super) enum Problems {
     /// It names things that do not fit together.
     #[response(status = 422, content_type = "application/problem+json")]
     Unprocessable(Problem),
+    /// Too often: wait for `Retry-After`.
+    #[response(status = 429, content_type = "application/problem+json")]
+    TooMany(Problem),
     /// Busy, or the database is away: try again.
     #[response(status = 503, content_type = "application/problem+json")]
     Unavailable(Problem),

@@ -1,15 +1,12 @@
-//! Serving: what wraps every request, and an end that does not hang.
+//! What wraps every request.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::HeaderName;
 use axum::middleware::Next;
 use axum::response::Response;
-use axum::serve::ListenerExt as _;
 use axum::{Router, middleware};
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{
@@ -18,10 +15,8 @@ use tower_http::request_id::{
 use tower_http::trace::TraceLayer;
 
 use super::app::App;
+use super::limits;
 use crate::keys;
-
-/// How long requests may finish after the word to stop.
-const DRAIN: Duration = Duration::from_secs(5);
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -39,6 +34,7 @@ pub(super) fn wrap(router: Router<App>, app: &App) -> Router<App> {
         )
         .layer(CatchPanicLayer::new());
     router
+        .layer(middleware::from_fn_with_state(app.clone(), limits::limit))
         .layer(middleware::from_fn_with_state(app.clone(), account))
         .layer(layers)
 }
@@ -86,32 +82,4 @@ async fn account(State(app): State<App>, request: Request, next: Next) -> Respon
         "answered"
     );
     response
-}
-
-/// Serves until `shutdown`, then lets requests finish for a moment. Streams end at once.
-///
-/// # Errors
-/// The listener's.
-pub async fn serve(
-    listener: TcpListener,
-    router: Router,
-    shutdown: CancellationToken,
-) -> std::io::Result<()> {
-    let stop = shutdown.clone();
-    // An event of a stream is small and follows others: it must not wait for their acknowledgement.
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "a connection keeps Nagle's delay");
-        }
-    });
-    let server = axum::serve(listener, router)
-        .with_graceful_shutdown(async move { stop.cancelled().await })
-        .into_future();
-    tokio::pin!(server);
-    tokio::select! {
-        served = &mut server => return served,
-        () = shutdown.cancelled() => {}
-    }
-    // A peer that does not read its answer cannot keep the server from stopping.
-    tokio::time::timeout(DRAIN, server).await.unwrap_or(Ok(()))
 }

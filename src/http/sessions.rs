@@ -12,6 +12,7 @@ use countersign_protocol::api::{ChallengeBody, SessionBody, Submission};
 use countersign_protocol::event::Event;
 use countersign_protocol::hash::{Digest, KeyId};
 use countersign_protocol::name::{SECOND_US, Time};
+use countersign_protocol::origin::ServerOrigin;
 use countersign_protocol::rights::{Holder, Rights};
 use countersign_protocol::statement::Verified;
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -188,6 +189,9 @@ pub(super) async fn sign_in(
             "a sign-in is a session.challenge",
         ));
     };
+    if !app.origins.contains(&answer.server) {
+        return Err(other_origin(&answer.server));
+    }
     if answer.ledger != app.ledger.id() || !app.sessions.take(answer.challenge, now) {
         return Err(ApiError::new(
             axum::http::StatusCode::FORBIDDEN,
@@ -201,6 +205,21 @@ pub(super) async fn sign_in(
         token: app.sessions.token(&answer.signer, expires),
         expires_us: expires.as_micros(),
     }))
+}
+
+fn other_origin(named: &ServerOrigin) -> ApiError {
+    ApiError::new(
+        axum::http::StatusCode::FORBIDDEN,
+        "origin",
+        format!(
+            "the sign-in is for {named}, which is no address of this server, so whoever stands \
+             between cannot use it"
+        ),
+    )
+    .hint(
+        "connect to this server at its own address; if that is one, its operator names it with \
+         --public-url",
+    )
 }
 
 fn may_sign_in(verified: &Verified, rights: &Rights) -> bool {

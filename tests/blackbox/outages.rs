@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::agents::agent_of;
+use crate::folder::Folder;
 use crate::proxy::Proxy;
 use crate::servers::Server;
 use crate::small_disk::SmallDisk;
@@ -18,8 +20,9 @@ use crate::support::{Dev, signal, text, until};
 
 /// A dev whose agent reaches the server through a proxy.
 fn behind_a_proxy() -> (Dev, Proxy) {
-    let dev = Dev::start();
-    let proxy = Proxy::start(dev.env("COUNTERSIGN_SERVER"));
+    let proxy = Proxy::start("http://127.0.0.1:1");
+    let dev = Dev::start_met_at(Arc::new(Folder::new("dev")), &[&proxy.url]);
+    proxy.to(dev.env("COUNTERSIGN_SERVER"));
     let config = dev.data().join("agent/agent.toml");
     let direct = fs::read_to_string(&config).unwrap();
     let server = dev.env("COUNTERSIGN_SERVER");

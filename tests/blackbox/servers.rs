@@ -34,6 +34,7 @@ impl Server {
             .arg(keys)
             .arg("--checkpoint")
             .arg(checkpoint)
+            .args(dev.public.iter().flat_map(|url| ["--public-url", url]))
             .stderr(fs::File::create(dev.folder().path().join(format!("serve-{port}"))).unwrap());
         if first {
             command.arg("--first-start");

@@ -89,6 +89,8 @@ pub(crate) struct Dev {
     child: Child,
     env: Vec<(String, String)>,
     folder: Arc<Folder>,
+    /// Where else clients meet it.
+    pub(crate) public: Vec<String>,
     pub(crate) port: u16,
 }
 
@@ -110,10 +112,16 @@ impl Dev {
 
     /// One in a folder, which may hold what another left.
     pub(crate) fn start_in(folder: Arc<Folder>) -> Self {
+        Self::start_met_at(folder, &[])
+    }
+
+    /// One that clients meet at other addresses too.
+    pub(crate) fn start_met_at(folder: Arc<Folder>, public: &[&str]) -> Self {
         let port = free_port();
         let mut child = Command::new(PROGRAM)
             .args(["dev", "--listen", &format!("127.0.0.1:{port}"), "--data"])
             .arg(folder.path().join("dev"))
+            .args(public.iter().flat_map(|url| ["--public-url", url]))
             .stdout(Stdio::piped())
             .stderr(fs::File::create(folder.path().join("stderr")).unwrap())
             .process_group(0)
@@ -137,6 +145,7 @@ impl Dev {
             child,
             env: env.collect(),
             port,
+            public: public.iter().map(ToString::to_string).collect(),
             folder,
         }
     }

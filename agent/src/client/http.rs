@@ -13,15 +13,17 @@ use countersign_protocol::event::{Event, SessionChallenge};
 use countersign_protocol::hash::{Hash, LedgerId};
 use countersign_protocol::key::PublicKey;
 use countersign_protocol::name::{AgentName, SECOND_US, Time};
+use countersign_protocol::origin::ServerOrigin;
 use countersign_protocol::statement::Statement;
 use ed25519_dalek::SigningKey;
-use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
 use super::events::{EventParser, ServerEvent};
+use super::tls::{self, Ca};
 use crate::clock::Clock;
 use crate::key;
 
@@ -39,6 +41,15 @@ const MAX_ANSWER_BYTES: usize = MAX_BODY_BYTES;
 
 /// A session is renewed when it has less left than this.
 const RENEW_BEFORE_US: u64 = 60 * SECOND_US;
+
+/// The longest wait that a server may ask for with `Retry-After`: commands wait with it.
+const LONGEST_ASKED: Duration = Duration::from_secs(30);
+
+/// How often a request is sent again after such a wait, before whoever sends it is told.
+const PATIENCE: u32 = 3;
+
+/// The code of a sign-in at a server that is not met where this agent was told.
+const OTHER_ORIGIN: &str = "origin";
 
 /// Why a request has no answer that can be used.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -80,6 +91,7 @@ struct Session {
 pub struct Client {
     http: reqwest::Client,
     base: Url,
+    origin: ServerOrigin,
     who: SignIn,
     clock: Clock,
     session: Mutex<Option<Session>>,
@@ -91,24 +103,39 @@ struct Batch<'a> {
 }
 
 impl Client {
-    /// A client for the server at `base`. Connects to nothing yet.
+    /// A client for the server at `base`. Connects to nothing yet. With a pinned `ca` only that one
+    /// is trusted, else the system's are.
     ///
     /// # Errors
-    /// The TLS of this system cannot be set up.
-    pub fn new(base: &Url, who: SignIn, clock: Clock) -> Result<Self, ClientError> {
+    /// The TLS of this system cannot be set up, or the address has no host.
+    pub fn new(
+        base: &Url,
+        ca: Option<&Ca>,
+        who: SignIn,
+        clock: Clock,
+    ) -> Result<Self, ClientError> {
         static PROVIDER: Once = Once::new();
         PROVIDER.call_once(|| {
             // Someone else in this process may have chosen one before; then that one serves.
             let _ = rustls::crypto::ring::default_provider().install_default();
         });
-        let http = reqwest::Client::builder()
+        let mut builder = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(SILENCE)
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
-            .user_agent(concat!("countersign-agent/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| ClientError::Local(tell(&error)))?;
+            .user_agent(concat!("countersign-agent/", env!("CARGO_PKG_VERSION")));
+        if base.scheme() == "http" {
+            // Without TLS no roots are needed, and a bare machine has none.
+            builder = builder.tls_certs_only([]);
+        } else if let Some(ca) = ca {
+            builder = builder.tls_certs_only(ca.certificates());
+        }
+        let http = builder.build();
+        let http = http.map_err(|error| ClientError::Local(tell(&error)))?;
+        let origin = base.origin().ascii_serialization().parse();
+        let origin: ServerOrigin =
+            origin.map_err(|_| ClientError::Local("the server's address has no host".into()))?;
         let mut base = base.clone();
         if !base.path().ends_with('/') {
             base.set_path(&format!("{}/", base.path()));
@@ -116,6 +143,7 @@ impl Client {
         Ok(Self {
             http,
             base,
+            origin,
             who,
             clock,
             session: Mutex::new(None),
@@ -216,14 +244,22 @@ impl Client {
             nonce: key::nonce().map_err(|error| ClientError::Local(error.to_string()))?,
             made_at: self.clock.now(),
             ledger: self.who.ledger,
+            server: self.origin.clone(),
             challenge: challenge.challenge.parse().map_err(malformed)?,
         });
         let statement = Statement::sign(&event, &self.who.key)
             .map_err(|error| ClientError::Local(error.to_string()))?;
         let request = self.request(Method::POST, &["v1", "sessions"])?;
-        let session: SessionBody = self
-            .answer(json(request, &Submission::new(&statement, []))?)
-            .await?;
+        let request = json(request, &Submission::new(&statement, []))?;
+        let session: SessionBody = match self.answer(request).await {
+            // Of the server or of the way there, and nothing about this agent: it may be mended.
+            Err(ClientError::Refused(problem)) if problem.code == OTHER_ORIGIN => {
+                let hint = problem.hint.unwrap_or_default();
+                let text = format!("{}; {hint}", problem.detail);
+                return Err(ClientError::Unreachable(text));
+            }
+            answer => answer?,
+        };
         Ok(Session {
             token: Zeroizing::new(session.token),
             expires: Time::from_micros(session.expires_us).unwrap_or(self.clock.now()),
@@ -331,12 +367,36 @@ fn json(request: RequestBuilder, body: &impl Serialize) -> Result<RequestBuilder
         .body(body))
 }
 
+/// Sends, and sends again after as long as a busy server asks for.
+async fn send_patiently(request: RequestBuilder) -> Result<Response, ClientError> {
+    let failed = |error| ClientError::Unreachable(tell(&error));
+    for _again in 0..PATIENCE {
+        let Some(copy) = request.try_clone() else {
+            break;
+        };
+        let response = copy.send().await.map_err(failed)?;
+        let Some(asked) = asked_wait(&response) else {
+            return Ok(response);
+        };
+        drop(response);
+        tokio::time::sleep(asked).await;
+    }
+    request.send().await.map_err(failed)
+}
+
+/// How long a server asks to wait that has had too many calls, within bounds.
+fn asked_wait(response: &Response) -> Option<Duration> {
+    if response.status() != StatusCode::TOO_MANY_REQUESTS {
+        return None;
+    }
+    let value = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?;
+    let asked = Duration::from_secs(value.parse().ok()?);
+    Some(asked.min(LONGEST_ASKED))
+}
+
 /// Sends, and turns every status but success into an error.
 async fn send(request: RequestBuilder) -> Result<Response, ClientError> {
-    let response = request
-        .send()
-        .await
-        .map_err(|error| ClientError::Unreachable(tell(&error)))?;
+    let response = send_patiently(request).await?;
     let status = response.status();
     if status.is_success() {
         return Ok(response);
@@ -376,7 +436,10 @@ async fn body(mut response: Response) -> Result<Vec<u8>, ClientError> {
 }
 
 /// An error with its causes, which is where the reason stands.
-fn tell(error: &dyn std::error::Error) -> String {
+fn tell(error: &(dyn std::error::Error + 'static)) -> String {
+    if let Some(reason) = tls::reason(error) {
+        return format!("it cannot be trusted: {reason}");
+    }
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

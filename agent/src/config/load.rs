@@ -19,6 +19,7 @@ use super::confine::{WrittenConfine, bytes, confine};
 use super::source::{ConfigError, Source};
 use super::written::{Variables, Written};
 use super::{actions, services, tables};
+use crate::client::{Ca, is_this_machine};
 use crate::rules::{Account, NamePattern, Rules, RunAs};
 use crate::signers::AllowedSigners;
 use crate::spool;
@@ -53,6 +54,8 @@ const SUDO: &str = "/usr/bin/sudo";
 pub struct Config {
     /// Where the server listens; `http` or `https`.
     pub server: Url,
+    /// The only CA that counts there, if one is pinned.
+    pub ca: Option<Ca>,
     /// The agent's name in the ledger.
     pub name: AgentName,
     /// Folder of key, journal and remembered checkpoint.
@@ -81,6 +84,7 @@ pub struct Config {
 #[derive(Debug, Clone)]
 pub(crate) struct Fixed {
     server: Url,
+    ca: Option<Ca>,
     name: AgentName,
     state: PathBuf,
     ledger: LedgerId,
@@ -94,6 +98,7 @@ impl Fixed {
         let same_origin = self.vkey.origin() == config.vkey.origin();
         let same = [
             ("server", self.server == config.server),
+            ("ca", self.ca == config.ca),
             ("name", self.name == config.name),
             ("state", self.state == config.state),
             ("ledger", self.ledger == config.ledger),
@@ -120,13 +125,21 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn load_with(path: &Path, variables: Variables) -> Result<Self, ConfigError> {
-        Self::of_text(path, &read_trusted(path)?, variables, signers_of)
+        let mut config = Self::of_text(path, &read_trusted(path)?, variables, signers_of)?;
+        if let Some(ca) = &mut config.ca {
+            ca.pem = read_trusted(&ca.path)?;
+            if ca.certificates().is_empty() {
+                return Err(ConfigError::Ca(ca.path.clone()));
+            }
+        }
+        Ok(config)
     }
 
     /// What stays until the next start.
     pub(crate) fn fixed(&self) -> Fixed {
         Fixed {
             server: self.server.clone(),
+            ca: self.ca.clone(),
             name: self.name.clone(),
             state: self.state.clone(),
             ledger: self.ledger,
@@ -135,7 +148,7 @@ impl Config {
     }
 
     /// [`Config::load_with`] of a text that was read already, as if it stood at `path`; `signers`
-    /// reads the `allowed_signers` that it names.
+    /// reads the `allowed_signers` that it names. A CA file is not read: it trusts nobody yet.
     ///
     /// # Errors
     /// As [`Config::load`].
@@ -181,9 +194,16 @@ impl Config {
         let rotation_s = source.number(rotation, age_s.min(MAX_AGE_S), (0, MAX_AGE_S))?;
         let state = folder.join(state.into_inner());
         let signers = folder.join(signers.into_inner());
-        let own_files = [&state, source.path, &signers].map(plain).to_vec();
+        let mut own_files = [&state, source.path, &signers].map(plain).to_vec();
+        let ca = written.ca.take().map(|ca| Ca {
+            path: folder.join(ca.into_inner()),
+            pem: String::new(),
+        });
+        own_files.extend(ca.as_ref().map(|ca| plain(&ca.path)));
+        let in_clear = is_on(written.insecure_http.take());
         Ok(Self {
-            server: server(source, &server_at)?,
+            server: server(source, &server_at, in_clear)?,
+            ca,
             name: name.into_inner(),
             state,
             ledger: ledger.into_inner(),
@@ -204,18 +224,27 @@ fn signers_of(path: PathBuf) -> Result<AllowedSigners, ConfigError> {
     AllowedSigners::parse(&text).map_err(|source| ConfigError::Signers { path, source })
 }
 
-fn server(source: &Source<'_>, written: &Spanned<String>) -> Result<Url, ConfigError> {
+fn server(
+    source: &Source<'_>,
+    written: &Spanned<String>,
+    in_clear: bool,
+) -> Result<Url, ConfigError> {
     let mistake = || {
         let problem = "the server is an address like https://ledger.example.com:8443";
         source.mistake(Some(written.span()), problem)
     };
     let url: Url = written.get_ref().parse().map_err(|_| mistake())?;
     let plain = url.query().is_none() && url.fragment().is_none() && url.username().is_empty();
-    if matches!(url.scheme(), "http" | "https") && url.has_host() && plain {
-        Ok(url)
-    } else {
-        Err(mistake())
+    if !(matches!(url.scheme(), "http" | "https") && url.has_host() && plain) {
+        return Err(mistake());
     }
+    if url.scheme() == "http" && !in_clear && !is_this_machine(&url) {
+        let problem = "http sends this agent's sessions and all output to another machine in \
+                       clear, where whoever is on the way can read them; use https, or set \
+                       insecure_http = true if the network between is trusted";
+        return Err(source.mistake(Some(written.span()), problem));
+    }
+    Ok(url)
 }
 
 fn vkey(

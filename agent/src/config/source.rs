@@ -47,6 +47,9 @@ pub enum ConfigError {
         /// What is wrong, and what would be right.
         problem: String,
     },
+    /// No CA in the CA file.
+    #[error("{path} holds no certificate; ca names a PEM file of the CA that issued the server's certificate", path = .0.display())]
+    Ca(PathBuf),
     /// A mistake in `allowed_signers`.
     #[error("{path}, {source}", path = path.display())]
     Signers {

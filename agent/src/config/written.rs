@@ -53,6 +53,8 @@ pub(super) type Setting<T> = Option<Spanned<T>>;
 #[serde(deny_unknown_fields)]
 pub(super) struct Written {
     pub(super) server: Setting<String>,
+    pub(super) ca: Setting<PathBuf>,
+    pub(super) insecure_http: Setting<bool>,
     pub(super) name: Setting<AgentName>,
     pub(super) state: Setting<PathBuf>,
     pub(super) ledger: Setting<LedgerId>,
@@ -187,6 +189,8 @@ impl Written {
     ) -> Result<(), ConfigError> {
         take_over!(variables, source, scalar;
             "server" => self.server,
+            "ca" => self.ca,
+            "insecure_http" => self.insecure_http,
             "name" => self.name,
             "state" => self.state,
             "ledger" => self.ledger,

@@ -13,6 +13,7 @@ use crate::client::{ClientError, Http};
 use crate::failure::Failure;
 use crate::home::LedgerHome;
 use crate::sign::Signer;
+use crate::tls::Way;
 use crate::trust::{Need, Pins, Standing, Trust};
 
 /// How often another process may move the memory while a proof is fetched, before we give up.
@@ -23,6 +24,8 @@ const MEMORY_RACES: usize = 16;
 pub struct Connection {
     /// `http://HOST:PORT` or `https://HOST`.
     pub server: String,
+    /// How it is reached.
+    pub way: Way,
     /// The pinned ledger.
     pub pins: Pins,
     /// Where things are remembered; see [`crate::home::find`].
@@ -50,7 +53,7 @@ impl Client {
     /// # Errors
     /// Unreachable, another ledger, or a key that cannot be read.
     pub async fn connect(connection: &Connection) -> Result<Self, Failure> {
-        let http = Http::new(&connection.server)?;
+        let http = Http::new(&connection.server, &connection.way)?;
         let key_id = connection.signer.public_key().await?.key_id();
         let info: LedgerInfo = http.get("/v1/ledger", &[], None).await?;
         let home = LedgerHome::open(&connection.state_home, &connection.pins.ledger)?;

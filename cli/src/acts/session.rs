@@ -157,6 +157,7 @@ impl Client {
             nonce: entropy::nonce(),
             made_at: clock::now(),
             ledger: self.ledger(),
+            server: self.http.origin().clone(),
             challenge: drawn,
         });
         let signed = self.signer.sign(&event).await?;

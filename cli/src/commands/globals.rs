@@ -11,6 +11,7 @@ use crate::acts::{Client, Connection};
 use crate::failure::Failure;
 use crate::home;
 use crate::sign::Signer;
+use crate::tls::Way;
 use crate::trust::Pins;
 
 /// Where the ledger is, which one it must be, and who signs. `dev.env` of `countersign dev` sets
@@ -24,6 +25,13 @@ pub struct Globals {
     /// The server: http://HOST:PORT or https://HOST
     #[arg(long, global = true, env = "COUNTERSIGN_SERVER", value_name = "URL")]
     pub server: Option<String>,
+    /// The file of the CA that the server's certificate must be of, PEM; the system's CAs do not
+    /// count then
+    #[arg(long, global = true, env = "COUNTERSIGN_CA", value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// Speak http to another machine, where whoever is on the way can read along
+    #[arg(long, global = true, env = "COUNTERSIGN_INSECURE_HTTP")]
+    pub insecure_http: bool,
     /// The pinned ledger: 64 hex digits
     #[arg(long, global = true, env = "COUNTERSIGN_LEDGER", value_name = "ID")]
     pub ledger: Option<LedgerId>,
@@ -76,6 +84,10 @@ impl Globals {
         })?;
         Ok(Connection {
             server,
+            way: Way {
+                ca: self.ca.clone(),
+                insecure_http: self.insecure_http,
+            },
             pins: Pins {
                 ledger,
                 vkey: self.vkey.clone(),

@@ -10,6 +10,7 @@ use crate::event::{Author, EventError, Header};
 use crate::hash::{CommandId, Digest, Hash, KeyId, LedgerId, StatementId};
 use crate::key::PublicKey;
 use crate::name::{AgentName, Nonce, Principal, Time};
+use crate::origin::ServerOrigin;
 use crate::policy::{Policy, PolicyRef};
 use crate::quorum::Requirement;
 
@@ -438,6 +439,8 @@ pub struct SessionChallenge {
     pub made_at: Time,
     /// The ledger.
     pub ledger: LedgerId,
+    /// Where the signer meets the server, as it was configured: a server elsewhere takes it not.
+    pub server: ServerOrigin,
     /// What the server drew.
     pub challenge: Digest,
 }

@@ -393,6 +393,7 @@ fn challenge(book: &mut Book) -> Statement {
         nonce: Nonce::new([0xa5; 16]),
         made_at: Time::from_micros(book.now).unwrap(),
         ledger: book.state.rights().ledger().unwrap(),
+        server: "https://ledger.example.com".parse().unwrap(),
         challenge: Digest::new([0x5a; 32]),
     });
     Statement::sign(&event, &key("alice")).unwrap()

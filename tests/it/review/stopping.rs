@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use countersign::clock::Clock;
 use countersign::ledger::StartRule;
-use countersign::server::{Options, Server};
+use countersign::server::{Options, Server, Way};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::TestLedger;
@@ -16,6 +16,7 @@ async fn serve(book: &TestLedger, shutdown: &CancellationToken) -> Server {
         checkpoint_file: book.folder.path().join("served-checkpoint"),
         start: StartRule::FirstStart,
         listen: "127.0.0.1:0".parse().unwrap(),
+        way: Way::default(),
         clock: Clock::fixed(book.clock.now().plus_micros(120_000_000)),
     };
     Server::start(options, shutdown.clone()).await.unwrap()

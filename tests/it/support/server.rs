@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use countersign::http::{self, App};
+use countersign::http::{self, App, Origins, Transport};
 use countersign::keys::LedgerKeys;
 use countersign::ledger::{self, store};
 use countersign::projections::{self, Reader};
@@ -39,6 +39,11 @@ impl TestServer {
     }
 
     pub(crate) async fn over(book: TestLedger) -> Self {
+        Self::with(book, Transport::default(), &[]).await
+    }
+
+    /// One that listens as `transport` says and is also met at the addresses `public`.
+    pub(crate) async fn with(book: TestLedger, transport: Transport, public: &[&str]) -> Self {
         let pool = book.database.another_app().await;
         let (tell, projected) = watch::channel(None);
         let ledger = book.ledger.clone();
@@ -61,8 +66,16 @@ impl TestServer {
             shutdown.clone(),
         );
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        tokio::spawn(http::serve(listener, http::router(app), shutdown.clone()));
+        let (address, is_tls) = (listener.local_addr().unwrap(), transport.tls.is_some());
+        let scheme = if is_tls { "https" } else { "http" };
+        let url = format!("{scheme}://{address}");
+        let public: Vec<_> = public.iter().map(|url| url.parse().unwrap()).collect();
+        let app = app.met_at(
+            Origins::of(address, is_tls, &public),
+            transport.behind_proxy,
+        );
+        let router = http::router(app);
+        tokio::spawn(http::serve(listener, router, transport, shutdown.clone()));
         let _second = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder()
             .no_proxy()
@@ -82,7 +95,11 @@ impl TestServer {
 
     /// Host and port.
     pub(crate) fn address(&self) -> &str {
-        self.url.trim_start_matches("http://")
+        self.url.split_once("://").unwrap().1
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
     }
 
     pub(crate) fn call(&self, method: Method, path: &str) -> RequestBuilder {
@@ -128,6 +145,7 @@ impl TestServer {
             nonce: Nonce::new([0; 16]),
             made_at: self.book.clock.now(),
             ledger: self.book.ledger.id(),
+            server: self.url.parse().unwrap(),
             challenge: challenge.challenge.parse().unwrap(),
         };
         Statement::sign(&Event::from(answer), &key(with)).unwrap()
