@@ -74,19 +74,15 @@ fn is_this_machine(url: &Url) -> bool {
 /// What TLS has against a server, as the end of "cannot trust it: …"; none when the trouble is not
 /// of TLS.
 pub(crate) fn reason(error: &(dyn Error + 'static)) -> Option<String> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        // An I/O error does not give what it wraps as its source.
-        let wrapped = error.downcast_ref::<io::Error>();
-        let wrapped = wrapped.and_then(io::Error::get_ref);
-        let found = error.downcast_ref::<rustls::Error>();
-        let found = found.or_else(|| wrapped?.downcast_ref::<rustls::Error>());
-        if let Some(found) = found {
-            return Some(words(found));
-        }
-        next = error.source();
+    if let Some(found) = error.downcast_ref::<rustls::Error>() {
+        return Some(words(found));
     }
-    None
+    // An I/O error does not give what it wraps as its source.
+    let wrapped = error.downcast_ref::<io::Error>();
+    match wrapped.and_then(io::Error::get_ref) {
+        Some(wrapped) => reason(wrapped),
+        None => reason(error.source()?),
+    }
 }
 
 #[expect(
@@ -96,7 +92,8 @@ pub(crate) fn reason(error: &(dyn Error + 'static)) -> Option<String> {
 fn words(error: &rustls::Error) -> String {
     let words = match error {
         rustls::Error::InvalidCertificate(error) => match error {
-            CertificateError::UnknownIssuer => {
+            // A CA of the same name with another key is another one.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
                 "its certificate was not issued by a CA that is trusted here"
             }
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => {

@@ -46,7 +46,7 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Header lines of a request: clients of ours send ten, proxies add a few.
 const MAX_HEADERS: usize = 64;
 
-/// Bytes of a request's head, and of any part of it that is read at a time.
+/// Bytes of a request's head, and of what is held of any part of a message at a time.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 
 /// After an error that is the machine's, as too many open files, accepting pauses.
@@ -193,6 +193,7 @@ impl Connection {
             .timer(TokioTimer::new())
             .header_read_timeout(self.transport.limits.head)
             .max_headers(MAX_HEADERS)
+            .max_header_size(MAX_HEAD_BYTES)
             .max_buf_size(MAX_HEAD_BYTES)
             .serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);

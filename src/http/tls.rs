@@ -165,6 +165,7 @@ pub struct Tls {
     files: TlsFiles,
     first: [u8; 32],
     config: watch::Sender<Arc<ServerConfig>>,
+    look: Duration,
 }
 
 impl Tls {
@@ -178,7 +179,15 @@ impl Tls {
             first: pair.digest(),
             config: watch::Sender::new(files.config(&pair)?),
             files,
+            look: LOOK,
         })
+    }
+
+    /// Looks at the files more or less often than every two seconds.
+    #[must_use]
+    pub const fn looking_every(mut self, look: Duration) -> Self {
+        self.look = look;
+        self
     }
 
     /// What takes up connections with the pair that is in force now. What is remembered of earlier
@@ -194,7 +203,7 @@ impl Tls {
             trouble: None,
         };
         while shutdown
-            .run_until_cancelled(tokio::time::sleep(LOOK))
+            .run_until_cancelled(tokio::time::sleep(self.look))
             .await
             .is_some()
         {

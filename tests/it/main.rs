@@ -6,6 +6,8 @@
     reason = "a test fails by panicking; the allowance for tests does not reach helper functions"
 )]
 
+#[path = "../support/certificates.rs"]
+mod certificates;
 #[path = "../support/folder.rs"]
 mod folder;
 #[path = "../support/left_out.rs"]

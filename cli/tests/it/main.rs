@@ -14,6 +14,7 @@ mod server;
 
 use countersign_cli::acts::{Client, Connection};
 use countersign_cli::sign::Signer;
+use countersign_cli::tls::Way;
 use countersign_cli::trust::Pins;
 
 /// A client of `server` that signs as `who`, with a state home of its own.
@@ -26,6 +27,7 @@ fn connection(server: &server::Server, home: &std::path::Path, signer: Signer) -
     let ledger = server.inner().book.ledger();
     Connection {
         server: server.url.clone(),
+        way: Way::default(),
         pins: Pins {
             ledger,
             vkey: None,

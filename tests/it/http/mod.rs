@@ -1,9 +1,12 @@
 //! The HTTP interface: who may call what, what the door answers, what the windows show.
 
 mod authorization;
+mod connections;
 mod door;
+mod limits;
 mod logs;
 mod openapi;
 mod reading;
 mod sessions;
 pub(crate) mod streams;
+mod tls;

@@ -1,12 +1,13 @@
 //! Sign-in: a signed challenge, once, by a key in force.
 
+use countersign::http::Transport;
 use countersign_protocol::event::{Event, SessionChallenge};
 use countersign_protocol::hash::{Digest, LedgerId};
 use countersign_protocol::statement::Statement;
 
 use crate::statements::{key, public};
-use crate::support::TestServer;
 use crate::support::server::problem;
+use crate::support::{TestLedger, TestServer};
 
 fn fields(answer: &Statement) -> SessionChallenge {
     let Event::SessionChallenge(fields) = Event::parse(answer.kind, &answer.payload).unwrap()
@@ -61,6 +62,48 @@ async fn a_sign_in_for_another_ledger_is_refused() {
     let mut fields = fields(&server.answer("alice", false).await);
     fields.ledger = LedgerId::new([7; 32]);
     let answer = signed(fields, "alice");
+    assert_eq!(
+        problem(server.sign_in_with(&answer).await).await,
+        (403, "challenge".into())
+    );
+}
+
+#[tokio::test]
+async fn a_sign_in_that_was_made_for_another_address_is_refused() {
+    let server = TestServer::start().await;
+    let port = server.address().rsplit_once(':').unwrap().1.to_owned();
+    let own = [
+        format!("http://127.0.0.1:{port}"),
+        format!("http://localhost:{port}"),
+    ];
+    for own in own {
+        let answer = server.answer_at("alice", &own).await;
+        assert_eq!(server.sign_in_with(&answer).await.status(), 200, "{own}");
+    }
+    for elsewhere in [
+        // A relay on the same machine, one on another, and the same place by other means.
+        "http://127.0.0.1:1".to_owned(),
+        "https://ledger.example.com".to_owned(),
+        format!("https://127.0.0.1:{port}"),
+        format!("http://127.0.0.2:{port}"),
+    ] {
+        let answer = server.answer_at("alice", &elsewhere).await;
+        assert_eq!(
+            problem(server.sign_in_with(&answer).await).await,
+            (403, "origin".into()),
+            "{elsewhere}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_server_is_met_where_its_operator_says() {
+    let public = "https://ledger.example.com";
+    let book = TestLedger::ready().await;
+    let server = TestServer::with(book, Transport::default(), &[public]).await;
+    let answer = server.answer_at("alice", public).await;
+    assert_eq!(server.sign_in_with(&answer).await.status(), 200);
+    // And still only once.
     assert_eq!(
         problem(server.sign_in_with(&answer).await).await,
         (403, "challenge".into())

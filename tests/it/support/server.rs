@@ -93,6 +93,11 @@ impl TestServer {
         }
     }
 
+    /// The same server, called with another client.
+    pub(crate) fn using(self, http: reqwest::Client) -> Self {
+        Self { http, ..self }
+    }
+
     /// Host and port.
     pub(crate) fn address(&self) -> &str {
         self.url.split_once("://").unwrap().1
@@ -131,7 +136,16 @@ impl TestServer {
         self.answer_by(who, is_agent, who).await
     }
 
+    /// A person's answer by a client that met the server at another address.
+    pub(crate) async fn answer_at(&self, who: &str, origin: &str) -> Statement {
+        self.answer_of(who, false, who, origin).await
+    }
+
     async fn answer_by(&self, who: &str, is_agent: bool, with: &str) -> Statement {
+        self.answer_of(who, is_agent, with, &self.url).await
+    }
+
+    async fn answer_of(&self, who: &str, is_agent: bool, with: &str, origin: &str) -> Statement {
         let challenge: ChallengeBody = json(self.post("/v1/sessions/challenge", &()).await).await;
         let (principal, agent) = if is_agent {
             (None, Some(who.parse().unwrap()))
@@ -145,7 +159,7 @@ impl TestServer {
             nonce: Nonce::new([0; 16]),
             made_at: self.book.clock.now(),
             ledger: self.book.ledger.id(),
-            server: self.url.parse().unwrap(),
+            server: origin.parse().unwrap(),
             challenge: challenge.challenge.parse().unwrap(),
         };
         Statement::sign(&Event::from(answer), &key(with)).unwrap()
