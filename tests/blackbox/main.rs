@@ -9,6 +9,8 @@
     reason = "a test fails by panicking, and these start the programs that they test"
 )]
 
+#[path = "../support/certificates.rs"]
+mod certificates;
 #[path = "../support/folder.rs"]
 mod folder;
 #[path = "../support/left_out.rs"]
@@ -33,3 +35,4 @@ mod servers;
 mod services;
 mod support;
 mod tampering;
+mod tls;

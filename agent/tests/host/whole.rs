@@ -53,6 +53,7 @@ impl Rig {
         rules.account.uid = 1000;
         let mut config = Config {
             server: fake.address.parse().unwrap(),
+            ca: None,
             name: "web-1".parse().unwrap(),
             state: folder.path().join("state"),
             ledger,
