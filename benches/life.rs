@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 use countersign::keys;
 use countersign_cli::acts::{Client, Connection, RequestSpec, Step};
 use countersign_cli::sign::Signer;
+use countersign_cli::tls::Way;
 use countersign_cli::trust::Pins;
 use countersign_protocol::event::Kind;
 use countersign_protocol::hash::CommandId;
@@ -123,6 +124,7 @@ impl Dev {
     async fn client(&self, name: &str, memory: &str, signer: Signer) -> Client {
         let connection = Connection {
             server: self.env("COUNTERSIGN_SERVER").to_owned(),
+            way: Way::default(),
             pins: Pins {
                 ledger: self.env("COUNTERSIGN_LEDGER").parse().unwrap(),
                 vkey: Some(self.env("COUNTERSIGN_VKEY").parse().unwrap()),

@@ -74,12 +74,8 @@ impl Source {
             // No IPv6 network begins with 32 zero bits and goes on with an address.
             IpAddr::V4(address) => Self(address.to_bits() as u64),
             IpAddr::V6(address) => {
-                #[expect(
-                    clippy::cast_possible_truncation,
-                    reason = "the upper half of 128 bits has 64"
-                )]
-                let network = (address.to_bits() >> 64) as u64;
-                Self(network)
+                let network = address.to_bits() >> 64;
+                Self(network as u64)
             }
         }
     }

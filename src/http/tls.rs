@@ -228,6 +228,9 @@ impl Tls {
     }
 }
 
+/// A pair that can serve, and the digest of what it was read from.
+type Renewed = (Arc<ServerConfig>, [u8; 32]);
+
 /// What was seen of the files so far.
 struct View {
     served: [u8; 32],
@@ -238,10 +241,7 @@ struct View {
 impl View {
     /// Takes a look; gives what is to be put in force. One file may have been replaced a moment
     /// before the other, so trouble is told when it is still there at the next look, and once.
-    fn see(
-        &mut self,
-        seen: Result<Option<(Arc<ServerConfig>, [u8; 32])>, TlsError>,
-    ) -> Option<Arc<ServerConfig>> {
+    fn see(&mut self, seen: Result<Option<Renewed>, TlsError>) -> Option<Arc<ServerConfig>> {
         let error = match seen {
             Ok(new) => {
                 self.trouble = None;
