@@ -10,6 +10,7 @@ use countersign::telemetry::Format;
 use countersign_protocol::event::Administrator;
 use countersign_protocol::key::PublicKey;
 use countersign_protocol::origin::{NotAnOrigin, ServerOrigin};
+use countersign_protocol::policy::Policy;
 use secrecy::SecretString;
 
 /// A ledger for commands run on hosts: every request, approval, start and line of output is a signed
@@ -88,6 +89,15 @@ pub(crate) struct Dev {
         value_parser = server_origin
     )]
     pub(crate) public_urls: Vec<ServerOrigin>,
+    /// Programs that people may ask for here, and no others: a comma list, such as
+    /// ls,echo,cat,grep,find,pwd.
+    #[arg(
+        long,
+        value_name = "LIST",
+        env = "COUNTERSIGN_ALLOWED_COMMANDS",
+        value_parser = countersign_policy::lists::allowed_commands
+    )]
+    pub(crate) allowed_commands: Option<Policy>,
     /// Install Postgres without asking, if it is missing.
     #[arg(long)]
     pub(crate) yes: bool,
@@ -201,16 +211,32 @@ pub(crate) struct Serve {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  countersign init --keys /etc/countersign/keys --origin ledger.example.com/prod \\
+    --admin alice@example.com=alice.pub --admin bob@example.com=bob.pub \\
+    --admin carol@example.com=carol.pub --threshold 2
+
+On a machine without a network, and later where the database is:
+  countersign init --offline genesis.json --keys keys --origin … --admin … --threshold 2
+  countersign init --genesis genesis.json --keys keys")]
 pub(crate) struct Init {
-    #[command(flatten)]
-    pub(crate) database: Database,
+    /// The database's address, as the role that serves. Rather from the environment: it may hold a
+    /// password, and arguments can be read by others.
+    #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
+    pub(crate) database: Option<SecretString>,
     #[command(flatten)]
     pub(crate) keys: Keys,
+    /// Sign the first entry into this file and touch no database.
+    #[arg(long, value_name = "FILE", conflicts_with = "genesis")]
+    pub(crate) offline: Option<PathBuf>,
+    /// Enter the first entry that was signed into this file before, with the keys made then.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["administrators", "threshold", "recovery_key"])]
+    pub(crate) genesis: Option<PathBuf>,
     /// An administrator and the file of their public key; several times.
-    #[arg(long = "admin", value_name = "NAME=PUBKEY", required = true, value_parser = administrator)]
+    #[arg(long = "admin", value_name = "NAME=PUBKEY", required_unless_present = "genesis", value_parser = administrator)]
     pub(crate) administrators: Vec<Administrator>,
-    /// How many administrators a change of rights takes.
-    #[arg(long, value_name = "N")]
+    /// How many administrators a change of rights takes: two are the least that guards anything.
+    #[arg(long, value_name = "N", default_value_t = 2)]
     pub(crate) threshold: u32,
     /// The file of a public key for the day when administrators are lost; kept offline.
     #[arg(long, value_name = "PUBKEY", value_parser = public_key)]

@@ -5,9 +5,11 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use countersign_protocol::event::Event;
 use countersign_protocol::hash::KeyId;
 use countersign_protocol::key::{self, KeyError, PublicKey};
 use countersign_protocol::name::Nonce;
+use countersign_protocol::statement::{Statement, StatementError};
 use ed25519_dalek::SigningKey;
 use sha2::{Digest as _, Sha512};
 use zeroize::Zeroizing;
@@ -18,13 +20,18 @@ pub const STATEMENT_KEY_FILE: &str = "statement.key";
 /// File of the key that signs checkpoints.
 pub const CHECKPOINT_KEY_FILE: &str = "checkpoint.key";
 
+/// File of the key that signs for the holders of API tokens.
+pub const GATEWAY_KEY_FILE: &str = "gateway.key";
+
 /// Keeps the derived session secret apart from every other use of the key.
 const SESSION_DOMAIN: &[u8] = b"countersign/session-secret/v1\n";
 
-/// The ledger's two keys; each has a role of its own.
+/// The ledger's keys; each has a role of its own.
 pub struct LedgerKeys {
     statement: SigningKey,
     checkpoint: SigningKey,
+    /// A ledger that was founded before there were API tokens has none.
+    gateway: Option<SigningKey>,
 }
 
 /// Why a key is not there.
@@ -142,16 +149,17 @@ pub fn read(path: &Path) -> Result<SigningKey, KeyFileError> {
 }
 
 impl LedgerKeys {
-    /// Draws both keys.
+    /// Draws all keys.
     #[must_use]
     pub fn generate() -> Self {
         Self {
             statement: generate(),
             checkpoint: generate(),
+            gateway: Some(generate()),
         }
     }
 
-    /// Writes both keys to a folder, which is made if it is missing.
+    /// Writes the keys to a folder, which is made if it is missing.
     ///
     /// # Errors
     /// See [`KeyFileError`]; existing keys are never replaced.
@@ -166,26 +174,32 @@ impl LedgerKeys {
             &folder.join(CHECKPOINT_KEY_FILE),
             &self.checkpoint,
             "countersign checkpoints",
-        )
+        )?;
+        self.gateway.as_ref().map_or(Ok(()), |gateway| {
+            let file = folder.join(GATEWAY_KEY_FILE);
+            write_new(&file, gateway, "countersign gateway")
+        })
     }
 
     /// Says whether a folder holds one of the keys.
     #[must_use]
     pub fn exist(folder: &Path) -> bool {
-        [STATEMENT_KEY_FILE, CHECKPOINT_KEY_FILE]
+        [STATEMENT_KEY_FILE, CHECKPOINT_KEY_FILE, GATEWAY_KEY_FILE]
             .iter()
             .any(|name| folder.join(name).exists())
     }
 
-    /// Reads both keys from a folder.
+    /// Reads the keys from a folder.
     ///
     /// # Errors
     /// See [`KeyFileError`].
     pub fn read(folder: &Path) -> Result<Self, KeyFileError> {
         let statement = read(&folder.join(STATEMENT_KEY_FILE))?;
+        let gateway = folder.join(GATEWAY_KEY_FILE);
         Ok(Self {
             statement,
             checkpoint: read(&folder.join(CHECKPOINT_KEY_FILE))?,
+            gateway: gateway.exists().then(|| read(&gateway)).transpose()?,
         })
     }
 
@@ -199,6 +213,18 @@ impl LedgerKeys {
     #[must_use]
     pub const fn checkpoint(&self) -> &SigningKey {
         &self.checkpoint
+    }
+
+    /// Signs for the holders of API tokens, where the ledger was founded with such a key.
+    #[must_use]
+    pub fn gateway(&self) -> Option<Gateway> {
+        self.gateway.clone().map(Gateway)
+    }
+
+    /// The public half of that.
+    #[must_use]
+    pub fn gateway_key(&self) -> Option<PublicKey> {
+        self.gateway.as_ref().map(PublicKey::of)
     }
 
     /// Authenticates session tokens. Derived, so that all servers of a ledger have the same one and
@@ -216,6 +242,31 @@ impl LedgerKeys {
     #[must_use]
     pub fn statement_id(&self) -> KeyId {
         PublicKey::of(&self.statement).key_id()
+    }
+}
+
+/// Signs what the holders of API tokens ask for, and nothing else.
+pub struct Gateway(SigningKey);
+
+impl Gateway {
+    /// Its key's id.
+    #[must_use]
+    pub fn key_id(&self) -> KeyId {
+        PublicKey::of(&self.0).key_id()
+    }
+
+    /// Signs an event in the name of a token.
+    ///
+    /// # Errors
+    /// The event has no canonical form, or names another signer.
+    pub fn sign(&self, event: &Event) -> Result<Statement, StatementError> {
+        Statement::sign(event, &self.0)
+    }
+}
+
+impl std::fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gateway").finish_non_exhaustive()
     }
 }
 

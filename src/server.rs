@@ -2,9 +2,12 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use countersign_policy::CedarJudge;
 use countersign_protocol::hash::LedgerId;
+use countersign_protocol::judgement::Judge;
 use countersign_protocol::origin::ServerOrigin;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -198,12 +201,14 @@ impl Server {
         let pool = connect(&options.database).await?;
         let keys = LedgerKeys::read(&options.keys)?;
         let session_secret = keys.session_secret();
+        let gateway = keys.gateway();
         let ledger = Ledger::open(Settings {
             pool: pool.clone(),
             keys,
             checkpoint_file: options.checkpoint_file,
             start: options.start,
             clock: options.clock.clone(),
+            judge: Arc::new(CedarJudge::new()),
         })
         .await?;
         let genesis = first_entry(&pool).await?;
@@ -229,11 +234,19 @@ impl Server {
         .met_at(
             Origins::of(address, tls.is_some(), &options.way.public_urls),
             options.way.behind_proxy,
-        );
+        )
+        .with_gateway(gateway);
         let presence = app.presence();
         let mut tasks = JoinSet::new();
-        tasks.spawn(follow(pool.clone(), ledger.watch(), tell, shutdown.clone()));
+        tasks.spawn(follow(
+            pool.clone(),
+            ledger.watch(),
+            tell,
+            ledger.judge(),
+            shutdown.clone(),
+        ));
         tasks.spawn(deadlines::run(ledger, shutdown.clone()));
+        tasks.spawn(http::write_notes(app.clone(), shutdown.clone()));
         let (router, stop) = (http::router(app), shutdown.clone());
         let transport = Transport {
             tls,
@@ -301,12 +314,13 @@ impl Server {
 
 async fn follow(
     pool: PgPool,
-    log: watch::Receiver<std::sync::Arc<countersign_protocol::checkpoint::Checkpoint>>,
+    log: watch::Receiver<Arc<countersign_protocol::checkpoint::Checkpoint>>,
     tell: watch::Sender<Option<projections::Projected>>,
+    judge: Arc<dyn Judge>,
     shutdown: CancellationToken,
 ) {
     tokio::select! {
-        () = projections::run(pool, log, tell) => {}
+        () = projections::run(pool, log, tell, judge) => {}
         () = shutdown.cancelled() => {}
     }
 }

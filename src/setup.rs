@@ -1,10 +1,14 @@
 //! Making a ledger: the schema, the keys, the first entry.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use countersign_policy::CedarJudge;
 use countersign_protocol::checkpoint::{Origin, VerifierKey};
-use countersign_protocol::event::{Administrator, LedgerGenesis};
-use countersign_protocol::hash::LedgerId;
+use countersign_protocol::entry::{self, Entry};
+use countersign_protocol::event::{Administrator, Event, LedgerGenesis};
+use countersign_protocol::hash::{Hash, LedgerId};
+use countersign_protocol::judgement::Judge;
 use countersign_protocol::key::PublicKey;
 use countersign_protocol::statement::{Statement, StatementError};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -13,7 +17,7 @@ use sqlx::postgres::PgPoolOptions;
 
 use crate::clock::Clock;
 use crate::keys::{self, KeyFileError, LedgerKeys};
-use crate::ledger::{Ledger, OpenError, Settings, StartRule};
+use crate::ledger::{Ledger, OpenError, Settings, StartRule, history};
 
 /// The schema, compiled in.
 pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
@@ -86,28 +90,77 @@ pub async fn found(
     clock: &Clock,
     founding: Founding,
 ) -> Result<Founded, SetupError> {
-    let origin = founding.origin.clone();
+    let genesis = draft(folder, clock, founding)?;
+    enter(pool, folder, checkpoint_file, clock, genesis).await
+}
+
+/// Draws the ledger's keys into a folder, unless it has some, and signs the first entry. No database
+/// is needed: it can be done on a machine without a network, and says the ledger's id.
+///
+/// # Errors
+/// See [`SetupError`].
+pub fn draft(folder: &Path, clock: &Clock, founding: Founding) -> Result<Statement, SetupError> {
     // What would be signed is checked before any key is written.
-    let draft = LedgerKeys::generate();
-    sign(&draft, clock, founding.clone())?;
+    let keys = LedgerKeys::generate();
+    sign(&keys, clock, founding.clone())?;
     if !LedgerKeys::exist(folder) {
-        draft.write_new(folder)?;
+        keys.write_new(folder)?;
     }
-    let keys = LedgerKeys::read(folder)?;
-    let genesis = sign(&keys, clock, founding)?;
+    sign(&LedgerKeys::read(folder)?, clock, founding)
+}
+
+/// What hosts and clients pin of a ledger that begins with this entry.
+///
+/// # Errors
+/// It is no genesis that holds.
+pub fn pins(genesis: &Statement) -> Result<Founded, SetupError> {
+    let verified = genesis.clone().verify()?;
+    let Event::LedgerGenesis(first) = verified.event() else {
+        return Err(OpenError::Empty.into());
+    };
+    let entry = Entry {
+        seq: 0,
+        time: first.made_at,
+        prev: Hash::ZERO,
+        key_id: verified.facts().key_id,
+        statement: genesis.clone(),
+    };
+    let bytes = entry.encode().map_err(|error| history::bad(0, error))?;
+    Ok(Founded {
+        id: LedgerId::new(*entry::leaf(&bytes).as_bytes()),
+        vkey: VerifierKey::of(&first.origin, &first.checkpoint_key).map_err(OpenError::from)?,
+    })
+}
+
+/// Writes a first entry that was signed with the keys in a folder into an empty, migrated database.
+/// The checkpoint file is begun.
+///
+/// # Errors
+/// See [`SetupError`]; a database that holds a ledger is left alone.
+pub async fn enter(
+    pool: PgPool,
+    folder: &Path,
+    checkpoint_file: &Path,
+    clock: &Clock,
+    genesis: Statement,
+) -> Result<Founded, SetupError> {
+    let founded = pins(&genesis)?;
     let settings = Settings {
         pool,
-        keys,
+        keys: LedgerKeys::read(folder)?,
         checkpoint_file: checkpoint_file.to_owned(),
         start: StartRule::FirstStart,
         clock: clock.clone(),
+        judge: judge(),
     };
-    let vkey = VerifierKey::of(&origin, &PublicKey::of(settings.keys.checkpoint()))
-        .map_err(OpenError::from)?;
-    Ok(Founded {
-        id: Ledger::create(&settings, genesis).await?,
-        vkey,
-    })
+    Ledger::create(&settings, genesis).await?;
+    Ok(founded)
+}
+
+/// Who reads the policies of a ledger.
+#[must_use]
+pub fn judge() -> Arc<dyn Judge> {
+    Arc::new(CedarJudge::new())
 }
 
 fn sign(keys: &LedgerKeys, clock: &Clock, founding: Founding) -> Result<Statement, SetupError> {
@@ -122,6 +175,7 @@ fn sign(keys: &LedgerKeys, clock: &Clock, founding: Founding) -> Result<Statemen
         statement_key: PublicKey::of(keys.statement()),
         administrators,
         threshold: founding.threshold,
+        gateway_key: keys.gateway_key(),
         recovery_key: founding.recovery_key,
     };
     Ok(Statement::sign(&genesis.into(), keys.statement())?)

@@ -6,9 +6,11 @@ use countersign::dev::{self, Binaries, Develop, PostgresError};
 use countersign::ledger::StartRule;
 use countersign::projections::{self, CompareError};
 use countersign::server::{self, Server};
-use countersign::setup::{self, Founding};
+use countersign::setup::{self, Founded, Founding};
 use countersign::{clock, telemetry};
 use countersign_cli::{Globals, Lists, exit_code};
+use countersign_protocol::api::Submission;
+use countersign_protocol::statement::Statement;
 use sqlx::Connection as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -57,6 +59,7 @@ async fn dispatch(arguments: Arguments) -> u8 {
                 data: options.data,
                 listen: options.listen,
                 public_urls: options.public_urls,
+                policy: options.allowed_commands,
             };
             dev::develop(options, shutdown).await
         }
@@ -167,47 +170,97 @@ async fn serve(options: Serve, shutdown: CancellationToken) -> u8 {
 }
 
 async fn init(options: Init, globals: &Globals) -> u8 {
-    let Some(origin) = globals.origin.clone() else {
-        tell(
-            "error: a ledger needs a name of its own\nhint: give --origin, as in ledger.example.com/prod",
-        );
-        return exit_code::USAGE;
+    let made = match make(&options, globals).await {
+        Ok(made) => made,
+        Err(code) => return code,
     };
-    let Database { database } = options.database;
-    let pool = match server::connect(&database).await {
-        Ok(pool) => pool,
-        Err(error) => return fail(&error.to_string()),
+    let line = if globals.json {
+        format!(
+            "{{\"ledger\":\"{}\",\"origin\":\"{}\",\"vkey\":\"{}\"}}",
+            made.id,
+            made.vkey.origin(),
+            made.vkey
+        )
+    } else {
+        made.id.to_string()
     };
-    let founding = Founding {
-        origin: origin.clone(),
-        administrators: options.administrators,
-        threshold: options.threshold,
-        recovery_key: options.recovery_key,
-    };
-    let checkpoint_file = options.keys.checkpoint_file();
-    let clock = clock::Clock::system();
-    match setup::found(pool, &options.keys.keys, &checkpoint_file, &clock, founding).await {
-        Ok(made) => {
-            let line = if globals.json {
-                format!(
-                    "{{\"ledger\":\"{}\",\"origin\":\"{origin}\",\"vkey\":\"{}\"}}",
-                    made.id, made.vkey
-                )
-            } else {
-                made.id.to_string()
-            };
-            tell(&format!(
-                "The ledger is made. Pin it on every host and in every client:\n    \
-                 ledger = \"{}\"\n    origin = \"{origin}\"\n    vkey   = \"{}\"",
-                made.id, made.vkey
-            ));
-            match writeln!(io::stdout(), "{line}") {
-                Ok(()) => exit_code::DONE,
-                Err(error) => fail(&error.to_string()),
-            }
-        }
+    tell(&format!(
+        "{}. Pin it on every host and in every client:\n    \
+         ledger = \"{}\"\n    origin = \"{}\"\n    vkey   = \"{}\"",
+        match &options.offline {
+            Some(path) => format!("The first entry is signed into {}", path.display()),
+            None => "The ledger is made".to_owned(),
+        },
+        made.id,
+        made.vkey.origin(),
+        made.vkey
+    ));
+    match writeln!(io::stdout(), "{line}") {
+        Ok(()) => exit_code::DONE,
         Err(error) => fail(&error.to_string()),
     }
+}
+
+/// Signs a first entry or reads one, and enters it unless it is to stay offline.
+async fn make(options: &Init, globals: &Globals) -> Result<Founded, u8> {
+    let clock = clock::Clock::system();
+    let failed = |error: &dyn std::fmt::Display| fail(&error.to_string());
+    let genesis = match &options.genesis {
+        Some(path) => read_genesis(path).map_err(|error| failed(&error))?,
+        None => {
+            let Some(origin) = globals.origin.clone() else {
+                tell(
+                    "error: a ledger needs a name of its own\nhint: give --origin, as in ledger.example.com/prod",
+                );
+                return Err(exit_code::USAGE);
+            };
+            let founding = Founding {
+                origin,
+                administrators: options.administrators.clone(),
+                threshold: options.threshold,
+                recovery_key: options.recovery_key.clone(),
+            };
+            let drafted = setup::draft(&options.keys.keys, &clock, founding);
+            drafted.map_err(|error| failed(&error))?
+        }
+    };
+    if let Some(path) = &options.offline {
+        let text = serde_json::to_string_pretty(&Submission::new(&genesis, &[]));
+        let text = text.map_err(|error| failed(&error))?;
+        let mut file = std::fs::OpenOptions::new();
+        // Never over another one: the keys that signed it may be in use.
+        let file = file.write(true).create_new(true).open(path);
+        let written = file.and_then(|mut file| {
+            file.write_all(text.as_bytes())?;
+            file.sync_all()
+        });
+        written.map_err(|error| failed(&format!("cannot write {}: {error}", path.display())))?;
+        return setup::pins(&genesis).map_err(|error| failed(&error));
+    }
+    let Some(database) = &options.database else {
+        tell(
+            "error: there is no database to enter the first entry into\nhint: set DATABASE_URL, or sign it for later with --offline FILE",
+        );
+        return Err(exit_code::USAGE);
+    };
+    let pool = server::connect(database).await;
+    let pool = pool.map_err(|error| failed(&error))?;
+    let (keys, checkpoint) = (&options.keys.keys, options.keys.checkpoint_file());
+    let entered = setup::enter(pool, keys, &checkpoint, &clock, genesis).await;
+    entered.map_err(|error| failed(&error))
+}
+
+fn read_genesis(path: &std::path::Path) -> Result<Statement, String> {
+    let text = std::fs::read_to_string(path);
+    let text = text.map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let body: Option<Submission> = serde_json::from_str(&text).ok();
+    let statement = body.and_then(|body| body.statement());
+    statement.ok_or_else(|| {
+        format!(
+            "{} is no first entry as `countersign init --offline` writes it",
+            path.display()
+        )
+    })
 }
 
 async fn migrate(options: Migrate) -> u8 {
@@ -225,7 +278,7 @@ async fn rebuild(options: Database) -> u8 {
         Ok(pool) => pool,
         Err(error) => return fail(&error.to_string()),
     };
-    match projections::rebuild(&pool).await {
+    match projections::rebuild(&pool, &setup::judge()).await {
         Ok(size) => {
             tell(&format!("The lists are built anew from {size} entries."));
             exit_code::DONE
@@ -238,7 +291,7 @@ async fn rebuild(options: Database) -> u8 {
 async fn compare_lists(url: String) -> Lists {
     let compared = async {
         let mut connection = sqlx::PgConnection::connect(&url).await?;
-        projections::compare(&mut connection).await
+        projections::compare(&mut connection, &setup::judge()).await
     };
     match compared.await {
         Ok(found) if found.is_empty() => Lists::Equal,

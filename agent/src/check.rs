@@ -211,6 +211,10 @@ pub fn summary(path: &Path, config: &Config) -> String {
         config.signers.people().len(),
         rules.min_approvals,
     );
+    for person in &rules.break_glass {
+        let what = "runs without approvals where the ledger's policy lets them";
+        line(&mut text, "break_glass", person.as_str(), what);
+    }
     for rule in &rules.commands.deny {
         let program = rule.program.as_ref().map_or("any program", |p| p.as_str());
         line(&mut text, "deny", rule.name.as_str(), program);

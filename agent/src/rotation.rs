@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use countersign_protocol::api::Problem;
 use countersign_protocol::event::AgentKeyRetired;
-use countersign_protocol::key::{PublicKey, fingerprint};
+use countersign_protocol::key::fingerprint;
 use countersign_protocol::name::Time;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinError;
@@ -30,7 +30,7 @@ use crate::reload;
 use crate::spool::{About, Record, Spool};
 use crate::station::{AgentError, Said, Station, agent_event};
 use crate::succession::{self, Ending};
-use crate::trust::View;
+use crate::trust::{LedgerKeys, View};
 
 /// How often it is looked for a new key: somebody has just asked for it and watches.
 const LOOK: Duration = Duration::from_secs(2);
@@ -47,7 +47,7 @@ pub(crate) struct Service {
     pub(crate) live: watch::Sender<Arc<Config>>,
     pub(crate) clock: Clock,
     pub(crate) view: Arc<View>,
-    pub(crate) statement_key: PublicKey,
+    pub(crate) keys: LedgerKeys,
     pub(crate) orders: Orders,
     pub(crate) places: Places,
 }
@@ -243,7 +243,8 @@ impl Service {
     fn start(&self, station: Arc<Station>, leave: CancellationToken) -> Serving {
         let pins = Pins {
             ledger: station.ledger,
-            statement_key: self.statement_key.clone(),
+            statement_key: self.keys.statement.clone(),
+            gateway_key: self.keys.gateway.clone(),
             agent: station.name.clone(),
             key_id: station.identity.key_id(),
         };

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use countersign_protocol::key::PublicKey;
 use tokio::sync::watch;
 
 use crate::client::{Backoff, ClientError};
@@ -13,7 +12,7 @@ use crate::key::Identity;
 use crate::orders::Orders;
 use crate::rotation::{self, Service};
 use crate::station::{AgentError, Station, tolerate};
-use crate::trust::{self, View};
+use crate::trust::{self, LedgerKeys, View};
 
 /// Runs the agent until it is told to stop. A stopping agent ends its commands as a cancel does.
 ///
@@ -34,9 +33,9 @@ pub async fn run_with(
 ) -> Result<(), AgentError> {
     let orders: Orders = orders.into();
     let station = open(&config, clock, &orders)?;
-    let statement_key = tokio::select! {
+    let keys = tokio::select! {
         () = orders.stop.cancelled() => return stopped(&orders),
-        key = meet(&station, &config) => key?,
+        keys = meet(&station, &config) => keys?,
     };
     station.announce();
     if !station.enrol(&orders.stop).await? {
@@ -46,7 +45,7 @@ pub async fn run_with(
         live: watch::Sender::new(Arc::new(config)),
         clock: station.clock.clone(),
         view: Arc::clone(&station.view),
-        statement_key,
+        keys,
         orders,
         places: Places::default(),
     };
@@ -87,19 +86,19 @@ fn stopped(orders: &Orders) -> Result<(), AgentError> {
 }
 
 /// Asks the server who its ledger is until it answers, and holds the answer against the pins.
-pub(crate) async fn meet(station: &Station, config: &Config) -> Result<PublicKey, AgentError> {
+pub(crate) async fn meet(station: &Station, config: &Config) -> Result<LedgerKeys, AgentError> {
     let mut backoff = Backoff::for_server();
     station.manager.status("waiting for the server");
     loop {
         match station.client.ledger().await {
             Ok(info) => {
-                let key = trust::statement_key(&info, &config.ledger, &config.vkey)?;
+                let keys = trust::ledger_keys(&info, &config.ledger, &config.vkey)?;
                 // A key that is not accepted yet cannot ask for proofs; what is remembered stands.
                 if station.view.seen().is_some() {
-                    return Ok(key);
+                    return Ok(keys);
                 }
                 match station.view.confirm(&info.checkpoint).await {
-                    Ok(_) => return Ok(key),
+                    Ok(_) => return Ok(keys),
                     Err(error) => tolerate(error)?,
                 }
             }

@@ -39,16 +39,24 @@ pub enum PinError {
     OtherKey,
 }
 
-/// The key of the ledger's statements, if this genesis is the pinned ledger's and names the
-/// pinned checkpoint key.
+/// The keys with which the ledger's own words are signed, as its genesis names them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LedgerKeys {
+    /// Of its statements.
+    pub statement: PublicKey,
+    /// Of what API tokens ask for; a ledger may have none.
+    pub gateway: Option<PublicKey>,
+}
+
+/// The ledger's keys, if this genesis is the pinned ledger's and names the pinned checkpoint key.
 ///
 /// # Errors
 /// See [`PinError`].
-pub fn statement_key(
+pub fn ledger_keys(
     info: &LedgerInfo,
     ledger: &LedgerId,
     vkey: &VerifierKey,
-) -> Result<PublicKey, PinError> {
+) -> Result<LedgerKeys, PinError> {
     let entry = audit::check_entry(&info.genesis.0)
         .map_err(|reason| PinError::Genesis(reason.to_string()))?;
     if entry.leaf.as_bytes() != ledger.as_bytes() {
@@ -61,7 +69,10 @@ pub fn statement_key(
         return Err(PinError::Genesis("it is signed by another key".into()));
     }
     match VerifierKey::of(&genesis.origin, &genesis.checkpoint_key) {
-        Ok(named) if named == *vkey => Ok(genesis.statement_key.clone()),
+        Ok(named) if named == *vkey => Ok(LedgerKeys {
+            statement: genesis.statement_key.clone(),
+            gateway: genesis.gateway_key.clone(),
+        }),
         Ok(_) | Err(_) => Err(PinError::OtherKey),
     }
 }

@@ -4,11 +4,13 @@
 //! held where it stands.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
+use countersign_policy::CedarJudge;
 use countersign_protocol::audit;
 use countersign_protocol::fold::{self, AgentChain, State};
 use countersign_protocol::hash::{Hash, KeyId};
+use countersign_protocol::judgement::Judge;
 use countersign_protocol::lifecycle::Position;
 use countersign_protocol::name::Time;
 use countersign_protocol::refusal::Refusal;
@@ -33,6 +35,21 @@ impl From<ReplayError> for Failure {
     }
 }
 
+/// One for all, so that a policy is read once.
+static JUDGE: LazyLock<Arc<CedarJudge>> = LazyLock::new(|| Arc::new(CedarJudge::new()));
+
+/// Who reads policies here.
+#[must_use]
+pub fn judge() -> Arc<dyn Judge> {
+    Arc::clone(&*JUDGE) as Arc<dyn Judge>
+}
+
+/// The same one, for what only this reader of policies can tell: which rules speak.
+#[must_use]
+pub fn cedar() -> &'static CedarJudge {
+    &JUDGE
+}
+
 /// A fold under way.
 #[derive(Debug, Clone)]
 pub struct Replay {
@@ -51,7 +68,7 @@ impl Replay {
         Self {
             rights,
             taken: 0,
-            state: State::default(),
+            state: State::new(judge()),
             chains: BTreeMap::new(),
             last: None,
         }
@@ -81,7 +98,11 @@ impl Replay {
         &self.state
     }
 
-    fn rights_before(&mut self, seq: u64) -> Result<(), ReplayError> {
+    /// Takes all rights before a place.
+    ///
+    /// # Errors
+    /// An entry on rights may not stand there.
+    pub fn rights_before(&mut self, seq: u64) -> Result<(), ReplayError> {
         let rights = Arc::clone(&self.rights);
         while let Some(link) = rights.entries.get(self.taken) {
             if link.entry.seq >= seq {

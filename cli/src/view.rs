@@ -14,6 +14,7 @@ use countersign_protocol::hash::{CommandId, Digest, KeyId};
 use countersign_protocol::lifecycle::Command;
 use countersign_protocol::name::{AgentName, Principal, Time};
 use countersign_protocol::quorum::Requirement;
+use countersign_protocol::refusal::Refusal;
 use sha2::{Digest as _, Sha256};
 
 use crate::failure::Failure;
@@ -192,8 +193,9 @@ pub struct CommandView {
     pub texts: BTreeMap<Digest, Held<String>>,
     /// What its hosts run, where they said so.
     pub starts: BTreeMap<AgentName, Start>,
-    /// What was required when it was authorized; else what is required now.
-    pub requirement: Option<Requirement>,
+    /// What was required when it was authorized; while it waits, what is required now, or why
+    /// nothing that people say would suffice.
+    pub requirement: Result<Requirement, Refusal>,
     /// The entries it was read from, in order.
     pub entries: Vec<Link>,
     /// Size of the believed checkpoint that covers them all.
@@ -234,7 +236,7 @@ impl CommandView {
             outputs: BTreeMap::new(),
             texts: BTreeMap::new(),
             starts: BTreeMap::new(),
-            requirement: state.rights().requirement().map(|(_, needed)| needed),
+            requirement: state.requirement(&command),
             entries: Vec::new(),
             size,
             command,
@@ -284,7 +286,7 @@ impl CommandView {
                 bytes: blobs.content(&chunk.data),
             });
         } else if let Event::CommandAuthorized(authorized) = event {
-            self.requirement = Some(authorized.requirement.clone());
+            self.requirement = Ok(authorized.requirement.clone());
         }
     }
 

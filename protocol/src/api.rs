@@ -360,6 +360,12 @@ pub struct AgentItem {
     pub key: Base64,
     /// Where it was accepted.
     pub seq: Option<u64>,
+    /// What administrators say of it: `env=prod`.
+    #[serde(default)]
+    pub labels: Vec<String>,
+    /// It takes no new work.
+    #[serde(default)]
+    pub drained: bool,
 }
 
 /// A change that waits for consent.
@@ -378,6 +384,32 @@ pub struct ChangeItem {
     pub consents: Vec<String>,
     /// How many it takes.
     pub needed: u32,
+}
+
+/// An API token, without its secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TokenItem {
+    /// Its public name.
+    pub token: String,
+    /// `in_force`, `expired` or `revoked`.
+    pub status: String,
+    /// For whom it asks.
+    pub principal: String,
+    /// Its roles.
+    pub roles: Vec<String>,
+    /// What it may do beside them.
+    pub permissions: Vec<String>,
+    /// It asks only for hosts with one of these labels; for all when empty.
+    pub labels: Vec<String>,
+    /// It asks only for these programs; for all when empty.
+    pub commands: Vec<String>,
+    /// When it stands for nobody any more.
+    pub expires_us: u64,
+    /// Where it was issued.
+    pub seq: u64,
+    /// When it was last used, to the minute; never when none.
+    pub last_used_us: Option<u64>,
 }
 
 /// What waits for the caller's judgement.

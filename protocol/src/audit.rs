@@ -5,15 +5,19 @@
 //! chain, clock, uniqueness, `seen`, rights at their position, lifecycle, quorum.
 
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::sync::Arc;
 
 use crate::blob::{Blob, BlobRef};
+use crate::command::CommandSpec;
 use crate::entry::{self, Entry, EntryError};
 use crate::event::Event;
-use crate::fold::{self, Attachment, Refusal, State};
+use crate::fold::{self, Attachment, Effect, Refusal, State};
 use crate::hash::{Digest, Hash, KeyId, StatementId};
+use crate::judgement::Judge;
 use crate::lifecycle::Position;
 use crate::merkle::Tree;
 use crate::name::{Principal, Time};
+use crate::policy::Policy;
 use crate::rights::ChangeBody;
 use crate::statement::{StatementError, Verified};
 use crate::target::TargetList;
@@ -42,6 +46,10 @@ pub enum Reason {
     /// Said before.
     #[error("the same statement stands in the log before")]
     Duplicate,
+    /// A run without approvals is followed by its review at once, and by nothing else; and nothing
+    /// else is.
+    #[error("a run without approvals and the opening of its review do not stand together")]
+    Review,
     /// It may not stand here.
     #[error("{0}")]
     Refused(#[from] Refusal),
@@ -107,28 +115,54 @@ pub fn attachment(
     mut blob: impl FnMut(&BlobRef) -> Option<Blob>,
 ) -> Result<Attachment, Refusal> {
     if let Event::ChangeRequested(request) = event {
-        let Some(blob) = blob(&request.body) else {
+        let Some(body) = blob(&request.body) else {
             return Ok(Attachment::Withheld);
         };
-        blob.verify(&request.body)
+        body.verify(&request.body)
             .map_err(|_| Refusal::BodyMissing)?;
-        let body = ChangeBody::parse(blob.content()).map_err(|_| Refusal::BodyMissing)?;
-        return Ok(Attachment::Body(body));
+        let body = ChangeBody::parse(body.content()).map_err(|_| Refusal::BodyMissing)?;
+        let Some(named) = &request.document else {
+            return Ok(Attachment::Change(body, None));
+        };
+        let Some(document) = blob(named) else {
+            return Ok(Attachment::Withheld);
+        };
+        document.verify(named).map_err(|_| Refusal::BodyMissing)?;
+        let policy = policy(document.content()).ok_or(Refusal::BodyMissing)?;
+        return Ok(Attachment::Change(body, Some(policy)));
     }
     if let Event::CommandRequested(request) = event {
-        let targets = &request.act.targets;
-        let Some(blob) = blob(&targets.list) else {
-            return Ok(Attachment::Withheld);
+        let act = &request.act;
+        let targets = match blob(&act.targets.list) {
+            Some(found) => {
+                found
+                    .verify(&act.targets.list)
+                    .map_err(|_| Refusal::Targets)?;
+                let list = TargetList::parse(found.content(), &act.targets);
+                Some(list.map_err(|_| Refusal::Targets)?)
+            }
+            None => None,
         };
-        blob.verify(&targets.list).map_err(|_| Refusal::Targets)?;
-        let list = TargetList::parse(blob.content(), targets).map_err(|_| Refusal::Targets)?;
-        return Ok(Attachment::Targets(list));
+        let spec = match blob(&act.spec) {
+            Some(found) => {
+                found.verify(&act.spec).map_err(|_| Refusal::Spec)?;
+                let spec = CommandSpec::parse(found.content(), act);
+                Some(spec.map_err(|_| Refusal::Spec)?)
+            }
+            None => None,
+        };
+        return Ok(Attachment::Request(targets, spec));
     }
     Ok(Attachment::None)
 }
 
+fn policy(document: &[u8]) -> Option<Policy> {
+    let text = core::str::from_utf8(document).ok()?;
+    Policy::new(text.into()).ok()
+}
+
 /// Folds checked entries from the first on.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Auditor {
     state: State,
     tree: Tree,
@@ -138,13 +172,24 @@ pub struct Auditor {
     statements: BTreeSet<StatementId>,
     client_refs: BTreeMap<(Principal, Digest), StatementId>,
     not_rejudged: u64,
+    /// What the next entry must be, after a run without approvals.
+    owed: Option<Effect>,
 }
 
 impl Auditor {
-    /// An auditor before the first entry.
+    /// An auditor before the first entry, with whoever reads policies.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub fn new(judge: Arc<dyn Judge>) -> Self {
+        Self {
+            state: State::new(judge),
+            tree: Tree::default(),
+            last: None,
+            last_seen: None,
+            statements: BTreeSet::new(),
+            client_refs: BTreeMap::new(),
+            not_rejudged: 0,
+            owed: None,
+        }
     }
 
     /// Number of entries taken.
@@ -175,6 +220,13 @@ impl Auditor {
     #[must_use]
     pub const fn not_rejudged(&self) -> u64 {
         self.not_rejudged
+    }
+
+    /// Whether the log ends before the review of its last run without approvals was opened. A
+    /// checkpoint is never between the two.
+    #[must_use]
+    pub const fn owes_a_review(&self) -> bool {
+        self.owed.is_some()
     }
 
     /// Takes the next entry. After an error the auditor must not be used on.
@@ -232,7 +284,12 @@ impl Auditor {
         {
             return Err(Refusal::ClientRef.into());
         }
-        self.not_rejudged += u64::from(matches!(attachment, Attachment::Withheld));
+        self.check_owed(event)?;
+        let withheld = matches!(
+            attachment,
+            Attachment::Withheld | Attachment::Request(None, _) | Attachment::Request(_, None)
+        );
+        self.not_rejudged += u64::from(withheld);
         let at = Position {
             seq,
             time: entry.time,
@@ -240,9 +297,30 @@ impl Auditor {
         };
         self.state
             .admit(&entry.verified, at, entry.leaf, attachment)?;
+        if matches!(event, Event::CommandAuthorized(_)) {
+            self.owed = self.state.effect_of(event, at);
+        }
         self.tree.push(entry.leaf);
         self.last = Some((entry.leaf, entry.time));
         Ok(())
+    }
+
+    /// The fold alone does not know whether a review belongs to a run: rights are folded by
+    /// themselves too.
+    fn check_owed(&mut self, event: &Event) -> Result<(), Reason> {
+        let mut opens = None;
+        if let Event::ReviewOpened(opened) = event {
+            opens = Some(Effect::OpenReview {
+                command: opened.command,
+                requester: opened.requester.clone(),
+                due_at: opened.due_at,
+            });
+        }
+        if self.owed.take() == opens {
+            Ok(())
+        } else {
+            Err(Reason::Review)
+        }
     }
 }
 
@@ -251,10 +329,11 @@ impl Auditor {
 /// # Errors
 /// The first bad entry.
 pub fn audit<'a>(
+    judge: Arc<dyn Judge>,
     entries: impl IntoIterator<Item = &'a [u8]>,
     mut blob: impl FnMut(&BlobRef) -> Option<Blob>,
 ) -> Result<Auditor, Finding> {
-    let mut auditor = Auditor::new();
+    let mut auditor = Auditor::new(judge);
     for bytes in entries {
         let seq = auditor.size();
         let fail = |reason| Finding { seq, reason };

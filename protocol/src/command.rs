@@ -13,6 +13,7 @@ use crate::blob::{BlobRef, MAX_BLOB_BYTES};
 use crate::canonical::{self, CanonicalError};
 use crate::hash::{Digest, Hash};
 use crate::name::{OsUser, RuleName, Time};
+use crate::quorum::is_false;
 
 /// Used when a request names no timeout.
 pub const DEFAULT_TIMEOUT_MS: u64 = 30_000;
@@ -104,6 +105,9 @@ pub struct Act {
     pub expires_at: Time,
     /// Always 1.
     pub max_runs: u8,
+    /// Asked for without approvals, by a rule for that, and with a review afterwards.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub break_glass: bool,
 }
 
 /// Why a request asks for something that cannot be.

@@ -1,14 +1,15 @@
 //! The ledger's own words: how an effect or a deadline becomes an event.
 
 use crate::event::{
-    AgentAccepted, CommandAuthorized, CommandExpired, Event, ExecutionLost, ExecutionSkipped,
-    KeyAdded, KeyRevoked, LedgerHeartbeat, LossForm, PolicyPublished, Seen,
+    AccessDenied, AuditRead, CommandAuthorized, CommandExpired, CommandVotedDown, DeniedWhat,
+    Event, ExecutionLost, ExecutionSkipped, LedgerHeartbeat, LossForm, ReadWhat, ReviewOpened,
+    Seen,
 };
 use crate::fold::Effect;
 use crate::hash::{CommandId, KeyId, LedgerId};
 use crate::lifecycle::Due;
-use crate::name::{Nonce, Time};
-use crate::rights::ChangeBody;
+use crate::name::{Nonce, Principal, Time, TokenId};
+use crate::permission::Permission;
 
 /// The fields that every statement of the ledger carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +34,81 @@ macro_rules! ledger_event {
     }};
 }
 
+/// What the server has seen at its door and the ledger writes down.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Note {
+    /// Somebody reads.
+    Read {
+        /// Who.
+        reader: Principal,
+        /// With the session of which key.
+        key_id: Option<KeyId>,
+        /// With which API token.
+        token: Option<TokenId>,
+        /// What.
+        what: ReadWhat,
+        /// Of which command.
+        command: Option<CommandId>,
+    },
+    /// Calls were turned away.
+    Denied {
+        /// Why.
+        what: DeniedWhat,
+        /// Who said to be calling.
+        principal: Option<Principal>,
+        /// The permission that was missing.
+        permission: Option<Permission>,
+        /// How many.
+        count: u64,
+        /// The first.
+        from: Time,
+        /// The last.
+        to: Time,
+    },
+}
+
 impl LedgerHeader {
+    /// `audit.read` or `access.denied`.
+    #[must_use]
+    pub fn note(self, note: Note) -> Event {
+        match note {
+            Note::Read {
+                reader,
+                key_id,
+                token,
+                what,
+                command,
+            } => ledger_event!(
+                self,
+                AuditRead {
+                    reader,
+                    key_id,
+                    token,
+                    what,
+                    command
+                }
+            ),
+            Note::Denied {
+                what,
+                principal,
+                permission,
+                count,
+                from,
+                to,
+            } => ledger_event!(
+                self,
+                AccessDenied {
+                    what,
+                    principal,
+                    permission,
+                    count,
+                    from,
+                    to
+                }
+            ),
+        }
+    }
+
     /// `ledger.heartbeat`.
     #[must_use]
     pub fn heartbeat(self) -> Event {
@@ -50,75 +125,45 @@ impl LedgerHeader {
                 approvals,
                 policy,
                 requirement,
-            } => {
-                ledger_event!(
-                    self,
-                    CommandAuthorized {
-                        command,
-                        request_seq,
-                        approvals,
-                        policy,
-                        requirement
-                    }
-                )
-            }
+                members,
+            } => ledger_event!(
+                self,
+                CommandAuthorized {
+                    command,
+                    request_seq,
+                    approvals,
+                    policy,
+                    requirement,
+                    members
+                }
+            ),
             Effect::Change {
                 change,
                 body,
                 rests_on,
-            } => match body {
-                ChangeBody::KeyAdded { principal, key } => {
-                    ledger_event!(
-                        self,
-                        KeyAdded {
-                            change,
-                            rests_on,
-                            principal,
-                            key
-                        }
-                    )
+            } => body.into_event(self, change, rests_on),
+            Effect::VoteDown {
+                command,
+                rejections,
+            } => ledger_event!(
+                self,
+                CommandVotedDown {
+                    command,
+                    rejections
                 }
-                ChangeBody::KeyRevoked {
-                    key_id,
-                    suspect_from,
-                } => {
-                    ledger_event!(
-                        self,
-                        KeyRevoked {
-                            change,
-                            rests_on,
-                            key_id,
-                            suspect_from
-                        }
-                    )
+            ),
+            Effect::OpenReview {
+                command,
+                requester,
+                due_at,
+            } => ledger_event!(
+                self,
+                ReviewOpened {
+                    command,
+                    requester,
+                    due_at
                 }
-                ChangeBody::AgentAccepted {
-                    agent,
-                    key,
-                    replaces,
-                } => {
-                    ledger_event!(
-                        self,
-                        AgentAccepted {
-                            change,
-                            rests_on,
-                            agent,
-                            key,
-                            replaces
-                        }
-                    )
-                }
-                ChangeBody::PolicyPublished { policy } => {
-                    ledger_event!(
-                        self,
-                        PolicyPublished {
-                            change,
-                            rests_on,
-                            policy
-                        }
-                    )
-                }
-            },
+            ),
         }
     }
 

@@ -5,17 +5,23 @@
 //! A stream that is closed may be dropped and put back ([`State::close`], [`State::restore`]).
 
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
+use alloc::string::ToString;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use crate::command::{Act, CommandSpec};
 use crate::event::{
-    Author, Event, ExecutionCompleted, ExecutionLost, ExecutionStarted, Kind, Seen,
+    Author, ChangeBody, Event, ExecutionCompleted, ExecutionLost, ExecutionStarted, Seen,
 };
 use crate::hash::{CommandId, Hash, KeyId, StatementId};
-use crate::lifecycle::{Command, ExecutionStatus, Position, Stage};
-use crate::name::{Principal, SECOND_US, Time};
-use crate::policy::PolicyRef;
-use crate::quorum::{self, Requirement};
-use crate::rights::{ChangeBody, Rights};
+use crate::judgement::{Denial, Judge, Judgement, Question};
+use crate::lifecycle::{Approval, Command, ExecutionStatus, Position, Stage, Vote};
+use crate::name::{Principal, SECOND_US, Time, TokenId};
+use crate::permission::{Permission, Whom};
+use crate::policy::{Policy, PolicyRef};
+use crate::quorum::{self, Membership, Requirement};
+use crate::rights::{Proposal, Rights};
 use crate::statement::Verified;
 use crate::target::TargetList;
 
@@ -29,18 +35,14 @@ pub const MAX_AHEAD_US: u64 = 120 * SECOND_US;
 
 /// The document that some statements need to be judged, already checked against its digest.
 #[derive(Debug, Clone, Default)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "lives as long as one statement is judged"
-)]
 pub enum Attachment {
     /// The statement needs none.
     #[default]
     None,
-    /// The body of a `change.requested`.
-    Body(ChangeBody),
-    /// The targets of a `command.requested`.
-    Targets(TargetList),
+    /// What a `change.requested` would change, and the policy that it would publish.
+    Change(ChangeBody, Option<Policy>),
+    /// Where and what a `command.requested` would run, as far as it is at hand.
+    Request(Option<TargetList>, Option<CommandSpec>),
     /// It needs one that this auditor does not hold; what depends on it is not re-judged.
     Withheld,
 }
@@ -68,20 +70,12 @@ impl Stream {
     #[must_use]
     pub const fn of(event: &Event, id: StatementId) -> Option<Self> {
         let command = match event {
-            Event::LedgerHeartbeat(_) | Event::SessionChallenge(_) => return None,
-            Event::LedgerGenesis(_)
-            | Event::ChangeRequested(_)
-            | Event::ChangeApproved(_)
-            | Event::ChangeRejected(_)
-            | Event::KeyAdded(_)
-            | Event::KeyRevoked(_)
-            | Event::PolicyPublished(_)
-            | Event::AgentEnrolled(_)
-            | Event::AgentAccepted(_)
-            | Event::AgentKeyRetired(_) => return Some(Self::Rights),
+            crate::other_event!() => return None,
+            crate::rights_event!() => return Some(Self::Rights),
             Event::CommandRequested(_) => id,
             Event::CommandApproved(event) => event.command,
             Event::CommandRejected(event) => event.command,
+            Event::CommandVotedDown(event) => event.command,
             Event::CommandWithdrawn(event) => event.command,
             Event::CommandAuthorized(event) => event.command,
             Event::CommandExpired(event) => event.command,
@@ -128,25 +122,18 @@ pub const fn agent_link(event: &Event) -> Option<(KeyId, u64, StatementId)> {
             _presumed => None,
         },
         Event::LedgerGenesis(_)
-        | Event::LedgerHeartbeat(_)
         | Event::ChangeRequested(_)
         | Event::ChangeApproved(_)
         | Event::ChangeRejected(_)
-        | Event::KeyAdded(_)
-        | Event::KeyRevoked(_)
-        | Event::PolicyPublished(_)
         | Event::AgentEnrolled(_)
-        | Event::AgentAccepted(_)
+        | Event::ReviewOpened(_)
+        | Event::ReviewClosed(_)
         | Event::CommandRequested(_)
-        | Event::CommandApproved(_)
-        | Event::CommandRejected(_)
-        | Event::CommandWithdrawn(_)
-        | Event::CommandAuthorized(_)
-        | Event::CommandExpired(_)
-        | Event::CommandCancelRequested(_)
         | Event::ExecutionSkipped(_)
         | Event::ExecutionOutput(_)
-        | Event::SessionChallenge(_) => None,
+        | crate::effecting_event!()
+        | crate::decision_event!()
+        | crate::other_event!() => None,
     }
 }
 
@@ -165,6 +152,24 @@ pub enum Effect {
         policy: PolicyRef,
         /// What it asks.
         requirement: Requirement,
+        /// Who of the approvers is one of whom.
+        members: Vec<Membership>,
+    },
+    /// `command.voted_down`.
+    VoteDown {
+        /// The command.
+        command: CommandId,
+        /// The votes that count.
+        rejections: Vec<u64>,
+    },
+    /// `review.opened`.
+    OpenReview {
+        /// The command.
+        command: CommandId,
+        /// Who ran it.
+        requester: Principal,
+        /// When the review is overdue.
+        due_at: Time,
     },
     /// The event that puts a change into effect.
     Change {
@@ -193,9 +198,10 @@ pub fn check_seen(seen: &Seen, seq: u64, root: Option<Hash>) -> Result<(), Refus
     Ok(())
 }
 
-/// Everything that a decision reads.
-#[derive(Debug, Clone, Default)]
+/// Everything that a decision reads, and the one who reads the policy.
+#[derive(Debug, Clone)]
 pub struct State {
+    judge: Arc<dyn Judge>,
     rights: Rights,
     commands: BTreeMap<CommandId, Command>,
     chains: BTreeMap<KeyId, AgentChain>,
@@ -204,6 +210,24 @@ pub struct State {
 }
 
 impl State {
+    /// The state before the first entry.
+    #[must_use]
+    pub fn new(judge: Arc<dyn Judge>) -> Self {
+        Self {
+            judge,
+            rights: Rights::default(),
+            commands: BTreeMap::new(),
+            chains: BTreeMap::new(),
+            running: BTreeSet::new(),
+        }
+    }
+
+    /// Who reads the policy.
+    #[must_use]
+    pub fn judge(&self) -> &dyn Judge {
+        self.judge.as_ref()
+    }
+
     /// Keys, people, agents, policy.
     #[must_use]
     pub const fn rights(&self) -> &Rights {
@@ -262,17 +286,19 @@ impl State {
         attachment: Attachment,
     ) -> Result<(), Refusal> {
         let event = verified.event();
-        self.rights.may_sign(event, verified.key())?;
+        if !event.kind().is_event() {
+            return Err(Refusal::NotAnEvent);
+        }
+        self.rights.may_sign(event, verified.key(), at.time)?;
         check_made_at(event, at.time)?;
         match Stream::of(event, at.id) {
-            None if event.kind() == Kind::SessionChallenge => Err(Refusal::NotAnEvent),
             None => Ok(()),
             Some(Stream::Rights) => {
-                let body = match attachment {
-                    Attachment::Body(body) => Some(body),
-                    Attachment::None | Attachment::Targets(_) | Attachment::Withheld => None,
+                let proposal = match attachment {
+                    Attachment::Change(body, policy) => Some(Proposal { body, policy }),
+                    Attachment::None | Attachment::Request(..) | Attachment::Withheld => None,
                 };
-                self.admit_rights(event, at, leaf, body)
+                self.admit_rights(event, at, leaf, proposal)
             }
             Some(Stream::Command(id)) => self.admit_command(id, event, at, attachment),
         }
@@ -283,13 +309,15 @@ impl State {
         event: &Event,
         at: Position,
         leaf: Hash,
-        body: Option<ChangeBody>,
+        proposal: Option<Proposal>,
     ) -> Result<(), Refusal> {
         let link = self.check_link(event)?;
         if let Event::AgentKeyRetired(retired) = event {
             self.require_no_run(retired.signer)?;
         }
-        self.rights.apply(at.seq, at.id, leaf, event, body)?;
+        let judge = Arc::clone(&self.judge);
+        self.rights
+            .apply(at, leaf, event, proposal, judge.as_ref())?;
         self.continue_chain(link, at.id);
         Ok(())
     }
@@ -333,12 +361,12 @@ impl State {
         attachment: Attachment,
     ) -> Result<(), Refusal> {
         if let Event::CommandRequested(request) = event {
-            let targets = match attachment {
-                Attachment::Targets(list) => Some(list),
-                Attachment::Withheld => None,
-                Attachment::None | Attachment::Body(_) => return Err(Refusal::Targets),
+            let (targets, spec) = match attachment {
+                Attachment::Request(targets, spec) => (targets, spec),
+                Attachment::Withheld => (None, None),
+                Attachment::None | Attachment::Change(..) => return Err(Refusal::Targets),
             };
-            let command = Command::open(request.clone(), targets, at);
+            let command = Command::open(request.clone(), targets, spec, at);
             self.may_request(&command)?;
             self.commands.insert(id, command);
             return Ok(());
@@ -357,119 +385,263 @@ impl State {
     }
 
     fn may_request(&self, command: &Command) -> Result<(), Refusal> {
-        let in_force = self.rights.policy().ok_or(Refusal::NoPolicy)?;
-        let permitted = in_force.policy.may_request.contains(command.requester());
-        let refuse_unless = |holds: bool, why| if holds { Ok(()) } else { Err(why) };
-        refuse_unless(permitted, Refusal::NotPermitted)?;
-        refuse_unless(
-            command.act().expires_at > command.requested.time,
-            Refusal::Late,
-        )?;
-        let spec = command.act().spec.digest;
-        for line in command.targets.iter().flat_map(TargetList::lines) {
-            let key = self
-                .rights
-                .agent(&line.agent)
-                .ok_or(Refusal::UnknownAgent)?;
-            refuse_unless(key == line.key_id && line.spec == spec, Refusal::Targets)?;
+        let (act, targets) = (command.act(), command.targets.as_ref());
+        require(act.expires_at > command.requested.time, Refusal::Late)?;
+        for line in targets.into_iter().flat_map(TargetList::lines) {
+            let record = self.rights.agent_record(&line.agent);
+            let record = record.ok_or(Refusal::UnknownAgent)?;
+            let same = record.key == line.key_id && line.spec == act.spec.digest;
+            require(same, Refusal::Targets)?;
+            require(!record.drained, Refusal::Drained)?;
         }
-        Ok(())
+        if let Some(token) = &command.request.token {
+            let asked = (act, command.spec.as_ref(), targets);
+            self.rights.token_may_ask(token, asked)?;
+        }
+        if act.break_glass {
+            require(self.rights.has_room_for_a_review(), Refusal::TooManyOpen)?;
+        }
+        // Where a document is withheld, nobody can judge again what the ledger judged then.
+        self.judgement(command)
+            .map_or(Ok(()), |judged| judged.map(drop))
+    }
+
+    /// What the policy says of a command that waits, as of the last word that concerns it. Nothing
+    /// where a document that the judge needs is not at hand.
+    fn judgement(&self, command: &Command) -> Option<Result<Requirement, Refusal>> {
+        let in_force = self.rights.policy()?;
+        let targets = command.targets.as_ref()?;
+        let question = Question {
+            rights: &self.rights,
+            requester: command.requester(),
+            token: command.request.token.as_ref(),
+            act: command.act(),
+            spec: command.spec.as_ref()?,
+            targets,
+            now: self.judged_at(command),
+        };
+        Some(judge_request(self.judge(), &in_force.policy, &question))
+    }
+
+    /// The time at which a command that waits is judged: of the newest entry that could matter.
+    fn judged_at(&self, command: &Command) -> Time {
+        let last = command.last_word();
+        self.rights
+            .changed_at()
+            .map_or(last, |changed| changed.max(last))
+    }
+
+    /// What a command that waits needs, here and now.
+    ///
+    /// # Errors
+    /// The policy does not permit it any more, or its words are withheld.
+    pub fn requirement(&self, command: &Command) -> Result<Requirement, Refusal> {
+        self.judgement(command).unwrap_or(Err(Refusal::Spec))
+    }
+
+    /// Says whether a person has a seat of what a command that waits needs.
+    #[must_use]
+    pub fn may_approve(&self, command: &Command, who: &Principal) -> bool {
+        let requirement = self.requirement(command);
+        who != command.requester()
+            && requirement.is_ok_and(|requirement| self.is_named(&requirement, who))
+    }
+
+    /// Everybody who has a seat of what a command that waits needs, sorted; never its requester.
+    #[must_use]
+    pub fn approvers(&self, command: &Command) -> Vec<&Principal> {
+        let Ok(requirement) = self.requirement(command) else {
+            return Vec::new();
+        };
+        let people = self.rights.people().into_iter();
+        people
+            .filter(|who| *who != command.requester() && self.is_named(&requirement, who))
+            .collect()
+    }
+
+    fn is_named(&self, requirement: &Requirement, who: &Principal) -> bool {
+        let electors = requirement.electors();
+        electors
+            .into_iter()
+            .any(|whom| self.rights.belongs(who, whom))
     }
 
     /// What rights say of an event on an existing command.
     fn may_act(&self, id: CommandId, event: &Event) -> Result<(), Refusal> {
         let command = self.commands.get(&id).ok_or(Refusal::UnknownCommand)?;
-        let in_force = self.rights.policy().ok_or(Refusal::NoPolicy)?;
-        let may_approve = |who| in_force.policy.may_approve.contains(who);
-        let refuse_unless = |holds: bool, why| if holds { Ok(()) } else { Err(why) };
         match event {
             Event::CommandApproved(approval) => {
-                // Four eyes come first, so that a requester learns the real reason.
-                refuse_unless(
-                    approval.principal != *command.requester(),
-                    Refusal::OwnRequest,
-                )?;
-                refuse_unless(may_approve(&approval.principal), Refusal::NotPermitted)?;
-                refuse_unless(approval.policy == in_force.reference, Refusal::OtherPolicy)
+                let reason = approval.reason.is_some();
+                self.may_judge(command, &approval.principal, |requirement| {
+                    require(reason || !requirement.reason, Refusal::ReasonMissing)
+                })?;
+                let in_force = self.rights.policy().map(|in_force| in_force.reference);
+                require(in_force == Some(approval.policy), Refusal::OtherPolicy)
             }
             Event::CommandRejected(rejection) => {
-                refuse_unless(
-                    rejection.principal != *command.requester(),
-                    Refusal::OwnRequest,
-                )?;
-                refuse_unless(may_approve(&rejection.principal), Refusal::NotPermitted)
+                let reason = rejection.reason.is_some();
+                let vote = rejection.vote;
+                self.may_judge(command, &rejection.principal, |requirement| {
+                    require(reason || !requirement.reason, Refusal::ReasonMissing)?;
+                    let counts = requirement.rejections.is_some_and(|needed| needed > 1);
+                    require(counts == vote, Refusal::OtherRejection)
+                })
             }
-            Event::CommandWithdrawn(word) => refuse_unless(
-                word.principal == *command.requester(),
-                Refusal::NotPermitted,
-            ),
-            Event::CommandCancelRequested(word) => refuse_unless(
-                self.may_cancel(command, &word.principal),
-                Refusal::NotPermitted,
-            ),
+            Event::CommandVotedDown(down) => {
+                let Some(judged) = self.judgement(command) else {
+                    return Ok(());
+                };
+                let votes = self.votes_against(command, &judged?);
+                require(
+                    votes.as_ref() == Some(&down.rejections),
+                    Refusal::Binding("rejections"),
+                )
+            }
+            Event::CommandWithdrawn(word) => {
+                require(word.principal == *command.requester(), Refusal::NotYours)
+            }
+            Event::CommandCancelRequested(word) => {
+                let may = match &word.token {
+                    Some(token) => self.token_may_cancel(command, token),
+                    None => self.may_cancel(command, &word.principal),
+                };
+                require(may, Refusal::NotPermitted(Permission::CommandCancel))
+            }
             Event::CommandAuthorized(authorized) => {
-                let Some(Effect::Authorize {
+                if self.judgement(command).is_none() {
+                    // Withheld: who approved and how many is checked by the lifecycle all the same.
+                    return Ok(());
+                }
+                let effect = self.authorization(command).ok_or(Refusal::Quorum)?;
+                let Effect::Authorize {
                     approvals,
                     policy,
                     requirement,
+                    members,
                     ..
-                }) = self.authorization(command)
+                } = effect
                 else {
                     return Err(Refusal::Quorum);
                 };
-                refuse_unless(authorized.policy == policy, Refusal::Binding("policy"))?;
-                refuse_unless(
+                require(authorized.policy == policy, Refusal::Binding("policy"))?;
+                require(
                     authorized.requirement == requirement,
                     Refusal::Binding("requirement"),
                 )?;
-                refuse_unless(
+                require(authorized.members == members, Refusal::Binding("members"))?;
+                require(
                     authorized.approvals == approvals,
                     Refusal::Binding("approvals"),
                 )
             }
+            Event::ExecutionStarted(started) => {
+                let record = self.rights.agent_record(&started.agent);
+                let drained = record.is_some_and(|record| record.drained);
+                require(!drained, Refusal::Drained)
+            }
             Event::CommandExpired(_)
-            | Event::ExecutionStarted(_)
             | Event::ExecutionRefused(_)
             | Event::ExecutionSkipped(_)
             | Event::ExecutionOutput(_)
             | Event::ExecutionCompleted(_)
             | Event::ExecutionLost(_)
             | Event::CommandRequested(_)
-            | Event::LedgerGenesis(_)
-            | Event::LedgerHeartbeat(_)
-            | Event::ChangeRequested(_)
-            | Event::ChangeApproved(_)
-            | Event::ChangeRejected(_)
-            | Event::KeyAdded(_)
-            | Event::KeyRevoked(_)
-            | Event::PolicyPublished(_)
-            | Event::AgentEnrolled(_)
-            | Event::AgentAccepted(_)
-            | Event::AgentKeyRetired(_)
-            | Event::SessionChallenge(_) => Ok(()),
+            | crate::rights_event!()
+            | crate::other_event!() => Ok(()),
         }
     }
 
+    /// Says whether somebody may say yes or no to a command.
+    fn may_judge(
+        &self,
+        command: &Command,
+        who: &Principal,
+        further: impl Fn(&Requirement) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        // Four eyes come first, so that a requester learns the real reason.
+        require(who != command.requester(), Refusal::OwnRequest)?;
+        if command.stage != Stage::Requested {
+            // What may follow is the lifecycle's to say.
+            return Ok(());
+        }
+        let Some(judged) = self.judgement(command) else {
+            return Ok(());
+        };
+        let requirement = judged?;
+        let named = self.is_named(&requirement, who);
+        require(named, Refusal::NotPermitted(Permission::CommandApprove))?;
+        further(&requirement)
+    }
+
     fn may_cancel(&self, command: &Command, who: &Principal) -> bool {
-        let approver = self
-            .rights
-            .policy()
-            .is_some_and(|in_force| in_force.policy.may_approve.contains(who));
-        who == command.requester() || approver || self.rights.is_administrator(who)
+        let by_right = [Permission::CommandCancel, Permission::CommandApprove];
+        who == command.requester()
+            || by_right
+                .into_iter()
+                .any(|right| self.rights.holds(who, right))
+            || self.may_approve(command, who)
+    }
+
+    /// A token stops what it asked for itself, and more only where it may.
+    fn token_may_cancel(&self, command: &Command, token: &TokenId) -> bool {
+        let record = self.rights.token(token);
+        let by_right = record.is_some_and(|record| {
+            self.rights
+                .rights_of_token(record)
+                .contains(&Permission::CommandCancel)
+        });
+        by_right || command.request.token.as_ref() == Some(token)
     }
 
     /// What the ledger must say now because of this event, if anything.
     #[must_use]
-    pub fn effect_of(&self, event: &Event, id: StatementId) -> Option<Effect> {
-        if let Event::CommandApproved(approval) = event {
-            return self.authorization(self.commands.get(&approval.command)?);
+    pub fn effect_of(&self, event: &Event, at: Position) -> Option<Effect> {
+        match event {
+            Event::CommandApproved(approval) => {
+                self.authorization(self.commands.get(&approval.command)?)
+            }
+            Event::CommandRequested(request) if request.act.break_glass => {
+                self.authorization(self.commands.get(&at.id)?)
+            }
+            Event::CommandRejected(rejection) if rejection.vote => {
+                let command = self.commands.get(&rejection.command)?;
+                let requirement = self.requirement(command).ok()?;
+                Some(Effect::VoteDown {
+                    command: command.id,
+                    rejections: self.votes_against(command, &requirement)?,
+                })
+            }
+            Event::CommandAuthorized(authorized) => {
+                let owed = authorized.requirement.break_glass?;
+                let command = self.commands.get(&authorized.command)?;
+                Some(Effect::OpenReview {
+                    command: command.id,
+                    requester: command.requester().clone(),
+                    due_at: at.time.plus_micros(owed.review_ms.saturating_mul(1000)),
+                })
+            }
+            Event::ChangeApproved(approval) => self.change_effect(approval.change, at.time),
+            Event::ChangeRequested(_) => self.change_effect(at.id, at.time),
+            Event::CommandRequested(_)
+            | Event::CommandRejected(_)
+            | Event::CommandVotedDown(_)
+            | Event::CommandWithdrawn(_)
+            | Event::CommandExpired(_)
+            | Event::CommandCancelRequested(_)
+            | Event::LedgerGenesis(_)
+            | Event::ChangeRejected(_)
+            | Event::AgentEnrolled(_)
+            | Event::AgentKeyRetired(_)
+            | Event::ReviewOpened(_)
+            | Event::ReviewClosed(_)
+            | crate::effecting_event!()
+            | crate::execution_event!()
+            | crate::other_event!() => None,
         }
-        let change = if let Event::ChangeApproved(approval) = event {
-            approval.change
-        } else {
-            id
-        };
-        let (body, rests_on) = self.rights.ready(&change)?;
+    }
+
+    fn change_effect(&self, change: StatementId, now: Time) -> Option<Effect> {
+        let (body, rests_on) = self.rights.ready(&change, self.judge(), now)?;
         Some(Effect::Change {
             change,
             body: body.clone(),
@@ -481,7 +653,7 @@ impl State {
     ///
     /// Before the authorization an approval counts only while its key does, and only under the
     /// policy in force; afterwards what was counted then stays. Nothing when the command ended
-    /// without one, or no policy is in force.
+    /// without one, or the policy does not permit it any more.
     #[must_use]
     pub fn standing(&self, command: &Command) -> Option<quorum::Verdict> {
         match command.stage {
@@ -503,28 +675,125 @@ impl State {
             approvals: counted.approvals,
             policy: counted.policy,
             requirement: counted.requirement,
+            members: counted.members,
         })
     }
 
     fn counted(&self, command: &Command) -> Option<Counted> {
-        let (policy, requirement) = self.rights.requirement()?;
-        let counts = |given: &&crate::lifecycle::Approval| {
-            let valid = self
-                .rights
-                .key(&given.key_id)
-                .is_some_and(|key| key.revoked.is_none());
-            valid && given.policy == policy && requirement.approvers.contains(&given.principal)
+        let policy = self.rights.policy()?.reference;
+        let requirement = self.requirement(command).ok()?;
+        let now = self.judged_at(command);
+        let age_us = requirement
+            .approval_age_ms
+            .map(|ms| ms.saturating_mul(1000));
+        let counts = |given: &&Approval| {
+            let key = self.rights.key(&given.key_id);
+            key.is_some_and(|key| key.is_in_force(now))
+                && given.policy == policy
+                && (given.with_reason || !requirement.reason)
+                && age_us.is_none_or(|age| now.micros_since(given.time) < age)
+                && self.is_named(&requirement, &given.principal)
         };
         let counted: Vec<_> = command.approvals.iter().filter(counts).collect();
-        let people = counted.iter().map(|given| &given.principal);
-        let verdict = quorum::count(&requirement, command.requester(), people);
+        let people = || counted.iter().map(|given| &given.principal);
+        let belongs = |who: &Principal, whom: &Whom| self.rights.belongs(who, whom);
+        let verdict = quorum::count(&requirement, command.requester(), people(), belongs);
         Some(Counted {
             approvals: counted.iter().map(|given| given.seq).collect(),
             policy,
+            members: self.members(&requirement, &people().collect()),
             requirement,
             verdict,
         })
     }
+
+    /// Who of these is one of whom, as far as a requirement asks.
+    fn members(&self, requirement: &Requirement, people: &BTreeSet<&Principal>) -> Vec<Membership> {
+        let of = |whom: &Whom| {
+            let one = people.iter().filter(|who| self.rights.belongs(who, whom));
+            one.map(|who| (*who).clone()).collect::<Vec<_>>()
+        };
+        let electors = requirement.electors().into_iter();
+        electors
+            .map(|whom| Membership {
+                of: whom.clone(),
+                people: of(whom),
+            })
+            .filter(|membership| !membership.people.is_empty())
+            .collect()
+    }
+
+    /// The votes against a command that count, once there are enough of them.
+    fn votes_against(&self, command: &Command, requirement: &Requirement) -> Option<Vec<u64>> {
+        let now = self.judged_at(command);
+        let counts = |vote: &&Vote| {
+            let key = self.rights.key(&vote.key_id);
+            key.is_some_and(|key| key.is_in_force(now))
+                && self.is_named(requirement, &vote.principal)
+        };
+        let counted: Vec<&Vote> = command.votes.iter().filter(counts).collect();
+        let people: BTreeSet<&Principal> = counted.iter().map(|vote| &vote.principal).collect();
+        let needed = requirement.rejections.unwrap_or(1) as usize;
+        (people.len() >= needed).then(|| counted.iter().map(|vote| vote.seq).collect())
+    }
+}
+
+/// What a policy asks of a request, as the ledger takes it: the judge's word, and what every request
+/// has to keep to. Also for whoever asks what would be.
+///
+/// # Errors
+/// Why the request is not permitted.
+pub fn judge_request(
+    judge: &dyn Judge,
+    policy: &Policy,
+    question: &Question<'_>,
+) -> Result<Requirement, Refusal> {
+    match judge.judge(policy, question) {
+        Judgement::Permitted(requirement) => within_limits(requirement, question.act),
+        Judgement::Denied(denial) => Err(refused_by(denial)),
+    }
+}
+
+fn require(holds: bool, otherwise: Refusal) -> Result<(), Refusal> {
+    if holds { Ok(()) } else { Err(otherwise) }
+}
+
+fn refused_by(denial: Denial) -> Refusal {
+    match denial {
+        Denial::NoRule => Refusal::NoRule,
+        Denial::Forbidden(rule) => Refusal::ForbiddenBy(rule),
+        Denial::Limit(rule, limit) => {
+            Refusal::OverLimit(format!("the rule {rule} permits this only {limit}"))
+        }
+        Denial::Broken(why) => Refusal::PolicyBroken(why),
+    }
+}
+
+/// What rules demand of several hosts together is held by asking for few enough of them: there is no
+/// rollout that could hold it for more.
+fn within_limits(requirement: Requirement, act: &Act) -> Result<Requirement, Refusal> {
+    if let Err(why) = requirement.check() {
+        return Err(Refusal::PolicyBroken(why.0.to_string()));
+    }
+    require(
+        requirement.break_glass.is_some() == act.break_glass,
+        Refusal::NoRule,
+    )?;
+    if requirement
+        .max_in_flight
+        .is_some_and(|most| act.targets.count > u64::from(most))
+    {
+        let most = requirement.max_in_flight.unwrap_or(1);
+        return Err(Refusal::OverLimit(format!(
+            "the rules permit this on at most {most} host(s) at a time; ask for so many"
+        )));
+    }
+    if requirement.gap_ms.is_some() {
+        return Err(Refusal::OverLimit(
+            "a rule wants a gap between two hosts, which this version cannot hold; so it is not permitted".into(),
+        ));
+    }
+    Ok(requirement)
 }
 
 /// The runs of a command that are not over: with whose key each was started.
@@ -556,6 +825,7 @@ struct Counted {
     approvals: Vec<u64>,
     policy: PolicyRef,
     requirement: Requirement,
+    members: Vec<Membership>,
     verdict: quorum::Verdict,
 }
 

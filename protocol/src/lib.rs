@@ -7,10 +7,11 @@
 //! |---|---|
 //! | bytes | [`canonical`] [`hash`] [`short`] [`name`] [`origin`] [`key`] [`sshsig`] [`blob`] [`statement`] [`entry`] [`event`] |
 //! | trees | [`merkle`] [`proof`] [`checkpoint`] [`target`] |
-//! | acts | [`command`] [`policy`] [`quorum`] |
+//! | acts | [`command`] [`policy`] [`judgement`] [`quorum`] [`permission`] |
 //! | rules | [`rights`] who may sign, [`lifecycle`] what may follow, [`fold`] both over the log, [`refusal`] why not, [`effect`] what the ledger says then |
 //! | proof | [`audit`] entries in, the first bad one and why out |
 //! | reading | [`view`] the fold as rows of lists |
+//! | tokens | [`token`] the secret of an API token |
 //! | wire | [`api`] the bodies that travel over HTTP |
 #![cfg_attr(not(feature = "openapi"), no_std)]
 #![forbid(unsafe_code)]
@@ -28,11 +29,13 @@ pub mod entry;
 pub mod event;
 pub mod fold;
 pub mod hash;
+pub mod judgement;
 pub mod key;
 pub mod lifecycle;
 pub mod merkle;
 pub mod name;
 pub mod origin;
+pub mod permission;
 pub mod policy;
 pub mod proof;
 pub mod quorum;
@@ -42,5 +45,6 @@ pub mod short;
 pub mod sshsig;
 pub mod statement;
 pub mod target;
+pub mod token;
 pub mod view;
 mod wire;

@@ -11,16 +11,18 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::blob::BlobRef;
-use crate::command::Act;
+use crate::command::{Act, CommandSpec};
 use crate::event::{
-    CommandApproved, CommandAuthorized, CommandRequested, Event, ExecutionCompleted, ExecutionLost,
-    ExecutionOutput, ExecutionStarted, LossForm, Outcome, RefusalReason,
+    CommandApproved, CommandAuthorized, CommandRejected, CommandRequested, CommandVotedDown, Event,
+    ExecutionCompleted, ExecutionLost, ExecutionOutput, ExecutionStarted, LossForm, Outcome,
+    RefusalReason,
 };
 use crate::fold::Refusal;
 use crate::hash::{CommandId, KeyId, StatementId};
 use crate::name::{AgentName, Principal, RuleName, SECOND_US, Time};
+use crate::permission::Whom;
 use crate::policy::PolicyRef;
-use crate::quorum::Verdict;
+use crate::quorum::{self, Verdict};
 use crate::target::TargetList;
 
 /// How long after a run's own timeout the ledger presumes it lost: time for the grace before KILL,
@@ -168,6 +170,21 @@ pub struct Approval {
     pub key_id: KeyId,
     /// Under which policy.
     pub policy: PolicyRef,
+    /// Whether they said why.
+    pub with_reason: bool,
+    /// Where it stands.
+    pub seq: u64,
+    /// When it was entered.
+    pub time: Time,
+}
+
+/// One no of several, where a rule counts them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vote {
+    /// Who.
+    pub principal: Principal,
+    /// With which key.
+    pub key_id: KeyId,
     /// Where it stands.
     pub seq: u64,
     /// When it was entered.
@@ -295,8 +312,12 @@ pub struct Command {
     pub request: CommandRequested,
     /// The frozen targets; unknown where the blob is withheld, and then not re-judged.
     pub targets: Option<TargetList>,
+    /// What would run, in words; held while it waits for people, where it is at hand.
+    pub spec: Option<CommandSpec>,
     /// Approvals, in order.
     pub approvals: Vec<Approval>,
+    /// Noes that end it only together, in order.
+    pub votes: Vec<Vote>,
     /// How far it has come.
     pub stage: Stage,
     /// The first `command.cancel_requested`.
@@ -308,7 +329,12 @@ pub struct Command {
 impl Command {
     /// A command begins with its request.
     #[must_use]
-    pub fn open(request: CommandRequested, targets: Option<TargetList>, at: Position) -> Self {
+    pub fn open(
+        request: CommandRequested,
+        targets: Option<TargetList>,
+        spec: Option<CommandSpec>,
+        at: Position,
+    ) -> Self {
         let executions = targets
             .iter()
             .flat_map(|list| list.lines())
@@ -319,7 +345,9 @@ impl Command {
             requested: at,
             request,
             targets,
+            spec,
             approvals: Vec::new(),
+            votes: Vec::new(),
             stage: Stage::Requested,
             cancel: None,
             executions,
@@ -338,14 +366,35 @@ impl Command {
         &self.request.principal
     }
 
+    /// When the last of the words was said that decide whether it is allowed.
+    #[must_use]
+    pub fn last_word(&self) -> Time {
+        let approved = self.approvals.last().map(|given| given.time);
+        let voted = self.votes.last().map(|given| given.time);
+        self.requested
+            .time
+            .max(approved.max(voted).unwrap_or(self.requested.time))
+    }
+
     /// Takes the command's next event. On an error nothing has changed.
     ///
     /// # Errors
     /// The event may not follow.
     pub fn next(&mut self, event: &Event, at: Position) -> Result<(), Refusal> {
+        self.take(event, at)?;
+        if self.stage != Stage::Requested {
+            // Nobody judges it any more, and it may be long.
+            self.spec = None;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, event: &Event, at: Position) -> Result<(), Refusal> {
         match event {
             Event::CommandApproved(approval) => self.approve(approval, at),
+            Event::CommandRejected(rejection) if rejection.vote => self.vote(rejection, at),
             Event::CommandRejected(_) => self.end(Stage::Rejected),
+            Event::CommandVotedDown(down) => self.vote_down(down),
             Event::CommandWithdrawn(_) => self.end(Stage::Withdrawn),
             Event::CommandExpired(_) => {
                 self.require(at.time >= self.act().expires_at, Refusal::NotYet)?;
@@ -396,19 +445,9 @@ impl Command {
                 run.complete(done)
             }
             Event::ExecutionLost(lost) => self.lose(lost, at),
-            Event::CommandRequested(_)
-            | Event::LedgerGenesis(_)
-            | Event::LedgerHeartbeat(_)
-            | Event::ChangeRequested(_)
-            | Event::ChangeApproved(_)
-            | Event::ChangeRejected(_)
-            | Event::KeyAdded(_)
-            | Event::KeyRevoked(_)
-            | Event::PolicyPublished(_)
-            | Event::AgentEnrolled(_)
-            | Event::AgentAccepted(_)
-            | Event::AgentKeyRetired(_)
-            | Event::SessionChallenge(_) => Err(Refusal::Transition),
+            Event::CommandRequested(_) | crate::rights_event!() | crate::other_event!() => {
+                Err(Refusal::Transition)
+            }
         }
     }
 
@@ -548,10 +587,34 @@ impl Command {
             principal: approval.principal.clone(),
             key_id: approval.signer,
             policy: approval.policy,
+            with_reason: approval.reason.is_some(),
             seq: at.seq,
             time: at.time,
         });
         Ok(())
+    }
+
+    fn vote(&mut self, rejection: &CommandRejected, at: Position) -> Result<(), Refusal> {
+        self.require(self.stage == Stage::Requested, self.over())?;
+        let again = |vote: &Vote| vote.principal == rejection.principal;
+        self.require(!self.votes.iter().any(again), Refusal::DuplicateApproval)?;
+        self.votes.push(Vote {
+            principal: rejection.principal.clone(),
+            key_id: rejection.signer,
+            seq: at.seq,
+            time: at.time,
+        });
+        Ok(())
+    }
+
+    fn vote_down(&mut self, down: &CommandVotedDown) -> Result<(), Refusal> {
+        let known = |seq: &u64| self.votes.iter().any(|vote| vote.seq == *seq);
+        let all_known = !down.rejections.is_empty() && down.rejections.iter().all(known);
+        self.require(
+            all_known && is_ascending(&down.rejections),
+            Refusal::Binding("rejections"),
+        )?;
+        self.end(Stage::Rejected)
     }
 
     fn authorize(&mut self, authorized: &CommandAuthorized, at: Position) -> Result<(), Refusal> {
@@ -567,15 +630,25 @@ impl Command {
             .filter_map(|seq| self.approvals.iter().find(|given| given.seq == *seq))
             .filter(|given| given.policy == authorized.policy)
             .collect();
-        let ascending = authorized
-            .approvals
-            .iter()
-            .zip(authorized.approvals.iter().skip(1))
-            .all(|(a, b)| a < b);
         let known = counted.len() == authorized.approvals.len();
-        self.require(ascending && known, Refusal::Binding("approvals"))?;
+        self.require(
+            is_ascending(&authorized.approvals) && known,
+            Refusal::Binding("approvals"),
+        )?;
+        self.require(
+            authorized.requirement.break_glass.is_some() == self.act().break_glass,
+            Refusal::Binding("break_glass"),
+        )?;
         let people = counted.iter().map(|given| &given.principal);
-        let verdict = crate::quorum::count(&authorized.requirement, self.requester(), people);
+        let belongs = |who: &Principal, whom: &Whom| {
+            let of = authorized
+                .members
+                .iter()
+                .filter(|membership| membership.of == *whom);
+            of.flat_map(|membership| &membership.people)
+                .any(|person| person == who)
+        };
+        let verdict = quorum::count(&authorized.requirement, self.requester(), people, belongs);
         self.require(verdict.is_met(), Refusal::Quorum)?;
         self.stage = Stage::Authorized { at, verdict };
         Ok(())
@@ -689,6 +762,10 @@ impl Command {
         }
         Ok(())
     }
+}
+
+fn is_ascending(seqs: &[u64]) -> bool {
+    seqs.iter().zip(seqs.iter().skip(1)).all(|(a, b)| a < b)
 }
 
 impl Execution {

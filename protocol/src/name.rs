@@ -99,6 +99,83 @@ name_newtype! {
     RuleName, "rule name", MARKS
 }
 
+name_newtype! {
+    /// A role: a set of permissions under a name, built in or defined by the administrators.
+    RoleName, "role name", MARKS_OF_PARTS
+}
+
+name_newtype! {
+    /// A group of people.
+    GroupName, "group name", MARKS_OF_PARTS
+}
+
+name_newtype! {
+    /// The public name of an API token: what lists show and statements carry.
+    TokenId, "token id", MARKS_OF_PARTS
+}
+
+/// What administrators say of a host: `env=prod`. Values are dotted from the general to the special,
+/// so that `group=web` also takes in `group=web.dev`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Label(String);
+
+impl Label {
+    /// The label as text, `key=value`.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Says whether a host with this label is meant by `asked`: the same, or a special case of it.
+    #[must_use]
+    pub fn is_within(&self, asked: &Self) -> bool {
+        self.0
+            .strip_prefix(asked.as_str())
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    }
+
+    /// The label and all that it is a special case of: `group=web.dev` gives `group=web` too.
+    pub fn with_wider(&self) -> impl Iterator<Item = &str> {
+        let value = self.0.find('=').map_or(0, |at| at + 1);
+        let dots = self
+            .0
+            .char_indices()
+            .filter(move |(at, c)| *at > value && *c == '.');
+        let wider = dots.filter_map(|(at, _)| self.0.get(..at));
+        wider.chain([self.0.as_str()])
+    }
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for Label {
+    type Err = NotAName;
+
+    fn from_str(text: &str) -> Result<Self, NotAName> {
+        let parts = text.split_once('=');
+        let both = parts.is_some_and(|(key, value)| !key.is_empty() && !value.is_empty());
+        if both && is_token(text, MARKS_OF_PARTS) {
+            return Ok(Self(text.to_string()));
+        }
+        Err(NotAName {
+            what: "label (key=value)",
+            also: MARKS_OF_PARTS,
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Label {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(de::Error::custom)
+    }
+}
+
 /// Microseconds since the Unix epoch, UTC; never negative, at most 2^53 − 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Time(u64);
@@ -179,6 +256,8 @@ impl<'de> Deserialize<'de> for Nonce {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec::Vec;
+
     use super::*;
 
     #[test]
@@ -186,6 +265,21 @@ mod tests {
         assert!("alice@example.com".parse::<Principal>().is_ok());
         for bad in ["", "a b", "a\n", "ä", "a,b", "*", &"x".repeat(129)] {
             assert!(bad.parse::<Principal>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_label_takes_in_its_special_cases_and_nothing_that_only_begins_alike() {
+        let label = |text: &str| text.parse::<Label>().unwrap();
+        assert!(label("group=web.dev.eu").is_within(&label("group=web.dev")));
+        assert!(label("group=web").is_within(&label("group=web")));
+        assert!(!label("group=web").is_within(&label("group=web.dev")));
+        assert!(!label("group=website").is_within(&label("group=web")));
+        let wider = label("group=web.dev.eu");
+        let wider: Vec<&str> = wider.with_wider().collect();
+        assert_eq!(wider, ["group=web", "group=web.dev", "group=web.dev.eu"]);
+        for bad in ["group", "=web", "group=", "a=b/c"] {
+            assert!(bad.parse::<Label>().is_err(), "{bad:?}");
         }
     }
 }

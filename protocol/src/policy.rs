@@ -1,48 +1,43 @@
-//! The rule in force: who may ask, who may approve, how many must.
+//! The policy in force: a text that a [`Judge`](crate::judgement::Judge) reads. Here it is only
+//! bytes with a digest; what it says is the `policy` crate's, and hosts never read it.
 //!
-//! A first, small policy: one rule for every command. It is published by the administrators'
-//! quorum as an event, so the rule that held at any position is in the log.
+//! It is published by the administrators' quorum as an event, so the rules that held at any
+//! position are in the log. Until one is published the built-in one is in force.
 
-use alloc::vec::Vec;
+use alloc::string::{String, ToString};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::canonical::{self, CanonicalError};
 use crate::hash::Digest;
-use crate::name::Principal;
 
-/// Most names in one list, so that a policy and the requirement made of it fit into a payload.
-pub const MAX_NAMES: usize = 48;
+/// Longest text in bytes: a thousand rules of a screen's width each, several times over.
+pub const MAX_POLICY_BYTES: usize = 1024 * 1024;
 
 /// Domain separation of policy digests.
 const PREFIX: &[u8] = b"countersign/policy/v1\n";
 
-/// Who may ask for a command and what it takes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Policy {
-    /// How many distinct people must approve; at least 1.
-    pub approvals: u32,
-    /// Who may request, sorted, each once.
-    pub may_request: Vec<Principal>,
-    /// Who may approve and reject, sorted, each once.
-    pub may_approve: Vec<Principal>,
-}
+/// In force until another is published: whoever holds `command:execute` may ask, which is `admin`
+/// alone until it is granted, and two others who hold `command:approve` must agree.
+pub const BUILT_IN: &str = "\
+// In force until the administrators publish another policy.
+@id(\"built-in\")
+@approvals(\"2\")
+permit (
+    principal in Permission::\"command:execute\",
+    action == Action::\"command:execute\",
+    resource
+);
+";
 
-/// Why a policy is refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PolicyError {
-    /// No approval at all: absence never means yes.
-    #[error("a policy asks for at least one approval")]
-    NoApproval,
-    /// More approvals than people who may give one.
-    #[error("the policy asks for more approvals than it names approvers")]
-    Unreachable,
-    /// A list is empty, too long, unsorted or names someone twice.
-    #[error("names in a policy are 1 to 48 a list, sorted, each once")]
-    Names,
-}
+/// A policy's text: Cedar, UTF-8.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy(String);
+
+/// The text is too long for a policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a policy has at most 1 MiB")]
+pub struct TooLong;
 
 /// Which policy an approval or authorization was made under. PROTOCOL 6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,40 +45,41 @@ pub enum PolicyError {
 pub struct PolicyRef {
     /// [`Policy::digest`].
     pub digest: Digest,
-    /// Where it was published.
+    /// Where it was published; 0 for the built-in one.
     pub seq: u64,
 }
 
 impl Policy {
-    /// Checks that the policy can be met and that its lists are in order.
+    /// Takes a text. Whether it makes sense is the judge's to say.
     ///
     /// # Errors
-    /// See [`PolicyError`].
-    pub fn check(&self) -> Result<(), PolicyError> {
-        if self.approvals == 0 {
-            return Err(PolicyError::NoApproval);
+    /// Over [`MAX_POLICY_BYTES`].
+    pub fn new(text: String) -> Result<Self, TooLong> {
+        if text.len() > MAX_POLICY_BYTES {
+            return Err(TooLong);
         }
-        for names in [&self.may_request, &self.may_approve] {
-            let sorted = names.iter().zip(names.iter().skip(1)).all(|(a, b)| a < b);
-            if names.is_empty() || names.len() > MAX_NAMES || !sorted {
-                return Err(PolicyError::Names);
-            }
-        }
-        if self.may_approve.len() < self.approvals as usize {
-            return Err(PolicyError::Unreachable);
-        }
-        Ok(())
+        Ok(Self(text))
     }
 
-    /// SHA-256 over the canonical form, with a prefix of its own.
-    ///
-    /// # Errors
-    /// A value that canonical JSON has no form for.
-    pub fn digest(&self) -> Result<Digest, CanonicalError> {
+    /// [`BUILT_IN`].
+    #[must_use]
+    pub fn built_in() -> Self {
+        Self(BUILT_IN.to_string())
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+
+    /// SHA-256 over the text, with a prefix of its own.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
         let digest = Sha256::new()
             .chain_update(PREFIX)
-            .chain_update(canonical::to_vec(self)?)
+            .chain_update(self.0.as_bytes())
             .finalize();
-        Ok(Digest::new(digest.into()))
+        Digest::new(digest.into())
     }
 }

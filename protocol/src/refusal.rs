@@ -1,6 +1,10 @@
 //! Why a statement may not follow: one list, the same words at the server, the agent and the audit.
 
+use alloc::string::String;
+
 use crate::lifecycle::CommandStatus;
+use crate::name::RuleName;
+use crate::permission::Permission;
 
 /// How a refusal should be met by whoever gets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +61,10 @@ refusals! {
     RevokedKey, Forbidden, "revoked_key", "this key was revoked or retired";
     /// The key's role signs other kinds.
     KeyRole, Forbidden, "key_role", "a key of this role does not sign statements of this kind";
+    /// The key's time is over.
+    KeyExpired, Forbidden, "expired_key", "this key's time is over; ask an administrator to add a new one";
+    /// The key did not claim to be this person's.
+    KeyClaim, Invalid, "key_claim", "the key has not signed that it is this person's, for this ledger";
     /// The key is somebody else's.
     KeyHolder, Forbidden, "key_holder", "the key does not belong to the one the statement names";
     /// The key is known already.
@@ -69,6 +77,36 @@ refusals! {
         "this is the agent's current key; it retires once a newer one was accepted";
     /// The key has a run that is not over.
     RunsOpen, Conflict, "runs_open", "a run that this key started is not over; the key retires after it";
+    /// The host takes no new work.
+    Drained, Conflict, "drained", "this host is drained: it takes no new work until it is undrained";
+    /// Built-in roles are what they are, and changing rights is an administrator's alone.
+    BuiltInRole, Conflict, "built_in_role", "a built-in role cannot be defined anew, and rights:manage belongs to admin alone";
+    /// No such role.
+    UnknownRole, Missing, "unknown_role", "no role of this name is defined";
+    /// No such group.
+    UnknownGroup, Missing, "unknown_group", "no group of this name has members";
+    /// Nobody of this name has a key.
+    UnknownPerson, Missing, "unknown_person", "nobody of this name has a key in this ledger";
+    /// It is so already.
+    NothingChanges, Conflict, "nothing_changes", "this would change nothing: it is so already";
+    /// Rights could never be changed again.
+    LastAdministrators, Conflict, "last_administrators", "fewer administrators would be left than a change takes; make somebody else one first";
+    /// No gateway key in genesis.
+    NoGateway, Conflict, "no_gateway", "this ledger was founded without a gateway key, so it has no API tokens";
+    /// No such token.
+    UnknownToken, Missing, "unknown_token", "no API token of this name was issued";
+    /// A token has its name for ever.
+    TokenTaken, Conflict, "token_taken", "an API token of this name was issued before";
+    /// A token never allows anything.
+    TokenRight, Conflict, "token_right", "an API token asks and reads; it never approves, reviews or changes rights";
+    /// Revoked or expired.
+    TokenEnded, Forbidden, "token_ended", "this API token was revoked, or its time is over";
+    /// Outside of what the token may ask for.
+    TokenScope(&'static str), Forbidden, "token_scope", "this API token may not ask for this {0}";
+    /// Nothing to review.
+    UnknownReview, Missing, "unknown_review", "no review of this command is open";
+    /// Four eyes: nobody reviews the own run.
+    OwnReview, Forbidden, "own_review", "you ran this yourself; someone else must review it";
     /// No such enrolment.
     UnknownAgent, Missing, "unknown_agent", "no agent of this name and key is enrolled here";
     /// Too much waits already.
@@ -82,9 +120,23 @@ refusals! {
     /// No such command.
     UnknownCommand, Missing, "unknown_command", "no such command";
     /// Rights do not allow it.
-    NotPermitted, Forbidden, "not_permitted", "you do not have the right to do this";
-    /// No policy was published.
-    NoPolicy, Forbidden, "no_policy", "no policy is in force; without one nothing is allowed";
+    NotPermitted(Permission), Forbidden, "not_permitted", "you do not have the right to do this: it takes the permission {0}, or a rule that names you";
+    /// It is the requester's alone.
+    NotYours, Forbidden, "not_permitted", "only whoever asked for it may take it back";
+    /// No rule of the policy permits the request.
+    NoRule, Forbidden, "not_permitted", "no rule of the policy permits you to ask for this";
+    /// A rule of the policy forbids the request.
+    ForbiddenBy(RuleName), Forbidden, "forbidden_by_rule", "the rule {0} of the policy forbids this";
+    /// The request exceeds what its rules permit.
+    OverLimit(String), Forbidden, "over_limit", "{0}";
+    /// The policy cannot be evaluated for this request, so nothing is permitted.
+    PolicyBroken(String), Forbidden, "policy_broken", "the policy cannot judge this, so it is not permitted: {0}";
+    /// The text is no policy.
+    Policy(String), Invalid, "policy", "the policy cannot be published: {0}";
+    /// The rule wants each approver's reason.
+    ReasonMissing, Forbidden, "reason_missing", "the rule of this request wants to know why; give a reason";
+    /// The rule ends a request by one no, or by several.
+    OtherRejection, Conflict, "other_rejection", "the rule of this request counts noes in another way than this one was signed; look again and sign anew";
     /// Made under a policy that is not in force.
     OtherPolicy, Conflict, "other_policy", "the policy changed since; look again and sign anew";
     /// A field does not equal what it must repeat.
@@ -121,6 +173,8 @@ refusals! {
     SeenFork, Conflict, "seen_fork", "the statement has seen another history than this log's";
     /// The signer's clock.
     MadeAt, Invalid, "made_at", "the statement was made more than 24 h ago or more than 2 min ahead; check the clock and sign anew";
+    /// The command's words do not match what is signed.
+    Spec, Invalid, "spec", "the command's words are missing, or not what was signed";
     /// The targets do not match what is signed.
     Targets, Invalid, "targets", "the list of targets is missing, or not the one that was signed";
     /// The caller's own id stands for something else.

@@ -13,10 +13,11 @@ use crate::blob::BlobRef;
 use crate::event::{Outcome, RefusalReason};
 use crate::fold::State;
 use crate::hash::{KeyId, StatementId};
+use crate::judgement::Judge;
 use crate::key::{self, PublicKey};
 use crate::lifecycle::{Command, Execution};
 use crate::name::AgentName;
-use crate::rights::{ChangeBody, Consent, Holder, KeyRecord, OpenChange, Rights};
+use crate::rights::{Consent, Holder, KeyRecord, OpenChange, Rights};
 
 /// A command in a list.
 #[must_use]
@@ -169,19 +170,20 @@ pub const fn refusal_word(why: RefusalReason) -> &'static str {
     }
 }
 
-/// A change of rights that waits for consent.
+/// A change of rights that waits for consent, as of the newest entry on rights.
 #[must_use]
-pub fn change_item(rights: &Rights, id: &StatementId, change: &OpenChange) -> ChangeItem {
+pub fn change_item(
+    rights: &Rights,
+    judge: &dyn Judge,
+    id: &StatementId,
+    change: &OpenChange,
+) -> ChangeItem {
     let first = change.consents.first();
+    let now = rights.changed_at();
+    let verdict = now.map(|now| rights.change_standing(change, judge, now));
     ChangeItem {
         id: id.to_string(),
-        change: match &change.body {
-            ChangeBody::KeyAdded { .. } => "key_added",
-            ChangeBody::KeyRevoked { .. } => "key_revoked",
-            ChangeBody::AgentAccepted { .. } => "agent_accepted",
-            ChangeBody::PolicyPublished { .. } => "policy_published",
-        }
-        .into(),
+        change: change.body.kind().as_str().replace('.', "_"),
         requester: first.map_or_else(String::new, |consent| consent.principal.to_string()),
         seq: first.map_or(0, |consent| consent.seq),
         consents: change
@@ -189,12 +191,18 @@ pub fn change_item(rights: &Rights, id: &StatementId, change: &OpenChange) -> Ch
             .iter()
             .map(|Consent { principal, .. }| principal.to_string())
             .collect(),
-        needed: rights.genesis().map_or(0, |genesis| genesis.threshold),
+        needed: verdict.map_or(0, |verdict| verdict.need),
     }
 }
 
-fn agent_item(agent: &AgentName, key: &PublicKey, status: &str, seq: Option<u64>) -> AgentItem {
+fn agent_item(
+    rights: &Rights,
+    agent: &AgentName,
+    key: &PublicKey,
+    (status, seq): (&str, Option<u64>),
+) -> AgentItem {
     let key_id = key.key_id();
+    let record = rights.agent_record(agent).filter(|_| seq.is_some());
     AgentItem {
         agent: agent.to_string(),
         status: status.into(),
@@ -202,6 +210,12 @@ fn agent_item(agent: &AgentName, key: &PublicKey, status: &str, seq: Option<u64>
         fingerprint: key::fingerprint(&key_id),
         key: Base64(key.to_blob()),
         seq,
+        labels: record
+            .into_iter()
+            .flat_map(|record| &record.labels)
+            .map(ToString::to_string)
+            .collect(),
+        drained: record.is_some_and(|record| record.drained),
     }
 }
 
@@ -228,13 +242,13 @@ pub fn agent_items(rights: &Rights) -> Vec<AgentItem> {
             return None;
         };
         let word = agent_key_word(rights, name, record);
-        let item = || agent_item(name, &record.key, word, Some(record.since));
+        let item = || agent_item(rights, name, &record.key, (word, Some(record.since)));
         record.revoked.is_none().then(item)
     };
     let waiting = rights
         .enrolments()
         .filter(|(_, key)| rights.key(&key.key_id()).is_none())
-        .map(|(name, key)| agent_item(name, key, "enrolled", None));
+        .map(|(name, key)| agent_item(rights, name, key, ("enrolled", None)));
     let mut items: Vec<AgentItem> = rights.keys().filter_map(known).chain(waiting).collect();
     items.sort_by(|a, b| (&a.agent, &a.key_id).cmp(&(&b.agent, &b.key_id)));
     items

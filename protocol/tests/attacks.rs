@@ -20,7 +20,8 @@ use countersign_protocol::fold::{Effect, Refusal};
 use countersign_protocol::hash::{Hash, StatementId};
 use countersign_protocol::key::{KeyError, PublicKey};
 use countersign_protocol::name::{SECOND_US, Time};
-use countersign_protocol::policy::{Policy, PolicyError};
+use countersign_protocol::permission::Permission;
+use countersign_protocol::quorum::{BreakGlass, Membership, Requirement};
 use countersign_protocol::rights::{ChangeBody, MAX_WAITING_ENROLMENTS};
 use countersign_protocol::sshsig::{self, SshSig, SshSigError};
 use countersign_protocol::statement::{Statement, StatementError};
@@ -144,15 +145,13 @@ fn a_key_in_a_second_spelling_is_refused() {
 #[test]
 fn no_payload_and_no_change_names_a_weak_key() {
     let mut book = Book::genesis();
-    let body = ChangeBody::KeyAdded {
-        principal: "dave".parse().unwrap(),
-        key: public("dave"),
-    };
+    let body = book.key_of("dave", "dave");
     let change = book.ask_change("alice", body.clone()).unwrap();
     let accepted = ChangeBody::AgentAccepted {
         agent: "dave".parse().unwrap(),
         key: public("dave"),
         replaces: None,
+        labels: Vec::new(),
     };
     let rests_on = vec![1, 2];
     let effect = |book: &mut Book, body| {
@@ -212,7 +211,7 @@ fn no_payload_and_no_change_names_a_weak_key() {
 fn a_signature_for_one_kind_is_none_for_another_of_the_same_shape() {
     let mut book = Book::ready();
     let command = book.request("alice", &["web-1"]).unwrap();
-    let word = say!(person book, "alice", CommandWithdrawn { command: command, reason: None });
+    let word = say!(person book, "alice", CommandWithdrawn { command: command, token: None, reason: None });
     let honest = Statement::sign(&word, &key("alice")).unwrap();
     for kind in [Kind::CommandRejected, Kind::CommandCancelRequested] {
         assert!(
@@ -314,11 +313,8 @@ fn neither_key_of_the_ledger_does_the_others_work() {
 #[test]
 fn a_key_gets_no_second_holder() {
     let mut book = Book::ready();
-    for taken in ["checkpoint", "ledger", "web-1", "bob"] {
-        let body = ChangeBody::KeyAdded {
-            principal: "dave".parse().unwrap(),
-            key: public(taken),
-        };
+    for taken in ["checkpoint", "ledger", "gateway", "web-1", "bob"] {
+        let body = book.key_of("dave", taken);
         assert_eq!(
             book.ask_change("alice", body),
             Err(Refusal::KeyTaken),
@@ -329,9 +325,7 @@ fn a_key_gets_no_second_holder() {
     assert_eq!(book.sign_and_append("bob", &enrol), Err(Refusal::KeyTaken));
     // Two changes that wait at once cannot give one key to two people.
     let [first, second] = ["dave", "erin"].map(|name| {
-        let principal = name.parse().unwrap();
-        let key = public("new");
-        let body = ChangeBody::KeyAdded { principal, key };
+        let body = book.key_of(name, "new");
         book.ask_change("alice", body).unwrap()
     });
     book.consent("bob", first).unwrap();
@@ -490,25 +484,12 @@ fn a_completion_names_the_end_of_its_output_or_is_refused() {
 
 #[test]
 fn no_rule_asks_for_no_approval() {
-    let names = || vec!["alice".parse().unwrap(), "bob".parse().unwrap()];
-    let policy = Policy {
-        approvals: 0,
-        may_request: names(),
-        may_approve: names(),
-    };
-    assert_eq!(policy.check(), Err(PolicyError::NoApproval));
-    let nobody = Policy {
-        approvals: 1,
-        may_approve: Vec::new(),
-        ..policy.clone()
-    };
-    assert_eq!(nobody.check(), Err(PolicyError::Names));
     let mut book = Book::ready();
-    for policy in [policy, nobody] {
-        let body = ChangeBody::PolicyPublished { policy };
-        assert_eq!(
-            book.ask_change("alice", body),
-            Err(Refusal::Binding("policy"))
+    for text in ["0 alice alice,bob", "1 alice -", "1 alice bob rejections=0"] {
+        let asked = book.ask_policy("alice", text);
+        assert!(
+            matches!(asked, Err(Refusal::Policy(_))),
+            "{text}: {asked:?}"
         );
     }
     let genesis = book.state.rights().genesis().unwrap().clone();
@@ -522,10 +503,22 @@ fn no_rule_asks_for_no_approval() {
 }
 
 #[test]
-fn without_a_policy_nothing_is_asked_for() {
+fn without_a_published_policy_administrators_ask_and_two_others_approve() {
     let mut book = Book::genesis();
     book.enrol("web-1");
-    assert_eq!(book.request("alice", &["web-1"]), Err(Refusal::NoPolicy));
+    book.change(book.key_of("dave", "dave"));
+    assert_eq!(book.request("dave", &["web-1"]), Err(Refusal::NoRule));
+    let command = book.request("alice", &["web-1"]).unwrap();
+    book.approve("bob", command).unwrap();
+    assert_eq!(book.status(command), "requested");
+    let approved = book.approve("dave", command);
+    assert_eq!(
+        approved,
+        Err(Refusal::NotPermitted(Permission::CommandApprove))
+    );
+    book.approve("carol", command).unwrap();
+    assert_eq!(book.status(command), "authorized");
+    book.audit().unwrap();
 }
 
 /// The holder of the ledger's key writes a requirement of its own into the authorization.
@@ -534,21 +527,36 @@ fn an_authorization_cannot_lower_what_the_policy_asks() {
     let mut book = Book::ready();
     let command = book.request("alice", &["web-1"]).unwrap();
     book.approve("bob", command).unwrap();
-    let (policy, requirement) = book.state.rights().requirement().unwrap();
-    for approvals in [0, 1] {
+    let policy = book.state.rights().policy().unwrap().reference;
+    let honest = book.state.requirement(book.command(command)).unwrap();
+    let bob = vec!["user:bob".parse().unwrap()];
+    let lowered = Requirement {
+        rules: honest.rules.clone(),
+        ..Requirement::of(1, bob.clone())
+    };
+    let broken = Requirement {
+        demands: Vec::new(),
+        break_glass: Some(BreakGlass { review_ms: 1 }),
+        ..honest.clone()
+    };
+    for requirement in [honest, lowered, broken] {
+        let members = vec![Membership {
+            of: bob[0].clone(),
+            people: vec!["bob".parse().unwrap()],
+        }];
         let lowered = Effect::Authorize {
             command,
             request_seq: book.command(command).requested.seq,
             approvals: vec![book.command(command).approvals[0].seq],
             policy,
-            requirement: countersign_protocol::quorum::Requirement {
-                approvals,
-                ..requirement.clone()
-            },
+            requirement,
+            members,
         };
         let event = book.ledger_header().effect(lowered);
         assert_eq!(book.sign_and_append("ledger", &event), Err(Refusal::Quorum));
     }
+    book.approve("carol", command).unwrap();
+    assert_eq!(book.status(command), "authorized");
 }
 
 // 22: bytes made to be expensive

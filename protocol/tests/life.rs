@@ -13,14 +13,10 @@ use countersign_protocol::event::*;
 use countersign_protocol::fold::Refusal;
 use countersign_protocol::lifecycle::{CommandStatus, LOST_GRACE_US};
 use countersign_protocol::name::SECOND_US;
-use countersign_protocol::policy::Policy;
+use countersign_protocol::quorum::Membership;
 use countersign_protocol::rights::ChangeBody;
 use countersign_protocol::statement::{Statement, StatementError};
 use support::{Book, key, public};
-
-fn people(names: &[&str]) -> Vec<countersign_protocol::name::Principal> {
-    names.iter().map(|name| name.parse().unwrap()).collect()
-}
 
 #[test]
 fn a_command_with_two_approvals_runs_and_audits() {
@@ -54,10 +50,7 @@ fn one_approval_is_not_enough() {
 #[test]
 fn a_person_counts_once_also_with_two_keys() {
     let mut book = Book::ready();
-    book.change(ChangeBody::KeyAdded {
-        principal: "bob".parse().unwrap(),
-        key: public("bob-2"),
-    });
+    book.change(book.key_of("bob", "bob-2"));
     let command = book.request("alice", &["web-1"]).unwrap();
     book.approve("bob", command).unwrap();
     assert_eq!(
@@ -140,13 +133,7 @@ fn a_policy_change_ends_earlier_approvals() {
     let mut book = Book::ready();
     let command = book.request("alice", &["web-1"]).unwrap();
     book.approve("bob", command).unwrap();
-    let all = people(&["alice", "bob", "carol"]);
-    let policy = Policy {
-        approvals: 2,
-        may_request: people(&["alice"]),
-        may_approve: all,
-    };
-    book.change(ChangeBody::PolicyPublished { policy });
+    book.publish(2, &["alice"], &["alice", "bob", "carol"]);
     book.approve("carol", command).unwrap();
     assert_eq!(book.status(command), "requested");
     book.approve("bob", command).unwrap();
@@ -158,7 +145,8 @@ fn a_policy_change_ends_earlier_approvals() {
 fn a_rejection_ends_it() {
     let mut book = Book::ready();
     let command = book.request("alice", &["web-1"]).unwrap();
-    let event = say!(person book, "bob", CommandRejected { command: command, reason: None });
+    let event =
+        say!(person book, "bob", CommandRejected { command: command, vote: false, reason: None });
     book.sign_and_append("bob", &event).unwrap();
     assert_eq!(book.status(command), "rejected");
     assert_eq!(
@@ -171,12 +159,10 @@ fn a_rejection_ends_it() {
 fn only_the_requester_withdraws() {
     let mut book = Book::ready();
     let command = book.request("alice", &["web-1"]).unwrap();
-    let event = say!(person book, "bob", CommandWithdrawn { command: command, reason: None });
-    assert_eq!(
-        book.sign_and_append("bob", &event),
-        Err(Refusal::NotPermitted)
-    );
-    let event = say!(person book, "alice", CommandWithdrawn { command: command, reason: None });
+    let event =
+        say!(person book, "bob", CommandWithdrawn { command: command, token: None, reason: None });
+    assert_eq!(book.sign_and_append("bob", &event), Err(Refusal::NotYours));
+    let event = say!(person book, "alice", CommandWithdrawn { command: command, token: None, reason: None });
     book.sign_and_append("alice", &event).unwrap();
     assert_eq!(book.status(command), "withdrawn");
 }
@@ -306,8 +292,7 @@ fn a_cancel_stops_what_has_not_started() {
     book.approve("bob", command).unwrap();
     book.approve("carol", command).unwrap();
     book.start("web-1", command).unwrap();
-    let event =
-        say!(person book, "alice", CommandCancelRequested { command: command, reason: None });
+    let event = say!(person book, "alice", CommandCancelRequested { command: command, token: None, reason: None });
     book.sign_and_append("alice", &event).unwrap();
     assert_eq!(
         book.start("web-2", command),
@@ -321,10 +306,7 @@ fn a_cancel_stops_what_has_not_started() {
 #[test]
 fn one_administrator_changes_nothing_alone() {
     let mut book = Book::ready();
-    let body = ChangeBody::KeyAdded {
-        principal: "dave".parse().unwrap(),
-        key: public("dave"),
-    };
+    let body = book.key_of("dave", "dave");
     let change = book.ask_change("alice", body).unwrap();
     assert_eq!(
         book.consent("alice", change),
@@ -338,10 +320,7 @@ fn one_administrator_changes_nothing_alone() {
 #[test]
 fn the_ledger_cannot_put_into_effect_what_nobody_consented_to() {
     let mut book = Book::ready();
-    let body = ChangeBody::KeyAdded {
-        principal: "dave".parse().unwrap(),
-        key: public("dave"),
-    };
+    let body = book.key_of("dave", "dave");
     let change = book.ask_change("alice", body.clone()).unwrap();
     let effect = countersign_protocol::fold::Effect::Change {
         change,
@@ -357,18 +336,20 @@ fn the_ledger_cannot_authorize_without_the_approvals() {
     let mut book = Book::ready();
     let command = book.request("alice", &["web-1"]).unwrap();
     book.approve("bob", command).unwrap();
-    let (policy, requirement) = book.state.rights().requirement().unwrap();
+    let waiting = book.command(command);
+    let requirement = book.state.requirement(waiting).unwrap();
+    let lie = |name: &str| Membership {
+        of: format!("user:{name}").parse().unwrap(),
+        people: vec![name.parse().unwrap()],
+    };
     let authorized = countersign_protocol::fold::Effect::Authorize {
         command,
-        request_seq: book.command(command).requested.seq,
-        approvals: book
-            .command(command)
-            .approvals
-            .iter()
-            .map(|given| given.seq)
-            .collect(),
-        policy,
+        request_seq: waiting.requested.seq,
+        approvals: waiting.approvals.iter().map(|given| given.seq).collect(),
+        policy: book.state.rights().policy().unwrap().reference,
         requirement,
+        // It may say of people what it likes: nobody of them has approved.
+        members: ["alice", "bob", "carol"].map(lie).to_vec(),
     };
     let event = book.ledger_header().effect(authorized);
     assert_eq!(book.sign_and_append("ledger", &event), Err(Refusal::Quorum));
@@ -513,6 +494,7 @@ fn a_host_that_was_accepted_anew_begins_a_new_chain() {
         agent: "web-1".parse().unwrap(),
         key: new.clone(),
         replaces: None,
+        labels: Vec::new(),
     });
     let command = book.request("alice", &["web-1"]).unwrap();
     book.approve("bob", command).unwrap();

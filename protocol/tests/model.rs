@@ -257,7 +257,7 @@ impl Model {
 }
 
 macro_rules! word {
-    ($book:ident, $who:expr, $kind:ident, $command:expr) => {{
+    ($book:ident, $who:expr, $kind:ident, $command:expr, $($more:ident: $value:expr)?) => {{
         let (signer, nonce, made_at, ledger, seen) = $book.header($who);
         let event = $kind {
             signer,
@@ -268,6 +268,7 @@ macro_rules! word {
             seen,
             command: $command,
             reason: None,
+            $($more: $value,)?
         };
         $book.sign_and_append($who, &event.into()).map(drop)
     }};
@@ -277,9 +278,9 @@ macro_rules! word {
 fn real(book: &mut Book, command: StatementId, op: Op) -> Result<(), Refusal> {
     match op {
         Op::Approve(who) => book.approve(PEOPLE[who], command).map(drop),
-        Op::Reject(who) => word!(book, PEOPLE[who], CommandRejected, command),
-        Op::Withdraw(who) => word!(book, PEOPLE[who], CommandWithdrawn, command),
-        Op::Cancel(who) => word!(book, PEOPLE[who], CommandCancelRequested, command),
+        Op::Reject(who) => word!(book, PEOPLE[who], CommandRejected, command, vote: false),
+        Op::Withdraw(who) => word!(book, PEOPLE[who], CommandWithdrawn, command, token: None),
+        Op::Cancel(who) => word!(book, PEOPLE[who], CommandCancelRequested, command, token: None),
         Op::Start(host) => book.start(HOSTS[host], command).map(drop),
         Op::Output(host) => book.output(HOSTS[host], command, b"x").map(drop),
         Op::Complete(host, code) => book.complete(HOSTS[host], command, code).map(drop),

@@ -41,6 +41,7 @@ fn accepted(key: &str, replaces: Option<&str>) -> ChangeBody {
         agent: host(),
         key: public(key),
         replaces: replaces.map(id),
+        labels: Vec::new(),
     }
 }
 
@@ -392,6 +393,7 @@ fn really(book: &mut Book, commands: &mut Vec<StatementId>, op: &Op) -> bool {
                 agent: host(),
                 key: public(KEYS[key]),
                 replaces,
+                labels: Vec::new(),
             };
             let asked = book.ask_change("alice", body);
             asked.is_ok_and(|change| book.consent("bob", change).is_ok())

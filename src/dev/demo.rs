@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::agent;
 use super::home::{self, Home};
 use super::people;
-use super::station::{DevError, Station};
+use super::station::{DevError, Station, Wanted};
 use crate::clock::Clock;
 
 /// What runs when nothing is asked for: short, real, and different on every machine.
@@ -122,7 +122,13 @@ async fn tell(options: Demo, shutdown: &CancellationToken, teller: Teller) -> Re
     teller.say("countersign demo: a private Postgres, a server, an agent, three people");
     let listen = ([127, 0, 0, 1], 0).into();
     let origin = ORIGIN.parse().map_err(|_| DevError::Name)?;
-    let starting = Station::start(home, listen, Vec::new(), origin, shutdown.clone());
+    let wanted = Wanted {
+        listen,
+        public_urls: Vec::new(),
+        origin,
+        policy: None,
+    };
+    let starting = Station::start(home, wanted, shutdown.clone());
     let station = tokio::select! {
         started = starting => started?,
         () = shutdown.cancelled() => return Err(DevError::Stopped),
@@ -162,7 +168,7 @@ async fn life(station: &Station, command: Vec<String>, teller: Teller) -> Result
         short::short(&id),
     ));
     for (name, person) in [("bob", bob), ("carol", carol)] {
-        let view = person.check_approval(&id).await?;
+        let view = person.check_approval(&id, None).await?;
         let accepted = person.approve_shown(&view, None).await?;
         teller.step(
             name,
@@ -205,7 +211,7 @@ fn tell_entry(event: &Event, seq: u64, teller: Teller) {
             &format!(
                 "counts {} of {} approvals: authorized, entry {seq}",
                 authorized.approvals.len(),
-                authorized.requirement.approvals
+                authorized.requirement.least()
             ),
         );
     } else if let Event::ExecutionStarted(started) = event {

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 
 use countersign_cli::render;
 use countersign_protocol::origin::ServerOrigin;
+use countersign_protocol::policy::Policy;
 use tokio_util::sync::CancellationToken;
 
 use super::home::{self, Home};
-use super::station::{DevError, Station};
+use super::station::{DevError, Station, Wanted};
 
 /// The origin line of dev's checkpoints.
 const ORIGIN: &str = "countersign.local/dev";
@@ -32,6 +33,8 @@ pub struct Develop {
     pub listen: SocketAddr,
     /// Other addresses at which clients meet it.
     pub public_urls: Vec<ServerOrigin>,
+    /// Published instead of dev's own policy.
+    pub policy: Option<Policy>,
 }
 
 /// Stays up until it is told to stop; prints `ready` on stdout once all of it works.
@@ -60,13 +63,13 @@ async fn stay(options: Develop, shutdown: &CancellationToken) -> Result<(), DevE
         Ok(()) | Err(_) => {}
     }
     let origin = ORIGIN.parse().map_err(|_| DevError::Name)?;
-    let starting = Station::start(
-        home,
-        options.listen,
-        options.public_urls,
+    let wanted = Wanted {
+        listen: options.listen,
+        public_urls: options.public_urls,
         origin,
-        shutdown.clone(),
-    );
+        policy: options.policy,
+    };
+    let starting = Station::start(home, wanted, shutdown.clone());
     let station = tokio::select! {
         started = starting => started?,
         () = shutdown.cancelled() => return Err(DevError::Stopped),

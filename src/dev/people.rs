@@ -17,7 +17,7 @@ pub(super) const NAMES: [&str; 3] = ["alice", "bob", "carol"];
 /// Administrators that a change of rights takes.
 pub(super) const THRESHOLD: u32 = 2;
 
-/// Approvals that a command takes.
+/// Approvals that a command takes: of [`POLICY`], and of the agent's own least.
 pub(super) const APPROVALS: u32 = 2;
 
 /// One of them.
@@ -68,15 +68,25 @@ pub(super) fn administrators(people: &[Person]) -> Vec<Administrator> {
         .collect()
 }
 
-/// Each may ask and approve; a command takes two who did not ask.
-#[must_use]
-pub(super) fn policy(people: &[Person]) -> Policy {
-    let names: Vec<Principal> = people.iter().map(|person| person.name.clone()).collect();
-    Policy {
-        approvals: APPROVALS,
-        may_request: names.clone(),
-        may_approve: names,
-    }
+/// Each of them is an administrator, may ask and may approve; a command takes two who did not ask.
+const POLICY: &str = "\
+// The policy of `countersign dev`: alice, bob and carol have the role admin by genesis.
+@id(\"dev\")
+@approvals(\"2\")
+@from(\"role:admin\")
+permit (
+    principal in Role::\"admin\",
+    action == Action::\"command:execute\",
+    resource
+);
+";
+
+/// [`POLICY`].
+///
+/// # Errors
+/// None: it is short.
+pub(super) fn policy() -> Result<Policy, DevError> {
+    Policy::new(POLICY.to_owned()).map_err(|_| DevError::Name)
 }
 
 /// The lines of an `allowed_signers` file.

@@ -14,6 +14,7 @@ use countersign_protocol::checkpoint::{Origin, VerifierKey};
 use countersign_protocol::hash::LedgerId;
 use countersign_protocol::name::AgentName;
 use countersign_protocol::origin::ServerOrigin;
+use countersign_protocol::policy::Policy;
 use countersign_protocol::rights::ChangeBody;
 use secrecy::SecretString;
 use sqlx::PgPool;
@@ -77,6 +78,19 @@ impl DevError {
     }
 }
 
+/// What differs between one station and another.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    /// Where the server listens.
+    pub(super) listen: SocketAddr,
+    /// Other addresses at which clients meet it.
+    pub(super) public_urls: Vec<ServerOrigin>,
+    /// The origin line of its checkpoints.
+    pub(super) origin: Origin,
+    /// Another policy than [`people::policy`].
+    pub(super) policy: Option<Policy>,
+}
+
 /// Everything, running.
 #[derive(Debug)]
 pub(super) struct Station {
@@ -103,11 +117,15 @@ impl Station {
     /// See [`DevError`]; what was started until then is stopped.
     pub(super) async fn start(
         home: Home,
-        listen: SocketAddr,
-        public_urls: Vec<ServerOrigin>,
-        origin: Origin,
+        wanted: Wanted,
         shutdown: CancellationToken,
     ) -> Result<Self, DevError> {
+        let Wanted {
+            listen,
+            public_urls,
+            origin,
+            policy,
+        } = wanted;
         let people = people::people(&home.keys())?;
         let folder = home.clone();
         let cluster = tokio::task::spawn_blocking(move || start_cluster(&folder))
@@ -168,7 +186,7 @@ impl Station {
             cluster,
         };
         let ready = async {
-            station.arrange().await?;
+            station.arrange(policy).await?;
             let name: AgentName = agent::NAME.parse().map_err(|_| DevError::Name)?;
             tokio::time::timeout(AGENT_LIMIT, presence.wait_for(&name))
                 .await
@@ -220,21 +238,31 @@ impl Station {
     }
 
     /// Publishes the policy and accepts the agent, unless that was done before.
-    async fn arrange(&self) -> Result<(), DevError> {
+    async fn arrange(&self, wanted: Option<Policy>) -> Result<(), DevError> {
         let clients = self.clients().await?;
         let [asks, consents, ..] = clients.as_slice() else {
             return Err(DevError::Name);
         };
-        let agree = async |body: ChangeBody| -> Result<(), DevError> {
-            let change = asks.change(&body, Some("countersign dev")).await?;
+        let agree = async |body: ChangeBody, policy: Option<&Policy>| -> Result<(), DevError> {
+            let change = asks.change(&body, policy, Some("countersign dev")).await?;
             consents.approve_change(&change.id, None).await?;
             Ok(())
         };
-        if asks.rights().await?.state.rights().policy().is_none() {
-            agree(ChangeBody::PolicyPublished {
-                policy: people::policy(&self.people),
-            })
-            .await?;
+        let rights = asks.rights().await?;
+        let in_force = rights.state.rights().policy();
+        let reference = in_force.map(|in_force| in_force.reference);
+        let is_own = reference.is_none_or(|reference| reference.seq == 0);
+        let policy = match wanted {
+            Some(policy) => Some(policy),
+            None => is_own.then(people::policy).transpose()?,
+        };
+        let differs =
+            |policy: &Policy| reference.map(|known| known.digest) != Some(policy.digest());
+        if let Some(policy) = policy.filter(differs) {
+            let body = ChangeBody::PolicyPublished {
+                policy: policy.digest(),
+            };
+            agree(body, Some(&policy)).await?;
         }
         let name: AgentName = agent::NAME.parse().map_err(|_| DevError::Name)?;
         let state = self.home.agent().join(agent::STATE);
@@ -253,12 +281,13 @@ impl Station {
                 .map(|(_, key)| key.clone());
             if let Some(key) = waiting {
                 let agent = name.clone();
-                return agree(ChangeBody::AgentAccepted {
+                let body = ChangeBody::AgentAccepted {
                     agent,
                     key,
                     replaces: None,
-                })
-                .await;
+                    labels: Vec::new(),
+                };
+                return agree(body, None).await;
             }
             if begun.elapsed() > AGENT_LIMIT {
                 return Err(DevError::Agent(self.home.path().join("agent.log")));

@@ -4,15 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use countersign_protocol::hash::KeyId;
+use countersign_protocol::judgement::Judge;
 use countersign_protocol::name::AgentName;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::limits::Limits;
 use super::metrics::Metrics;
+use super::notes::{Denials, Reads, TokenUses};
 use super::origins::Origins;
 use super::sessions::Sessions;
 use crate::clock::Clock;
+use crate::keys::Gateway;
 use crate::ledger::Ledger;
 use crate::projections::Reader;
 
@@ -36,11 +39,16 @@ pub struct App {
     pub(super) ledger: Ledger,
     pub(super) reader: Reader,
     pub(super) clock: Clock,
+    pub(super) judge: Arc<dyn Judge>,
     pub(super) genesis: Arc<[u8]>,
     pub(super) sessions: Arc<Sessions>,
     pub(super) origins: Arc<Origins>,
     pub(super) behind_proxy: bool,
     pub(super) limits: Arc<Limits>,
+    pub(super) reads: Arc<Reads>,
+    pub(super) denials: Arc<Denials>,
+    pub(super) uses: Arc<TokenUses>,
+    pub(super) gateway: Option<Arc<Gateway>>,
     pub(super) metrics: Arc<Metrics>,
     /// Room for large bodies, in units of [`BODY_UNIT`].
     pub(super) bodies: Arc<Semaphore>,
@@ -123,7 +131,12 @@ impl App {
             origins: Arc::default(),
             behind_proxy: false,
             limits: Arc::new(Limits::new()),
+            reads: Arc::default(),
+            denials: Arc::default(),
+            uses: Arc::default(),
+            gateway: None,
             genesis: genesis.into(),
+            judge: ledger.judge(),
             ledger,
             reader,
             clock,
@@ -137,6 +150,13 @@ impl App {
 }
 
 impl App {
+    /// Gives it the key that signs for the holders of API tokens.
+    #[must_use]
+    pub fn with_gateway(mut self, gateway: Option<Gateway>) -> Self {
+        self.gateway = gateway.map(Arc::new);
+        self
+    }
+
     /// Says where clients meet it, which sign-ins must name, and whether a proxy stands before it,
     /// whose word on where callers are is taken then. Without this nobody can sign in.
     #[must_use]

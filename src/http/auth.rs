@@ -5,9 +5,12 @@ use std::sync::Arc;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
+use countersign_protocol::event::DeniedWhat;
 use countersign_protocol::hash::KeyId;
-use countersign_protocol::name::{AgentName, Principal};
+use countersign_protocol::name::{AgentName, Principal, TokenId};
+use countersign_protocol::permission::Permission;
 use countersign_protocol::rights::{Holder, Rights};
+use countersign_protocol::token::TokenSecret;
 
 use super::app::App;
 use super::error::ApiError;
@@ -17,6 +20,22 @@ pub(super) struct Session {
     key: KeyId,
     holder: Holder,
     rights: Arc<Rights>,
+}
+
+/// Whoever may read: a person with a session, or the holder of an API token. What of it they may
+/// read, [`Caller::require`] says.
+pub(super) struct Caller {
+    pub(super) who: Who,
+    pub(super) rights: Arc<Rights>,
+}
+
+/// Who a caller is.
+#[derive(Debug, Clone)]
+pub(super) enum Who {
+    /// A person, by a session of this key.
+    Person(Principal, KeyId),
+    /// The holder of an API token, who asks and reads for this principal.
+    Token(Principal, TokenId),
 }
 
 /// A person with a key in force.
@@ -50,7 +69,7 @@ impl FromRequestParts<App> for Session {
         let rights = app.reader.rights().await?;
         let record = rights
             .key(&key)
-            .filter(|record| record.revoked.is_none())
+            .filter(|record| record.is_in_force(app.clock.now()))
             .ok_or_else(ApiError::unauthenticated)?;
         Ok(Self {
             key,
@@ -58,6 +77,108 @@ impl FromRequestParts<App> for Session {
             rights,
         })
     }
+}
+
+impl Who {
+    /// For whom they speak.
+    pub(super) const fn principal(&self) -> &Principal {
+        match self {
+            Self::Person(principal, _) | Self::Token(principal, _) => principal,
+        }
+    }
+}
+
+impl Caller {
+    /// Says whether the caller holds a permission.
+    pub(super) fn holds(&self, right: Permission) -> bool {
+        match &self.who {
+            Who::Person(name, _) => self.rights.holds(name, right),
+            Who::Token(_, token) => {
+                let record = self.rights.token(token);
+                record.is_some_and(|record| self.rights.rights_of_token(record).contains(&right))
+            }
+        }
+    }
+
+    /// Turns away whoever does not hold a permission, and counts that.
+    pub(super) fn require(&self, app: &App, right: Permission) -> Result<(), ApiError> {
+        if self.holds(right) {
+            return Ok(());
+        }
+        let principal = Some(self.who.principal().clone());
+        app.denials.count(
+            DeniedWhat::Permission,
+            principal,
+            Some(right),
+            app.clock.now(),
+        );
+        Err(ApiError::lacks(right))
+    }
+
+    /// Turns away the holder of a token that lacks a permission. People read this without one:
+    /// without it they could verify nothing of what they are shown.
+    pub(super) fn require_of_token(&self, app: &App, right: Permission) -> Result<(), ApiError> {
+        match &self.who {
+            Who::Person(..) => Ok(()),
+            Who::Token(..) => self.require(app, right),
+        }
+    }
+}
+
+impl Person {
+    /// As one who reads.
+    pub(super) fn caller(self) -> Caller {
+        let who = Who::Person(self.name, self.key);
+        let rights = self.rights;
+        Caller { who, rights }
+    }
+}
+
+impl FromRequestParts<App> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        if let Some(secret) = secret_of_token(&parts.headers) {
+            return by_token(app, &secret).await;
+        }
+        let person = Person::from_request_parts(parts, app).await?;
+        Ok(person.caller())
+    }
+}
+
+/// Says whether a request comes with something that looks like an API token.
+pub(super) fn has_token(headers: &HeaderMap) -> bool {
+    secret_of_token(headers).is_some()
+}
+
+/// The secret of an API token that a request comes with; another Bearer is a session's.
+fn secret_of_token(headers: &HeaderMap) -> Option<TokenSecret> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    TokenSecret::parse(value.strip_prefix("Bearer ")?)
+}
+
+async fn by_token(app: &App, secret: &TokenSecret) -> Result<Caller, ApiError> {
+    let refused = || {
+        let now = app.clock.now();
+        app.denials.count(DeniedWhat::Token, None, None, now);
+        ApiError::unauthenticated()
+    };
+    app.ledger.look().await?;
+    let rights = app.reader.rights().await?;
+    let now = app.clock.now();
+    let record = rights.token(secret.id()).ok_or_else(refused)?;
+    // Digests of random secrets are compared: how long that takes tells nothing of a secret.
+    if record.issued.secret != secret.digest() || !record.is_in_force(now) {
+        return Err(refused());
+    }
+    let token = secret.id().clone();
+    if app.uses.is_to_keep(&token, now)
+        && let Err(error) = app.reader.keep_token_use(&token, now).await
+    {
+        tracing::warn!(%error, "the use of an API token is not kept");
+    }
+    let who = Who::Token(record.issued.principal.clone(), token);
+    Ok(Caller { who, rights })
 }
 
 impl FromRequestParts<App> for Person {
@@ -71,9 +192,9 @@ impl FromRequestParts<App> for Person {
         } = Session::from_request_parts(parts, app).await?;
         match holder {
             Holder::Person(name) => Ok(Self { name, key, rights }),
-            Holder::Agent(_) | Holder::Ledger | Holder::Reserved => Err(ApiError::forbidden(
-                "this is for people; an agent may not read it",
-            )),
+            Holder::Agent(_) | Holder::Ledger | Holder::Gateway | Holder::Reserved => Err(
+                ApiError::forbidden("this is for people; an agent may not read it"),
+            ),
         }
     }
 }
@@ -85,7 +206,7 @@ impl FromRequestParts<App> for Agent {
         let Session { key, holder, .. } = Session::from_request_parts(parts, app).await?;
         match holder {
             Holder::Agent(name) => Ok(Self { name, key }),
-            Holder::Person(_) | Holder::Ledger | Holder::Reserved => {
+            Holder::Person(_) | Holder::Ledger | Holder::Gateway | Holder::Reserved => {
                 Err(ApiError::forbidden("this is for the agent itself"))
             }
         }

@@ -6,18 +6,22 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use countersign_protocol::api::{CommandItem, ExecutionResult, MAX_PAGE, Page, StreamBody};
+use countersign_protocol::event::ReadWhat;
 use countersign_protocol::fold::Stream;
 use countersign_protocol::hash::CommandId;
 use countersign_protocol::lifecycle::CommandStatus;
+use countersign_protocol::permission::Permission;
 use countersign_protocol::short;
 use serde::Deserialize;
 
+use super::access;
 use super::app::App;
-use super::auth::Person;
+use super::auth::Caller;
 use super::bodies::Parameters;
 use super::error::ApiError;
+use super::notes;
 use super::statements::preferred_wait;
-use super::streams;
+use super::streams::{self, Wanted};
 use crate::projections::Filter;
 
 /// Commands in a page unless asked otherwise: a screenful or two.
@@ -37,12 +41,12 @@ pub(super) struct Listed {
     cursor: Option<String>,
 }
 
-/// Commands, newest first.
-#[utoipa::path(get, path = "/v1/commands", tag = "commands", params(Listed),
+/// Commands, newest first; without `command:read` one's own.
+#[utoipa::path(get, path = "/v1/commands", tag = "commands", params(Listed), security(("session" = [])),
     responses((status = 200, body = Page<CommandItem>), super::openapi::Problems))]
 pub(super) async fn list(
     State(app): State<App>,
-    _person: Person,
+    caller: Caller,
     Parameters(listed): Parameters<Listed>,
 ) -> Result<Json<Page<CommandItem>>, ApiError> {
     if let Some(status) = &listed.status
@@ -67,7 +71,9 @@ pub(super) async fn list(
         .map(|cursor| cursor.parse().map_err(|_| bad_cursor()))
         .transpose()?;
     let limit = listed.limit.unwrap_or(DEFAULT_PAGE).clamp(1, MAX_PAGE);
+    let own_only = !caller.holds(Permission::CommandRead);
     let filter = Filter {
+        requester: own_only.then(|| caller.who.principal().clone()),
         status: listed.status,
         before,
         limit: limit + 1,
@@ -171,14 +177,16 @@ pub(super) fn is_final(status: &str) -> bool {
 /// One command. With `Prefer: wait=N` the answer comes when it has ended, or after N seconds.
 #[utoipa::path(get, path = "/v1/commands/{id}", tag = "commands",
     params(("id" = String, Path), ("prefer" = Option<String>, Header, description = "wait=N")),
+    security(("session" = ["command:read"])),
     responses((status = 200, body = CommandItem), super::openapi::Problems))]
 pub(super) async fn show(
     State(app): State<App>,
-    _person: Person,
+    caller: Caller,
     Path(name): Path<String>,
     headers: HeaderMap,
 ) -> Result<Json<CommandItem>, ApiError> {
     let id = find(&app, &name).await?;
+    access::sight(&app, &caller, &id).await?;
     if let Some(wait) = preferred_wait(&headers)
         && let Some(item) = ended(&app, &id, wait).await?
     {
@@ -190,14 +198,23 @@ pub(super) async fn show(
 
 /// All entries of a command, proved, with the blobs they name.
 #[utoipa::path(get, path = "/v1/commands/{id}/entries", tag = "commands", params(("id" = String, Path)),
+    security(("session" = ["command:read"])),
     responses((status = 200, body = StreamBody), super::openapi::Problems))]
 pub(super) async fn entries(
     State(app): State<App>,
-    _person: Person,
+    caller: Caller,
     Path(name): Path<String>,
 ) -> Result<Json<StreamBody>, ApiError> {
     let id = find(&app, &name).await?;
-    let body = streams::prove(&app, &streams::whole(id)).await?;
+    let (sight, _) = access::sight(&app, &caller, &id).await?;
+    let wanted = Wanted {
+        blob: &|event, _| sight.output || !access::is_output(event),
+        ..streams::whole(id)
+    };
+    let body = streams::prove(&app, &wanted).await?;
+    if sight.output && streams::has_output(&body) {
+        notes::reads(&app, &caller.who, ReadWhat::Output, Some(id)).await?;
+    }
     if body.entries.is_empty() {
         return Err(streams::commands_missing());
     }
@@ -206,13 +223,15 @@ pub(super) async fn entries(
 
 /// What came back from each host.
 #[utoipa::path(get, path = "/v1/commands/{id}/output", tag = "commands", params(("id" = String, Path)),
+    security(("session" = ["command:read", "output:read"])),
     responses((status = 200, body = Page<ExecutionResult>), super::openapi::Problems))]
 pub(super) async fn output(
     State(app): State<App>,
-    _person: Person,
+    caller: Caller,
     Path(name): Path<String>,
 ) -> Result<Json<Page<ExecutionResult>>, ApiError> {
     let id = find(&app, &name).await?;
+    access::output(&app, &caller, &id).await?;
     let items = streams::results(&app, id).await?;
     Ok(Json(Page { items, next: None }))
 }

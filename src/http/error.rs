@@ -8,6 +8,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use countersign_protocol::api::Problem;
 use countersign_protocol::fold::{Class, Refusal};
+use countersign_protocol::permission::Permission;
 
 use crate::ledger::{AppendError, OpenError};
 use crate::projections::ReadError;
@@ -57,6 +58,14 @@ impl ApiError {
 
     pub(super) fn forbidden(detail: &str) -> Self {
         Self::new(StatusCode::FORBIDDEN, "not_permitted", detail)
+    }
+
+    /// The caller lacks a permission.
+    pub(super) fn lacks(right: Permission) -> Self {
+        Self::forbidden(&format!(
+            "this takes the permission {right}, which you do not hold"
+        ))
+        .hint("countersign whoami says what you may do; administrators grant roles")
     }
 
     pub(super) fn busy() -> Self {

@@ -8,15 +8,18 @@ use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use countersign_protocol::api::{Base64, LiveEntry, Notice};
+use countersign_protocol::event::ReadWhat;
 use countersign_protocol::fold::Stream as LogStream;
 use countersign_protocol::hash::{CommandId, KeyId};
+use countersign_protocol::permission::Permission;
 use futures_util::Stream;
 use serde::Serialize;
 
+use super::access::{self, Sight};
 use super::app::{App, Place};
-use super::auth::Person;
+use super::auth::{Person, Who};
 use super::error::ApiError;
-use super::{commands, streams};
+use super::{commands, notes, streams};
 use crate::ledger::store;
 
 /// How often a silent stream says that it lives, so that both sides notice a dead peer.
@@ -75,7 +78,7 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
 async fn still_heard(app: &App, key: &KeyId) -> Result<(), ApiError> {
     let rights = app.reader.rights().await?;
     let record = rights.key(key);
-    if record.is_some_and(|record| record.revoked.is_none()) {
+    if record.is_some_and(|record| record.is_in_force(app.clock.now())) {
         Ok(())
     } else {
         Err(ApiError::unauthenticated())
@@ -93,21 +96,24 @@ struct Follower {
 
 /// A notice for each entry of the log, after `Last-Event-ID` or from now on.
 #[utoipa::path(get, path = "/v1/events", tag = "events",
-    params(("last-event-id" = Option<u64>, Header)),
+    params(("last-event-id" = Option<u64>, Header)), security(("session" = ["command:read"])),
     responses((status = 200, body = Notice, content_type = "text/event-stream"), super::openapi::Problems))]
 pub(super) async fn all(
     State(app): State<App>,
     person: Person,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<SseEvent, Infallible>>>, ApiError> {
+    let key = person.key;
+    let caller = person.caller();
+    caller.require(&app, Permission::CommandRead)?;
     let next = match last_event_id(&headers)? {
         Some(seq) => seq.saturating_add(1),
         None => app.ledger.newest().size(),
     };
     let follower = Follower {
-        _place: place(&app, person.key)?,
+        _place: place(&app, key)?,
         app: app.clone(),
-        key: person.key,
+        key,
         next,
         waiting: VecDeque::new(),
     };
@@ -157,6 +163,8 @@ impl Follower {
 struct CommandFollower {
     app: App,
     key: KeyId,
+    who: Who,
+    sight: Sight,
     id: CommandId,
     next: u64,
     waiting: VecDeque<LiveEntry>,
@@ -167,6 +175,7 @@ struct CommandFollower {
 /// the last entry of an ended command.
 #[utoipa::path(get, path = "/v1/commands/{id}/events", tag = "events",
     params(("id" = String, Path), ("last-event-id" = Option<u64>, Header)),
+    security(("session" = ["command:read"])),
     responses((status = 200, body = LiveEntry, content_type = "text/event-stream"), super::openapi::Problems))]
 pub(super) async fn of_command(
     State(app): State<App>,
@@ -175,14 +184,15 @@ pub(super) async fn of_command(
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<SseEvent, Infallible>>>, ApiError> {
     let id = commands::find(&app, &name).await?;
-    app.reader
-        .command(&id)
-        .await?
-        .ok_or_else(streams::commands_missing)?;
+    let key = person.key;
+    let caller = person.caller();
+    let (sight, _) = access::sight(&app, &caller, &id).await?;
     let follower = CommandFollower {
-        _place: place(&app, person.key)?,
+        _place: place(&app, key)?,
         app: app.clone(),
-        key: person.key,
+        key,
+        who: caller.who,
+        sight,
         id,
         next: last_event_id(&headers)?.map_or(0, |seq| seq.saturating_add(1)),
         waiting: VecDeque::new(),
@@ -232,7 +242,13 @@ impl CommandFollower {
         let rows = store::stream_page(&mut connection, &self.id, self.next, size, PAGE).await?;
         for row in rows {
             let (_, parsed) = streams::parse(&row)?;
+            let is_output = access::is_output(&parsed);
+            if is_output && self.sight.output {
+                let (what, id) = (ReadWhat::Output, Some(self.id));
+                notes::reads(&self.app, &self.who, what, id).await?;
+            }
             let named = parsed.blobs().into_iter().map(|blob| blob.digest);
+            let named = named.filter(|_| self.sight.output || !is_output);
             let (blobs, _redacted) = streams::blobs(&mut connection, named.collect()).await?;
             self.next = row.seq + 1;
             self.waiting.push_back(LiveEntry {

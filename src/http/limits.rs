@@ -12,6 +12,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use countersign_protocol::event::DeniedWhat;
 use countersign_protocol::hash::KeyId;
 
 use super::app::App;
@@ -194,7 +195,11 @@ pub(super) async fn limit(State(app): State<App>, request: Request, next: Next) 
     let answer = buckets.take(subject, Instant::now());
     let mut response = match answer.wait {
         None => next.run(request).await,
-        Some(wait) => too_many(wait),
+        Some(wait) => {
+            let now = app.clock.now();
+            app.denials.count(DeniedWhat::RateLimit, None, None, now);
+            too_many(wait)
+        }
     };
     tell(response.headers_mut(), buckets.rate, &answer);
     response
@@ -207,6 +212,8 @@ fn bucket<'a>(app: &'a App, request: &Request) -> Option<(&'a Buckets, Subject)>
     match path.as_str() {
         "/v1/sessions" | "/v1/sessions/challenge" => Some((&app.limits.sign_in, source())),
         "/v1/statements" | "/v1/statements/batch" => Some((&app.limits.door, source())),
+        // Whose API token it is says only the log: until then a caller is where it comes from.
+        _other if auth::has_token(request.headers()) => Some((&app.limits.door, source())),
         _other => {
             let key = auth::key_of_session(app, request.headers())?;
             Some((&app.limits.session, Subject::Key(key)))

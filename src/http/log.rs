@@ -7,16 +7,19 @@ use axum::response::{IntoResponse as _, Response};
 use countersign_protocol::api::{
     Base64, BlobBody, EntryItem, LedgerInfo, MAX_PAGE, Page, ProofBody, StreamBody,
 };
+use countersign_protocol::event::ReadWhat;
 use countersign_protocol::fold::Stream;
 use countersign_protocol::hash::Digest;
+use countersign_protocol::permission::Permission;
 use countersign_protocol::proof;
 use serde::Deserialize;
 
+use super::access;
 use super::app::App;
-use super::auth::{Person, Session};
+use super::auth::{Caller, Session};
 use super::bodies::Parameters;
 use super::error::ApiError;
-use super::streams;
+use super::{notes, streams};
 use crate::ledger::{history, store};
 
 /// Who this ledger is.
@@ -130,13 +133,15 @@ pub(super) struct Range {
 }
 
 /// Entries in order, from the newest checkpoint's log.
-#[utoipa::path(get, path = "/v1/entries", tag = "log", params(Range),
+#[utoipa::path(get, path = "/v1/entries", tag = "log", params(Range), security(("session" = ["audit:read"])),
     responses((status = 200, body = Page<EntryItem>), super::openapi::Problems))]
 pub(super) async fn entries(
     State(app): State<App>,
-    _person: Person,
+    caller: Caller,
     Parameters(range): Parameters<Range>,
 ) -> Result<Json<Page<EntryItem>>, ApiError> {
+    caller.require(&app, Permission::AuditRead)?;
+    notes::reads(&app, &caller.who, ReadWhat::Log, None).await?;
     let size = app.ledger.newest().size();
     let limit = range.limit.unwrap_or(MAX_PAGE).clamp(1, MAX_PAGE);
     let mut connection = app.ledger.pool().acquire().await?;
@@ -159,16 +164,17 @@ pub(super) async fn entries(
 }
 
 /// A blob that an entry names.
-#[utoipa::path(get, path = "/v1/blobs/{digest}", tag = "log", params(("digest" = String, Path)),
+#[utoipa::path(get, path = "/v1/blobs/{digest}", tag = "log", security(("session" = [])), params(("digest" = String, Path)),
     responses((status = 200, body = BlobBody), super::openapi::Problems))]
 pub(super) async fn blob(
     State(app): State<App>,
-    _person: Person,
+    caller: Caller,
     Path(digest): Path<String>,
 ) -> Result<Json<BlobBody>, ApiError> {
     let digest: Digest = digest
         .parse()
         .map_err(|_| ApiError::bad_request("digest", "a digest is 64 lowercase hex digits"))?;
+    may_read(&app, &caller, &digest).await?;
     let mut connection = app.ledger.pool().acquire().await?;
     match store::blob(&mut connection, &digest).await? {
         Some(Some(blob)) => Ok(Json(BlobBody::from(&blob))),
@@ -182,12 +188,31 @@ pub(super) async fn blob(
 }
 
 /// All entries on keys, people, agents and policies, proved.
-#[utoipa::path(get, path = "/v1/streams/rights", tag = "log",
+#[utoipa::path(get, path = "/v1/streams/rights", tag = "log", security(("session" = [])),
     responses((status = 200, body = StreamBody), super::openapi::Problems))]
 pub(super) async fn rights(
     State(app): State<App>,
-    _person: Person,
+    caller: Caller,
 ) -> Result<Json<StreamBody>, ApiError> {
+    caller.require_of_token(&app, Permission::RightsRead)?;
     let wanted = streams::whole(Stream::Rights.id());
     streams::prove(&app, &wanted).await.map(Json)
+}
+
+/// Turns away whoever may not see the entry that brought a blob. Whoever names it again makes it
+/// nobody else's to read.
+async fn may_read(app: &App, caller: &Caller, digest: &Digest) -> Result<(), ApiError> {
+    let mut connection = app.ledger.pool().acquire().await?;
+    let size = app.ledger.newest().size();
+    let row = store::naming(&mut connection, digest, size).await?;
+    drop(connection);
+    let row = row.ok_or_else(|| ApiError::not_found("unknown_blob", "no such blob"))?;
+    let (id, event) = streams::parse(&row)?;
+    match Stream::of(&event, id) {
+        Some(Stream::Rights) | None => caller.require_of_token(app, Permission::RightsRead),
+        Some(Stream::Command(command)) if access::is_output(&event) => {
+            access::output(app, caller, &command).await
+        }
+        Some(Stream::Command(command)) => access::sight(app, caller, &command).await.map(drop),
+    }
 }

@@ -4,16 +4,19 @@
 //! | file | routes |
 //! |---|---|
 //! | `statements` | the door |
-//! | `sessions`, `auth` | sign-in, and who is calling |
+//! | `sessions`, `auth`, `access` | sign-in, who is calling, and what of a command they may see |
+//! | `notes` | what the ledger writes down of the door: reads, and who was turned away |
 //! | `log` | ledger, checkpoint, proofs, entries, blobs, streams |
 //! | `commands` | lists and lives of commands |
 //! | `people` | inbox, changes, agents, targets |
+//! | `exec`, `tokens` | one call for the holders of API tokens, and the tokens themselves |
 //! | `events`, `work` | what happens, as it happens; an agent's work |
 //! | `operations` | health, readiness, metrics |
 //! | `connections`, `tls`, `serve` | connections and their limits, certificates, what wraps every request |
 //! | `limits`, `origins` | how often one may call, and where this server is met |
 //! | `error` | the only place of status codes |
 
+mod access;
 mod app;
 mod auth;
 mod bodies;
@@ -21,9 +24,11 @@ mod commands;
 mod connections;
 mod error;
 mod events;
+mod exec;
 mod limits;
 mod log;
 mod metrics;
+mod notes;
 mod openapi;
 mod operations;
 mod origins;
@@ -33,10 +38,12 @@ mod sessions;
 mod statements;
 mod streams;
 mod tls;
+mod tokens;
 mod work;
 
 pub use app::{App, Presence};
 pub use connections::{ConnectionLimits, Transport, serve};
+pub use notes::run as write_notes;
 pub use openapi::{document, router};
 pub use origins::Origins;
 pub use tls::{Tls, TlsError, TlsFiles};

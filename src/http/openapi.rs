@@ -12,7 +12,9 @@ use utoipa_axum::routes;
 
 use super::app::App;
 use super::error::ApiError;
-use super::{commands, events, log, operations, people, serve, sessions, statements, work};
+use super::{
+    commands, events, exec, log, operations, people, serve, sessions, statements, tokens, work,
+};
 
 /// What can go wrong, the same for every route.
 #[derive(utoipa::IntoResponses)]
@@ -62,7 +64,11 @@ impl Modify for Bearer {
         document
             .components
             .get_or_insert_default()
-            .add_security_scheme("session", SecurityScheme::Http(scheme));
+            .add_security_scheme("session", SecurityScheme::Http(scheme.clone()));
+        document
+            .components
+            .get_or_insert_default()
+            .add_security_scheme("token", SecurityScheme::Http(scheme));
     }
 }
 
@@ -87,12 +93,17 @@ fn table() -> OpenApiRouter<App> {
         .routes(routes!(commands::show))
         .routes(routes!(commands::entries))
         .routes(routes!(commands::output))
+        .routes(routes!(exec::exec))
+        .routes(routes!(exec::shell))
+        .routes(routes!(exec::by_execution_id))
+        .routes(routes!(exec::cancel))
         .routes(routes!(events::of_command))
         .routes(routes!(events::all))
         // People and hosts.
         .routes(routes!(people::inbox))
         .routes(routes!(people::changes))
         .routes(routes!(people::agents))
+        .routes(routes!(tokens::list))
         .routes(routes!(people::resolve))
         .routes(routes!(work::stream))
         // Operators.

@@ -9,11 +9,12 @@ use countersign_protocol::api::{
     AgentItem, ChangeItem, Inbox, MAX_PAGE, Page, ResolveRequest, ResolvedTarget, ResolvedTargets,
 };
 use countersign_protocol::name::AgentName;
+use countersign_protocol::permission::Permission;
 use countersign_protocol::target::MAX_TARGETS;
 use countersign_protocol::view;
 
 use super::app::App;
-use super::auth::Person;
+use super::auth::{Caller, Person};
 use super::bodies::Body;
 use super::error::ApiError;
 
@@ -21,7 +22,10 @@ use super::error::ApiError;
 #[utoipa::path(get, path = "/v1/inbox", tag = "people",
     responses((status = 200, body = Inbox), super::openapi::Problems))]
 pub(super) async fn inbox(State(app): State<App>, person: Person) -> Result<Json<Inbox>, ApiError> {
-    let (items, changes) = app.reader.inbox(&person.name, MAX_PAGE).await?;
+    let (items, changes) = app
+        .reader
+        .inbox(&person.name, MAX_PAGE, app.judge.as_ref())
+        .await?;
     Ok(Json(Inbox {
         items,
         changes,
@@ -32,23 +36,24 @@ pub(super) async fn inbox(State(app): State<App>, person: Person) -> Result<Json
 /// Changes of rights that wait for consent.
 #[utoipa::path(get, path = "/v1/changes", tag = "people",
     responses((status = 200, body = Page<ChangeItem>), super::openapi::Problems))]
-pub(super) async fn changes(person: Person) -> Json<Page<ChangeItem>> {
+pub(super) async fn changes(State(app): State<App>, person: Person) -> Json<Page<ChangeItem>> {
     let rights = &person.rights;
     let mut items: Vec<ChangeItem> = rights
         .changes()
-        .map(|(id, change)| view::change_item(rights, id, change))
+        .map(|(id, change)| view::change_item(rights, app.judge.as_ref(), id, change))
         .collect();
     items.sort_by_key(|item| item.seq);
     Json(Page { items, next: None })
 }
 
 /// All agents.
-#[utoipa::path(get, path = "/v1/agents", tag = "people",
+#[utoipa::path(get, path = "/v1/agents", tag = "people", security(("session" = ["agent:read"])),
     responses((status = 200, body = Page<AgentItem>), super::openapi::Problems))]
 pub(super) async fn agents(
     State(app): State<App>,
-    _person: Person,
+    caller: Caller,
 ) -> Result<Json<Page<AgentItem>>, ApiError> {
+    caller.require(&app, Permission::AgentRead)?;
     let items = app.reader.agents().await?;
     Ok(Json(Page { items, next: None }))
 }
@@ -57,6 +62,7 @@ pub(super) async fn agents(
 #[utoipa::path(post, path = "/v1/targets/resolve", tag = "people", request_body = ResolveRequest,
     responses((status = 200, body = ResolvedTargets), super::openapi::Problems))]
 pub(super) async fn resolve(
+    State(app): State<App>,
     person: Person,
     Body(request): Body<ResolveRequest>,
 ) -> Result<Json<ResolvedTargets>, ApiError> {
@@ -78,7 +84,7 @@ pub(super) async fn resolve(
         let record = person
             .rights
             .key(&key)
-            .filter(|record| record.revoked.is_none())
+            .filter(|record| record.is_in_force(app.clock.now()))
             .ok_or_else(unknown)?;
         targets.insert(
             agent.to_string(),

@@ -9,7 +9,7 @@ use axum::extract::State;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use countersign_protocol::api::{ChallengeBody, SessionBody, Submission};
-use countersign_protocol::event::Event;
+use countersign_protocol::event::{DeniedWhat, Event};
 use countersign_protocol::hash::{Digest, KeyId};
 use countersign_protocol::name::{SECOND_US, Time};
 use countersign_protocol::origin::ServerOrigin;
@@ -175,7 +175,8 @@ pub(super) async fn sign_in(
         .map_err(|error| ApiError::bad_request("statement", error.to_string()))?;
     let rights = app.reader.rights().await?;
     let now = app.clock.now();
-    if !may_sign_in(&verified, &rights) {
+    if !may_sign_in(&verified, &rights, now) {
+        app.denials.count(DeniedWhat::SignIn, None, None, now);
         return Err(ApiError::new(
             axum::http::StatusCode::FORBIDDEN,
             "unknown_key",
@@ -190,9 +191,11 @@ pub(super) async fn sign_in(
         ));
     };
     if !app.origins.contains(&answer.server) {
+        app.denials.count(DeniedWhat::SignIn, None, None, now);
         return Err(other_origin(&answer.server));
     }
     if answer.ledger != app.ledger.id() || !app.sessions.take(answer.challenge, now) {
+        app.denials.count(DeniedWhat::SignIn, None, None, now);
         return Err(ApiError::new(
             axum::http::StatusCode::FORBIDDEN,
             "challenge",
@@ -222,7 +225,7 @@ fn other_origin(named: &ServerOrigin) -> ApiError {
     )
 }
 
-fn may_sign_in(verified: &Verified, rights: &Rights) -> bool {
+fn may_sign_in(verified: &Verified, rights: &Rights, now: Time) -> bool {
     let Event::SessionChallenge(answer) = verified.event() else {
         return false;
     };
@@ -234,5 +237,5 @@ fn may_sign_in(verified: &Verified, rights: &Rights) -> bool {
         (None, Some(agent)) => record.holder == Holder::Agent(agent.clone()),
         (Some(_), Some(_)) | (None, None) => false,
     };
-    holder && record.revoked.is_none() && record.key == *verified.key()
+    holder && record.is_in_force(now) && record.key == *verified.key()
 }

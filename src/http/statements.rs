@@ -9,17 +9,19 @@ use axum::response::{IntoResponse as _, Response};
 use countersign_protocol::api::{
     Answer, Answers, Base64, MAX_BATCH, Receipt, Submission, SubmissionBatch,
 };
-use countersign_protocol::event::{Kind, Signatory};
+use countersign_protocol::event::{Author, DeniedWhat, Kind, ReadWhat, Signatory};
 use countersign_protocol::fold::Refusal;
 use countersign_protocol::hash::{CommandId, Hash};
 use countersign_protocol::proof;
+use countersign_protocol::rights::Holder;
 use countersign_protocol::sshsig::SshSig;
 use futures_util::future::join_all;
 
 use super::app::App;
+use super::auth::Who;
 use super::bodies::Body;
 use super::error::ApiError;
-use super::{commands, streams};
+use super::{commands, notes, streams};
 use crate::ledger::{self, Admitted, store};
 
 /// The longest wait that a caller may prefer: the longest timeout of a command.
@@ -89,8 +91,26 @@ async fn admit(app: &App, body: Submission) -> Admission {
     (Some(kind), admitted.await)
 }
 
+/// The person who signed, as the statement says; the ledger checks that when it is entered.
+fn who_signed(admitted: &Admitted) -> Option<Who> {
+    let header = admitted.event().header();
+    match header.author {
+        Author::Person(name) => Some(Who::Person(name.clone(), header.signer)),
+        Author::Ledger | Author::Agent(_) => None,
+    }
+}
+
+/// Says whether the key is this person's: a name that somebody else signs under is not written down.
+fn is_own_key(app: &App, who: &Who) -> bool {
+    match who {
+        Who::Person(name, key) => app.reader.holder(key) == Some(Holder::Person(name.clone())),
+        Who::Token(..) => false,
+    }
+}
+
 /// To the writer and back. The first poll puts the statement into the queue.
 async fn enter(app: &App, (kind, admitted): Admission) -> Result<ledger::Receipt, ApiError> {
+    let who = admitted.as_ref().ok().and_then(who_signed);
     let answer = match admitted {
         Ok(admitted) => app.ledger.enter(admitted).await.map_err(ApiError::from),
         Err(error) => Err(error),
@@ -103,6 +123,12 @@ async fn enter(app: &App, (kind, admitted): Admission) -> Result<ledger::Receipt
         }
         Err(error) => {
             app.metrics.statement(kind, &error.0.code);
+            if error.0.status == StatusCode::FORBIDDEN.as_u16() {
+                let known = who.filter(|who| is_own_key(app, who));
+                let principal = known.map(|who| who.principal().clone());
+                app.denials
+                    .count(DeniedWhat::Statement, principal, None, app.clock.now());
+            }
             tracing::info!(kind, code = error.0.code, "refused");
         }
     }
@@ -153,6 +179,7 @@ pub(super) async fn submit(
     let is_request = Kind::from_namespace(&body.namespace) == Ok(Kind::CommandRequested);
     let admission = admit(&app, body).await;
     let seen = admission.1.as_ref().ok().and_then(Admitted::seen);
+    let who = admission.1.as_ref().ok().and_then(who_signed);
     let entered = enter(&app, admission).await?;
     let mut receipt = pack(&entered);
     receipt.since_seen = since_seen(&app, seen, entered.checkpoint.size()).await;
@@ -168,6 +195,9 @@ pub(super) async fn submit(
         status = StatusCode::ACCEPTED;
         if let Some(item) = item {
             status = StatusCode::OK;
+            if let Some(who) = &who {
+                notes::reads(&app, who, ReadWhat::Output, Some(id)).await?;
+            }
             receipt.status = Some(item.status);
             receipt.results = Some(streams::results(&app, id).await?);
         }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use countersign_protocol::api::{Base64, BlobBody, ExecutionResult, ProvenEntry, StreamBody};
 use countersign_protocol::blob::BlobRef;
 use countersign_protocol::entry::Entry;
-use countersign_protocol::event::{Event, Stream as OutputStream};
+use countersign_protocol::event::{Event, Kind, Stream as OutputStream};
 use countersign_protocol::hash::{CommandId, Digest, StatementId};
 use countersign_protocol::name::AgentName;
 use countersign_protocol::proof;
@@ -166,6 +166,15 @@ pub(super) async fn results(app: &App, id: CommandId) -> Result<Vec<ExecutionRes
         view::execution_result(&command, (agent, execution), written, text)
     });
     Ok(parts.collect())
+}
+
+/// Says whether a body has entries of a host's output.
+pub(super) fn has_output(body: &StreamBody) -> bool {
+    let mut entries = body.entries.iter();
+    entries.any(|item| {
+        let entry = Entry::decode(&item.entry.0);
+        entry.is_ok_and(|entry| entry.statement.kind == Kind::ExecutionOutput)
+    })
 }
 
 pub(super) fn commands_missing() -> ApiError {

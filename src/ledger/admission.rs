@@ -9,7 +9,8 @@ use countersign_protocol::blob::{Blob, BlobRef};
 use countersign_protocol::command::{CommandSpec, Environment};
 use countersign_protocol::event::{Author, Event};
 use countersign_protocol::fold::{Attachment, Refusal};
-use countersign_protocol::hash::Digest;
+use countersign_protocol::hash::{Digest, StatementId};
+use countersign_protocol::policy::Policy;
 use countersign_protocol::rights::ChangeBody;
 use countersign_protocol::statement::{Statement, Verified};
 use countersign_protocol::target::TargetList;
@@ -36,6 +37,12 @@ pub struct Admitted {
 }
 
 impl Admitted {
+    /// What it says.
+    #[must_use]
+    pub const fn event(&self) -> &Event {
+        self.verified.event()
+    }
+
     /// The size of the checkpoint that its signer says to have seen.
     #[must_use]
     pub fn seen(&self) -> Option<u64> {
@@ -69,16 +76,22 @@ impl Admission {
         let verified = submission.statement.verify()?;
         // The ledger's words come from the writer alone, whoever holds the key.
         if matches!(verified.event().header().author, Author::Ledger) {
-            return Err(Refusal::NotPermitted.into());
+            return Err(Refusal::KeyRole.into());
         }
         let blobs = Blobs::take(verified.event(), submission.blobs)?;
         let attachment = blobs.documents(verified.event())?;
-        blobs.store(self).await?;
+        blobs.store(self, &verified.id()).await?;
         Ok(Admitted {
             verified,
             attachment,
         })
     }
+}
+
+fn policy(document: &[u8]) -> Result<Policy, AppendError> {
+    let malformed = |error: &dyn std::fmt::Display| AppendError::Document(error.to_string());
+    let text = std::str::from_utf8(document).map_err(|error| malformed(&error))?;
+    Policy::new(text.to_owned()).map_err(|error| malformed(&error))
 }
 
 /// The blobs that an event names: those that came, each under its digest, and those that did not.
@@ -125,27 +138,31 @@ impl Blobs {
         let malformed = |error: &dyn std::fmt::Display| AppendError::Document(error.to_string());
         if let Event::ChangeRequested(request) = event {
             let body = ChangeBody::parse(self.content(&request.body)?);
-            return body
-                .map(Attachment::Body)
-                .map_err(|error| malformed(&error));
+            let body = body.map_err(|error| malformed(&error))?;
+            let policy = match &request.document {
+                Some(named) => Some(policy(self.content(named)?)?),
+                None => None,
+            };
+            return Ok(Attachment::Change(body, policy));
         }
         let Event::CommandRequested(request) = event else {
             return Ok(Attachment::None);
         };
         let act = &request.act;
-        CommandSpec::parse(self.content(&act.spec)?, act).map_err(|error| malformed(&error))?;
+        let spec = CommandSpec::parse(self.content(&act.spec)?, act);
+        let spec = spec.map_err(|error| malformed(&error))?;
         if let Some(env) = &act.env {
             Environment::parse(self.content(env)?).map_err(|error| malformed(&error))?;
         }
         let list = TargetList::parse(self.content(&act.targets.list)?, &act.targets);
-        list.map(Attachment::Targets)
-            .map_err(|error| malformed(&error))
+        let list = list.map_err(|error| malformed(&error))?;
+        Ok(Attachment::Request(Some(list), Some(spec)))
     }
 
     /// Stores what came, and makes sure that what did not is here already.
-    async fn store(self, gate: &Admission) -> Result<(), AppendError> {
+    async fn store(self, gate: &Admission, statement: &StatementId) -> Result<(), AppendError> {
         if !self.absent.is_empty() {
-            let found = store::has_blobs(&gate.pool, &self.absent).await;
+            let found = store::has_blobs(&gate.pool, statement, &self.absent).await;
             let found = found.map_err(|error| {
                 tracing::warn!(%error, "blobs could not be looked for");
                 AppendError::Unavailable

@@ -1,9 +1,14 @@
 //! Reading the log back into the protocol's fold. Reads only; whoever decides does so elsewhere.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use countersign_protocol::audit::{self, CheckedEntry};
+use countersign_protocol::blob::BlobRef;
 use countersign_protocol::event::Event;
 use countersign_protocol::fold::{self, AgentChain, Attachment, Refusal, State, Stream};
 use countersign_protocol::hash::{CommandId, KeyId};
+use countersign_protocol::judgement::Judge;
 use countersign_protocol::lifecycle::{Command, Position};
 use sqlx::PgConnection;
 
@@ -51,15 +56,21 @@ pub async fn attachment(
     event: &Event,
     seq: u64,
 ) -> Result<Attachment, OpenError> {
-    let wanted = if let Event::ChangeRequested(request) = event {
-        request.body.digest
+    let wanted: Vec<BlobRef> = if let Event::ChangeRequested(request) = event {
+        [request.body].into_iter().chain(request.document).collect()
     } else if let Event::CommandRequested(request) = event {
-        request.act.targets.list.digest
+        vec![request.act.targets.list, request.act.spec]
     } else {
         return Ok(Attachment::None);
     };
-    let blob = store::blob(connection, &wanted).await?.flatten();
-    let found: Result<Attachment, Refusal> = audit::attachment(event, |_| blob.clone());
+    let mut blobs = BTreeMap::new();
+    for named in wanted {
+        if let Some(blob) = store::blob(connection, &named.digest).await?.flatten() {
+            blobs.insert(named.digest, blob);
+        }
+    }
+    let found: Result<Attachment, Refusal> =
+        audit::attachment(event, |named| blobs.get(&named.digest).cloned());
     found.map_err(|refusal| bad(seq, refusal))
 }
 
@@ -67,8 +78,12 @@ pub async fn attachment(
 ///
 /// # Errors
 /// As [`attachment`].
-pub async fn rights(connection: &mut PgConnection, to: u64) -> Result<State, OpenError> {
-    let mut state = State::default();
+pub async fn rights(
+    connection: &mut PgConnection,
+    to: u64,
+    judge: &Arc<dyn Judge>,
+) -> Result<State, OpenError> {
+    let mut state = State::new(Arc::clone(judge));
     for row in store::stream(connection, &Stream::Rights.id(), to).await? {
         let entry = check(&row)?;
         if let Some((key, number, _)) = fold::agent_link(entry.verified.event()) {
@@ -106,10 +121,10 @@ pub async fn command(
         match (&mut command, event) {
             (None, Event::CommandRequested(request)) => {
                 let attachment = attachment(connection, event, row.seq).await?;
-                let Attachment::Targets(targets) = attachment else {
+                let Attachment::Request(Some(targets), spec) = attachment else {
                     return Err(bad(row.seq, "its list of targets is gone"));
                 };
-                command = Some(Command::open(request.clone(), Some(targets), at));
+                command = Some(Command::open(request.clone(), Some(targets), spec, at));
             }
             (Some(command), event) => {
                 command

@@ -4,8 +4,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use countersign_protocol::checkpoint::{Checkpoint, VerifierKey};
+use countersign_protocol::effect::Note;
 use countersign_protocol::event::Event;
 use countersign_protocol::hash::LedgerId;
+use countersign_protocol::judgement::Judge;
 use countersign_protocol::key::PublicKey;
 use countersign_protocol::statement::Statement;
 use sqlx::postgres::PgPoolOptions;
@@ -58,6 +60,8 @@ pub struct Settings {
     pub start: StartRule,
     /// Time.
     pub clock: Clock,
+    /// Reads the policy.
+    pub judge: Arc<dyn Judge>,
 }
 
 /// An open ledger. Cheap to clone; all clones are one.
@@ -72,6 +76,7 @@ pub struct Ledger {
     id: LedgerId,
     verifier: Arc<VerifierKey>,
     stopped: Arc<OnceLock<Arc<str>>>,
+    judge: Arc<dyn Judge>,
 }
 
 impl Ledger {
@@ -101,7 +106,7 @@ impl Ledger {
         let (checkpoint, leaf) = Writer::begin(
             &mut transaction,
             &settings.keys,
-            &settings.clock,
+            &settings.judge,
             verifier.origin(),
             &verified,
         )
@@ -124,6 +129,7 @@ impl Ledger {
             checkpoint_file,
             start,
             clock,
+            judge,
         } = settings;
         check_schema(&pool).await?;
         let mut connection = pool.acquire().await?;
@@ -133,7 +139,7 @@ impl Ledger {
         if head.size == 0 {
             return Err(OpenError::Empty);
         }
-        let state = Folded::load(&mut transaction, &head).await?;
+        let state = Folded::load(&mut transaction, &head, &judge).await?;
         let genesis = state.fold.rights().genesis().ok_or(OpenError::Empty)?;
         let id = state.fold.rights().ledger().ok_or(OpenError::Empty)?;
         let own = PublicKey::of(keys.checkpoint()) == genesis.checkpoint_key
@@ -175,6 +181,7 @@ impl Ledger {
             verifier: Arc::clone(&verifier),
             ledger: id,
             stopped: Arc::clone(&stopped),
+            judge: Arc::clone(&judge),
         };
         tokio::spawn(writer.run(waiting));
         tokio::spawn(Arc::clone(&newest).follow());
@@ -187,6 +194,7 @@ impl Ledger {
             id,
             verifier,
             stopped,
+            judge,
         })
     }
 
@@ -229,6 +237,16 @@ impl Ledger {
         answered.await.unwrap_or(Err(AppendError::Unavailable))
     }
 
+    /// Writes down what happened at the server's door. It stands in the log when this returns.
+    ///
+    /// # Errors
+    /// As [`Ledger::append`].
+    pub async fn note(&self, note: Note) -> Result<(), AppendError> {
+        let (answer, answered) = oneshot::channel();
+        self.entrance.note(note, answer)?;
+        answered.await.unwrap_or(Err(AppendError::Unavailable))
+    }
+
     /// Removes blobs that were stored over an hour ago and that no entry names. Says how many.
     ///
     /// # Errors
@@ -238,6 +256,12 @@ impl Ledger {
         store::purge_unreferenced_blobs(&mut connection)
             .await
             .map_err(away)
+    }
+
+    /// Who reads its policy.
+    #[must_use]
+    pub fn judge(&self) -> Arc<dyn Judge> {
+        Arc::clone(&self.judge)
     }
 
     /// The newest checkpoint that this server has committed or seen.

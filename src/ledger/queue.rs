@@ -6,6 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use countersign_protocol::effect::Note;
 use countersign_protocol::hash::KeyId;
 use tokio::sync::{Notify, oneshot};
 
@@ -19,10 +20,16 @@ const QUEUE: usize = 4096;
 /// Those of one key among them: one key, or a few, cannot take every place.
 const QUEUE_OF_ONE: usize = QUEUE / 4;
 
+/// Notes that may wait: each holds up a reader until it is written.
+const NOTES: usize = 1024;
+
+/// Notes of one batch, beside its statements.
+const NOTES_AT_ONCE: usize = 64;
+
 /// Where a statement's receipt or refusal goes.
 pub(super) type Answer = oneshot::Sender<Result<Receipt, AppendError>>;
 
-/// Where the word goes that what time demanded is written.
+/// Where the word goes that what time demanded, or a note, is written.
 pub(super) type DueAnswer = oneshot::Sender<Result<(), AppendError>>;
 
 /// What the writer takes at once.
@@ -32,6 +39,7 @@ pub(super) struct Turn {
     /// One for each statement.
     pub(super) answers: Vec<Answer>,
     pub(super) dues: Vec<DueAnswer>,
+    pub(super) notes: Vec<(Note, DueAnswer)>,
 }
 
 #[derive(Debug, Default)]
@@ -41,6 +49,7 @@ struct Waiting {
     of_key: HashMap<KeyId, VecDeque<(Box<Admitted>, Answer)>>,
     count: usize,
     dues: Vec<DueAnswer>,
+    notes: VecDeque<(Note, DueAnswer)>,
     /// Nobody can put anything in any more.
     left: bool,
     /// Nobody will take anything out any more.
@@ -123,6 +132,24 @@ impl Entrance {
         Ok(())
     }
 
+    /// Puts a note behind the others.
+    ///
+    /// # Errors
+    /// [`AppendError::Busy`] when too many wait.
+    pub(super) fn note(&self, note: Note, answer: DueAnswer) -> Result<(), AppendError> {
+        let mut waiting = self.0.lock();
+        if waiting.closed {
+            return Err(shut_down());
+        }
+        if waiting.notes.len() >= NOTES {
+            return Err(AppendError::Busy);
+        }
+        waiting.notes.push_back((note, answer));
+        drop(waiting);
+        self.0.wake.notify_one();
+        Ok(())
+    }
+
     /// Whether nobody takes anything out any more.
     pub(super) fn is_closed(&self) -> bool {
         self.0.lock().closed
@@ -143,7 +170,8 @@ impl Exit {
         loop {
             {
                 let mut waiting = self.0.lock();
-                if waiting.count > 0 || !waiting.dues.is_empty() {
+                let more = !waiting.dues.is_empty() || !waiting.notes.is_empty();
+                if waiting.count > 0 || more {
                     return Some(waiting.take(statements, bytes));
                 }
                 if waiting.left {
@@ -168,8 +196,10 @@ impl Drop for Exit {
 
 impl Waiting {
     fn take(&mut self, statements: usize, bytes: usize) -> Turn {
+        let notes = self.notes.len().min(NOTES_AT_ONCE);
         let mut turn = Turn {
             dues: std::mem::take(&mut self.dues),
+            notes: self.notes.drain(..notes).collect(),
             ..Turn::default()
         };
         let mut room = bytes;

@@ -5,10 +5,12 @@
 //! start all go through the protocol's fold.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use countersign_protocol::event::Event;
 use countersign_protocol::fold::{State, Stream};
 use countersign_protocol::hash::{CommandId, Hash, KeyId, StatementId};
+use countersign_protocol::judgement::Judge;
 use countersign_protocol::merkle::RightEdge;
 use countersign_protocol::name::Time;
 use sqlx::PgConnection;
@@ -45,9 +47,9 @@ pub(super) struct Folded {
 
 impl Folded {
     /// Before the first entry.
-    pub(super) fn empty() -> Self {
+    pub(super) fn empty(judge: &Arc<dyn Judge>) -> Self {
         Self {
-            fold: State::default(),
+            fold: State::new(Arc::clone(judge)),
             edge: RightEdge::default(),
             last_leaf: Hash::ZERO,
             last_time: Time::from_micros(0).unwrap_or_else(|| unreachable!("0 is a time")),
@@ -60,9 +62,10 @@ impl Folded {
     pub(super) async fn load(
         connection: &mut PgConnection,
         head: &HeadRow,
+        judge: &Arc<dyn Judge>,
     ) -> Result<Self, OpenError> {
-        let mut state = Self::empty();
-        state.fold = history::rights(connection, head.size).await?;
+        let mut state = Self::empty(judge);
+        state.fold = history::rights(connection, head.size, judge).await?;
         for id in store::open_streams(connection, head.size).await? {
             state.hold(connection, id, head.size).await?;
         }

@@ -213,6 +213,26 @@ pub async fn stream_page(
     rows.iter().map(entry_row).collect()
 }
 
+/// The first entry that names a blob: whose text it is.
+///
+/// # Errors
+/// The database's.
+pub async fn naming(
+    connection: &mut PgConnection,
+    digest: &Digest,
+    to: u64,
+) -> Result<Option<EntryRow>, sqlx::Error> {
+    let row = sqlx::query(
+        "SELECT e.seq, e.entry FROM blob_references r JOIN entries e USING (seq)
+         WHERE r.digest = $1 AND r.seq < $2 ORDER BY r.seq LIMIT 1",
+    )
+    .bind(digest.as_bytes().as_slice())
+    .bind(signed(to))
+    .fetch_optional(connection)
+    .await?;
+    row.as_ref().map(entry_row).transpose()
+}
+
 /// Streams that are not settled at the head and began before `before`.
 ///
 /// # Errors
@@ -350,11 +370,18 @@ pub async fn purge_unreferenced_blobs(connection: &mut PgConnection) -> Result<u
     unsigned(row.try_get("purged")?)
 }
 
-/// Says whether all of these blobs are here, of the length that is named, and not redacted.
+/// Says whether a statement may name these blobs without bringing them: all are here, of the length
+/// that is named and not redacted, and no entry names them, unless it is this very statement that
+/// stands in the log. Whoever only knows the digest of somebody's text does not get at it by naming
+/// it as their own.
 ///
 /// # Errors
 /// The database's.
-pub async fn has_blobs(pool: &PgPool, named: &[BlobRef]) -> Result<bool, sqlx::Error> {
+pub async fn has_blobs(
+    pool: &PgPool,
+    statement: &StatementId,
+    named: &[BlobRef],
+) -> Result<bool, sqlx::Error> {
     let wanted: Vec<&[u8]> = named
         .iter()
         .map(|named| named.digest.as_bytes().as_slice())
@@ -362,10 +389,13 @@ pub async fn has_blobs(pool: &PgPool, named: &[BlobRef]) -> Result<bool, sqlx::E
     let lengths: Vec<i64> = named.iter().map(|named| signed(named.len)).collect();
     let row = sqlx::query(
         "SELECT count(*) AS found FROM unnest($1::bytea[], $2::bigint[]) AS named(digest, len)
-         JOIN blobs USING (digest) WHERE octet_length(content) = len",
+         JOIN blobs USING (digest) WHERE octet_length(content) = len
+           AND (EXISTS (SELECT FROM statements WHERE statement_id = $3)
+             OR NOT EXISTS (SELECT FROM blob_references r WHERE r.digest = blobs.digest))",
     )
     .bind(&wanted)
     .bind(lengths)
+    .bind(statement.as_bytes().as_slice())
     .fetch_one(pool)
     .await?;
     let found: i64 = row.try_get("found")?;

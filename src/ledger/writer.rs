@@ -10,10 +10,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use countersign_protocol::checkpoint::{Checkpoint, CheckpointBody, Origin, VerifierKey};
-use countersign_protocol::effect::LedgerHeader;
+use countersign_protocol::effect::{LedgerHeader, Note};
 use countersign_protocol::event::{Event, Seen};
 use countersign_protocol::fold::{self, Attachment, Refusal, State, Stream};
 use countersign_protocol::hash::{CommandId, Hash, LedgerId, StatementId};
+use countersign_protocol::judgement::Judge;
+use countersign_protocol::lifecycle::Position;
 use countersign_protocol::merkle::RightEdge;
 use countersign_protocol::name::{SECOND_US, Time};
 use countersign_protocol::proof;
@@ -24,7 +26,7 @@ use super::admission::Admitted;
 use super::batch::{Batch, Sealed};
 use super::error::{AppendError, OpenError};
 use super::newest::{Newest, check_continues};
-use super::queue::{Exit, Turn};
+use super::queue::{DueAnswer, Exit, Turn};
 use super::receipt::Receipt;
 use super::state::Folded;
 use super::store::{self, HeadRow};
@@ -64,6 +66,7 @@ pub(super) struct Writer {
     pub(super) ledger: LedgerId,
     /// Set once nothing may be written any more, with the reason.
     pub(super) stopped: Arc<OnceLock<Arc<str>>>,
+    pub(super) judge: Arc<dyn Judge>,
 }
 
 /// Why a batch did not happen.
@@ -120,8 +123,11 @@ impl Writer {
                 statements,
                 answers,
                 dues,
+                notes,
             } = turn;
-            let result = self.write(&statements, !dues.is_empty()).await;
+            let (notes, told): (Vec<Note>, Vec<DueAnswer>) = notes.into_iter().unzip();
+            let dues: Vec<DueAnswer> = dues.into_iter().chain(told).collect();
+            let result = self.write(&statements, &notes, !dues.is_empty()).await;
             let settled = match &result {
                 Ok(_) => Ok(()),
                 Err(Failure::Passing(error)) => Err(error.clone()),
@@ -157,17 +163,18 @@ impl Writer {
     async fn write(
         &mut self,
         admitted: &[Admitted],
+        notes: &[Note],
         due: bool,
     ) -> Result<Vec<Result<Receipt, AppendError>>, Failure> {
         if let Some(reason) = self.stopped.get() {
             return Err(Failure::Final(reason.to_string()));
         }
-        if admitted.is_empty() && !self.something_due() {
+        if admitted.is_empty() && notes.is_empty() && !self.something_due() {
             return Ok(Vec::new());
         }
         let mut connection = self.pool.acquire().await?;
         let mut transaction = connection.begin().await?;
-        let mut decided = self.decide(&mut transaction, admitted, due).await?;
+        let mut decided = self.decide(&mut transaction, admitted, notes, due).await?;
         let mut answers = self.repeated(&mut transaction, &mut decided).await?;
         if decided.batch.is_empty() {
             transaction.rollback().await?;
@@ -253,6 +260,7 @@ impl Writer {
         &mut self,
         connection: &mut PgConnection,
         admitted: &[Admitted],
+        notes: &[Note],
         due: bool,
     ) -> Result<Decided, Failure> {
         let head = store::lock_head(connection).await?;
@@ -265,7 +273,7 @@ impl Writer {
             None => {
                 let known = self.newest.known();
                 check_continues(connection, &head, &known).await?;
-                Folded::load(connection, &head).await?
+                Folded::load(connection, &head, &self.judge).await?
             }
         };
         let newest = Checkpoint::open(&head.note, &self.verifier)
@@ -314,6 +322,10 @@ impl Writer {
             }
             decided.decisions.push(decision);
         }
+        for note in notes {
+            let event = self.header(&decided, seen).note(note.clone());
+            self.say(&mut decided, &event)?;
+        }
         if due {
             self.append_due(&mut decided, seen)?;
         }
@@ -350,7 +362,7 @@ impl Writer {
         let (event, id) = (verified.event(), verified.id());
         // First what costs nothing: who may not speak must not make everybody wait for a reading.
         let rights = decided.state.fold.rights();
-        if let Err(refusal) = rights.may_sign(event, verified.key()) {
+        if let Err(refusal) = rights.may_sign(event, verified.key(), decided.batch.time) {
             return Ok(Decision::Refused(refusal.into()));
         }
         if let Some(refusal) = check_client_ref(connection, &decided.batch, event).await? {
@@ -377,9 +389,12 @@ impl Writer {
             Ok(sealed) => sealed,
             Err(error) => return Ok(Decision::Refused(error)),
         };
-        if let Some(effect) = decided.state.fold.effect_of(event, id) {
+        // What the ledger says may call for more of its words: a run without approvals, a review.
+        let mut cause = (event.clone(), sealed.at);
+        while let Some(effect) = decided.state.fold.effect_of(&cause.0, cause.1) {
             let event = self.header(decided, seen).effect(effect);
-            self.say(decided, &event)?;
+            let at = self.say(decided, &event)?;
+            cause = (event, at);
         }
         let command = Stream::of(event, id).and_then(|stream| match stream {
             Stream::Command(command) => Some(command),
@@ -420,7 +435,7 @@ impl Writer {
     }
 
     /// The ledger's own word. That it may stand follows from the state, so a refusal is a fault.
-    fn say(&self, decided: &mut Decided, event: &Event) -> Result<(), Failure> {
+    fn say(&self, decided: &mut Decided, event: &Event) -> Result<Position, Failure> {
         let fault = |error: &dyn std::fmt::Display| {
             Failure::Final(format!(
                 "the ledger's own {}: {error}",
@@ -431,7 +446,7 @@ impl Writer {
             Statement::sign(event, self.keys.statement()).map_err(|error| fault(&error))?;
         let verified = statement.verify().map_err(|error| fault(&error))?;
         enter(decided, &verified, Attachment::None)
-            .map(drop)
+            .map(|sealed| sealed.at)
             .map_err(|error| fault(&error))
     }
 
@@ -525,16 +540,18 @@ impl Writer {
     pub(super) async fn begin(
         connection: &mut PgConnection,
         keys: &LedgerKeys,
-        clock: &Clock,
+        judge: &Arc<dyn Judge>,
         origin: &Origin,
         genesis: &Verified,
     ) -> Result<(Checkpoint, Hash), OpenError> {
         let refused = |reason: String| OpenError::Entry { seq: 0, reason };
-        let mut batch = Batch::new(RightEdge::default(), Hash::ZERO, clock.now());
+        // The time that it says itself, so that the ledger's id is known before there is a database.
+        let time = genesis.event().header().made_at;
+        let mut batch = Batch::new(RightEdge::default(), Hash::ZERO, time);
         let sealed = batch
             .seal(genesis)
             .map_err(|error| refused(error.to_string()))?;
-        State::default()
+        State::new(Arc::clone(judge))
             .admit(genesis, sealed.at, sealed.leaf, Attachment::None)
             .map_err(|refusal| refused(refusal.to_string()))?;
         batch.push(&sealed, genesis.event());

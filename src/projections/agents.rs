@@ -11,7 +11,7 @@ pub(super) struct Agents;
 
 impl Projection for Agents {
     const NAME: &'static str = "agents";
-    const VERSION: i32 = 1;
+    const VERSION: i32 = 2;
     const TABLE: &'static str = "CREATE TABLE agents (
         agent text NOT NULL,
         key_id text NOT NULL,
@@ -19,6 +19,8 @@ impl Projection for Agents {
         fingerprint text NOT NULL,
         key bytea NOT NULL,
         seq bigint,
+        labels text[] NOT NULL,
+        drained boolean NOT NULL,
         PRIMARY KEY (agent, key_id)
     )";
     const INDEXES: &'static [&'static str] = &[];
@@ -31,13 +33,15 @@ impl Projection for Agents {
             .execute(&mut *connection)
             .await?;
         for item in view::agent_items(page.state().rights()) {
-            sqlx::query("INSERT INTO agents VALUES ($1, $2, $3, $4, $5, $6)")
+            sqlx::query("INSERT INTO agents VALUES ($1, $2, $3, $4, $5, $6, $7, $8)")
                 .bind(item.agent)
                 .bind(item.key_id)
                 .bind(item.status)
                 .bind(item.fingerprint)
                 .bind(item.key.0)
                 .bind(item.seq.map(signed))
+                .bind(item.labels)
+                .bind(item.drained)
                 .execute(&mut *connection)
                 .await?;
         }

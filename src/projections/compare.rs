@@ -6,6 +6,10 @@ use super::agents::Agents;
 use super::commands::Commands;
 use super::executions::Executions;
 use super::inbox::Inbox;
+use std::sync::Arc;
+
+use countersign_protocol::judgement::Judge;
+
 use super::page::Fold;
 use super::runner::{Projection, ProjectionError, create, every};
 use crate::ledger::store::signed;
@@ -58,7 +62,10 @@ impl std::fmt::Display for Difference {
 ///
 /// # Errors
 /// See [`CompareError`].
-pub async fn compare(connection: &mut PgConnection) -> Result<Vec<Difference>, CompareError> {
+pub async fn compare(
+    connection: &mut PgConnection,
+    judge: &Arc<dyn Judge>,
+) -> Result<Vec<Difference>, CompareError> {
     let mut transaction = connection.begin().await?;
     sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         .execute(&mut *transaction)
@@ -85,7 +92,7 @@ pub async fn compare(connection: &mut PgConnection) -> Result<Vec<Difference>, C
         .execute(&mut *transaction)
         .await?;
     every!(P => create::<P>(&mut transaction).await?);
-    let mut fold = Fold::at(&mut transaction, 0)
+    let mut fold = Fold::at(&mut transaction, 0, judge)
         .await
         .map_err(ProjectionError::from)?;
     while let Some(page) = fold

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use countersign_protocol::fold::State;
 use countersign_protocol::hash::StatementId;
 use countersign_protocol::lifecycle::Command;
 use countersign_protocol::name::Principal;
-use countersign_protocol::rights::Rights;
+use countersign_protocol::rights::OpenChange;
 use sqlx::PgConnection;
 
 use super::page::{Page, waits};
@@ -15,7 +16,7 @@ pub(super) struct Inbox;
 
 impl Projection for Inbox {
     const NAME: &'static str = "inbox";
-    const VERSION: i32 = 1;
+    const VERSION: i32 = 2;
     const TABLE: &'static str = "CREATE TABLE inbox (
         principal text NOT NULL,
         id bytea NOT NULL,
@@ -25,69 +26,66 @@ impl Projection for Inbox {
     const INDEXES: &'static [&'static str] = &["CREATE INDEX inbox_by_id ON inbox (id)"];
 
     async fn apply(connection: &mut PgConnection, page: &Page<'_>) -> Result<(), sqlx::Error> {
-        let rights = page.state().rights();
+        let state = page.state();
         for command in page.commands() {
             let id = command.id;
             sqlx::query("DELETE FROM inbox WHERE id = $1")
                 .bind(id.as_bytes().as_slice())
                 .execute(&mut *connection)
                 .await?;
-            let people = whom(rights, command);
+            let people = whom(state, command);
             insert(connection, &BTreeMap::from([(id, people)]), false).await?;
         }
         if page.rights_touched {
             sqlx::query("DELETE FROM inbox WHERE is_change")
                 .execute(&mut *connection)
                 .await?;
-            insert(connection, &changes(rights), true).await?;
+            insert(connection, &changes(state), true).await?;
         }
         Ok(())
     }
 }
 
-/// Who may approve a command and has not.
-fn whom(rights: &Rights, command: &Command) -> Vec<Principal> {
-    let Some(in_force) = rights.policy().filter(|_| waits(command)) else {
+/// Who may approve a command and has not, under the policy in force.
+fn whom(state: &State, command: &Command) -> Vec<Principal> {
+    let in_force = state.rights().policy().map(|in_force| in_force.reference);
+    if !waits(command) {
         return Vec::new();
+    }
+    let given = |person: &Principal| {
+        let mut given = command.approvals.iter();
+        given.any(|given| given.principal == *person && Some(given.policy) == in_force)
     };
-    let open = |person: &&Principal| {
-        *person != command.requester()
-            && !command
-                .approvals
-                .iter()
-                .any(|given| given.principal == **person)
-    };
-    in_force
-        .policy
-        .may_approve
-        .iter()
-        .filter(open)
+    let voted = |person: &Principal| command.votes.iter().any(|vote| vote.principal == *person);
+    let open = state.approvers(command).into_iter();
+    open.filter(|person| !given(person) && !voted(person))
         .cloned()
         .collect()
 }
 
-/// Administrators who have not consented, for each open change.
-fn changes(rights: &Rights) -> BTreeMap<StatementId, Vec<Principal>> {
-    let administrators: Vec<Principal> = rights
-        .genesis()
-        .map(|genesis| genesis.administrators.as_slice())
-        .unwrap_or_default()
-        .iter()
-        .map(|administrator| administrator.principal.clone())
-        .filter(|person| rights.is_administrator(person))
-        .collect();
-    rights
-        .changes()
-        .map(|(id, change)| {
-            let open = |person: &&Principal| {
-                !change
-                    .consents
-                    .iter()
-                    .any(|given| given.principal == **person)
-            };
-            (*id, administrators.iter().filter(open).cloned().collect())
-        })
-        .collect()
+/// Those whose consent counts and is not given, for each open change.
+fn changes(state: &State) -> BTreeMap<StatementId, Vec<Principal>> {
+    let rights = state.rights();
+    let Some(now) = rights.changed_at() else {
+        return BTreeMap::new();
+    };
+    let of = |change: &OpenChange| {
+        let consented = |person: &Principal| {
+            let mut consents = change.consents.iter();
+            consents.any(|given| given.principal == *person)
+        };
+        let people = rights.people().into_iter();
+        people
+            .filter(|person| !consented(person))
+            .filter(|person| {
+                let may = rights.may_consent(person, change, state.judge(), now);
+                may.is_ok()
+            })
+            .cloned()
+            .collect()
+    };
+    let changes = rights.changes();
+    changes.map(|(id, change)| (*id, of(change))).collect()
 }
 
 async fn insert(

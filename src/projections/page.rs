@@ -4,10 +4,13 @@
 //! cut into pages.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use countersign_protocol::effecting_event;
 use countersign_protocol::event::Event;
 use countersign_protocol::fold::{State, Stream};
 use countersign_protocol::hash::CommandId;
+use countersign_protocol::judgement::Judge;
 use countersign_protocol::lifecycle::{Command, CommandStatus};
 use countersign_protocol::rights::Rights;
 use sqlx::PgConnection;
@@ -49,8 +52,12 @@ impl Page<'_> {
 
 impl Fold {
     /// The fold of entries before `next`; commands come when they are touched.
-    pub(super) async fn at(connection: &mut PgConnection, next: u64) -> Result<Self, OpenError> {
-        let state = history::rights(connection, next).await?;
+    pub(super) async fn at(
+        connection: &mut PgConnection,
+        next: u64,
+        judge: &Arc<dyn Judge>,
+    ) -> Result<Self, OpenError> {
+        let state = history::rights(connection, next, judge).await?;
         Ok(Self { state, next })
     }
 
@@ -90,8 +97,7 @@ impl Fold {
                 }
                 Some(Stream::Rights) => {
                     rights_touched = true;
-                    requirement_touched |=
-                        matches!(event, Event::PolicyPublished(_) | Event::KeyRevoked(_));
+                    requirement_touched |= is_looked_at(event);
                 }
                 None => {}
             }
@@ -157,6 +163,14 @@ impl Fold {
         }
         Ok(())
     }
+}
+
+/// Says whether an event changes what a judgement may look at.
+const fn is_looked_at(event: &Event) -> bool {
+    matches!(
+        event,
+        effecting_event!() | Event::ReviewOpened(_) | Event::ReviewClosed(_)
+    )
 }
 
 /// Says whether a command waits for people.

@@ -1,5 +1,6 @@
 //! The queries over projections, each after a bounded wait, so that people read their own writes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,8 +8,9 @@ use countersign_protocol::api::{AgentItem, Base64, ChangeItem, CommandItem};
 use countersign_protocol::checkpoint::Checkpoint;
 use countersign_protocol::fold::Stream;
 use countersign_protocol::hash::{CommandId, KeyId, StatementId};
-use countersign_protocol::name::{AgentName, Principal};
-use countersign_protocol::rights::Rights;
+use countersign_protocol::judgement::Judge;
+use countersign_protocol::name::{AgentName, Principal, Time, TokenId};
+use countersign_protocol::rights::{Holder, Rights};
 use countersign_protocol::view;
 use sqlx::postgres::PgRow;
 use sqlx::{PgPool, Row as _};
@@ -39,6 +41,8 @@ pub enum ReadError {
 pub struct Filter {
     /// With this status word only.
     pub status: Option<String>,
+    /// Of this requester only.
+    pub requester: Option<Principal>,
     /// Requested before this place only.
     pub before: Option<u64>,
     /// At most so many.
@@ -113,6 +117,14 @@ impl Reader {
             .is_some_and(|record| record.revoked.is_none())
     }
 
+    /// Whose a key is; nothing may be out of date.
+    #[must_use]
+    pub fn holder(&self, key: &KeyId) -> Option<Holder> {
+        let projected = self.projected.borrow();
+        let record = projected.as_ref()?.rights.key(key)?;
+        Some(record.holder.clone())
+    }
+
     /// Tells of each step of the rows.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Option<Projected>> {
@@ -137,11 +149,13 @@ impl Reader {
         let rows = sqlx::query(
             "SELECT * FROM projections.commands
              WHERE ($1::text IS NULL OR status = $1) AND ($2::bigint IS NULL OR seq < $2)
+               AND ($4::text IS NULL OR requester = $4)
              ORDER BY seq DESC LIMIT $3",
         )
         .bind(&filter.status)
         .bind(filter.before.map(signed))
         .bind(signed(filter.limit))
+        .bind(filter.requester.as_ref().map(Principal::as_str))
         .fetch_all(&self.pool)
         .await?;
         rows.iter()
@@ -193,6 +207,7 @@ impl Reader {
         &self,
         person: &Principal,
         limit: u64,
+        judge: &dyn Judge,
     ) -> Result<(Vec<CommandItem>, Vec<ChangeItem>), ReadError> {
         // The rows, and not the rights alone: people read their own approvals.
         let rights = self.caught_up().await?.rights;
@@ -216,11 +231,53 @@ impl Reader {
             changes.extend(
                 rights
                     .change(&id)
-                    .map(|change| view::change_item(&rights, &id, change)),
+                    .map(|change| view::change_item(&rights, judge, &id, change)),
             );
         }
         changes.sort_by_key(|change: &ChangeItem| change.seq);
         Ok((commands, changes))
+    }
+
+    /// Keeps when an API token was used.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn keep_token_use(&self, token: &TokenId, now: Time) -> Result<(), sqlx::Error> {
+        sqlx::query(
+            "INSERT INTO projections.token_uses VALUES ($1, $2) ON CONFLICT (token)
+             DO UPDATE SET last_us = greatest(token_uses.last_us, excluded.last_us)",
+        )
+        .bind(token.as_str())
+        .bind(signed(now.as_micros()))
+        .execute(&self.pool)
+        .await
+        .map(drop)
+    }
+
+    /// When each API token was last used, to the minute.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn token_uses(&self) -> Result<BTreeMap<String, u64>, sqlx::Error> {
+        let rows = sqlx::query("SELECT token, last_us FROM projections.token_uses")
+            .fetch_all(&self.pool)
+            .await?;
+        let of = |row: &PgRow| Ok((row.try_get("token")?, number(row, "last_us")?));
+        rows.iter().map(of).collect()
+    }
+
+    /// Says whether a command waits for this person's judgement.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn waits_for(&self, person: &Principal, id: &CommandId) -> Result<bool, sqlx::Error> {
+        sqlx::query_scalar(
+            "SELECT EXISTS (SELECT FROM projections.inbox WHERE principal = $1 AND id = $2)",
+        )
+        .bind(person.as_str())
+        .bind(id.as_bytes().as_slice())
+        .fetch_one(&self.pool)
+        .await
     }
 
     /// All agents.
@@ -316,5 +373,7 @@ fn agent_item(row: &PgRow) -> Result<AgentItem, sqlx::Error> {
         fingerprint: row.try_get("fingerprint")?,
         key: Base64(row.try_get("key")?),
         seq: seq.and_then(|seq| u64::try_from(seq).ok()),
+        labels: row.try_get("labels")?,
+        drained: row.try_get("drained")?,
     })
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_protocol::checkpoint::Checkpoint;
+use countersign_protocol::judgement::Judge;
 use countersign_protocol::rights::Rights;
 use sqlx::{Acquire as _, AssertSqlSafe, PgConnection, PgPool, Row as _};
 use tokio::sync::watch;
@@ -114,6 +115,15 @@ async fn prepare(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     )
     .execute(&mut *transaction)
     .await?;
+    // No projection: nothing in the log says when a token was used.
+    sqlx::query(
+        "CREATE TABLE IF NOT EXISTS projections.token_uses (
+            token text PRIMARY KEY,
+            last_us bigint NOT NULL
+        )",
+    )
+    .execute(&mut *transaction)
+    .await?;
     every!(P => begin::<P>(&mut transaction).await?);
     transaction.commit().await
 }
@@ -155,7 +165,7 @@ async fn use_schema(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
 ///
 /// # Errors
 /// The database's.
-pub async fn rebuild(pool: &PgPool) -> Result<u64, ProjectionError> {
+pub async fn rebuild(pool: &PgPool, judge: &Arc<dyn Judge>) -> Result<u64, ProjectionError> {
     let mut connection = pool.acquire().await?;
     prepare(&mut connection).await?;
     let mut transaction = connection.begin().await?;
@@ -163,7 +173,7 @@ pub async fn rebuild(pool: &PgPool) -> Result<u64, ProjectionError> {
     sqlx::query("SELECT FROM projections.cursors FOR UPDATE")
         .execute(&mut *transaction)
         .await?;
-    let size = build_beside(&mut transaction).await?;
+    let size = build_beside(&mut transaction, judge).await?;
     // From here on readers wait. Temporary tables are found last, so that the lasting ones are meant.
     sqlx::query("SET LOCAL search_path = projections, public, pg_temp")
         .execute(&mut *transaction)
@@ -182,12 +192,15 @@ pub async fn rebuild(pool: &PgPool) -> Result<u64, ProjectionError> {
 }
 
 /// Folds the whole log into temporary tables and gives its size.
-async fn build_beside(connection: &mut PgConnection) -> Result<u64, ProjectionError> {
+async fn build_beside(
+    connection: &mut PgConnection,
+    judge: &Arc<dyn Judge>,
+) -> Result<u64, ProjectionError> {
     sqlx::query("SET LOCAL search_path = pg_temp, public")
         .execute(&mut *connection)
         .await?;
     every!(P => create::<P>(connection).await?);
-    let mut fold = Fold::at(connection, 0).await?;
+    let mut fold = Fold::at(connection, 0, judge).await?;
     while let Some(page) = fold.page(connection, u64::MAX).await? {
         every!(P => P::apply(connection, &page).await?);
         fold.drop_settled();
@@ -211,8 +224,9 @@ pub async fn run(
     pool: PgPool,
     mut log: watch::Receiver<Arc<Checkpoint>>,
     tell: watch::Sender<Option<Projected>>,
+    judge: Arc<dyn Judge>,
 ) {
-    let mut follower = Follower { fold: None };
+    let mut follower = Follower { fold: None, judge };
     let mut prepared = false;
     loop {
         let wanted = log.borrow_and_update().size();
@@ -244,6 +258,7 @@ struct Step {
 /// The fold that the rows are made from; none until it is read.
 struct Follower {
     fold: Option<Fold>,
+    judge: Arc<dyn Judge>,
 }
 
 impl Follower {
@@ -311,7 +326,7 @@ impl Follower {
         let mut fold = match self.fold.take() {
             Some(fold) if fold.next() <= behind => fold,
             // A projection starts anew.
-            _other => Fold::at(&mut *connection, behind).await?,
+            _other => Fold::at(&mut *connection, behind, &self.judge).await?,
         };
         // What another server has written is folded here and not written again.
         while fold.next() < behind {

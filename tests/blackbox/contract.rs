@@ -8,13 +8,12 @@ use serde_json::{Value, json};
 
 use crate::support::{Dev, text};
 
+/// The names of an object, sorted: in which order they are printed is no promise.
 fn keys(value: &Value) -> Vec<&str> {
-    value
-        .as_object()
-        .unwrap()
-        .keys()
-        .map(String::as_str)
-        .collect()
+    let names = value.as_object().unwrap().keys().map(String::as_str);
+    let mut names: Vec<&str> = names.collect();
+    names.sort_unstable();
+    names
 }
 
 fn is_hex_id(value: &Value) -> bool {

@@ -9,6 +9,8 @@
     reason = "a test fails by panicking, and these start the programs that they test"
 )]
 
+#[path = "../support/cedar.rs"]
+mod cedar;
 #[path = "../support/certificates.rs"]
 mod certificates;
 #[path = "../support/folder.rs"]
@@ -27,8 +29,10 @@ mod life;
 mod managed;
 mod outages;
 mod pauses;
+mod policies;
 mod processes;
 mod proxy;
+mod rights;
 mod rotation;
 mod rules;
 mod servers;

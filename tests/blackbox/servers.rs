@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::cedar;
 use crate::folder::Folder;
 use crate::support::{Dev, PROGRAM, free_port, signal, text, until};
 
@@ -173,6 +174,16 @@ fn a_database_that_goes_away_loses_nothing_and_doubles_nothing() {
     assert!(dev.is_sound());
 }
 
+/// Makes a pair of keys, the public one beside the private one.
+fn generate(path: &std::path::Path) {
+    let made = Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+        .arg(path)
+        .status()
+        .unwrap();
+    assert!(made.success());
+}
+
 #[test]
 fn a_set_up_by_hand_works_as_dev_does() {
     let dev = Dev::start();
@@ -248,13 +259,10 @@ fn a_set_up_by_hand_works_as_dev_does() {
         );
         serde_json::from_slice(&output.stdout).unwrap()
     };
-    // Nobody may ask before there is a policy.
-    let policy = folder.path().join("policy.json");
-    fs::write(
-        &policy,
-        r#"{"approvals":1,"may_approve":["bob","carol"],"may_request":["alice"]}"#,
-    )
-    .unwrap();
+    // Until there is another policy, the built-in one holds.
+    let policy = folder.path().join("rules.cedar");
+    let rules = cedar::names(1, &["alice"], &["bob", "carol"]);
+    fs::write(&policy, rules.text()).unwrap();
     let asked = client("alice", &["policy", "set", policy.to_str().unwrap()], 0);
     client(
         "bob",
@@ -263,12 +271,7 @@ fn a_set_up_by_hand_works_as_dev_does() {
     );
     // A fourth person.
     let dave = folder.path().join("dave");
-    let made = Command::new("ssh-keygen")
-        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
-        .arg(&dave)
-        .status()
-        .unwrap();
-    assert!(made.success());
+    generate(&dave);
     let added = client(
         "bob",
         &[
@@ -284,25 +287,46 @@ fn a_set_up_by_hand_works_as_dev_does() {
         &["approve", added["id"].as_str().unwrap(), "--yes"],
         0,
     );
-    let log = dev
-        .command(
-            "alice",
-            &[
-                "--json",
-                "--server",
-                &server.url,
-                "--ledger",
-                &ledger,
-                "log",
-            ],
-        )
-        .env("COUNTERSIGN_KEY", &dave)
-        .env_remove("COUNTERSIGN_VKEY")
-        .env_remove("COUNTERSIGN_ORIGIN")
-        .output()
-        .unwrap();
-    assert!(log.status.success(), "{}", text(&log.stderr));
-    assert!(text(&log.stdout).contains("key.added"));
-    // The policy holds: carol may not ask.
+    // A fifth one, whose private half is not here: nobody proves that the key is theirs.
+    let erin = folder.path().join("erin");
+    generate(&erin);
+    fs::remove_file(&erin).unwrap();
+    let unproved = client(
+        "bob",
+        &[
+            "key",
+            "add",
+            "erin",
+            erin.with_extension("pub").to_str().unwrap(),
+        ],
+        1,
+    );
+    assert_eq!(unproved["error"]["code"], "not_signed");
+    let log = |key: &std::path::Path| {
+        let verb = [
+            "--server",
+            &server.url,
+            "--ledger",
+            &ledger,
+            "--json",
+            "log",
+        ];
+        let output = dev
+            .command("alice", &verb)
+            .env("COUNTERSIGN_KEY", key)
+            .env_remove("COUNTERSIGN_VKEY")
+            .env_remove("COUNTERSIGN_ORIGIN")
+            .output()
+            .unwrap();
+        (output.status.code(), text(&output.stdout))
+    };
+    let (code, all) = log(&dev.data().join("keys/alice"));
+    assert_eq!(code, Some(0), "{all}");
+    assert!(all.contains("key.added") && !all.contains("erin"), "{all}");
+    assert!(all.contains("policy.published"), "{all}");
+    // The key signs in, and without a role its holder reads nothing of what others said.
+    let (code, refused) = log(&dave);
+    assert_eq!(code, Some(4), "{refused}");
+    assert!(refused.contains("audit:read"), "{refused}");
     signal(server.child.id(), "TERM");
 }

@@ -2,8 +2,12 @@
 //!
 //! Reads the sources as text, so an import against an arrow fails here before it grows roots.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
 
 fn sources(room: &Path) -> Vec<PathBuf> {
     if room.is_file() {
@@ -58,6 +62,71 @@ fn holds(room: &str, forbidden: &[&str]) {
     );
 }
 
+/// Packages and what each is built with, as cargo resolves them for this system.
+#[expect(clippy::disallowed_methods, reason = "cargo knows what we depend on")]
+fn metadata() -> Value {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["metadata", "--format-version", "1", "--locked"])
+        .args(["--filter-platform", "x86_64-unknown-linux-gnu"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// The packages of this workspace that `package` is built with, in its own manifest.
+fn ours(package: &str) -> Vec<String> {
+    let metadata = metadata();
+    let mut packages = metadata["packages"].as_array().unwrap().iter();
+    let found = packages.find(|found| found["name"] == package).unwrap();
+    let all = found["dependencies"].as_array().unwrap().iter();
+    // What tests of a room reach is their own affair.
+    let built = all.filter(|one| one["kind"] != "dev");
+    let names = built.map(|one| one["name"].as_str().unwrap().to_owned());
+    names
+        .filter(|name| name.starts_with("countersign"))
+        .collect()
+}
+
+/// Names of everything that ends up in `package`, by whichever way.
+fn all_that_is_built_into(package: &str) -> BTreeSet<String> {
+    let metadata = metadata();
+    let names: BTreeMap<&str, &str> = metadata["packages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|found| {
+            (
+                found["id"].as_str().unwrap(),
+                found["name"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    let nodes: BTreeMap<&str, &Value> = metadata["resolve"]["nodes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|node| (node["id"].as_str().unwrap(), node))
+        .collect();
+    let is_it = |id: &&str| names[*id] == package;
+    let mut left: Vec<&str> = names.keys().copied().filter(is_it).collect();
+    let mut seen = BTreeSet::new();
+    while let Some(id) = left.pop() {
+        if !seen.insert(id) {
+            continue;
+        }
+        let uses = nodes[id]["deps"].as_array().unwrap().iter();
+        let built = uses.filter(|one| {
+            let mut kinds = one["dep_kinds"].as_array().unwrap().iter();
+            kinds.any(|kind| kind["kind"] != "dev")
+        });
+        left.extend(built.map(|one| one["pkg"].as_str().unwrap()));
+    }
+    seen.into_iter().map(|id| names[id].to_owned()).collect()
+}
+
 #[test]
 fn protocol_imports_nothing_of_ours_and_names_no_world() {
     holds(
@@ -73,13 +142,71 @@ fn protocol_imports_nothing_of_ours_and_names_no_world() {
     );
 }
 
+/// What a policy is judged by follows from the log alone: the same answer everywhere and for ever.
 #[test]
-fn agent_and_cli_reach_only_the_protocol() {
+fn policy_reaches_only_the_protocol_and_names_no_world() {
+    holds(
+        "policy/src",
+        &[
+            "countersign_agent",
+            "countersign_cli",
+            "use countersign::",
+            "std::fs",
+            "std::env",
+            "std::net",
+            "std::process",
+            "SystemTime",
+            "Instant::now",
+            "getrandom",
+            "tokio",
+            "sqlx",
+        ],
+    );
+    assert_eq!(ours("countersign-policy"), ["countersign-protocol"]);
+}
+
+#[test]
+fn agent_and_cli_reach_only_the_protocol_and_the_cli_the_policy() {
     holds(
         "agent/src",
-        &["countersign_cli", "use countersign::", "sqlx"],
+        &[
+            "countersign_cli",
+            "countersign_policy",
+            "cedar",
+            "use countersign::",
+            "sqlx",
+        ],
     );
     holds("cli/src", &["countersign_agent", "use countersign::"]);
+    assert_eq!(ours("countersign-agent"), ["countersign-protocol"]);
+    let of_cli = ours("countersign-cli");
+    assert_eq!(of_cli, ["countersign-policy", "countersign-protocol"]);
+}
+
+/// A host checks the requirement that the ledger compiled, and reads no policy: neither its binary
+/// nor the protocol has a policy language in it, by whichever way.
+#[test]
+fn no_policy_language_is_in_the_agent() {
+    for room in ["countersign-agent", "countersign-protocol"] {
+        let built = all_that_is_built_into(room);
+        assert!(built.contains("ed25519-dalek"), "{built:?}");
+        let language = |name: &&String| name.contains("cedar") || *name == "countersign-policy";
+        let found: Vec<_> = built.iter().filter(language).collect();
+        assert!(found.is_empty(), "{room}: {found:?}");
+    }
+    let served = all_that_is_built_into("countersign");
+    assert!(served.contains("countersign-policy"));
+}
+
+/// The policy language stays in its room: all others know only the judge.
+#[test]
+fn only_the_policy_room_knows_cedar() {
+    for room in ["src", "cli/src", "protocol/src"] {
+        holds(room, &["cedar_policy"]);
+    }
+    for room in ["src/ledger", "src/projections"] {
+        holds(room, &["countersign_policy"]);
+    }
 }
 
 #[test]

@@ -6,6 +6,8 @@
     reason = "a test fails by panicking; the allowance for tests does not reach helper functions"
 )]
 
+#[path = "../support/cedar.rs"]
+mod cedar;
 #[path = "../support/certificates.rs"]
 mod certificates;
 #[path = "../support/folder.rs"]

@@ -521,6 +521,116 @@ def check_targets(vectors):
     return len(lines)
 
 
+# 5. Rights: changes, claims, tokens, policies, and what authorizations say
+
+
+COMMON = {"signer", "nonce", "made_at", "ledger", "seen", "change", "rests_on"}
+
+# The secret of the story's one API token, which its holder was shown.
+TOKEN_SECRET = bytes([0x17]) * 32
+
+
+def said_in_log(vectors):
+    """Place, time, kind, id and payload of every entry."""
+    for line, entry in load_log(vectors):
+        kind = line["namespace"].removesuffix(".v1@countersign")
+        payload = parse_payload(entry["payload"])
+        yield line["seq"], line["time_us"], kind, line["statement_id"], payload
+
+
+def check_claim(event, ledger, folder):
+    """The key's own word that it is this person's, in this ledger."""
+    key, claim = base64.b64decode(event["key"]), event["claim"]
+    payload, signature = (base64.b64decode(claim[name]) for name in ("payload", "signature"))
+    said = parse_payload(payload)
+    demand(said["principal"] == event["principal"], "a claim for somebody else")
+    demand(said["ledger"] == ledger, "a claim for another ledger")
+    demand(said["signer"] == sha256(key).hex(), "a claim of another key")
+    namespace = b"key.claimed.v1@countersign"
+    signed_with, named, inner = parse_sshsig(signature)
+    demand((signed_with, named) == (key, namespace), "a claim signed by another key")
+    ssh_keygen_verifies(folder, said["principal"], namespace, key, signature, payload)
+    tbs = signed_data(namespace, payload)
+    openssl_verifies(folder, *raw_ed25519(key, inner, tbs))
+
+
+def seated(seats, people, members):
+    """Whether these people can fill the seats, one each: every way is tried."""
+    if not seats:
+        return True
+    may_sit = set().union(*(members.get(whom, set()) for whom in seats[0]))
+    return any(seated(seats[1:], people - {who}, members) for who in people & may_sit)
+
+
+def check_authorized(event, said):
+    """Counts again, from what the authorization names alone."""
+    requirement, request = event["requirement"], said[event["request_seq"]]
+    broken = "break_glass" in requirement
+    demand(request["act"].get("break_glass", False) == broken, "another request broke the glass")
+    demand(bool(requirement["demands"]) != broken, "nothing is demanded")
+    approvals = [said[seq] for seq in event["approvals"]]
+    for approval in approvals:
+        demand(approval["act"] == request["act"], "an approval of another act")
+        demand(approval["policy"] == event["policy"], "an approval under another policy")
+    people = {approval["principal"] for approval in approvals} - {request["principal"]}
+    members = {line["of"]: set(line["people"]) for line in event["members"]}
+    for seats in requirement["demands"]:
+        wanted = [one["from"] for one in seats for _ in range(one["approvals"])]
+        demand(wanted and seated(wanted, people, members), "a demand is not met")
+
+
+def check_rights(vectors):
+    entries = list(said_in_log(vectors))
+    content = {b["digest"]: base64.b64decode(b["content"]) for b in load_blobs(vectors)}
+    place = {id_: seq for seq, _, _, id_, _ in entries}
+    said = [payload for *_, payload in entries]
+    genesis, ledger = said[0], load_ledger(vectors)["ledger_id"]
+    checked = 0
+    with tempfile.TemporaryDirectory() as name:
+        for seq, time, kind, _, event in entries:
+            where = f"entry {seq}, {kind}"
+            request = None
+            checked += "rests_on" in event
+            if "rests_on" in event:
+                request = said[place[event["change"]]]
+                body = parse_payload(content[request["body"]["digest"]])
+                demand(body.pop("kind") == kind, f"{where}: the body is of another kind")
+                fields = {name: value for name, value in event.items() if name not in COMMON}
+                demand(body == fields, f"{where}: it says something else than the body")
+                consents = [said[seq] for seq in event["rests_on"]]
+                demand(consents[0] == request, f"{where}: it does not begin with its request")
+                people = {consent["principal"] for consent in consents}
+                demand(len(people) >= genesis["threshold"], f"{where}: too few consents")
+            if kind == "key.added":
+                check_claim(event, ledger, pathlib.Path(name))
+            elif kind == "policy.published":
+                text = content[request["document"]["digest"]]
+                digest = sha256(b"countersign/policy/v1\n", text).hex()
+                demand(digest == event["policy"], f"{where}: the digest of its text")
+            elif kind == "token.issued":
+                digest = sha256(b"countersign/token/v1\n", TOKEN_SECRET).hex()
+                demand(digest == event["secret"], f"{where}: the digest of its secret")
+            elif kind == "command.authorized":
+                check_authorized(event, said)
+                owed = event["requirement"].get("break_glass")
+                opens = entries[seq + 1][2] == "review.opened"
+                demand(opens == (owed is not None), f"{where}: its review")
+                if owed:
+                    due_at = time + owed["review_ms"] * 1000
+                    demand(said[seq + 1]["due_at"] == due_at, f"{where}: when the review is due")
+            elif kind == "command.voted_down":
+                against = [said[seq] for seq in event["rejections"]]
+                demand(all(no.get("vote") for no in against), f"{where}: a no that is no vote")
+            elif kind.startswith("command.") and "token" in event:
+                gateway = sha256(base64.b64decode(genesis["gateway_key"])).hex()
+                demand(event["signer"] == gateway, f"{where}: not by the gateway")
+            else:
+                continue
+            checked += 1
+    demand(checked > 20, "there is too little of it")
+    return checked
+
+
 SECTIONS = {
     "canonical": check_canonical,
     "statements": check_statements,
@@ -530,6 +640,7 @@ SECTIONS = {
     "checkpoints": check_checkpoints,
     "blobs": check_blobs,
     "targets": check_targets,
+    "rights": check_rights,
 }
 
 

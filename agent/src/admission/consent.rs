@@ -1,12 +1,19 @@
 //! Is it enough? Which of the proved approvals count on this host, and whether they suffice.
 //!
-//! It owns the host's view of people: pinned keys, four eyes, ages, dates. The counting itself is
-//! `countersign_protocol::quorum`'s, the same rule that the ledger used. The stricter wins.
+//! It owns the host's view of people: pinned keys, four eyes, ages, dates, and who may break the
+//! glass. The counting itself is `countersign_protocol::quorum`'s, the same rule that the ledger
+//! used, over what its policy was compiled to; the host's own number is counted beside it. The
+//! stricter wins. Who is in which group is the ledger's word, and gives nobody a seat here who is
+//! not pinned.
+
+use std::collections::BTreeSet;
 
 use countersign_protocol::audit::CheckedEntry;
-use countersign_protocol::event::{CommandApproved, Event, RefusalReason};
+use countersign_protocol::event::{CommandApproved, CommandAuthorized, Event, RefusalReason};
+use countersign_protocol::key::PublicKey;
 use countersign_protocol::name::{Principal, SECOND_US, Time};
-use countersign_protocol::quorum::{self, Requirement};
+use countersign_protocol::permission::Whom;
+use countersign_protocol::quorum;
 
 use super::evidence::{ProvenCommand, ProvenStream};
 use super::pipeline::Host;
@@ -29,6 +36,10 @@ enum Discounted {
     Ahead,
     #[error("it is older than this host's journal of used grants")]
     BeforeJournal,
+    #[error("it says no reason, and the ledger's policy wants one of each")]
+    NoReason,
+    #[error("the gateway's key speaks for tokens, which approve nothing")]
+    Gateway,
 }
 
 impl Discounted {
@@ -47,43 +58,100 @@ pub(super) fn check(
     now: Time,
     (least, demanded_by): (u32, &str),
 ) -> Result<Time, LocalRefusal> {
-    let mut until = proven.command.act().expires_at;
-    let mut counted: Vec<&Principal> = Vec::new();
+    let asked = &proven.authorized.requirement;
+    if let Err(why) = asked.check() {
+        // What demands nothing is never met, whatever the host's own minimum.
+        let detail = format!("the authorization demands nothing that can be counted: {why}");
+        return Err(LocalRefusal::new(
+            RefusalReason::Approvals,
+            demanded_by,
+            detail,
+        ));
+    }
+    let act = proven.command.act();
+    if asked.break_glass.is_some() || act.break_glass {
+        return glass_broken(host, stream, proven, now);
+    }
+    let mut until = act.expires_at;
+    let mut counted: BTreeSet<&Principal> = BTreeSet::new();
     let mut discounted = Vec::new();
     for (entry, approval) in approvals(stream, proven) {
         match weigh(host, entry, approval, proven, now) {
             Ok(young_until) => {
                 until = until.min(young_until);
-                counted.push(&approval.principal);
+                counted.insert(&approval.principal);
             }
             Err(why) => discounted.push((&approval.principal, why)),
         }
     }
-    let asked = &proven.authorized.requirement;
-    let requirement = Requirement {
-        approvals: asked.approvals.max(least),
-        approvers: asked.approvers.clone(),
-    };
-    // A requirement of 0 is no requirement: it is never met, whatever the host's own minimum.
-    let sound = asked.approvals > 0;
-    let verdict = quorum::count(&requirement, proven.command.requester(), counted);
-    if sound && verdict.is_met() {
+    let requester = proven.command.requester();
+    counted.remove(requester);
+    let people = u32::try_from(counted.len()).unwrap_or(u32::MAX);
+    let belongs = |who: &Principal, whom: &Whom| is_member(&proven.authorized, who, whom);
+    let verdict = quorum::count(asked, requester, counted, belongs);
+    if verdict.is_met() && people >= least {
         return Ok(until);
     }
     let of_time = discounted.iter().any(|(_, why)| why.is_of_time());
     let (why, rule) = if of_time {
-        (RefusalReason::Time, "max_approval_age_s")
+        let strictest = max_age_us(host, &proven.authorized).1;
+        (RefusalReason::Time, strictest)
     } else {
         (RefusalReason::Approvals, demanded_by)
     };
-    let mut detail = format!(
-        "{} of {} approvals count on this host",
-        verdict.have, verdict.need
-    );
+    let (have, need) = if verdict.is_met() {
+        (people, least)
+    } else {
+        (verdict.have, verdict.need)
+    };
+    let mut detail = format!("{have} of {need} approvals count on this host");
     for (who, why) in discounted {
         detail.push_str(&format!("; {who}: {why}"));
     }
     Err(LocalRefusal::new(why, rule, detail))
+}
+
+/// The ledger's word on who is one of whom. It was checked by whoever holds the fold, and here it
+/// seats only those who are pinned.
+fn is_member(authorized: &CommandAuthorized, who: &Principal, whom: &Whom) -> bool {
+    let of = authorized.members.iter();
+    of.filter(|membership| membership.of == *whom)
+        .any(|membership| membership.people.contains(who))
+}
+
+/// A run without approvals: only by somebody whom this host lists for that, by their own pinned
+/// key, and while their word is young. The answer is the time until which it counts.
+fn glass_broken(
+    host: &Host,
+    stream: &ProvenStream,
+    proven: &ProvenCommand,
+    now: Time,
+) -> Result<Time, LocalRefusal> {
+    const SETTING: &str = "break_glass";
+    let refused = |detail: String| LocalRefusal::new(RefusalReason::Approvals, SETTING, detail);
+    let (requester, act) = (proven.command.requester(), proven.command.act());
+    if proven.command.request.token.is_some() {
+        return Err(refused("an API token never breaks the glass".to_owned()));
+    }
+    if !host.rules.break_glass.contains(requester) {
+        return Err(refused(format!(
+            "{requester} is not in break_glass of this host, so nothing runs here without approvals"
+        )));
+    }
+    let (first, _) = stream
+        .entries()
+        .split_first()
+        .ok_or_else(|| refused("the request is missing".to_owned()))?;
+    let (key, event) = (first.verified.key(), first.verified.event());
+    let weighed = pinned(host, key)
+        .and_then(|()| Ok(host.signers.check(key, requester, event.kind(), now)?))
+        .and_then(|()| {
+            let said = [event.header().made_at, first.time];
+            young(host, said, host.rules.max_approval_age_us, now)
+        });
+    let young_until =
+        weighed.map_err(|why| refused(format!("the request by {requester}: {why}")))?;
+    Ok(young_until.min(act.expires_at))
 }
 
 /// The approvals that `command.authorized` names, each once; others are not counted.
@@ -111,22 +179,54 @@ fn weigh(
 ) -> Result<Time, Discounted> {
     let key = entry.verified.key();
     let kind = entry.verified.event().kind();
+    pinned(host, key)?;
     host.signers.check(key, &approval.principal, kind, now)?;
     if approval.policy != proven.authorized.policy {
         return Err(Discounted::OtherPolicy);
     }
-    // The person's own word and the ledger's: a back-dated or a post-dated one does not help.
-    for time in [approval.made_at, entry.time] {
+    if proven.authorized.requirement.reason && approval.reason.is_none() {
+        return Err(Discounted::NoReason);
+    }
+    let (max_age_us, _) = max_age_us(host, &proven.authorized);
+    young(host, [approval.made_at, entry.time], max_age_us, now)
+}
+
+/// The gateway's key is nobody's, whoever wrote it into `allowed_signers`.
+fn pinned(host: &Host, key: &PublicKey) -> Result<(), Discounted> {
+    if host.pins.gateway_key.as_ref() == Some(key) {
+        Err(Discounted::Gateway)
+    } else {
+        Ok(())
+    }
+}
+
+/// How old an approval may be, in microseconds, by the stricter of host and policy; and whose word
+/// that is.
+fn max_age_us(host: &Host, authorized: &CommandAuthorized) -> (u64, &'static str) {
+    let own = host.rules.max_approval_age_us;
+    let theirs = authorized.requirement.approval_age_ms;
+    let theirs = theirs.map_or(u64::MAX, |ms| ms.saturating_mul(1000));
+    if theirs < own {
+        (theirs, "approval_age_ms")
+    } else {
+        (own, "max_approval_age_s")
+    }
+}
+
+/// Until when a word counts that was said at both of these times: the person's own and the ledger's.
+/// A back-dated or a post-dated one does not help.
+fn young(host: &Host, said: [Time; 2], max_age_us: u64, now: Time) -> Result<Time, Discounted> {
+    for time in said {
         if time < host.journal_since {
             return Err(Discounted::BeforeJournal);
         }
-        if now.micros_since(time) > host.rules.max_approval_age_us {
+        if now.micros_since(time) > max_age_us {
             return Err(Discounted::TooOld);
         }
         if time.micros_since(now) > MAX_AHEAD_US {
             return Err(Discounted::Ahead);
         }
     }
-    let oldest = approval.made_at.min(entry.time);
-    Ok(oldest.plus_micros(host.rules.max_approval_age_us))
+    let [own, entered] = said;
+    Ok(own.min(entered).plus_micros(max_age_us))
 }

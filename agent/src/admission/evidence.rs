@@ -12,7 +12,7 @@ use countersign_protocol::blob::{Blob, BlobRef, MAX_BLOB_BYTES};
 use countersign_protocol::canonical;
 use countersign_protocol::checkpoint::Checkpoint;
 use countersign_protocol::command::{CommandError, CommandSpec, Environment};
-use countersign_protocol::event::{Author, CommandAuthorized, Event};
+use countersign_protocol::event::{Author, CommandAuthorized, CommandRequested, Event};
 use countersign_protocol::fold::{Refusal, Stream};
 use countersign_protocol::hash::{CommandId, Digest, LedgerId};
 use countersign_protocol::key::PublicKey;
@@ -172,9 +172,9 @@ pub(crate) fn fold(
     let Event::CommandRequested(request) = first.verified.event() else {
         return Err(Unproven::NoRequest);
     };
-    check_requester(&request.principal, first.verified.key(), signers)?;
+    check_requester(request, first.verified.key(), pins, signers)?;
     let id = first.verified.id();
-    let mut command = Command::open(request.clone(), None, position(first));
+    let mut command = Command::open(request.clone(), None, None, position(first));
     let mut authorized = None;
     for entry in rest {
         let (seq, event) = (entry.seq, entry.verified.event());
@@ -212,15 +212,22 @@ fn position(entry: &CheckedEntry) -> Position {
 }
 
 /// The requester need not be known here. Who is known must be the one they say they are, or one
-/// person could ask under a second name and then approve.
+/// person could ask under a second name and then approve. Who asks by an API token is nobody whom
+/// this host knows, whatever the name: the gateway signs then, and nobody else does.
 fn check_requester(
-    principal: &Principal,
+    request: &CommandRequested,
     key: &PublicKey,
+    pins: &Pins,
     signers: &AllowedSigners,
 ) -> Result<(), Unproven> {
-    let honest = match signers.owner_of(key) {
-        Some(owner) => owner == principal,
-        None => !signers.knows(principal),
+    let principal = &request.principal;
+    let by_gateway = pins.gateway_key.as_ref() == Some(key);
+    let honest = match (&request.token, signers.owner_of(key)) {
+        (Some(_), None) => by_gateway,
+        (Some(_), Some(_)) => false,
+        (None, _) if by_gateway => false,
+        (None, Some(owner)) => owner == principal,
+        (None, None) => !signers.knows(principal),
     };
     if honest {
         Ok(())
@@ -255,25 +262,10 @@ const fn host_of(event: &Event) -> Option<&AgentName> {
         Event::ExecutionOutput(event) => Some(&event.agent),
         Event::ExecutionCompleted(event) => Some(&event.agent),
         Event::ExecutionLost(event) => Some(&event.agent),
-        Event::LedgerGenesis(_)
-        | Event::LedgerHeartbeat(_)
-        | Event::ChangeRequested(_)
-        | Event::ChangeApproved(_)
-        | Event::ChangeRejected(_)
-        | Event::KeyAdded(_)
-        | Event::KeyRevoked(_)
-        | Event::PolicyPublished(_)
-        | Event::AgentEnrolled(_)
-        | Event::AgentAccepted(_)
-        | Event::AgentKeyRetired(_)
-        | Event::CommandRequested(_)
-        | Event::CommandApproved(_)
-        | Event::CommandRejected(_)
-        | Event::CommandWithdrawn(_)
-        | Event::CommandAuthorized(_)
-        | Event::CommandExpired(_)
-        | Event::CommandCancelRequested(_)
-        | Event::SessionChallenge(_) => None,
+        countersign_protocol::rights_event!()
+        | countersign_protocol::decision_event!()
+        | countersign_protocol::other_event!()
+        | Event::CommandRequested(_) => None,
     }
 }
 
@@ -330,9 +322,11 @@ impl Documents {
     }
 }
 
-/// The command that a proven stream cancels, if a person whom this host knows asked for it.
+/// The command that a proven stream cancels, if a person whom this host knows asked for it; or the
+/// gateway for an API token, where the host says that it may.
 pub(crate) fn cancelled_by_known(
     stream: &ProvenStream,
+    (pins, gateway_may): (&Pins, bool),
     signers: &AllowedSigners,
     now: countersign_protocol::name::Time,
 ) -> Option<CommandId> {
@@ -341,9 +335,15 @@ pub(crate) fn cancelled_by_known(
         let Event::CommandCancelRequested(cancel) = event else {
             return None;
         };
-        signers
-            .check(entry.verified.key(), &cancel.principal, event.kind(), now)
-            .ok()
-            .map(|()| cancel.command)
+        let key = entry.verified.key();
+        let by_gateway = pins.gateway_key.as_ref() == Some(key);
+        let counts = match cancel.token {
+            Some(_) => by_gateway && gateway_may,
+            None => {
+                let known = signers.check(key, &cancel.principal, event.kind(), now);
+                !by_gateway && known.is_ok()
+            }
+        };
+        counts.then_some(cancel.command)
     })
 }

@@ -25,6 +25,8 @@ pub struct Pins {
     pub ledger: LedgerId,
     /// The key of the ledger's statements, named by the genesis whose leaf is `ledger`.
     pub statement_key: PublicKey,
+    /// The key that signs for API tokens, named by the same genesis; a ledger may have none.
+    pub gateway_key: Option<PublicKey>,
     /// This agent.
     pub agent: AgentName,
     /// This agent's key.
@@ -155,7 +157,8 @@ impl Host {
         })
     }
 
-    /// The command that this stream cancels, if it is true and a pinned person asked for it.
+    /// The command that this stream cancels, if it is true and a pinned person asked for it, or the
+    /// gateway where this host says that it may.
     ///
     /// # Errors
     /// The stream is not true.
@@ -166,7 +169,13 @@ impl Host {
         now: Time,
     ) -> Result<Option<CommandId>, Unproven> {
         let stream = ProvenStream::prove(stream, checkpoint, &self.pins.ledger)?;
-        Ok(evidence::cancelled_by_known(&stream, &self.signers, now))
+        let gateway = (&self.pins, self.rules.gateway_may_cancel);
+        Ok(evidence::cancelled_by_known(
+            &stream,
+            gateway,
+            &self.signers,
+            now,
+        ))
     }
 
     fn check_time(&self, act: &Act, now: Time) -> Result<(), LocalRefusal> {

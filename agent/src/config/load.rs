@@ -11,7 +11,7 @@ use std::time::Duration;
 use countersign_protocol::checkpoint::{Origin, VerifierKey};
 use countersign_protocol::command::Mode;
 use countersign_protocol::hash::LedgerId;
-use countersign_protocol::name::{AgentName, OsUser, SECOND_US};
+use countersign_protocol::name::{AgentName, OsUser, Principal, SECOND_US};
 use reqwest::Url;
 use toml::Spanned;
 
@@ -201,6 +201,8 @@ impl Config {
         });
         own_files.extend(ca.as_ref().map(|ca| plain(&ca.path)));
         let in_clear = is_on(written.insecure_http.take());
+        let signers = read_signers(signers)?;
+        let break_glass = glass_breakers(source, written.break_glass.take(), &signers)?;
         Ok(Self {
             server: server(source, &server_at, in_clear)?,
             ca,
@@ -208,13 +210,16 @@ impl Config {
             state,
             ledger: ledger.into_inner(),
             vkey: vkey(source, &key, &origin)?,
-            signers: read_signers(signers)?,
+            signers,
             max_runs,
             grace: Duration::from_secs(grace_s),
             drain: Duration::from_secs(drain_s),
             spool_max,
             rotation_grace: Duration::from_secs(rotation_s),
-            rules: rules(source, written, own_files)?,
+            rules: Rules {
+                break_glass,
+                ..rules(source, written, own_files)?
+            },
         })
     }
 }
@@ -222,6 +227,27 @@ impl Config {
 fn signers_of(path: PathBuf) -> Result<AllowedSigners, ConfigError> {
     let text = read_trusted(&path)?;
     AllowedSigners::parse(&text).map_err(|source| ConfigError::Signers { path, source })
+}
+
+/// Who may run without approvals. Whom this host does not know could never be believed either.
+fn glass_breakers(
+    source: &Source<'_>,
+    written: Option<Vec<Spanned<Principal>>>,
+    signers: &AllowedSigners,
+) -> Result<Vec<Principal>, ConfigError> {
+    let mut people = Vec::new();
+    for named in written.unwrap_or_default() {
+        if !signers.knows(named.get_ref()) {
+            let problem = format!(
+                "{} is not in allowed_signers, so their signature counts for nothing here; add their \
+                 key there, or take them out of break_glass",
+                named.get_ref()
+            );
+            return Err(source.mistake(Some(named.span()), problem));
+        }
+        people.push(named.into_inner());
+    }
+    Ok(people)
 }
 
 fn server(
@@ -302,6 +328,8 @@ fn rules(
         min_approvals,
         shell_min_approvals,
         max_approval_age_us: age_s.saturating_mul(SECOND_US),
+        break_glass: Vec::new(),
+        gateway_may_cancel: is_on(written.gateway_may_cancel),
         modes: written
             .modes
             .unwrap_or_else(|| vec![Mode::Exec, Mode::Action]),

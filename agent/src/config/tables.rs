@@ -18,6 +18,8 @@ const SETTINGS: &[&str] = &[
     "action",
     "allow",
     "allow_all",
+    "approval_age_ms",
+    "break_glass",
     "cgroup",
     "confine",
     "cwd",

@@ -10,7 +10,7 @@ use std::str::FromStr;
 use countersign_protocol::checkpoint::Origin;
 use countersign_protocol::command::Mode;
 use countersign_protocol::hash::LedgerId;
-use countersign_protocol::name::{AgentName, OsUser, RuleName, ServiceName};
+use countersign_protocol::name::{AgentName, OsUser, Principal, RuleName, ServiceName};
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -66,6 +66,8 @@ pub(super) struct Written {
     pub(super) unattended: Setting<bool>,
     pub(super) shell_min_approvals: Setting<u32>,
     pub(super) max_approval_age_s: Setting<u64>,
+    pub(super) break_glass: Option<Vec<Spanned<Principal>>>,
+    pub(super) gateway_may_cancel: Setting<bool>,
     pub(super) modes: Option<Vec<Mode>>,
     pub(super) allow_all: Setting<bool>,
     pub(super) path: Option<Vec<Spanned<PathBuf>>>,
@@ -201,6 +203,7 @@ impl Written {
             "min_approvals" => self.min_approvals,
             "unattended" => self.unattended,
             "max_approval_age_s" => self.max_approval_age_s,
+            "gateway_may_cancel" => self.gateway_may_cancel,
             "allow_all" => self.allow_all,
             "default_user" => self.default_user,
             "run_as" => self.run_as,
@@ -218,6 +221,7 @@ impl Written {
             self.shell_min_approvals = Some(value);
         }
         take_over!(variables, source, list;
+            "break_glass" => self.break_glass,
             "path" => self.path,
             "environment" => self.environment,
             "environment_dangerous" => self.environment_dangerous,

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use countersign_protocol::command::{CommandSpec, Environment, Mode};
 use countersign_protocol::event::RefusalReason;
-use countersign_protocol::name::{RuleName, ServiceName};
+use countersign_protocol::name::{Principal, RuleName, ServiceName};
 
 use super::account::{Account, Runner};
 use super::actions::{Action, MAX_FILLED_BYTES};
@@ -31,6 +31,10 @@ pub struct Rules {
     pub shell_min_approvals: u32,
     /// How old an approval may be, in microseconds.
     pub max_approval_age_us: u64,
+    /// Whose own signature is enough where a rule of the ledger's policy lets them break the glass.
+    pub break_glass: Vec<Principal>,
+    /// Whether the holder of an API token can stop what runs here.
+    pub gateway_may_cancel: bool,
     /// Modes that may run.
     pub modes: Vec<Mode>,
     /// Which programs may run with which arguments.

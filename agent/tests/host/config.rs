@@ -88,6 +88,7 @@ fn with_the_pins_alone_everything_else_is_strict() {
         (2, 2)
     );
     assert_eq!(config.rules.max_approval_age_us, 3600 * SECOND_US);
+    assert!(config.rules.break_glass.is_empty() && !config.rules.gateway_may_cancel);
     assert_eq!(config.rules.modes, [Mode::Exec, Mode::Action]);
     assert!(config.rules.environment_dangerous.is_empty());
     assert_eq!(config.rules.account.default_user, None);
@@ -119,6 +120,9 @@ fn a_mistake_is_told_with_its_line() {
         ("shell_min_approvals = 0", "unattended"),
         ("min_aprovals = 2", "min_aprovals"),
         ("max_approval_age_s = 0", "between"),
+        ("break_glass = [\"mallory\"]", "not in allowed_signers"),
+        ("break_glass = \"alice\"", "sequence"),
+        ("gateway_may_cancel = 1", "bool"),
         ("max_runs = 0", "between"),
         ("grace_s = 3600", "between"),
         ("drain_s = 301", "between"),
@@ -375,6 +379,8 @@ fn every_setting_can_come_from_the_environment_which_wins() {
         ("CONFINE_SECCOMP", "true"),
         ("CONFINE_DEMAND", "seccomp,landlock"),
         ("CONFINE_UMASK", "077"),
+        ("BREAK_GLASS", "alice,bob"),
+        ("GATEWAY_MAY_CANCEL", "true"),
     ];
     let files = Files::new();
     let file = format!("{}min_approvals = 5\nshell.min_approvals = 5\n", least());
@@ -391,6 +397,11 @@ fn every_setting_can_come_from_the_environment_which_wins() {
         assert!(rules.execution && rules.commands.allow_all && rules.shell);
         assert_eq!((rules.min_approvals, rules.shell_min_approvals), (0, 7));
         assert_eq!(rules.max_approval_age_us, 60 * SECOND_US);
+        assert_eq!(
+            rules.break_glass,
+            ["alice", "bob"].map(|name| name.parse().unwrap())
+        );
+        assert!(rules.gateway_may_cancel);
         assert_eq!(rules.modes, [Mode::Shell]);
         assert_eq!(rules.path, ["/opt/bin", "/bin"].map(PathBuf::from));
         assert_eq!(
@@ -469,8 +480,13 @@ fn the_example_of_the_manual_is_in_order_once_its_pins_are_filled_in() {
             _other => format!("{line}\n"),
         })
         .collect();
+    // Whom it lists must be somebody: this host's allowed_signers know her by another name.
+    let uncommented = uncommented.replace("alice@example.com", "alice");
+    let ca = files.path.with_file_name("ca.pem");
+    fs::write(ca, "the CA that it names; who connects reads it").unwrap();
     let rules = files.load_with(&uncommented, &pins).unwrap().rules;
     assert!(rules.shell);
+    assert_eq!(rules.break_glass.len(), 1);
     assert_eq!(
         (rules.commands.allow.len(), rules.shell_min_approvals),
         (4, 3)

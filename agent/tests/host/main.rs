@@ -22,6 +22,8 @@ mod small_disk;
 mod admission;
 mod config;
 mod confine;
+mod consent;
+mod drained;
 mod journal;
 mod named;
 mod orders;

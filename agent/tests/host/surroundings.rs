@@ -94,7 +94,12 @@ fn a_document_that_contradicts_the_act_is_not_run() {
     let list = countersign_protocol::target::TargetList::new(vec![line]).unwrap();
     let document = world.book.blob(&list.to_document().unwrap());
     act.targets = list.describe(document).unwrap();
-    let id = world.approved(act);
+    // The ledger would not enter it; whoever has its keys does.
+    let id = world.force_request("alice", "alice", act.clone());
+    let approve =
+        |world: &mut World, who| world.force_approval((who, who), id, ("alice", &act), |_| {});
+    let approvals = vec![approve(&mut world, "bob"), approve(&mut world, "carol")];
+    world.force_authorized(id, approvals, 2);
     assert!(matches!(world.unproven(id), Unproven::Unusable { .. }));
 }
 

@@ -115,6 +115,7 @@ impl Rig {
             agent,
             key,
             replaces,
+            labels: vec![],
         });
     }
 
@@ -181,7 +182,7 @@ impl Rig {
     /// Somebody's cancel comes into the log; the agent is not told.
     pub(crate) fn cancels(&self, who: &str, id: StatementId) {
         let mut book = self.fake.book();
-        let event = say!(person book, who, CommandCancelRequested { command: id, reason: None });
+        let event = say!(person book, who, CommandCancelRequested { command: id, token: None, reason: None });
         book.sign_and_append(who, &event).unwrap();
     }
 
@@ -234,7 +235,7 @@ impl Rig {
 }
 
 /// Alice asks, bob and carol approve.
-fn approved(book: &mut Book, argv: &[&str]) -> StatementId {
+pub(crate) fn approved(book: &mut Book, argv: &[&str]) -> StatementId {
     let act = book.act(&["web-1"], &Book::spec(argv));
     let id = book.request("alice", act);
     book.approve("bob", id).unwrap();

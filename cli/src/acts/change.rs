@@ -4,6 +4,8 @@ use countersign_protocol::blob::{Blob, BlobRef};
 use countersign_protocol::event::{ChangeRequested, Event};
 use countersign_protocol::hash::{KeyId, StatementId};
 use countersign_protocol::name::{Principal, Time};
+use countersign_protocol::policy::Policy;
+use countersign_protocol::quorum::Requirement;
 use countersign_protocol::refusal::Refusal;
 use countersign_protocol::rights::ChangeBody;
 
@@ -55,6 +57,8 @@ pub struct ChangeView {
     pub stage: ChangeStage,
     /// What would change.
     pub body: ChangeBody,
+    /// The text of the policy that it would publish.
+    pub policy: Option<Policy>,
     /// The key that an acceptance replaces.
     pub replaces: Option<Replaced>,
     /// Digest of the body, as consents name it.
@@ -69,8 +73,10 @@ pub struct ChangeView {
     pub reason: Option<Held<String>>,
     /// Who consented, the requester first.
     pub consents: Vec<Principal>,
-    /// How many it takes.
+    /// How many it takes; of one that is settled, as many as genesis asks for.
     pub needed: u32,
+    /// Whose consent it takes, while it waits.
+    pub requirement: Option<Requirement>,
 }
 
 /// The kind of a change, as its event will be called.
@@ -78,12 +84,7 @@ impl ChangeView {
     /// `key.added`, `policy.published`, …
     #[must_use]
     pub const fn kind(&self) -> &'static str {
-        match self.body {
-            ChangeBody::KeyAdded { .. } => "key.added",
-            ChangeBody::KeyRevoked { .. } => "key.revoked",
-            ChangeBody::AgentAccepted { .. } => "agent.accepted",
-            ChangeBody::PolicyPublished { .. } => "policy.published",
-        }
+        self.body.kind().as_str()
     }
 }
 
@@ -93,6 +94,14 @@ impl RightsView {
     pub fn replaced(&self, key_id: KeyId) -> Option<Replaced> {
         let since = self.state.rights().key(&key_id)?.since;
         Some(Replaced { key_id, since })
+    }
+
+    /// The very same change, when it waits for consent already.
+    #[must_use]
+    pub fn waiting(&self, body: &ChangeBody) -> Option<StatementId> {
+        let mut waiting = self.state.rights().changes();
+        let same = waiting.find(|(_, open)| open.body == *body);
+        same.map(|(id, _)| *id)
     }
 
     /// All changes that were ever asked for, in order.
@@ -120,21 +129,50 @@ impl RightsView {
         found.ok_or_else(|| Failure::failed("unknown_change", "there is no such change"))
     }
 
+    /// How many consents a change takes that waits.
+    fn needed(&self, id: &StatementId) -> u32 {
+        let rights = self.state.rights();
+        let threshold = rights.genesis().map_or(0, |genesis| genesis.threshold);
+        match (rights.change(id), rights.changed_at()) {
+            (Some(open), Some(now)) => rights.change_standing(open, self.state.judge(), now).need,
+            _settled => threshold,
+        }
+    }
+
+    /// Whose consent a change takes that waits.
+    fn change_requirement(&self, id: &StatementId) -> Option<Requirement> {
+        let rights = self.state.rights();
+        let (open, now) = (rights.change(id)?, rights.changed_at()?);
+        let requester = &open.consents.first()?.principal;
+        Some(rights.change_requirement(&open.body, requester, self.state.judge(), now))
+    }
+
+    fn policy_text(&self, named: &BlobRef) -> Result<Policy, Failure> {
+        let document = self.stream.blobs.blob(named);
+        let text = document.and_then(|blob| String::from_utf8(blob.content().to_vec()).ok());
+        let policy = text.and_then(|text| Policy::new(text).ok());
+        policy.ok_or_else(|| Failure::from(Refusal::BodyMissing))
+    }
+
     fn change_of(&self, link: &Link, request: &ChangeRequested) -> Result<ChangeView, Failure> {
         let document = self.stream.blobs.blob(&request.body);
         let body = document.and_then(|blob| ChangeBody::parse(blob.content()).ok());
         let body = body.ok_or(Failure::from(Refusal::BodyMissing))?;
-        let replaces = match &body {
-            ChangeBody::AgentAccepted { replaces, .. } => *replaces,
-            ChangeBody::KeyAdded { .. }
-            | ChangeBody::KeyRevoked { .. }
-            | ChangeBody::PolicyPublished { .. } => None,
+        let replaces = if let ChangeBody::AgentAccepted { replaces, .. } = &body {
+            *replaces
+        } else {
+            None
+        };
+        let policy = match request.document.as_ref() {
+            Some(named) => Some(self.policy_text(named)?),
+            None => None,
         };
         let id = link.entry.verified.id();
         let mut view = ChangeView {
             id,
             stage: ChangeStage::Requested,
             body,
+            policy,
             replaces: replaces.and_then(|key| self.replaced(key)),
             named: request.body,
             requester: request.principal.clone(),
@@ -145,11 +183,8 @@ impl RightsView {
                 content.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
             }),
             consents: vec![request.principal.clone()],
-            needed: self
-                .state
-                .rights()
-                .genesis()
-                .map_or(0, |genesis| genesis.threshold),
+            needed: self.needed(&id),
+            requirement: self.change_requirement(&id),
         };
         for link in &self.stream.entries {
             view.take(link.entry.verified.event());
@@ -168,13 +203,7 @@ impl ChangeView {
             None
         } else if let Event::ChangeRejected(word) = event {
             settled(word.change, ChangeStage::Rejected)
-        } else if let Event::KeyAdded(effect) = event {
-            settled(effect.change, ChangeStage::InEffect)
-        } else if let Event::KeyRevoked(effect) = event {
-            settled(effect.change, ChangeStage::InEffect)
-        } else if let Event::PolicyPublished(effect) = event {
-            settled(effect.change, ChangeStage::InEffect)
-        } else if let Event::AgentAccepted(effect) = event {
+        } else if let Some(effect) = ChangeBody::effected(event) {
             settled(effect.change, ChangeStage::InEffect)
         } else {
             None
@@ -190,14 +219,18 @@ fn said(reason: Option<&str>) -> Result<Option<Blob>, Failure> {
         .map_err(|error| Failure::usage(format!("the reason is too long: {error}")))
 }
 
-/// The administrator that this client is, and the change while it waits.
+/// The change while it waits, when this client's word counts on it.
 fn open_change(
     rights: &RightsView,
     me: &Principal,
     id: &StatementId,
 ) -> Result<ChangeView, Failure> {
-    require_administrator(rights, me)?;
     let change = rights.change(id)?;
+    let state = &rights.state;
+    if let (Some(open), Some(now)) = (state.rights().change(id), state.rights().changed_at()) {
+        let may = state.rights().may_consent(me, open, state.judge(), now);
+        may.map_err(|refusal| Failure::from(refusal).hint(WHO_CHANGES))?;
+    }
     if change.stage == ChangeStage::Requested {
         return Ok(change);
     }
@@ -205,28 +238,24 @@ fn open_change(
     Err(Failure::refused("over", message))
 }
 
-fn require_administrator(rights: &RightsView, me: &Principal) -> Result<(), Failure> {
-    if rights.state.rights().is_administrator(me) {
-        return Ok(());
-    }
-    Err(Failure::from(Refusal::NotPermitted).hint("only administrators change rights"))
-}
+const WHO_CHANGES: &str = "administrators change rights; countersign whoami says what you may do";
 
 impl Client {
     /// Asks for a change of rights, and consents to it by asking.
     ///
     /// # Errors
-    /// Not an administrator, the same change waits already, refused, or no valid receipt.
+    /// No right to ask for it, the same change waits already, refused, or no valid receipt.
     pub async fn change(
         &self,
         body: &ChangeBody,
+        policy: Option<&Policy>,
         reason: Option<&str>,
     ) -> Result<Accepted, Failure> {
         let (rights, me) = self.rights_and_me().await?;
-        require_administrator(&rights, &me)?;
-        let waiting = rights.state.rights().changes();
-        if let Some((id, _)) = waiting.into_iter().find(|(_, open)| open.body == *body) {
-            let short = countersign_protocol::short::short(id);
+        let may = rights.state.rights().may_ask(&me, body);
+        may.map_err(|refusal| Failure::from(refusal).hint(WHO_CHANGES))?;
+        if let Some(id) = rights.waiting(body) {
+            let short = countersign_protocol::short::short(&id);
             return Err(
                 Failure::refused("change_waits", "the same change waits already")
                     .hint(format!("countersign approve {short}")),
@@ -237,16 +266,21 @@ impl Client {
             .map_err(|error| Failure::usage(format!("the change cannot be written: {error}")))?;
         let document = entropy::blob(document)
             .map_err(|error| Failure::usage(format!("the change is too large: {error}")))?;
+        let text = policy.map(|policy| entropy::blob(policy.text().as_bytes().to_vec()));
+        let text = text.transpose();
+        let text =
+            text.map_err(|error| Failure::usage(format!("the policy is too large: {error}")))?;
         let why = said(reason)?;
         let head = self.head(&me)?;
         let event = person_event!(
             head,
             ChangeRequested {
                 body: document.reference(),
+                document: text.as_ref().map(Blob::reference),
                 reason: why.as_ref().map(Blob::reference)
             }
         );
-        let blobs: Vec<Blob> = [document].into_iter().chain(why).collect();
+        let blobs: Vec<Blob> = [document].into_iter().chain(text).chain(why).collect();
         self.submit(&event, &blobs).await
     }
 
@@ -262,7 +296,7 @@ impl Client {
     /// Consents to exactly the change that verified entries hold under this id.
     ///
     /// # Errors
-    /// Not an administrator, consented before, settled, or no valid receipt.
+    /// One's consent does not count, was given before, it is settled, or no valid receipt.
     pub async fn approve_change(
         &self,
         id: &StatementId,
@@ -289,7 +323,7 @@ impl Client {
     /// Ends a change that waits.
     ///
     /// # Errors
-    /// Not an administrator, settled, or no valid receipt.
+    /// One's consent would not count, it is settled, or no valid receipt.
     pub async fn reject_change(
         &self,
         id: &StatementId,

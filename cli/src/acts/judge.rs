@@ -8,9 +8,10 @@ use countersign_protocol::blob::{Blob, BlobRef};
 use countersign_protocol::hash::CommandId;
 use countersign_protocol::lifecycle::{CommandStatus, Stage};
 use countersign_protocol::name::{Principal, Time};
+use countersign_protocol::permission::{Permission, Whom};
 use countersign_protocol::policy::PolicyRef;
+use countersign_protocol::quorum::Requirement;
 use countersign_protocol::refusal::Refusal;
-use countersign_protocol::rights::PolicyInForce;
 
 use super::connect::Client;
 use super::read::RightsView;
@@ -38,9 +39,22 @@ fn require_open(view: &CommandView) -> Result<(), Failure> {
     unless(open, Refusal::Over(view.command.status()))
 }
 
-fn policy(rights: &RightsView) -> Result<&PolicyInForce, Failure> {
-    let policy = rights.state.rights().policy();
-    policy.ok_or_else(|| Refusal::NoPolicy.into())
+/// What the command needs, judged here by the policy that the verified log has in force.
+fn requirement(view: &CommandView) -> Result<&Requirement, Failure> {
+    let needed = view.requirement.as_ref().map_err(Clone::clone);
+    needed.map_err(Failure::from)
+}
+
+/// Refuses somebody who has no seat of what the command needs.
+fn require_seat(
+    requirement: &Requirement,
+    rights: &RightsView,
+    me: &Principal,
+) -> Result<(), Failure> {
+    let electors = requirement.electors();
+    let mut named = electors.into_iter();
+    let mine = named.any(|whom| rights.state.rights().belongs(me, whom));
+    unless(mine, Refusal::NotPermitted(Permission::CommandApprove))
 }
 
 /// Refuses what the verified log already rules out, and gives the policy to approve under.
@@ -49,18 +63,13 @@ fn may_approve(
     rights: &RightsView,
     me: &Principal,
     now: Time,
+    reason: Option<&str>,
 ) -> Result<PolicyRef, Failure> {
-    let in_force = policy(rights)?;
+    let in_force = rights.state.rights().policy();
+    let in_force = in_force.ok_or(Failure::from(Refusal::NoGenesis))?;
     unless(view.command.requester() != me, Refusal::OwnRequest)?;
-    unless(
-        in_force.policy.may_approve.contains(me),
-        Refusal::NotPermitted,
-    )?;
     require_open(view)?;
-    unless(now < view.command.act().expires_at, Refusal::Late)?;
-    let mut given = view.command.approvals.iter();
-    let again = given.any(|given| given.principal == *me && given.policy == in_force.reference);
-    unless(!again, Refusal::DuplicateApproval)?;
+    // Before the policy is asked, which cannot judge what is not here.
     if !view.is_whole() {
         return Err(Failure::refused(
             "not_whole",
@@ -68,6 +77,14 @@ fn may_approve(
         )
         .hint("ask the requester to ask again, or for the right to read it"));
     }
+    let needed = requirement(view)?;
+    require_seat(needed, rights, me)?;
+    let silent = reason.is_none_or(str::is_empty);
+    unless(!needed.reason || !silent, Refusal::ReasonMissing)?;
+    unless(now < view.command.act().expires_at, Refusal::Late)?;
+    let mut given = view.command.approvals.iter();
+    let again = given.any(|given| given.principal == *me && given.policy == in_force.reference);
+    unless(!again, Refusal::DuplicateApproval)?;
     require_current_targets(view, rights)?;
     Ok(in_force.reference)
 }
@@ -95,11 +112,31 @@ impl Client {
     ///
     /// # Errors
     /// Why it would be refused: exit code 4.
-    pub async fn check_approval(&self, id: &CommandId) -> Result<CommandView, Failure> {
+    pub async fn check_approval(
+        &self,
+        id: &CommandId,
+        reason: Option<&str>,
+    ) -> Result<CommandView, Failure> {
+        Ok(self.check_seats(id, reason).await?.0)
+    }
+
+    /// As [`Client::check_approval`], and of whom one is for this command: the seats that an approval
+    /// could take.
+    ///
+    /// # Errors
+    /// Why it would be refused: exit code 4.
+    pub async fn check_seats(
+        &self,
+        id: &CommandId,
+        reason: Option<&str>,
+    ) -> Result<(CommandView, Vec<Whom>), Failure> {
         let (view, rights) = self.fetch_command_and_rights(id).await?;
         let me = rights.person(&self.key_id())?;
-        may_approve(&view, &rights, &me, clock::now())?;
-        Ok(view)
+        may_approve(&view, &rights, &me, clock::now(), reason)?;
+        let electors = requirement(&view)?.electors().into_iter();
+        let mine = electors.filter(|whom| rights.state.rights().belongs(&me, whom));
+        let seats = mine.cloned().collect();
+        Ok((view, seats))
     }
 
     /// Approves exactly what a fresh, verified reading of the command says.
@@ -133,7 +170,7 @@ impl Client {
         reason: Option<&str>,
     ) -> Result<Accepted, Failure> {
         let me = rights.person(&self.key_id())?;
-        let policy = may_approve(view, rights, &me, clock::now())?;
+        let policy = may_approve(view, rights, &me, clock::now(), reason)?;
         let (reason, blobs) = said(reason)?;
         let head = self.head(&me)?;
         let event = person_event!(
@@ -149,7 +186,7 @@ impl Client {
         self.submit(&event, &blobs).await
     }
 
-    /// Says no. One no ends the request.
+    /// Says no. One no ends the request, unless its rule counts them.
     ///
     /// # Errors
     /// Refused, or evidence of tampering, or no valid receipt.
@@ -157,12 +194,26 @@ impl Client {
         let (view, rights) = self.fetch_command_and_rights(id).await?;
         let me = rights.person(&self.key_id())?;
         unless(view.command.requester() != &me, Refusal::OwnRequest)?;
-        let may = policy(&rights)?.policy.may_approve.contains(&me);
-        unless(may, Refusal::NotPermitted)?;
         require_open(&view)?;
         let (reason, blobs) = said(reason)?;
+        // Of what is not for this person to read, the ledger alone can say who may stop it.
+        let vote = if view.spec.here().is_some() {
+            let needed = requirement(&view)?;
+            require_seat(needed, &rights, &me)?;
+            unless(!needed.reason || reason.is_some(), Refusal::ReasonMissing)?;
+            needed.rejections.is_some_and(|noes| noes > 1)
+        } else {
+            false
+        };
         let (head, command) = (self.head(&me)?, *id);
-        let event = person_event!(head, CommandRejected { command, reason });
+        let event = person_event!(
+            head,
+            CommandRejected {
+                command,
+                vote,
+                reason
+            }
+        );
         self.submit(&event, &blobs).await
     }
 
@@ -177,11 +228,19 @@ impl Client {
     ) -> Result<Accepted, Failure> {
         let (view, rights) = self.fetch_command_and_rights(id).await?;
         let me = rights.person(&self.key_id())?;
-        unless(view.command.requester() == &me, Refusal::NotPermitted)?;
+        unless(view.command.requester() == &me, Refusal::NotYours)?;
         require_open(&view)?;
         let (reason, blobs) = said(reason)?;
         let (head, command) = (self.head(&me)?, *id);
-        let event = person_event!(head, CommandWithdrawn { command, reason });
+        let token = None;
+        let event = person_event!(
+            head,
+            CommandWithdrawn {
+                command,
+                token,
+                reason
+            }
+        );
         self.submit(&event, &blobs).await
     }
 
@@ -197,7 +256,15 @@ impl Client {
         unless(view.command.cancel.is_none(), Refusal::AlreadyCancelled)?;
         let (reason, blobs) = said(reason)?;
         let (head, command) = (self.head(&me)?, *id);
-        let event = person_event!(head, CommandCancelRequested { command, reason });
+        let token = None;
+        let event = person_event!(
+            head,
+            CommandCancelRequested {
+                command,
+                token,
+                reason
+            }
+        );
         self.submit(&event, &blobs).await
     }
 }

@@ -9,26 +9,42 @@
 //! | `request.rs` | asking for a command |
 //! | `judge.rs` | approve, reject, withdraw, cancel |
 //! | `change.rs` | changes of rights |
+//! | `claim.rs` | a key's own word whose it is, and the file in which it travels |
+//! | `people.rs` | whose keys hold, and what goes when somebody leaves |
+//! | `token.rs` | the secret of an API token |
+//! | `review.rs` | reviews of runs without approvals |
+//! | `explain.rs` | what a policy would say of a request |
+//! | `what_if.rs` | past requests judged again by another policy |
 //! | `pages.rs` | the whole ledger, for `verify` |
 //! | `follow.rs` | a command as it happens, proved again at its end |
 //!
 //! Every call verifies before it signs: what is signed is built here, from verified bytes.
 
 mod change;
+mod claim;
 mod connect;
+mod explain;
 mod follow;
 mod judge;
 mod pages;
+mod people;
 mod read;
 mod request;
+mod review;
 mod session;
 mod submit;
+mod what_if;
 
 pub use change::{ChangeStage, ChangeView, Replaced};
+pub use claim::{ClaimError, ClaimFile};
 pub use connect::{Client, Connection};
+pub use explain::{Explained, Price, SeatsView, explain, price};
 pub use follow::Step;
 pub use pages::Served;
+pub use people::{keys_of, leaving, who_can_sign};
 pub use read::{Found, LoggedEntry, RightsView};
 pub use request::{RequestSpec, Requested};
+pub use review::{OpenReviews, open_review};
 pub use session::SessionError;
 pub use submit::{Accepted, ReceiptError};
+pub use what_if::{Otherwise, Ruling, Since, WhatIf};

@@ -1,10 +1,11 @@
 //! Reading: rights, commands, blobs and entries, each verified from bytes before it is handed on.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_protocol::api::{
-    BlobBody, CommandItem, EntryItem, Inbox, Page, ProofBody, StreamBody,
+    BlobBody, CommandItem, EntryItem, Inbox, Page, ProofBody, StreamBody, TokenItem,
 };
 use countersign_protocol::blob::BlobRef;
 use countersign_protocol::event::Event;
@@ -16,6 +17,7 @@ use countersign_protocol::rights::Holder;
 use countersign_protocol::{audit, proof, short};
 
 use super::connect::Client;
+use crate::clock;
 use crate::failure::Failure;
 use crate::replay::{self, Replay};
 use crate::streams::{Blobs, Link, ProvenStream, StreamError};
@@ -80,12 +82,21 @@ impl RightsView {
             )
             .hint("use another key, or ask an administrator for a new one"));
         }
+        if !record.is_in_force(clock::now()) {
+            return Err(Failure::refused(
+                "expired_key",
+                format!("this key's time is over ({fingerprint})"),
+            )
+            .hint("use another key, or ask an administrator for a new one"));
+        }
         match &record.holder {
             Holder::Person(principal) => Ok(principal.clone()),
-            Holder::Ledger | Holder::Reserved | Holder::Agent(_) => Err(Failure::refused(
-                "key_role",
-                format!("this key is not a person's ({fingerprint})"),
-            )),
+            Holder::Ledger | Holder::Gateway | Holder::Reserved | Holder::Agent(_) => {
+                Err(Failure::refused(
+                    "key_role",
+                    format!("this key is not a person's ({fingerprint})"),
+                ))
+            }
         }
     }
 }
@@ -299,6 +310,18 @@ impl Client {
     /// Unreachable, or not allowed.
     pub async fn inbox(&self) -> Result<Inbox, Failure> {
         Ok(self.get("/v1/inbox", &[]).await?)
+    }
+
+    /// When each API token was last used, in microseconds: the server's own word.
+    ///
+    /// # Errors
+    /// Unreachable, or not allowed.
+    pub async fn token_uses(&self) -> Result<BTreeMap<String, u64>, Failure> {
+        let page: Page<TokenItem> = self.get("/v1/tokens", &[]).await?;
+        let used = page.items.into_iter();
+        Ok(used
+            .filter_map(|item| Some((item.token, item.last_used_us?)))
+            .collect())
     }
 
     /// A page of the log from `from` on, linked entry by entry to a believed checkpoint.

@@ -42,6 +42,8 @@ pub struct RequestSpec {
     pub output_limit: u64,
     /// What happens there; None: the run goes on.
     pub at_output_limit: Option<AtOutputLimit>,
+    /// Asked for without approvals, by a rule for that; somebody else reviews it afterwards.
+    pub break_glass: bool,
     /// Standard input.
     pub stdin: Option<Vec<u8>>,
     /// Why.
@@ -64,6 +66,7 @@ impl RequestSpec {
             timeout_ms: DEFAULT_TIMEOUT_MS,
             output_limit: DEFAULT_OUTPUT_LIMIT,
             at_output_limit: None,
+            break_glass: false,
             stdin: None,
             reason: reason.to_owned(),
             expires_in: Duration::from_secs(3600),
@@ -121,8 +124,10 @@ impl From<RequestError> for Failure {
 }
 
 /// What is signed and sent along.
-struct Frozen {
-    act: Act,
+pub(super) struct Frozen {
+    pub(super) act: Act,
+    pub(super) spec: CommandSpec,
+    pub(super) targets: TargetList,
     reason: Blob,
     others: Vec<Blob>,
 }
@@ -132,7 +137,11 @@ fn blob(what: &'static str, content: Vec<u8>) -> Result<Blob, RequestError> {
 }
 
 /// Freezes a request at a time, against proven rights. The server resolves nothing that is signed.
-fn freeze(spec: &RequestSpec, rights: &Rights, now: Time) -> Result<Frozen, RequestError> {
+pub(super) fn freeze(
+    spec: &RequestSpec,
+    rights: &Rights,
+    now: Time,
+) -> Result<Frozen, RequestError> {
     if spec.reason.trim().is_empty() {
         return Err(RequestError::NoReason);
     }
@@ -146,8 +155,8 @@ fn freeze(spec: &RequestSpec, rights: &Rights, now: Time) -> Result<Frozen, Requ
         at_output_limit: spec.at_output_limit,
     };
     document.check()?;
-    let document = document.to_document().map_err(CommandError::from)?;
-    let command = blob("the command is too large", document)?;
+    let bytes = document.to_document().map_err(CommandError::from)?;
+    let command = blob("the command is too large", bytes)?;
     let env = if spec.env.is_empty() {
         None
     } else {
@@ -170,8 +179,8 @@ fn freeze(spec: &RequestSpec, rights: &Rights, now: Time) -> Result<Frozen, Requ
         })
     });
     let list = TargetList::new(lines.collect::<Result<_, RequestError>>()?)?;
-    let document = list.to_document().map_err(TargetError::from)?;
-    let targets = blob("the list of hosts is too large", document)?;
+    let bytes = list.to_document().map_err(TargetError::from)?;
+    let targets = blob("the list of hosts is too large", bytes)?;
     let expires_us = u64::try_from(spec.expires_in.as_micros()).unwrap_or(u64::MAX);
     let expires_at = now.plus_micros(expires_us);
     let act = Act {
@@ -187,6 +196,7 @@ fn freeze(spec: &RequestSpec, rights: &Rights, now: Time) -> Result<Frozen, Requ
         not_before: not_before(now, expires_us),
         expires_at,
         max_runs: 1,
+        break_glass: spec.break_glass,
     };
     act.check()?;
     let mut others = vec![command, targets];
@@ -194,6 +204,8 @@ fn freeze(spec: &RequestSpec, rights: &Rights, now: Time) -> Result<Frozen, Requ
     others.extend(stdin);
     Ok(Frozen {
         act,
+        spec: document,
+        targets: list,
         reason: blob("the reason is too long", spec.reason.clone().into_bytes())?,
         others,
     })
@@ -220,6 +232,7 @@ impl Client {
             head,
             CommandRequested {
                 client_ref: None,
+                token: None,
                 act,
                 reason
             }

@@ -4,7 +4,7 @@ use countersign_protocol::api::{Receipt, Submission};
 use countersign_protocol::audit::{self, Reason};
 use countersign_protocol::blob::Blob;
 use countersign_protocol::checkpoint::Checkpoint;
-use countersign_protocol::event::{Event, Seen};
+use countersign_protocol::event::{Event, KeyClaim, Seen};
 use countersign_protocol::hash::{KeyId, LedgerId, StatementId};
 use countersign_protocol::name::{Nonce, Principal, Time};
 use countersign_protocol::proof::{self, ProofError};
@@ -13,6 +13,7 @@ use countersign_protocol::statement::Verified;
 use super::connect::Client;
 use crate::client::ClientError;
 use crate::failure::Failure;
+use crate::sign::Signer;
 use crate::{clock, entropy};
 
 /// Why a receipt is not believed.
@@ -120,6 +121,14 @@ impl Client {
                 root: newest.root(),
             },
         })
+    }
+
+    /// The word of another key that it is `principal`'s, for this ledger: proof of possession.
+    ///
+    /// # Errors
+    /// The key does not sign.
+    pub async fn claim(&self, principal: &Principal, signer: &Signer) -> Result<KeyClaim, Failure> {
+        super::claim::claim(self.ledger(), principal, signer).await
     }
 
     /// Signs and sends a statement; it is in the log, provably, when this returns.

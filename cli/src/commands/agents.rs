@@ -1,31 +1,36 @@
-//! `agents`: the hosts that the ledger knows, from the verified rights, and accepting one.
+//! `agents`: the hosts that the ledger knows, from the verified rights; what can be asked of them.
 
 use clap::{Args, Subcommand};
 use countersign_protocol::api::AgentItem;
 use countersign_protocol::event::Event;
 use countersign_protocol::key::{self, PublicKey};
-use countersign_protocol::name::AgentName;
-use countersign_protocol::rights::{ChangeBody, Holder};
+use countersign_protocol::name::{AgentName, Label};
+use countersign_protocol::rights::Holder;
 use countersign_protocol::view;
 
-use super::{Globals, rights};
-use crate::acts::{Replaced, RightsView};
+use super::asking::Why;
+use super::{Globals, agent_changes};
+use crate::acts::RightsView;
 use crate::console::base64;
 use crate::failure::Failure;
 use crate::{console, describe, exit_code, shapes};
 
 /// What to do with agents.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:
+  countersign agents
+  countersign agents accept web-1 --fingerprint SHA256:… --label env=prod --label role=web
+  countersign agents drain web-1 --reason 'kernel update'")]
 pub struct Arguments {
     #[command(subcommand)]
     action: Option<Action>,
 }
 
 #[derive(Debug, Clone, Subcommand)]
-enum Action {
+pub(super) enum Action {
     /// Ask for an enrolled agent to be accepted
     #[command(after_help = "Examples:
-  countersign agents accept web-1 --fingerprint SHA256:…
+  countersign agents accept web-1 --fingerprint SHA256:… --label env=prod
   countersign agents accept web-1 --fingerprint SHA256:… --rotate
 
 Compare the fingerprint with what the host itself prints, over another way than this server.")]
@@ -35,32 +40,85 @@ Compare the fingerprint with what the host itself prints, over another way than 
         /// Its key's fingerprint, as the host prints it
         #[arg(long, value_name = "SHA256:…")]
         fingerprint: String,
-        /// The host has a key already, and this one is to replace it
-        #[arg(long)]
+        /// The host has a key already, and this one is to replace it; its labels stay
+        #[arg(long, conflicts_with = "labels")]
         rotate: bool,
-        /// Why; it goes into the log
-        #[arg(long, value_name = "TEXT")]
-        reason: Option<String>,
+        /// What is said of the host: env=prod; several times
+        #[arg(long = "label", value_name = "KEY=VALUE")]
+        labels: Vec<Label>,
+        #[command(flatten)]
+        why: Why,
     },
+    /// Ask for an enrolment to be turned down; this key may not enrol under the name again
+    #[command(after_help = "Example:
+  countersign agents reject web-1 --fingerprint SHA256:… --reason 'not our host'")]
+    Reject {
+        /// The name it enrolled with
+        name: AgentName,
+        /// Its key's fingerprint, as `agents` shows it
+        #[arg(long, value_name = "SHA256:…")]
+        fingerprint: String,
+        #[command(flatten)]
+        why: Why,
+    },
+    /// Ask for labels to be added to a host or taken from it; the others stay
+    #[command(after_help = "Examples:
+  countersign agents label web-1 env=prod group=web.eu
+  countersign agents label web-1 env=prod --remove env=test")]
+    Label {
+        /// Which host
+        name: AgentName,
+        /// Labels that it gets
+        #[arg(value_name = "KEY=VALUE", required_unless_present = "remove")]
+        add: Vec<Label>,
+        /// A label that it loses; several times
+        #[arg(long, value_name = "KEY=VALUE")]
+        remove: Vec<Label>,
+        #[command(flatten)]
+        why: Why,
+    },
+    /// Ask for a host to take no new work; what runs goes on
+    Drain(One),
+    /// Ask for a drained host to take work again
+    Undrain(One),
+    /// Ask for a host to be gone: its keys end, its name is free
+    Retire(One),
 }
 
-/// Lists or accepts.
+/// One host.
+#[derive(Debug, Clone, Args)]
+pub(super) struct One {
+    /// Which
+    pub(super) name: AgentName,
+    #[command(flatten)]
+    pub(super) why: Why,
+}
+
+/// Lists hosts, or asks for a change of one.
 pub(super) async fn agents(globals: &Globals, arguments: Arguments) -> Result<u8, Failure> {
     match arguments.action {
         None => list(globals).await,
-        Some(Action::Accept {
-            name,
-            fingerprint,
-            rotate,
-            reason,
-        }) => accept(globals, name, &fingerprint, rotate, reason.as_deref()).await,
+        Some(action) => agent_changes::change(globals, action).await,
     }
 }
 
 /// Everyone who ever enrolled, and what became of them.
 fn items(view: &RightsView) -> Vec<AgentItem> {
     let rights = view.state.rights();
+    let labels = |agent: &AgentName| rights.labels(agent).map(ToString::to_string).collect();
+    let drained = |agent: &AgentName| {
+        let record = rights.agent_record(agent);
+        record.is_some_and(|record| record.drained)
+    };
+    // They are the host's, and stand beside the key that new requests name.
+    let current = |agent: &AgentName, key: &PublicKey| rights.agent(agent) == Some(key.key_id());
     let item = |agent: &AgentName, key: &PublicKey, status: &str, seq| AgentItem {
+        labels: if current(agent, key) {
+            labels(agent)
+        } else {
+            Vec::new()
+        },
+        drained: current(agent, key) && drained(agent),
         agent: agent.to_string(),
         status: status.to_owned(),
         key_id: key.key_id().to_string(),
@@ -90,6 +148,15 @@ fn items(view: &RightsView) -> Vec<AgentItem> {
     items
 }
 
+/// How a host's key stands, and whether the host takes work.
+fn status(item: &AgentItem) -> String {
+    if item.drained {
+        format!("{}, drained", item.status)
+    } else {
+        item.status.clone()
+    }
+}
+
 async fn list(globals: &Globals) -> Result<u8, Failure> {
     let client = globals.connect().await?;
     let items = items(&client.rights().await?);
@@ -104,100 +171,14 @@ async fn list(globals: &Globals) -> Result<u8, Failure> {
     let rows = items.iter().map(|item| {
         vec![
             item.agent.clone(),
-            item.status.clone(),
+            status(item),
+            item.labels.join(", "),
             item.fingerprint.clone(),
         ]
     });
     console::print(&describe::table(
-        &["AGENT", "STATUS", "KEY"],
+        &["AGENT", "STATUS", "LABELS", "KEY"],
         rows.collect(),
     ))?;
     Ok(exit_code::DONE)
-}
-
-async fn accept(
-    globals: &Globals,
-    agent: AgentName,
-    fingerprint: &str,
-    rotate: bool,
-    reason: Option<&str>,
-) -> Result<u8, Failure> {
-    let client = globals.connect().await?;
-    let view = client.rights().await?;
-    let waiting: Vec<&PublicKey> = view
-        .state
-        .rights()
-        .enrolments()
-        .filter(|(name, _)| **name == agent)
-        .map(|(_, key)| key)
-        .collect();
-    let same = |key: &&&PublicKey| key::fingerprint(&key.key_id()) == fingerprint;
-    let Some(key) = waiting.iter().find(same) else {
-        let found: Vec<String> = waiting
-            .iter()
-            .map(|key| key::fingerprint(&key.key_id()))
-            .collect();
-        return Err(if found.is_empty() {
-            Failure::failed(
-                "unknown_agent",
-                format!("no agent {agent} waits to be accepted"),
-            )
-            .hint("start it on its host first; `countersign agents` lists them")
-        } else {
-            Failure::refused(
-                "fingerprint",
-                format!(
-                    "the agent {agent} that waits has another key: {}",
-                    found.join(", ")
-                ),
-            )
-            .hint("compare with what the host itself prints; if it differs, somebody else enrolled")
-        });
-    };
-    let key = (*key).clone();
-    let replaces = replaced(&view, &agent, rotate)?;
-    if let Some(replaced) = &replaces {
-        console::note(&format!(
-            "{fingerprint} replaces {}.\nCommands that name the old key still run with it, until the host retires it.",
-            describe::replaced_key(replaced)
-        ));
-    }
-    let replaces = replaces.map(|replaced| replaced.key_id);
-    rights::ask(
-        globals,
-        &client,
-        &ChangeBody::AgentAccepted {
-            agent,
-            key,
-            replaces,
-        },
-        reason,
-    )
-    .await
-}
-
-/// The key that an acceptance replaces. Nobody replaces one without having asked for it.
-fn replaced(
-    view: &RightsView,
-    agent: &AgentName,
-    rotate: bool,
-) -> Result<Option<Replaced>, Failure> {
-    let current = view.state.rights().agent(agent);
-    let current = current.and_then(|key_id| view.replaced(key_id));
-    match (&current, rotate) {
-        (Some(replaced), false) => Err(Failure::refused(
-            "agent_taken",
-            format!(
-                "the agent {agent} has a key: accepting this one replaces {}",
-                describe::replaced_key(replaced)
-            ),
-        )
-        .hint("if the host itself made the new key, add --rotate; another host enrols under another name")),
-        (None, true) => Err(Failure::refused(
-            "no_key",
-            format!("the agent {agent} has no key in force that this one could replace"),
-        )
-        .hint("leave --rotate out")),
-        (Some(_), true) | (None, false) => Ok(current),
-    }
 }

@@ -5,6 +5,7 @@ use clap::Args;
 use super::Globals;
 use crate::acts::{Accepted, Client, Found};
 use crate::failure::Failure;
+use crate::view::CommandView;
 use crate::{console, describe, exit_code, shapes};
 
 /// What to judge.
@@ -45,12 +46,7 @@ pub(super) async fn reject(globals: &Globals, arguments: Arguments) -> Result<u8
 }
 
 async fn decide(globals: &Globals, arguments: &Arguments, say: Say) -> Result<u8, Failure> {
-    if !arguments.yes && !console::can_ask() {
-        return Err(Failure::usage(
-            "there is no terminal to show this on and ask; nothing was signed",
-        )
-        .hint("look at it with `countersign show ID --json`, then give --yes"));
-    }
+    require_asking(arguments.yes)?;
     let client = globals.connect().await?;
     let judged = match client.find(&arguments.id).await? {
         Found::Command(id) => command(&client, &id, arguments, say).await?,
@@ -72,6 +68,17 @@ async fn decide(globals: &Globals, arguments: &Arguments, say: Say) -> Result<u8
     Ok(exit_code::DONE)
 }
 
+/// Refuses before anything else when there would be nobody to ask.
+pub(super) fn require_asking(yes: bool) -> Result<(), Failure> {
+    if yes || console::can_ask() {
+        return Ok(());
+    }
+    Err(
+        Failure::usage("there is no terminal to show this on and ask; nothing was signed")
+            .hint("look at it with `countersign show ID --json`, then give --yes"),
+    )
+}
+
 async fn command(
     client: &Client,
     id: &countersign_protocol::hash::CommandId,
@@ -81,20 +88,40 @@ async fn command(
     let reason = arguments.reason.as_deref();
     let accepted = match say {
         Say::Yes => {
-            let view = client.check_approval(id).await?;
+            let (view, seats) = client.check_seats(id, reason).await?;
             console::note(&describe::act(&view));
-            console::note(&format!("needs      {}", describe::requirement(&view)));
-            confirm(arguments, "Sign a yes to exactly this?")?;
+            needs(&view);
+            let seats: Vec<String> = seats.iter().map(describe::whom).collect();
+            console::note(&format!("your seat  as one of: {}", seats.join(", ")));
+            confirm(arguments.yes, "Sign a yes to exactly this?")?;
             client.approve_shown(&view, reason).await?
         }
         Say::No => {
             let view = client.fetch_command(id).await?;
             console::note(&describe::act(&view));
-            confirm(arguments, "Sign a no? It ends the request.")?;
+            needs(&view);
+            let question = match describe::votes(&view) {
+                None => "Sign a no? It ends the request.",
+                Some(_) => "Sign a no? It counts as one of those that it takes.",
+            };
+            confirm(arguments.yes, question)?;
             client.reject(id, reason).await?
         }
     };
     judged_command(client, id, &accepted).await
+}
+
+/// What it takes, and who has said what so far.
+fn needs(view: &CommandView) {
+    console::note(&format!("needs      {}", describe::requirement(view)));
+    let given = view.command.approvals.iter();
+    let given: Vec<&str> = given.map(|given| given.principal.as_str()).collect();
+    if !given.is_empty() {
+        console::note(&format!("yes so far {}", given.join(", ")));
+    }
+    if let Some(votes) = describe::votes(view) {
+        console::note(&format!("no so far  {votes}"));
+    }
 }
 
 /// The command's status once a statement on it is in the log, from the verified entries.
@@ -123,11 +150,11 @@ async fn change(
     let reason = arguments.reason.as_deref();
     let accepted = match say {
         Say::Yes => {
-            confirm(arguments, "Sign your consent to exactly this?")?;
+            confirm(arguments.yes, "Sign your consent to exactly this?")?;
             client.approve_change(id, reason).await?
         }
         Say::No => {
-            confirm(arguments, "Sign a no? It ends the change.")?;
+            confirm(arguments.yes, "Sign a no? It ends the change.")?;
             client.reject_change(id, reason).await?
         }
     };
@@ -149,8 +176,9 @@ pub(super) async fn judged_change(
     })
 }
 
-fn confirm(arguments: &Arguments, question: &str) -> Result<(), Failure> {
-    if arguments.yes || console::ask(question)? {
+/// Goes on only with a yes.
+pub(super) fn confirm(yes: bool, question: &str) -> Result<(), Failure> {
+    if yes || console::ask(question)? {
         return Ok(());
     }
     Err(Failure::failed("not_confirmed", "nothing was signed"))

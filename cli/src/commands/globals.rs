@@ -59,6 +59,33 @@ fn missing(what: &str, how: &str) -> Failure {
 }
 
 impl Globals {
+    /// The pinned ledger.
+    ///
+    /// # Errors
+    /// None is named: exit code 2.
+    pub fn pinned_ledger(&self) -> Result<LedgerId, Failure> {
+        self.ledger.ok_or_else(|| {
+            missing(
+                "no ledger is pinned, so nothing that a server says could be checked",
+                "give --ledger ID or set COUNTERSIGN_LEDGER; get the id from whoever set the ledger up, not from the server",
+            )
+        })
+    }
+
+    /// Who signs.
+    ///
+    /// # Errors
+    /// No key is named: exit code 2.
+    pub fn signer(&self) -> Result<Signer, Failure> {
+        let key = self.key.clone().ok_or_else(|| {
+            missing(
+                "no key is named to sign with",
+                "give --key FILE or set COUNTERSIGN_KEY; ssh-keygen -t ed25519 makes one",
+            )
+        })?;
+        Ok(Signer::SshKeygen(key))
+    }
+
     /// The connection that these options describe.
     ///
     /// # Errors
@@ -70,18 +97,6 @@ impl Globals {
                 "give --server URL or set COUNTERSIGN_SERVER; `countersign dev` writes all settings to dev.env",
             )
         })?;
-        let ledger = self.ledger.ok_or_else(|| {
-            missing(
-                "no ledger is pinned, so nothing that a server says could be checked",
-                "give --ledger ID or set COUNTERSIGN_LEDGER; get the id from whoever set the ledger up, not from the server",
-            )
-        })?;
-        let key = self.key.clone().ok_or_else(|| {
-            missing(
-                "no key is named to sign with",
-                "give --key FILE or set COUNTERSIGN_KEY; ssh-keygen -t ed25519 makes one",
-            )
-        })?;
         Ok(Connection {
             server,
             way: Way {
@@ -89,12 +104,12 @@ impl Globals {
                 insecure_http: self.insecure_http,
             },
             pins: Pins {
-                ledger,
+                ledger: self.pinned_ledger()?,
                 vkey: self.vkey.clone(),
                 origin: self.origin.clone(),
             },
             state_home: home::find()?,
-            signer: Signer::SshKeygen(key),
+            signer: self.signer()?,
             principal: self.principal.clone(),
         })
     }

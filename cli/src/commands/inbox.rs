@@ -2,7 +2,7 @@
 
 use countersign_protocol::short;
 
-use super::{Globals, changes, list};
+use super::{Globals, changes, list, reviews};
 use crate::acts::{ChangeStage, ChangeView};
 use crate::failure::Failure;
 use crate::{console, exit_code, shapes};
@@ -12,13 +12,18 @@ pub(super) async fn inbox(globals: &Globals) -> Result<u8, Failure> {
     let client = globals.connect().await?;
     let rights = client.rights().await?;
     let me = rights.person(&client.key_id())?;
-    let mut waiting: Vec<ChangeView> = Vec::new();
-    if rights.state.rights().is_administrator(&me) {
-        waiting = rights.changes()?;
-        waiting.retain(|change| {
-            change.stage == ChangeStage::Requested && !change.consents.contains(&me)
-        });
-    }
+    let state = &rights.state;
+    let mut waiting: Vec<ChangeView> = rights.changes()?;
+    waiting.retain(|change| {
+        let open = state.rights().change(&change.id);
+        let counts = open
+            .zip(state.rights().changed_at())
+            .is_some_and(|(open, now)| {
+                let may = state.rights().may_consent(&me, open, state.judge(), now);
+                may.is_ok()
+            });
+        counts && change.stage == ChangeStage::Requested && !change.consents.contains(&me)
+    });
     let items = client.inbox().await?.items;
     if globals.json {
         console::print_json(&shapes::InboxShape {
@@ -28,6 +33,7 @@ pub(super) async fn inbox(globals: &Globals) -> Result<u8, Failure> {
         })?;
         return Ok(exit_code::DONE);
     }
+    reviews::remind(state.rights());
     if items.is_empty() && waiting.is_empty() {
         console::note("nothing waits for you");
         return Ok(exit_code::DONE);

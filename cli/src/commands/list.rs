@@ -6,7 +6,7 @@ use countersign_protocol::lifecycle::CommandStatus;
 use countersign_protocol::name::Time;
 use countersign_protocol::short;
 
-use super::Globals;
+use super::{Globals, reviews};
 use crate::failure::Failure;
 use crate::{console, describe, exit_code, render, shapes};
 
@@ -74,5 +74,6 @@ pub(super) async fn list(globals: &Globals, arguments: Arguments) -> Result<u8, 
         console::note(&format!("more: --cursor {}", render::word(&next)));
     }
     console::note("as the server lists them; `countersign show ID` verifies one");
+    reviews::remind_from(&client).await?;
     Ok(exit_code::DONE)
 }

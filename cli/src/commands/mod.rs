@@ -1,21 +1,29 @@
 //! The command line, one file a verb. Each parses its own arguments, calls [`crate::acts`], and
 //! prints: results on stdout, questions and progress on stderr.
 
+mod agent_changes;
 mod agents;
+mod asking;
 mod changes;
 mod decide;
 mod globals;
 mod inbox;
+mod keys;
 mod list;
 mod log;
 mod logs;
+mod people;
+mod policy;
 mod request;
-mod rights;
+mod reviews;
+mod roles;
 mod run;
 mod show;
 mod stop;
+mod tokens;
 mod verb;
 mod verify;
+mod whoami;
 
 pub use globals::Globals;
 pub use verb::{Verb, report_usage, run};

@@ -12,10 +12,10 @@ use countersign_protocol::short;
 use countersign_protocol::target::Place;
 use tokio::io::AsyncReadExt as _;
 
-use super::Globals;
-use crate::acts::RequestSpec;
+use super::{Globals, decide};
+use crate::acts::{Client, RequestSpec};
 use crate::failure::Failure;
-use crate::{console, exit_code, shapes};
+use crate::{console, describe, exit_code, shapes};
 
 /// What to ask for.
 #[derive(Debug, Clone, Args)]
@@ -69,6 +69,13 @@ pub struct RequestArguments {
     /// counted and hashed only
     #[arg(long)]
     stop_at_output_limit: bool,
+    /// In an emergency: run without approvals, where a rule of the policy and the host allow it to
+    /// you. A review is open from then on, until somebody else closes it
+    #[arg(long)]
+    break_glass: bool,
+    /// With --break-glass: do not ask
+    #[arg(long, requires = "break_glass")]
+    yes: bool,
     /// The command and its arguments, after --
     #[arg(
         last = true,
@@ -79,7 +86,7 @@ pub struct RequestArguments {
 }
 
 /// `90s`, `30m`, `2h 15m`, `1 day`
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let span: jiff::Span = text.parse().map_err(|error| format!("{error}"))?;
     let days_are_24_hours = jiff::SpanRelativeTo::days_are_24_hours();
     let duration = span
@@ -94,6 +101,11 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 impl RequestArguments {
+    /// Whether not to ask before glass is broken.
+    pub(super) const fn yes(&self) -> bool {
+        self.yes
+    }
+
     /// What these arguments ask for.
     pub(super) async fn spec(self) -> Result<RequestSpec, Failure> {
         if self.shell && self.argv.len() != 1 {
@@ -123,6 +135,7 @@ impl RequestArguments {
             timeout_ms: timeout_ms.unwrap_or(u64::MAX),
             output_limit: self.output_limit,
             at_output_limit: self.stop_at_output_limit.then_some(AtOutputLimit::Stop),
+            break_glass: self.break_glass,
             stdin: match self.stdin {
                 Some(path) => Some(read_stdin(path).await?),
                 None => None,
@@ -156,20 +169,51 @@ async fn read_stdin(path: PathBuf) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
+/// Before glass is broken: is there a rule for it, and does whoever breaks it know what that means?
+pub(super) async fn may_break_glass(
+    client: &Client,
+    spec: &RequestSpec,
+    yes: bool,
+) -> Result<(), Failure> {
+    if !spec.break_glass {
+        return Ok(());
+    }
+    if !yes && !console::can_ask() {
+        return Err(Failure::usage(
+            "there is no terminal to ask on whether to break glass; nothing was signed",
+        )
+        .hint("give --yes when you are sure"));
+    }
+    let owed = client.check_break_glass(spec).await?;
+    console::note(&format!(
+        "BREAKING GLASS: this runs on your signature alone, on hosts that allow it to you, and stays on every status page until somebody else has reviewed it ({}).",
+        describe::price(&owed)
+    ));
+    decide::confirm(yes, "Run it without approvals?")
+}
+
 /// Asks.
 pub(super) async fn request(globals: &Globals, arguments: RequestArguments) -> Result<u8, Failure> {
+    let yes = arguments.yes();
     let spec = arguments.spec().await?;
     let client = globals.connect().await?;
+    may_break_glass(&client, &spec, yes).await?;
     let requested = client.request(&spec).await?;
     let short = short::short(&requested.id);
     if globals.json {
         console::print_json(&shapes::requested(&requested.id, "requested"))?;
     } else {
         console::print(&format!("{short}  {}\n", requested.id))?;
-        console::note(&format!(
-            "it is entry {} of the log and waits for approval: countersign approve {short}",
-            requested.accepted.seq
-        ));
+        let seq = requested.accepted.seq;
+        console::note(&if spec.break_glass {
+            format!(
+                "it is entry {seq} of the log and runs; follow it with: countersign logs {short} -f"
+            )
+        } else {
+            format!(
+                "it is entry {seq} of the log and waits for approval: countersign approve {short}"
+            )
+        });
     }
     Ok(exit_code::DONE)
 }

@@ -137,6 +137,7 @@ impl Lane {
 
 /// Runs.
 pub(super) async fn run(globals: &Globals, arguments: Arguments) -> Result<u8, Failure> {
+    let yes = arguments.request.yes();
     let spec = arguments.request.spec().await?;
     let several = spec.targets.len() > 1;
     let interrupted = |error: std::io::Error| {
@@ -145,12 +146,19 @@ pub(super) async fn run(globals: &Globals, arguments: Arguments) -> Result<u8, F
     let mut interrupt = signal(SignalKind::interrupt()).map_err(interrupted)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(interrupted)?;
     let client = globals.connect().await?;
+    request::may_break_glass(&client, &spec, yes).await?;
     let requested = client.request(&spec).await?;
     let code = short::short(&requested.id);
-    console::note(&format!(
-        "countersign: asked for {code}; others approve it with"
-    ));
-    console::note(&format!("    countersign approve {code}"));
+    if spec.break_glass {
+        console::note(&format!(
+            "countersign: {code} runs without approvals; a review is open"
+        ));
+    } else {
+        console::note(&format!(
+            "countersign: asked for {code}; others approve it with"
+        ));
+        console::note(&format!("    countersign approve {code}"));
+    }
     let mut printer = Printer::new(arguments.raw, several).silent(globals.json);
     let mut sink = |step: Step<'_>| tell(&mut printer, step);
     let view = tokio::select! {

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::Globals;
+use super::{Globals, reviews};
 use crate::acts::Found;
 use crate::failure::Failure;
 use crate::{console, describe, exit_code, shapes};
@@ -27,6 +27,7 @@ pub(super) async fn show(globals: &Globals, arguments: Arguments) -> Result<u8, 
                 console::print_json(&shapes::command(&view))?;
             } else {
                 console::print(&describe::command(&view))?;
+                reviews::remind_from(&client).await?;
             }
         }
         Found::Change(id) => {

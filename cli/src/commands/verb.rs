@@ -5,8 +5,8 @@ use std::ffi::OsString;
 use clap::Subcommand;
 
 use super::{
-    Globals, agents, changes, decide, inbox, list, log, logs, request, rights, run as run_verb,
-    show, stop,
+    Globals, agents, changes, decide, inbox, keys, list, log, logs, people, policy, request,
+    reviews, roles, run as run_verb, show, stop, tokens, whoami,
 };
 use crate::console;
 use crate::exit_code;
@@ -33,16 +33,30 @@ pub enum Verb {
     List(list::Arguments),
     /// What waits for your judgement
     Inbox,
-    /// The agents that the ledger knows; accept one
+    /// Runs without approvals that nobody has reviewed yet
+    Reviews,
+    /// Look at a run without approvals, and sign that you have
+    Review(reviews::Arguments),
+    /// Who you are in this ledger, and what you may do
+    Whoami,
+    /// Everybody whom the ledger knows; what goes when somebody leaves
+    People(people::Arguments),
+    /// The hosts that the ledger knows; accept, label, drain or retire one
     Agents(agents::Arguments),
     /// The output of a command
     Logs(logs::Arguments),
     /// The entries of the log, one a line
     Log(log::Arguments),
-    /// Ask for keys of people to be added
-    Key(rights::KeyArguments),
-    /// Ask for a policy to come into force
-    Policy(rights::PolicyArguments),
+    /// Keys of people: claim, add, revoke, rotate
+    Key(keys::Arguments),
+    /// What roles mean and who has them
+    Role(roles::RoleArguments),
+    /// Who is in which group
+    Group(roles::GroupArguments),
+    /// API tokens for programs
+    Token(tokens::Arguments),
+    /// The rules: show, check, publish, and ask what they would say
+    Policy(policy::Arguments),
     /// The changes of rights that wait, or all of them
     Changes(changes::Arguments),
 }
@@ -75,8 +89,15 @@ async fn dispatch(globals: &Globals, verb: Verb) -> Result<u8, Failure> {
         Verb::Agents(arguments) => Box::pin(agents::agents(globals, arguments)).await,
         Verb::Logs(arguments) => Box::pin(logs::logs(globals, arguments)).await,
         Verb::Log(arguments) => Box::pin(log::log(globals, arguments)).await,
-        Verb::Key(arguments) => Box::pin(rights::key(globals, arguments)).await,
-        Verb::Policy(arguments) => Box::pin(rights::policy(globals, arguments)).await,
+        Verb::Reviews => Box::pin(reviews::reviews(globals)).await,
+        Verb::Review(arguments) => Box::pin(reviews::review(globals, arguments)).await,
+        Verb::Whoami => whoami::whoami(globals).await,
+        Verb::People(arguments) => Box::pin(people::people(globals, arguments)).await,
+        Verb::Key(arguments) => Box::pin(keys::key(globals, arguments)).await,
+        Verb::Role(arguments) => Box::pin(roles::role(globals, arguments)).await,
+        Verb::Group(arguments) => Box::pin(roles::group(globals, arguments)).await,
+        Verb::Token(arguments) => Box::pin(tokens::token(globals, arguments)).await,
+        Verb::Policy(arguments) => Box::pin(policy::policy(globals, arguments)).await,
         Verb::Changes(arguments) => changes::changes(globals, arguments).await,
     }
 }
@@ -135,7 +156,7 @@ pub fn report_usage(words: impl IntoIterator<Item = OsString>, error: &clap::Err
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
+    use clap::{CommandFactory as _, Parser};
 
     use super::*;
 
@@ -185,6 +206,45 @@ mod tests {
             "x inbox",
             "x agents",
             "x agents accept web-1 --fingerprint SHA256:x",
+            "x agents accept web-1 --fingerprint SHA256:x --label env=prod --label a=b",
+            "x agents reject web-1 --fingerprint SHA256:x --reason r",
+            "x agents label web-1 env=prod a=b --remove env=test",
+            "x agents label web-1 --remove env=test",
+            "x agents drain web-1",
+            "x agents undrain web-1 --reason r",
+            "x agents retire web-1",
+            "x reviews",
+            "x review 0123-4567 --reason r --yes",
+            "x run --on a --reason r --break-glass --yes -- ls",
+            "x whoami",
+            "x people",
+            "x people show dave",
+            "x people leave dave --reason r",
+            "x key claim dave --key k --ledger 0000000000000000000000000000000000000000000000000000000000000000 -o f",
+            "x key add dave claim.json --expires 365d --reason r",
+            "x key revoke SHA256:x --suspect-from 7",
+            "x key revoke dave",
+            "x key list --all",
+            "x key rotate new --expires 12h",
+            "x role list",
+            "x role define ops command:read command:execute",
+            "x role grant ops --to alice",
+            "x role revoke ops --from group:sre --reason r",
+            "x group list",
+            "x group add sre alice bob",
+            "x group remove sre bob",
+            "x token issue -r read -p command:execute --for ci@example.com --ttl 90d --label env=test --command ls --name ci",
+            "x token list",
+            "x token revoke ci",
+            "x policy show --at 7",
+            "x policy check p.cedar",
+            "x policy publish p.toml --reason r",
+            "x policy publish",
+            "x policy diff a.cedar b.json",
+            "x policy explain --as alice --on web-1,web-2/db --user u --timeout 5 -- ls -l --all",
+            "x policy explain --as alice --on web-1 --shell --break-glass -- w",
+            "x policy explain --as alice --on web-1 --action restart nginx",
+            "x policy replay --with p.cedar --since 7d",
             "x logs 0123-4567 -f --agent a",
             "x log --from 7 -f",
             "x key add dave dave.pub",
@@ -195,11 +255,37 @@ mod tests {
         }
     }
 
+    /// A global option and an argument of the same name would be one: what is given for the one would
+    /// silently be taken for the other.
+    #[test]
+    fn no_argument_of_a_verb_has_the_name_of_a_global_option() {
+        let line = Line::command();
+        let global = |id: &str| {
+            let mut own = line.get_arguments();
+            own.any(|own| own.is_global_set() && own.get_id() == id)
+        };
+        let mut commands: Vec<&clap::Command> = line.get_subcommands().collect();
+        while let Some(command) = commands.pop() {
+            for argument in command.get_arguments() {
+                let (verb, id) = (command.get_name(), argument.get_id().as_str());
+                assert!(!global(id), "{id} of {verb}");
+            }
+            commands.extend(command.get_subcommands());
+        }
+    }
+
     #[test]
     fn a_line_that_does_not_parse_is_a_usage_error_and_125_for_run() {
         assert_eq!(usage("x show"), exit_code::USAGE);
         assert_eq!(usage("x request --on a -- ls"), exit_code::USAGE);
         assert_eq!(usage("x list --status odd"), exit_code::USAGE);
+        assert_eq!(usage("x role define ops root"), exit_code::USAGE);
+        assert_eq!(usage("x role grant ops --to role:admin"), exit_code::USAGE);
+        assert_eq!(usage("x agents label web-1"), exit_code::USAGE);
+        assert_eq!(usage("x token issue -r read --for ci"), exit_code::USAGE);
+        assert_eq!(usage("x review 0123-4567"), exit_code::USAGE);
+        let line = "x agents accept a --fingerprint f --rotate --label a=b";
+        assert_eq!(usage(line), exit_code::USAGE);
         assert_eq!(usage("x --server run show"), exit_code::USAGE);
         assert_eq!(usage("x run --on a -- ls"), exit_code::RUN_OURS);
         assert_eq!(

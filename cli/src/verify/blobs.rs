@@ -42,17 +42,17 @@ struct Named {
 /// `seq` is the entry's place; what it says of itself is not checked yet.
 fn named((seq, entry): (u64, &CheckedEntry)) -> impl Iterator<Item = Named> {
     let event = entry.verified.event();
-    let document = if let Event::ChangeRequested(request) = event {
-        Some(request.body.digest)
+    let documents = if let Event::ChangeRequested(request) = event {
+        [Some(request.body), request.document]
     } else if let Event::CommandRequested(request) = event {
-        Some(request.act.targets.list.digest)
+        [Some(request.act.targets.list), Some(request.act.spec)]
     } else {
-        None
+        [None, None]
     };
     event.blobs().into_iter().map(move |blob| Named {
         seq,
         blob,
-        document: document == Some(blob.digest),
+        document: documents.contains(&Some(blob)),
     })
 }
 

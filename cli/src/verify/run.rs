@@ -16,6 +16,7 @@ use super::pipeline::{Checked, Pipeline, source_error};
 use super::report::{BlobCounts, Findings, Report, Suspect, VerifyError};
 use super::source::{Pages, Source};
 use super::tables::{Expected, SideTables};
+use crate::replay;
 
 /// Hears how many entries of how many are done.
 pub type Progress = Box<dyn FnMut(u64, u64) + Send>;
@@ -65,7 +66,7 @@ pub async fn verify(options: Options) -> Result<Report, VerifyError> {
     let mut run = Run {
         ledger,
         progress,
-        auditor: Auditor::new(),
+        auditor: Auditor::new(replay::judge()),
         last: None,
         seen: BTreeMap::new(),
         blobs: BlobCounts::default(),

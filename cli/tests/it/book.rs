@@ -23,6 +23,8 @@ use countersign_protocol::target::{TargetLine, TargetList};
 use ed25519_dalek::SigningKey;
 use sha2::{Digest as _, Sha256};
 
+use crate::cedar;
+
 pub(crate) const ORIGIN: &str = "ledger.example.com";
 
 pub(crate) fn key(name: &str) -> SigningKey {
@@ -79,7 +81,7 @@ impl Book {
             entries: Vec::new(),
             streams: Vec::new(),
             blobs: BTreeMap::new(),
-            state: State::default(),
+            state: State::new(countersign_cli::replay::judge()),
             tree: Tree::default(),
             last: Hash::ZERO,
             time: countersign_cli::clock::now().as_micros(),
@@ -103,6 +105,7 @@ impl Book {
                 })
                 .to_vec(),
             threshold: 2,
+            gateway_key: None,
             recovery_key: None,
         });
         book.say("ledger", &event).unwrap();
@@ -115,14 +118,8 @@ impl Book {
     }
 
     pub(crate) fn equipped(mut self) -> Self {
-        let names = || ["alice", "bob", "carol"].map(|name| name.parse().unwrap());
-        self.change(ChangeBody::PolicyPublished {
-            policy: Policy {
-                approvals: 2,
-                may_request: names().to_vec(),
-                may_approve: names().to_vec(),
-            },
-        });
+        let people = ["alice", "bob", "carol"];
+        self.publish(&cedar::names(2, &people, &people));
         for host in ["web-1", "web-2"] {
             let (agent, key) = (host.parse().unwrap(), public(host));
             self.enrol(host);
@@ -130,9 +127,23 @@ impl Book {
                 agent,
                 key,
                 replaces: None,
+                labels: Vec::new(),
             });
         }
         self
+    }
+
+    /// The word of `who`'s key that it is theirs in this ledger.
+    pub(crate) fn claim(&mut self, who: &str) -> KeyClaim {
+        let (signer, nonce, made_at, ledger, _) = self.header(who);
+        let claimed = KeyClaimed {
+            signer,
+            principal: who.parse().unwrap(),
+            nonce,
+            made_at,
+            ledger,
+        };
+        KeyClaim::of(&Statement::sign(&claimed.into(), &key(who)).unwrap())
     }
 
     pub(crate) fn enrol(&mut self, host: &str) {
@@ -155,14 +166,26 @@ impl Book {
         self.say(anew, &enrolled.into()).unwrap();
     }
 
+    /// A policy comes into force.
+    pub(crate) fn publish(&mut self, policy: &Policy) {
+        let digest = policy.digest();
+        self.change_with(ChangeBody::PolicyPublished { policy: digest }, Some(policy));
+    }
+
     /// Alice asks for a change, carol consents.
     pub(crate) fn change(&mut self, body: ChangeBody) {
+        self.change_with(body, None);
+    }
+
+    fn change_with(&mut self, body: ChangeBody, policy: Option<&Policy>) {
+        let document = policy.map(|policy| self.blob(policy.text().as_bytes()));
         let named = self.blob(&body.to_document().unwrap());
         let event = person!(
             self,
             "alice",
             ChangeRequested {
                 body: named,
+                document: document,
                 reason: None
             }
         );
@@ -241,12 +264,14 @@ impl Book {
             not_before: now,
             expires_at: now.plus_micros(3600 * SECOND_US),
             max_runs: 1,
+            break_glass: false,
         };
         let reason = self.blob(b"because");
         let event = person!(
             self,
             who,
             CommandRequested {
+                token: None,
                 client_ref: None,
                 act: act,
                 reason: reason
@@ -402,8 +427,10 @@ impl Book {
     }
 
     pub(crate) fn enter(&mut self, statement: Statement) -> Result<StatementId, Refusal> {
-        let (id, event) = self.enter_one(statement, true)?;
-        if let Some(effect) = self.state.effect_of(&event, id) {
+        let (event, at) = self.enter_one(statement, true)?;
+        let id = at.id;
+        let mut cause = (event, at);
+        while let Some(effect) = self.state.effect_of(&cause.0, cause.1) {
             let (_, nonce, made_at, ledger, seen) = self.header("ledger");
             let signer = public("ledger").key_id();
             let head = LedgerHeader {
@@ -414,7 +441,7 @@ impl Book {
                 seen,
             };
             let statement = Statement::sign(&head.effect(effect), &key("ledger")).unwrap();
-            self.enter_one(statement, true)?;
+            cause = self.enter_one(statement, true)?;
         }
         Ok(id)
     }
@@ -429,7 +456,7 @@ impl Book {
         &mut self,
         statement: Statement,
         judged: bool,
-    ) -> Result<(StatementId, Event), Refusal> {
+    ) -> Result<(Event, Position), Refusal> {
         let seq = self.entries.len() as u64;
         self.time = self.time.max(countersign_cli::clock::now().as_micros());
         let time = Time::from_micros(self.time).unwrap();
@@ -446,15 +473,15 @@ impl Book {
         let leaf = entry::leaf(&bytes);
         let (id, event) = (verified.id(), verified.event().clone());
         let attached = audit::attachment(&event, |named| self.blobs.get(&named.digest).cloned())?;
+        let at = Position { seq, time, id };
         if judged {
-            let at = Position { seq, time, id };
             self.state.admit(&verified, at, leaf, attached)?;
         }
         self.streams.push(fold::Stream::of(&event, id));
         self.entries.push(bytes);
         self.tree.push(leaf);
         self.last = leaf;
-        Ok((id, event))
+        Ok((event, at))
     }
 
     pub(crate) fn ledger(&self) -> LedgerId {

@@ -5,11 +5,11 @@ use countersign_cli::exit_code;
 use countersign_protocol::command::Mode;
 use countersign_protocol::event::Stream;
 use countersign_protocol::lifecycle::CommandStatus;
-use countersign_protocol::policy::Policy;
 use countersign_protocol::rights::ChangeBody;
 use countersign_protocol::short;
 
 use super::book::{Book, public};
+use super::cedar;
 use super::client;
 use super::server::Server;
 
@@ -155,18 +155,13 @@ async fn a_change_of_rights_is_asked_for_shown_and_consented_to() {
     let home = tempfile::tempdir().unwrap();
     let alice = client(&server, home.path(), "alice").await;
     let bob = client(&server, home.path(), "bob").await;
-    let body = ChangeBody::PolicyPublished {
-        policy: Policy {
-            approvals: 1,
-            may_request: vec!["alice".parse().unwrap()],
-            may_approve: vec!["bob".parse().unwrap()],
-        },
-    };
-    let asked = alice.change(&body, Some("fewer")).await.unwrap();
-    assert_eq!(
-        alice.change(&body, None).await.unwrap_err().code,
-        "change_waits"
-    );
+    let policy = cedar::names(1, &["alice"], &["bob"]);
+    let digest = policy.digest();
+    let body = ChangeBody::PolicyPublished { policy: digest };
+    let asked = alice.change(&body, Some(&policy), Some("fewer")).await;
+    let asked = asked.unwrap();
+    let again = alice.change(&body, Some(&policy), None).await.unwrap_err();
+    assert_eq!(again.code, "change_waits");
     assert_eq!(
         bob.find(&short::short(&asked.id)).await.unwrap(),
         Found::Change(asked.id)
@@ -176,11 +171,20 @@ async fn a_change_of_rights_is_asked_for_shown_and_consented_to() {
         (waiting.stage, &waiting.body),
         (ChangeStage::Requested, &body)
     );
+    // Whoever consents reads the text and not its digest.
+    let shown = countersign_cli::describe::change(&waiting);
+    assert!(shown.contains("principal == User::"), "{shown}");
     let twice = alice.approve_change(&asked.id, None).await.unwrap_err();
     assert_eq!(twice.code, "duplicate_approval");
     let consent = bob.approve_change(&asked.id, None).await.unwrap();
     let settled = bob.change_with(&asked.id, consent.seq).await.unwrap();
     assert_eq!(settled.stage, ChangeStage::InEffect);
+    let rights = bob.rights().await.unwrap();
+    let in_force = rights.state.rights().policy().unwrap();
+    assert_eq!(
+        (&in_force.policy, in_force.reference.digest),
+        (&policy, digest)
+    );
     assert_eq!(
         bob.approve_change(&asked.id, None).await.unwrap_err().code,
         "over"
@@ -204,9 +208,12 @@ async fn a_key_that_the_ledger_does_not_know_is_refused_with_a_hint() {
 #[tokio::test]
 async fn a_key_added_later_signs_in_by_the_name_it_is_given() {
     let mut book = Book::ready();
+    let claim = book.claim("dave");
     book.change(ChangeBody::KeyAdded {
         principal: "dave".parse().unwrap(),
         key: public("dave"),
+        claim,
+        expires_at: None,
     });
     let server = Server::start(book).await;
     let home = tempfile::tempdir().unwrap();
@@ -345,12 +352,13 @@ async fn an_administrator_sees_which_key_an_acceptance_replaces_before_consentin
         agent: "web-1".parse().unwrap(),
         key: public("web-1 anew"),
         replaces,
+        labels: Vec::new(),
     };
     // Without the word that it replaces a key it does not.
-    let refused = alice.change(&body(None), None).await.unwrap_err();
+    let refused = alice.change(&body(None), None, None).await.unwrap_err();
     assert_eq!(refused.code, "agent_taken");
     let replaces = Some(old.key_id());
-    let asked = alice.change(&body(replaces), None).await.unwrap();
+    let asked = alice.change(&body(replaces), None, None).await.unwrap();
 
     let carol = client(&server, home.path(), "carol").await;
     let view = carol.rights().await.unwrap().change(&asked.id).unwrap();

@@ -127,6 +127,9 @@ async fn content_that_cannot_be_read_cannot_be_approved() {
         assert_eq!(failure.code, "not_whole");
         assert_eq!(failure.exit, exit_code::REFUSED);
     }
+    // To say no, nobody need have read it.
+    let rejected = scene.bob.reject(&scene.shown, Some("not readable")).await;
+    rejected.unwrap();
 }
 
 #[tokio::test]

@@ -7,6 +7,8 @@
 )]
 
 mod book;
+#[path = "../../../tests/support/cedar.rs"]
+mod cedar;
 mod honest;
 mod keygen;
 mod lying_server;

@@ -8,6 +8,7 @@ use countersign_protocol::event::{CommandApproved, CommandAuthorized, Event};
 use countersign_protocol::hash::{Hash, StatementId};
 use countersign_protocol::merkle::Tree;
 use countersign_protocol::proof;
+use countersign_protocol::quorum::{BreakGlass, Membership};
 use countersign_protocol::sshsig::{self, SshSig};
 use countersign_protocol::statement::Statement;
 use ed25519_dalek::SigningKey;
@@ -19,6 +20,12 @@ use crate::story::{NOW, Runs, host, key, public, story, time, vkey};
 
 /// Most edits of one thief, so that an input stays fast.
 const MOST_EDITS: usize = 12;
+
+/// Whom the thief speaks of.
+const NAMES: [&str; 5] = ["alice", "bob", "carol", "dave", "mallory"];
+
+/// The number of approvals that stands for a broken glass.
+const LESS_THAN_NOTHING: u32 = 3;
 
 /// One piece of work as the server sends it. It runs only if it is one of the commands that two
 /// pinned people approved, exactly as they approved it; it cancels only what a pinned person cancelled.
@@ -199,9 +206,8 @@ impl Forged {
 
     /// An approval in the name of somebody, signed with a key that the thief has.
     fn speak_for(&mut self, at: usize, bytes: &mut Bytes<'_>) {
-        let names = ["alice", "bob", "carol", "dave", "mallory"];
-        let who = names[bytes.below(names.len())];
-        let with = ["dave", "mallory", "ledger", "checkpoint"][bytes.below(4)];
+        let who = NAMES[bytes.below(NAMES.len())];
+        let with = ["dave", "mallory", "ledger", "checkpoint", "gateway"][bytes.below(5)];
         self.item(at, |item| {
             let statement = &item.entry.statement;
             let Ok(Event::CommandApproved(said)) = Event::parse(statement.kind, &statement.payload)
@@ -297,12 +303,31 @@ fn authorize(item: &mut Item, command: StatementId, places: &[u64]) {
     let named = places.iter().enumerate();
     let named = named.filter(|(at, _)| mask >> (at % 8) & 1 == 1);
     let mut requirement = said.requirement.clone();
-    requirement.approvals = need;
+    if need == LESS_THAN_NOTHING {
+        requirement.demands.clear();
+        requirement.break_glass = Some(BreakGlass { review_ms: 1 });
+    }
+    for seats in requirement
+        .demands
+        .iter_mut()
+        .flat_map(|demand| &mut demand.0)
+    {
+        seats.approvals = need;
+    }
+    // Everybody is one of everybody, if the ledger is asked.
+    let everybody = NAMES.map(|name| name.parse().unwrap()).to_vec();
+    let electors = requirement.electors().into_iter();
+    let members = electors.map(|whom| Membership {
+        of: whom.clone(),
+        people: everybody.clone(),
+    });
+    let members = members.collect();
     let authorized = CommandAuthorized {
         command,
         request_seq: places.first().copied().unwrap_or_default(),
         approvals: named.map(|(_, place)| *place).collect(),
         requirement,
+        members,
         ..said
     };
     say(item, &Event::from(authorized), &key("ledger"));

@@ -5,6 +5,7 @@
 //! | `admission` | a grant as it comes from the server, and one by a thief of the ledger's keys |
 //! | `wire` | the event stream, answers of the server, proofs |
 //! | `statements` | signatures, entries, payloads, documents, notes, keys |
+//! | `rights` | changes of rights, requirements and their counting |
 //! | `files` | `agent.toml`, `allowed_signers`, rules, patterns, the agent's key |
 //! | `journal` | the journal's file and its records |
 //! | `story` | the ledger behind the seeds: what is true, and what may run |
@@ -23,6 +24,7 @@ mod admission;
 mod bytes;
 mod files;
 mod journal;
+mod rights;
 mod statements;
 mod story;
 mod wire;
@@ -30,6 +32,7 @@ mod wire;
 pub use admission::{grant, thief};
 pub use files::{config, key_file, patterns, rules, signers};
 pub use journal::{journal, records};
+pub use rights::{change, requirement};
 pub use statements::{documents, entry, keys, note, payload, sshsig};
 pub use story::{Runs, Story, story};
 pub use wire::{answers, events, proofs};
@@ -40,6 +43,7 @@ pub type Target = (&'static str, fn(&[u8]));
 /// All targets. Each has a file of this name in `fuzz_targets/` and a folder in `seeds/`.
 pub const TARGETS: &[Target] = &[
     ("answers", answers),
+    ("change", change),
     ("config", config),
     ("documents", documents),
     ("entry", entry),
@@ -53,6 +57,7 @@ pub const TARGETS: &[Target] = &[
     ("payload", payload),
     ("proofs", proofs),
     ("records", records),
+    ("requirement", requirement),
     ("rules", rules),
     ("signers", signers),
     ("sshsig", sshsig),

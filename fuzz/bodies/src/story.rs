@@ -79,6 +79,7 @@ pub(crate) fn host() -> &'static Host {
             pins: Pins {
                 ledger: config.ledger,
                 statement_key: public("ledger"),
+                gateway_key: Some(public("gateway")),
                 agent: config.name,
                 key_id: public("web-1").key_id(),
             },

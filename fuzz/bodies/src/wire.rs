@@ -88,7 +88,7 @@ pub fn answers(data: &[u8]) {
         }
     }
     if let Ok(info) = serde_json::from_slice::<LedgerInfo>(data)
-        && trust::statement_key(&info, &host().pins.ledger, vkey()).is_ok()
+        && trust::ledger_keys(&info, &host().pins.ledger, vkey()).is_ok()
     {
         assert_eq!(info.genesis, story().entries[0]);
         let leaf = entry::leaf(&info.genesis.0);

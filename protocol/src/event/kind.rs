@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use crate::blob::BlobRef;
 use crate::canonical::{self, CanonicalError};
-use crate::event::{LossForm, Seen};
+use crate::event::{ChangeBody, LossForm, Seen};
 use crate::hash::{KeyId, LedgerId};
 use crate::name::{AgentName, Nonce, Principal, Time};
 
@@ -22,7 +22,7 @@ pub enum Signatory {
     Newcomer,
     /// The ledger, or the agent concerned: a run is lost.
     LedgerOrAgent,
-    /// A person's or an agent's key; never an entry of the log.
+    /// A person's or an agent's key; never an entry of the log: sign-ins, claims of keys.
     SignIn,
 }
 
@@ -101,6 +101,10 @@ macro_rules! kinds {
 
         /// A parsed payload of any kind.
         #[derive(Debug, Clone, PartialEq, Eq)]
+        #[expect(
+            clippy::large_enum_variant,
+            reason = "one is held at a time; genesis is the largest and the rarest"
+        )]
         pub enum Event {
             $(#[doc = concat!("`", $word, "`")] $name(super::$name),)*
         }
@@ -158,13 +162,25 @@ kinds! {
     ChangeRejected, "change.rejected", Person;
     KeyAdded, "key.added", Ledger;
     KeyRevoked, "key.revoked", Ledger;
+    RoleDefined, "role.defined", Ledger;
+    RoleGranted, "role.granted", Ledger;
+    RoleRevoked, "role.revoked", Ledger;
+    GroupChanged, "group.changed", Ledger;
     PolicyPublished, "policy.published", Ledger;
+    TokenIssued, "token.issued", Ledger;
+    TokenRevoked, "token.revoked", Ledger;
     AgentEnrolled, "agent.enrolled", Newcomer;
     AgentAccepted, "agent.accepted", Ledger;
+    AgentRejected, "agent.rejected", Ledger;
+    AgentRelabelled, "agent.relabelled", Ledger;
+    AgentDrained, "agent.drained", Ledger;
+    AgentUndrained, "agent.undrained", Ledger;
+    AgentRetired, "agent.retired", Ledger;
     AgentKeyRetired, "agent.key_retired", Agent;
     CommandRequested, "command.requested", Person;
     CommandApproved, "command.approved", Person;
     CommandRejected, "command.rejected", Person;
+    CommandVotedDown, "command.voted_down", Ledger;
     CommandWithdrawn, "command.withdrawn", Person;
     CommandAuthorized, "command.authorized", Ledger;
     CommandExpired, "command.expired", Ledger;
@@ -175,10 +191,98 @@ kinds! {
     ExecutionOutput, "execution.output", Agent;
     ExecutionCompleted, "execution.completed", Agent;
     ExecutionLost, "execution.lost", LedgerOrAgent;
+    ReviewOpened, "review.opened", Ledger;
+    ReviewClosed, "review.closed", Person;
+    AuditRead, "audit.read", Ledger;
+    AccessDenied, "access.denied", Ledger;
+    KeyClaimed, "key.claimed", SignIn;
     SessionChallenge, "session.challenge", SignIn;
 }
 
+/// A pattern of every event that puts a change of rights into effect.
+#[macro_export]
+macro_rules! effecting_event {
+    () => {
+        $crate::event::Event::KeyAdded(_)
+            | $crate::event::Event::KeyRevoked(_)
+            | $crate::event::Event::RoleDefined(_)
+            | $crate::event::Event::RoleGranted(_)
+            | $crate::event::Event::RoleRevoked(_)
+            | $crate::event::Event::GroupChanged(_)
+            | $crate::event::Event::PolicyPublished(_)
+            | $crate::event::Event::TokenIssued(_)
+            | $crate::event::Event::TokenRevoked(_)
+            | $crate::event::Event::AgentAccepted(_)
+            | $crate::event::Event::AgentRejected(_)
+            | $crate::event::Event::AgentRelabelled(_)
+            | $crate::event::Event::AgentDrained(_)
+            | $crate::event::Event::AgentUndrained(_)
+            | $crate::event::Event::AgentRetired(_)
+    };
+}
+
+/// A pattern of every event of the stream of rights.
+#[macro_export]
+macro_rules! rights_event {
+    () => {
+        $crate::effecting_event!()
+            | $crate::event::Event::LedgerGenesis(_)
+            | $crate::event::Event::ChangeRequested(_)
+            | $crate::event::Event::ChangeApproved(_)
+            | $crate::event::Event::ChangeRejected(_)
+            | $crate::event::Event::AgentEnrolled(_)
+            | $crate::event::Event::AgentKeyRetired(_)
+            | $crate::event::Event::ReviewOpened(_)
+            | $crate::event::Event::ReviewClosed(_)
+    };
+}
+
+/// A pattern of every event that is of no stream, and of every signed word that is no event.
+#[macro_export]
+macro_rules! other_event {
+    () => {
+        $crate::event::Event::LedgerHeartbeat(_)
+            | $crate::event::Event::AuditRead(_)
+            | $crate::event::Event::AccessDenied(_)
+            | $crate::event::Event::SessionChallenge(_)
+            | $crate::event::Event::KeyClaimed(_)
+    };
+}
+
+/// A pattern of what people and the ledger say of a command as a whole, but for its request.
+#[macro_export]
+macro_rules! decision_event {
+    () => {
+        $crate::event::Event::CommandApproved(_)
+            | $crate::event::Event::CommandRejected(_)
+            | $crate::event::Event::CommandVotedDown(_)
+            | $crate::event::Event::CommandWithdrawn(_)
+            | $crate::event::Event::CommandAuthorized(_)
+            | $crate::event::Event::CommandExpired(_)
+            | $crate::event::Event::CommandCancelRequested(_)
+    };
+}
+
+/// A pattern of every event of one host's part of a command.
+#[macro_export]
+macro_rules! execution_event {
+    () => {
+        $crate::event::Event::ExecutionStarted(_)
+            | $crate::event::Event::ExecutionRefused(_)
+            | $crate::event::Event::ExecutionSkipped(_)
+            | $crate::event::Event::ExecutionOutput(_)
+            | $crate::event::Event::ExecutionCompleted(_)
+            | $crate::event::Event::ExecutionLost(_)
+    };
+}
+
 impl Kind {
+    /// Says whether statements of this kind can be entries of the log.
+    #[must_use]
+    pub const fn is_event(self) -> bool {
+        !matches!(self.signatory(), Signatory::SignIn)
+    }
+
     /// The kind with this namespace.
     ///
     /// # Errors
@@ -212,10 +316,10 @@ impl Event {
                 .act
                 .check()
                 .map_err(|_| EventError::Value("the act is out of bounds")),
-            Self::PolicyPublished(published) => published
-                .policy
+            Self::CommandAuthorized(authorized) => authorized
+                .requirement
                 .check()
-                .map_err(|_| EventError::Value("the policy cannot be met or is out of order")),
+                .map_err(|why| EventError::Value(why.0)),
             Self::ExecutionOutput(chunk) => holds(
                 chunk.data.len >= 1 && chunk.data.len <= crate::blob::MAX_CHUNK_BYTES as u64,
                 "an output chunk holds 1 byte to 64 KiB",
@@ -228,24 +332,26 @@ impl Event {
                 },
                 "a confirmed loss is on the agent's chain, a presumed one is not",
             ),
-            Self::LedgerHeartbeat(_)
-            | Self::ChangeRequested(_)
+            effecting_event!() => match ChangeBody::effected(self) {
+                Some(effected) => effected.body.check(),
+                None => Ok(()),
+            },
+            Self::ChangeRequested(_)
             | Self::ChangeApproved(_)
             | Self::ChangeRejected(_)
-            | Self::KeyAdded(_)
-            | Self::KeyRevoked(_)
             | Self::AgentEnrolled(_)
-            | Self::AgentAccepted(_)
             | Self::AgentKeyRetired(_)
+            | Self::ReviewOpened(_)
+            | Self::ReviewClosed(_)
             | Self::CommandRejected(_)
+            | Self::CommandVotedDown(_)
             | Self::CommandWithdrawn(_)
-            | Self::CommandAuthorized(_)
             | Self::CommandExpired(_)
             | Self::CommandCancelRequested(_)
             | Self::ExecutionStarted(_)
             | Self::ExecutionRefused(_)
             | Self::ExecutionSkipped(_)
-            | Self::SessionChallenge(_) => Ok(()),
+            | other_event!() => Ok(()),
         }
     }
 
@@ -254,7 +360,8 @@ impl Event {
     pub fn blobs(&self) -> Vec<BlobRef> {
         match self {
             Self::ChangeRequested(change) => {
-                [change.body].into_iter().chain(change.reason).collect()
+                let further = change.document.into_iter().chain(change.reason);
+                [change.body].into_iter().chain(further).collect()
             }
             Self::ChangeApproved(word) => word.reason.into_iter().collect(),
             Self::ChangeRejected(word) => word.reason.into_iter().collect(),
@@ -278,19 +385,18 @@ impl Event {
             Self::ExecutionRefused(refused) => refused.detail.into_iter().collect(),
             Self::ExecutionOutput(chunk) => [chunk.data].into_iter().collect(),
             Self::ExecutionCompleted(completed) => completed.detail.into_iter().collect(),
-            Self::LedgerGenesis(_)
-            | Self::LedgerHeartbeat(_)
-            | Self::KeyAdded(_)
-            | Self::KeyRevoked(_)
-            | Self::PolicyPublished(_)
+            Self::ReviewClosed(closed) => [closed.reason].into(),
+            effecting_event!()
+            | other_event!()
+            | Self::LedgerGenesis(_)
             | Self::AgentEnrolled(_)
-            | Self::AgentAccepted(_)
             | Self::AgentKeyRetired(_)
+            | Self::ReviewOpened(_)
+            | Self::CommandVotedDown(_)
             | Self::CommandAuthorized(_)
             | Self::CommandExpired(_)
             | Self::ExecutionSkipped(_)
-            | Self::ExecutionLost(_)
-            | Self::SessionChallenge(_) => Vec::new(),
+            | Self::ExecutionLost(_) => Vec::new(),
         }
     }
 }

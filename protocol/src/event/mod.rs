@@ -3,16 +3,23 @@
 //! | file | holds |
 //! |---|---|
 //! | `kind.rs` | the registry: kinds, namespaces, who signs which |
+//! | `change.rs` | changes of rights: the documents and the events that put them into effect |
 //! | `payload.rs` | the shapes that the ledger and people sign |
 //! | `execution.rs` | the shapes that agents sign |
 //!
 //! The types are closed: an unknown field, kind or word is an error, and a new kind breaks the
 //! build wherever kinds are told apart.
 
+mod change;
 mod execution;
 mod kind;
 mod payload;
 
+pub use change::{
+    AgentAccepted, AgentDrained, AgentRejected, AgentRelabelled, AgentRetired, AgentUndrained,
+    ChangeBody, ChangeError, Effected, GroupChanged, KeyAdded, KeyClaim, KeyRevoked, MAX_NAMES,
+    PolicyPublished, ProgramName, RoleDefined, RoleGranted, RoleRevoked, TokenIssued, TokenRevoked,
+};
 pub use execution::{
     AgentKeyRetired, CgroupInForce, ExecutionCompleted, ExecutionLost, ExecutionOutput,
     ExecutionRefused, ExecutionStarted, InForce, LimitsInForce, LossForm, Outcome, ProgramFacts,
@@ -21,8 +28,9 @@ pub use execution::{
 pub use kind::{Author, Event, EventError, Header, Kind, Signatory};
 pub(crate) use payload::payload;
 pub use payload::{
-    Administrator, AgentAccepted, AgentEnrolled, ChangeApproved, ChangeRejected, ChangeRequested,
-    CommandApproved, CommandAuthorized, CommandCancelRequested, CommandExpired, CommandRejected,
-    CommandRequested, CommandWithdrawn, ExecutionSkipped, KeyAdded, KeyRevoked, LedgerGenesis,
-    LedgerHeartbeat, PolicyPublished, Seen, SessionChallenge,
+    AccessDenied, Administrator, AgentEnrolled, AuditRead, ChangeApproved, ChangeRejected,
+    ChangeRequested, CommandApproved, CommandAuthorized, CommandCancelRequested, CommandExpired,
+    CommandRejected, CommandRequested, CommandVotedDown, CommandWithdrawn, DeniedWhat,
+    ExecutionSkipped, KeyClaimed, LedgerGenesis, LedgerHeartbeat, ReadWhat, ReviewClosed,
+    ReviewOpened, Seen, SessionChallenge,
 };

@@ -9,10 +9,11 @@ use crate::command::Act;
 use crate::event::{Author, EventError, Header};
 use crate::hash::{CommandId, Digest, Hash, KeyId, LedgerId, StatementId};
 use crate::key::PublicKey;
-use crate::name::{AgentName, Nonce, Principal, Time};
+use crate::name::{AgentName, Nonce, Principal, Time, TokenId};
 use crate::origin::ServerOrigin;
-use crate::policy::{Policy, PolicyRef};
-use crate::quorum::Requirement;
+use crate::permission::Permission;
+use crate::policy::PolicyRef;
+use crate::quorum::{Membership, Requirement, is_false};
 
 /// A committed checkpoint that the signer had verified when it signed: "not before this".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -156,6 +157,9 @@ pub struct LedgerGenesis {
     pub administrators: Vec<Administrator>,
     /// How many of them a change takes.
     pub threshold: u32,
+    /// Signs for the holders of API tokens, and says so; a ledger without one has no tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway_key: Option<PublicKey>,
     /// An offline key for the day when administrators are lost.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recovery_key: Option<PublicKey>,
@@ -197,7 +201,8 @@ impl LedgerGenesis {
         }
         let mut keys: Vec<KeyId> = admins.iter().map(|admin| admin.key.key_id()).collect();
         keys.extend([self.checkpoint_key.key_id(), self.statement_key.key_id()]);
-        keys.extend(self.recovery_key.as_ref().map(PublicKey::key_id));
+        let further = [&self.gateway_key, &self.recovery_key];
+        keys.extend(further.into_iter().flatten().map(PublicKey::key_id));
         let count = keys.len();
         keys.sort_unstable();
         keys.dedup();
@@ -224,10 +229,13 @@ payload! {
 }
 
 payload! {
-    /// An administrator asks for a change of rights, and consents to it by asking.
+    /// Somebody who may asks for a change of rights, and consents to it by asking.
     person ChangeRequested {
-        /// A [`crate::rights::ChangeBody`] document.
+        /// A [`crate::event::ChangeBody`] document.
         body: BlobRef,
+        /// The text that the body names by its digest: of a policy, and only then.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        document: Option<BlobRef>,
         /// Why, in free text.
         #[serde(skip_serializing_if = "Option::is_none")]
         reason: Option<BlobRef>,
@@ -235,7 +243,7 @@ payload! {
 }
 
 payload! {
-    /// Another administrator consents.
+    /// Another person who may consents.
     person ChangeApproved {
         /// The request.
         change: StatementId,
@@ -248,54 +256,13 @@ payload! {
 }
 
 payload! {
-    /// An administrator ends a requested change.
+    /// A person who could consent ends a requested change.
     person ChangeRejected {
         /// The request.
         change: StatementId,
         /// Why, in free text.
         #[serde(skip_serializing_if = "Option::is_none")]
         reason: Option<BlobRef>,
-    }
-}
-
-payload! {
-    /// A person's key counts from here on.
-    ledger KeyAdded {
-        /// The request this puts into effect.
-        change: StatementId,
-        /// Where the consents stand: the request, then the approvals that counted.
-        rests_on: Vec<u64>,
-        /// Whose key.
-        principal: Principal,
-        /// The key.
-        key: PublicKey,
-    }
-}
-
-payload! {
-    /// A key counts no more from here on; what it signed before stays verified.
-    ledger KeyRevoked {
-        /// The request this puts into effect.
-        change: StatementId,
-        /// Where the consents stand.
-        rests_on: Vec<u64>,
-        /// Which key.
-        key_id: KeyId,
-        /// From which entry on its signatures are suspect.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        suspect_from: Option<u64>,
-    }
-}
-
-payload! {
-    /// This policy is in force from here on.
-    ledger PolicyPublished {
-        /// The request this puts into effect.
-        change: StatementId,
-        /// Where the consents stand.
-        rests_on: Vec<u64>,
-        /// The policy.
-        policy: Policy,
     }
 }
 
@@ -308,28 +275,14 @@ payload! {
 }
 
 payload! {
-    /// The agent's key counts from here on.
-    ledger AgentAccepted {
-        /// The request this puts into effect.
-        change: StatementId,
-        /// Where the consents stand.
-        rests_on: Vec<u64>,
-        /// Which agent.
-        agent: AgentName,
-        /// Its key.
-        key: PublicKey,
-        /// The key that was the agent's until here, if it had one.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        replaces: Option<KeyId>,
-    }
-}
-
-payload! {
     /// A person asks for a command. This statement's id is the command's id.
     person CommandRequested {
         /// The caller's own id, digested: unique for ever per principal.
         #[serde(skip_serializing_if = "Option::is_none")]
         client_ref: Option<Digest>,
+        /// The API token that asks for its principal. The gateway's key signs then, and only then.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        token: Option<TokenId>,
         /// What would run.
         act: Act,
         /// Why, in free text.
@@ -355,13 +308,27 @@ payload! {
 }
 
 payload! {
-    /// A person who could approve says no; one no ends the request.
+    /// A person who could approve says no; one no ends the request, unless its rule wants more.
     person CommandRejected {
         /// The request.
         command: CommandId,
+        /// One no of several: the rule of this request wants more than one, and this ends nothing
+        /// by itself.
+        #[serde(default, skip_serializing_if = "is_false")]
+        vote: bool,
         /// Why, in free text.
         #[serde(skip_serializing_if = "Option::is_none")]
         reason: Option<BlobRef>,
+    }
+}
+
+payload! {
+    /// As many people have voted against the request as its rule wants.
+    ledger CommandVotedDown {
+        /// The request.
+        command: CommandId,
+        /// Where the votes that counted stand, ascending.
+        rejections: Vec<u64>,
     }
 }
 
@@ -370,6 +337,9 @@ payload! {
     person CommandWithdrawn {
         /// The request.
         command: CommandId,
+        /// The API token that says so for its principal; the gateway's key signs then.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        token: Option<TokenId>,
         /// Why, in free text.
         #[serde(skip_serializing_if = "Option::is_none")]
         reason: Option<BlobRef>,
@@ -389,6 +359,8 @@ payload! {
         policy: PolicyRef,
         /// What that policy asked for this command.
         requirement: Requirement,
+        /// Who of those who approved is one of whom; sorted, only what the requirement names.
+        members: Vec<Membership>,
     }
 }
 
@@ -405,6 +377,9 @@ payload! {
     person CommandCancelRequested {
         /// The request.
         command: CommandId,
+        /// The API token that says so for its principal; the gateway's key signs then.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        token: Option<TokenId>,
         /// Why, in free text.
         #[serde(skip_serializing_if = "Option::is_none")]
         reason: Option<BlobRef>,
@@ -418,6 +393,128 @@ payload! {
         command: CommandId,
         /// The host that did not start it.
         agent: AgentName,
+    }
+}
+
+payload! {
+    /// A run without approvals waits for a second person's look. By the ledger, with the run.
+    ledger ReviewOpened {
+        /// The command.
+        command: CommandId,
+        /// Who ran it.
+        requester: Principal,
+        /// When the review is overdue.
+        due_at: Time,
+    }
+}
+
+payload! {
+    /// A second person has looked at a run without approvals, and signs for that.
+    person ReviewClosed {
+        /// The command.
+        command: CommandId,
+        /// What they found, in free text.
+        reason: BlobRef,
+    }
+}
+
+/// What was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReadWhat {
+    /// The output of a command.
+    Output,
+    /// Entries of the log, of everybody.
+    Log,
+    /// A command's output with its timing.
+    Replay,
+    /// A bundle to take away.
+    Export,
+}
+
+payload! {
+    /// Somebody reads what not everybody may. It stands in the log before the first byte goes out;
+    /// one for each reader, thing and hour.
+    ledger AuditRead {
+        /// Who reads.
+        reader: Principal,
+        /// With the session of which key.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        key_id: Option<KeyId>,
+        /// With which API token.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        token: Option<TokenId>,
+        /// What.
+        what: ReadWhat,
+        /// Of which command; of the whole log when left out.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        command: Option<CommandId>,
+    }
+}
+
+/// Why somebody was turned away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeniedWhat {
+    /// A sign-in with a wrong signature, an unknown key, an old challenge.
+    SignIn,
+    /// An API token that is unknown, revoked or over.
+    Token,
+    /// A permission that the caller does not hold.
+    Permission,
+    /// A statement that its signer may not make.
+    Statement,
+    /// Too many calls.
+    RateLimit,
+}
+
+payload! {
+    /// So many calls were turned away for one reason, in a span of time: counted, so that whoever
+    /// is turned away cannot fill the log.
+    ledger AccessDenied {
+        /// Why.
+        what: DeniedWhat,
+        /// Who said to be calling; left out where nobody was proved, and for the rest of many.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        principal: Option<Principal>,
+        /// The permission that was missing.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        permission: Option<Permission>,
+        /// How many calls.
+        count: u64,
+        /// When the first of them came.
+        from: Time,
+        /// When the last of them came.
+        to: Time,
+    }
+}
+
+/// A key's own word whose it is: proof of possession for `key.added`. Never an entry of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyClaimed {
+    /// The key that signs and is claimed.
+    pub signer: KeyId,
+    /// Whose it is.
+    pub principal: Principal,
+    /// Random.
+    pub nonce: Nonce,
+    /// The signer's clock.
+    pub made_at: Time,
+    /// The ledger it is claimed for.
+    pub ledger: LedgerId,
+}
+
+impl KeyClaimed {
+    pub(crate) const fn header(&self) -> Header<'_> {
+        Header {
+            signer: self.signer,
+            author: Author::Person(&self.principal),
+            nonce: self.nonce,
+            made_at: self.made_at,
+            ledger: Some(self.ledger),
+            seen: None,
+        }
     }
 }
 

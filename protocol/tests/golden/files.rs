@@ -121,7 +121,7 @@ pub(crate) fn render(golden: &Golden) -> BTreeMap<String, String> {
         .map(|bytes| Entry::decode(bytes).unwrap())
         .collect();
     let said = entries.iter().map(|entry| &entry.statement);
-    for statement in said.chain([&golden.challenge]) {
+    for statement in said.chain([&golden.challenge, &golden.claim]) {
         let name = format!("statements/{}.json", statement.kind.as_str());
         files
             .entry(name)

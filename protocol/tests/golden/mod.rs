@@ -8,6 +8,7 @@
 //! Ed25519 is deterministic and nothing here draws a number, so the same code writes the same bytes.
 
 mod files;
+mod rights;
 mod story;
 
 pub(crate) use files::{folder, render};

@@ -8,21 +8,20 @@ use countersign_protocol::hash::{Digest, StatementId};
 use countersign_protocol::key::{Point, PublicKey};
 use countersign_protocol::lifecycle::Due;
 use countersign_protocol::name::{Nonce, SECOND_US, Time};
-use countersign_protocol::policy::Policy;
-use countersign_protocol::rights::ChangeBody;
 use countersign_protocol::sshsig;
 use countersign_protocol::statement::Statement;
 use countersign_protocol::target::{TargetLine, TargetList};
 use ed25519_dalek::Signer as _;
 use sha2::{Digest as _, Sha256};
 
+use super::rights;
 use crate::say;
 use crate::support::{Book, START, key, public};
 
-const HOSTS: [&str; 3] = ["web-1", "web-2", "web-3"];
+pub(super) const HOSTS: [&str; 3] = ["web-1", "web-2", "web-3"];
 
 /// The second key of web-1.
-const ANEW: &str = "web-1 anew";
+pub(super) const ANEW: &str = "web-1 anew";
 
 /// How long each request stays open.
 const OPEN_US: u64 = 3600 * SECOND_US;
@@ -32,6 +31,8 @@ pub(crate) struct Golden {
     pub(crate) book: Book,
     /// `session.challenge` is signed and never an entry.
     pub(crate) challenge: Statement,
+    /// `key.claimed` stands inside of `key.added`, and is never an entry either.
+    pub(crate) claim: Statement,
     /// The command with three targets.
     pub(crate) command: StatementId,
     /// The ledger's word on an early size and on the last.
@@ -40,9 +41,14 @@ pub(crate) struct Golden {
 
 /// Who holds a key of the story, by the name `ssh-keygen -Y verify -I` takes.
 pub(crate) fn identity(public_key: &PublicKey) -> &'static str {
-    let own = ["ledger", "alice", "bob", "carol", "web-1", "web-2", "web-3"];
-    if *public_key == public(ANEW) {
-        return "web-1";
+    let own = [
+        "ledger", "gateway", "alice", "bob", "carol", "dave", "web-1", "web-2", "web-3", "web-4",
+        "web-9",
+    ];
+    for (anew, holder) in [(ANEW, "web-1"), ("dave-2", "dave")] {
+        if *public_key == public(anew) {
+            return holder;
+        }
     }
     let known = own.into_iter().find(|name| public(name) == *public_key);
     known.unwrap_or_else(|| {
@@ -54,7 +60,7 @@ pub(crate) fn identity(public_key: &PublicKey) -> &'static str {
 impl Golden {
     pub(crate) fn tell() -> Self {
         let mut book = Book::genesis();
-        rights(&mut book);
+        rights::rights(&mut book);
         let early = checkpoint(&book);
         let command = a_command_on_three_hosts(&mut book);
         commands_that_never_run(&mut book);
@@ -62,18 +68,24 @@ impl Golden {
         a_lost_command(&mut book);
         time_runs_out(&mut book, command);
         a_key_is_rotated(&mut book);
+        rights::a_token_asks(&mut book);
+        rights::a_command_is_voted_down(&mut book);
+        rights::glass_is_broken(&mut book);
+        rights::the_door_is_written_down(&mut book, command);
+        let claim = book.claim("dave", "dave-2");
         let challenge = challenge(&mut book);
         let checkpoints = vec![early, checkpoint(&book)];
         Self {
             book,
             challenge,
+            claim,
             command,
             checkpoints,
         }
     }
 }
 
-fn tick(book: &mut Book) {
+pub(super) fn tick(book: &mut Book) {
     book.now += 250_000;
 }
 
@@ -87,50 +99,22 @@ fn checkpoint(book: &Book) -> Checkpoint {
     Checkpoint::sign(body, &key("checkpoint"))
 }
 
-/// A policy, three agents, a security key, a key that comes and goes, a change that is refused.
-fn rights(book: &mut Book) {
-    let people = || ["alice", "bob", "carol"].map(|name| name.parse().unwrap());
-    book.change(ChangeBody::PolicyPublished {
-        policy: Policy {
-            approvals: 2,
-            may_request: people().to_vec(),
-            may_approve: people().to_vec(),
-        },
-    });
-    for host in HOSTS {
-        tick(book);
-        book.enrol(host);
-    }
-    book.change(ChangeBody::KeyAdded {
-        principal: "carol".parse().unwrap(),
-        key: security_key(),
-    });
-    tick(book);
-    book.change(ChangeBody::KeyAdded {
-        principal: "bob".parse().unwrap(),
-        key: public("bob-2"),
-    });
-    book.change(ChangeBody::KeyRevoked {
-        key_id: public("bob-2").key_id(),
-        suspect_from: Some(12),
-    });
-    let refused = ChangeBody::KeyAdded {
-        principal: "mallory".parse().unwrap(),
-        key: public("mallory"),
-    };
-    let change = book.ask_change("alice", refused).unwrap();
-    let reason = Some(book.blob("Nobody knows “mallory”.".as_bytes()));
-    let rejected = say!(person book, "carol", ChangeRejected { change: change, reason: reason });
-    book.sign_and_append("carol", &rejected).unwrap();
-    book.now += 60 * SECOND_US;
-    let heartbeat = book.ledger_header().heartbeat();
-    book.sign_and_append("ledger", &heartbeat).unwrap();
-}
-
 /// Carol's security key, in software.
-fn security_key() -> PublicKey {
+pub(super) fn security_key() -> PublicKey {
     let key = Point::from(&key("carol-sk"));
     PublicKey::SkEd25519 { key }
+}
+
+/// Its word that it is carol's: a touch too.
+pub(super) fn claim_of_the_security_key(book: &Book) -> Statement {
+    let event = Event::from(KeyClaimed {
+        signer: security_key().key_id(),
+        principal: "carol".parse().unwrap(),
+        nonce: Nonce::new([0xc1; 16]),
+        made_at: Time::from_micros(book.now).unwrap(),
+        ledger: book.state.rights().ledger().unwrap(),
+    });
+    touch(&event, 40)
 }
 
 fn string(out: &mut Vec<u8>, bytes: &[u8]) {
@@ -175,7 +159,7 @@ fn touch(event: &Event, counter: u32) -> Statement {
 }
 
 /// An act with every field in use, or as few as there can be.
-fn act(book: &mut Book, hosts: &[&str], full: bool) -> Act {
+pub(super) fn act(book: &mut Book, hosts: &[&str], full: bool) -> Act {
     let user = full.then(|| "www-data".parse().unwrap());
     let script = "printf '%s\\n' \"$GREETING\"; cat >&2";
     let spec = CommandSpec {
@@ -220,6 +204,7 @@ fn act(book: &mut Book, hosts: &[&str], full: bool) -> Act {
         not_before: Time::from_micros(book.now).unwrap(),
         expires_at: Time::from_micros(book.now + OPEN_US).unwrap(),
         max_runs: 1,
+        break_glass: false,
     }
 }
 
@@ -229,7 +214,7 @@ fn request(book: &mut Book, hosts: &[&str], full: bool) -> StatementId {
     let reason = book.blob(b"the name server answers no more");
     let client_ref = full.then(|| Digest::new(Sha256::digest("ticket 4711").into()));
     let event = say!(person book, "alice", CommandRequested {
-        client_ref: client_ref, act: act, reason: reason,
+        client_ref: client_ref, token: None, act: act, reason: reason,
     });
     book.sign_and_append("alice", &event).unwrap()
 }
@@ -318,10 +303,11 @@ fn a_command_on_three_hosts(book: &mut Book) -> StatementId {
 fn commands_that_never_run(book: &mut Book) {
     let command = request(book, &["web-1"], false);
     let reason = Some(book.blob(b"not on a friday"));
-    let rejected = say!(person book, "bob", CommandRejected { command: command, reason: reason });
+    let rejected =
+        say!(person book, "bob", CommandRejected { command: command, vote: false, reason: reason });
     book.sign_and_append("bob", &rejected).unwrap();
     let command = request(book, &["web-1"], false);
-    let withdrawn = say!(person book, "alice", CommandWithdrawn { command: command, reason: None });
+    let withdrawn = say!(person book, "alice", CommandWithdrawn { command: command, token: None, reason: None });
     book.sign_and_append("alice", &withdrawn).unwrap();
     request(book, &["web-2"], false);
 }
@@ -331,8 +317,7 @@ fn a_cancelled_command(book: &mut Book) {
     authorize(book, command, 42);
     book.start("web-1", command).unwrap();
     tick(book);
-    let cancel =
-        say!(person book, "carol", CommandCancelRequested { command: command, reason: None });
+    let cancel = say!(person book, "carol", CommandCancelRequested { command: command, token: None, reason: None });
     book.sign_and_append("carol", &cancel).unwrap();
     complete(book, "web-1", command, Outcome::Cancelled, [b"", b""]);
 }

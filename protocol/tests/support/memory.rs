@@ -2,21 +2,30 @@
 //! protocol's tests and the agent's both need of one; each adds its own people and commands to it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use countersign_protocol::audit;
 use countersign_protocol::blob::{Blob, BlobRef};
 use countersign_protocol::effect::LedgerHeader;
 use countersign_protocol::entry::{self, Entry};
-use countersign_protocol::event::{Administrator, Event, LedgerGenesis, Seen};
+use countersign_protocol::event::{
+    Administrator, Event, KeyClaim, KeyClaimed, LedgerGenesis, Seen,
+};
 use countersign_protocol::fold::{Refusal, State};
 use countersign_protocol::hash::{Digest, Hash, KeyId, LedgerId, StatementId};
 use countersign_protocol::key::PublicKey;
 use countersign_protocol::lifecycle::{Command, Position};
 use countersign_protocol::merkle::Tree;
 use countersign_protocol::name::{Nonce, Time};
+use countersign_protocol::policy::Policy;
 use countersign_protocol::rights::ChangeBody;
 use countersign_protocol::statement::Statement;
 use ed25519_dalek::SigningKey;
+
+#[path = "named.rs"]
+mod named;
+
+pub(crate) use named::Named;
 
 pub(crate) const START: u64 = 1_800_000_000_000_000;
 
@@ -67,17 +76,22 @@ pub(crate) struct Book {
 impl Book {
     /// Genesis alone: alice, bob and carol are administrators, two of them change rights.
     pub(crate) fn genesis() -> Self {
+        Self::found(|_| {})
+    }
+
+    /// As [`Book::genesis`], with another word in it.
+    pub(crate) fn found(change: impl FnOnce(&mut LedgerGenesis)) -> Self {
         let mut book = Self {
             entries: Vec::new(),
             blobs: BTreeMap::new(),
-            state: State::default(),
+            state: State::new(Arc::new(Named)),
             tree: Tree::default(),
             now: START,
             nonce: 0,
             counter: 0,
             last: Hash::ZERO,
         };
-        let event = Event::from(LedgerGenesis {
+        let mut genesis = LedgerGenesis {
             signer: public("ledger").key_id(),
             nonce: Nonce::new([9; 16]),
             made_at: Time::from_micros(START).unwrap(),
@@ -91,8 +105,11 @@ impl Book {
                 })
                 .to_vec(),
             threshold: 2,
+            gateway_key: Some(public("gateway")),
             recovery_key: None,
-        });
+        };
+        change(&mut genesis);
+        let event = Event::from(genesis);
         book.sign_and_append("ledger", &event).unwrap();
         book
     }
@@ -106,7 +123,54 @@ impl Book {
             agent: name.parse().unwrap(),
             key,
             replaces: None,
+            labels: Vec::new(),
         });
+    }
+
+    /// So many of `approve` for what somebody of `request` asks, by a policy that is published.
+    pub(crate) fn publish(&mut self, approvals: u32, request: &[&str], approve: &[&str]) {
+        let (request, approve) = (request.join(","), approve.join(","));
+        self.publish_text(&format!("{approvals} {request} {approve}"));
+    }
+
+    /// Publishes a policy in the words of [`Named`].
+    pub(crate) fn publish_text(&mut self, text: &str) {
+        let change = self.ask_policy("alice", text).unwrap();
+        self.consent("bob", change).unwrap();
+    }
+
+    /// Asks for a policy to be published.
+    pub(crate) fn ask_policy(&mut self, who: &str, text: &str) -> Result<StatementId, Refusal> {
+        let policy = Policy::new(text.to_owned()).unwrap();
+        let digest = policy.digest();
+        let document = self.blob(text.as_bytes());
+        self.ask_with(
+            who,
+            ChangeBody::PolicyPublished { policy: digest },
+            Some(document),
+        )
+    }
+
+    /// The change that makes a key a person's, with the key's own word for it.
+    pub(crate) fn key_of(&self, principal: &str, name: &str) -> ChangeBody {
+        ChangeBody::KeyAdded {
+            principal: principal.parse().unwrap(),
+            key: public(name),
+            claim: KeyClaim::of(&self.claim(principal, name)),
+            expires_at: None,
+        }
+    }
+
+    /// The word of the key called `name` that it is `principal`'s.
+    pub(crate) fn claim(&self, principal: &str, name: &str) -> Statement {
+        let event = Event::from(KeyClaimed {
+            signer: public(name).key_id(),
+            principal: principal.parse().unwrap(),
+            nonce: Nonce::new([7; 16]),
+            made_at: Time::from_micros(self.now).unwrap(),
+            ledger: self.state.rights().ledger().unwrap(),
+        });
+        Statement::sign(&event, &key(name)).unwrap()
     }
 
     /// Alice asks for a change, bob consents.
@@ -120,8 +184,20 @@ impl Book {
         who: &str,
         body: ChangeBody,
     ) -> Result<StatementId, Refusal> {
+        self.ask_with(who, body, None)
+    }
+
+    /// Asks for a change, with the text that it names by its digest.
+    pub(crate) fn ask_with(
+        &mut self,
+        who: &str,
+        body: ChangeBody,
+        document: Option<BlobRef>,
+    ) -> Result<StatementId, Refusal> {
         let body = self.blob(&body.to_document().unwrap());
-        let event = say!(person self, who, ChangeRequested { body: body, reason: None });
+        let event = say!(person self, who, ChangeRequested {
+            body: body, document: document, reason: None,
+        });
         self.sign_and_append(who, &event)
     }
 
@@ -197,12 +273,14 @@ impl Book {
     }
 
     pub(crate) fn append(&mut self, statement: Statement) -> Result<StatementId, Refusal> {
-        let (id, event) = self.append_one(statement)?;
-        if let Some(effect) = self.state.effect_of(&event, id) {
-            let event = self.ledger_header().effect(effect);
-            self.append_one(Statement::sign(&event, &key("ledger")).unwrap())?;
+        let (said, mut event) = self.append_one(statement)?;
+        let mut at = said;
+        // An effect may have one of its own: a run without approvals opens its review.
+        while let Some(effect) = self.state.effect_of(&event, at) {
+            let word = self.ledger_header().effect(effect);
+            (at, event) = self.append_one(Statement::sign(&word, &key("ledger")).unwrap())?;
         }
-        Ok(id)
+        Ok(said.id)
     }
 
     pub(crate) fn ledger_header(&mut self) -> LedgerHeader {
@@ -216,7 +294,7 @@ impl Book {
         }
     }
 
-    fn append_one(&mut self, statement: Statement) -> Result<(StatementId, Event), Refusal> {
+    fn append_one(&mut self, statement: Statement) -> Result<(Position, Event), Refusal> {
         let seq = self.entries.len() as u64;
         let time = Time::from_micros(self.now).unwrap();
         let verified = statement.clone().verify().unwrap();
@@ -234,11 +312,11 @@ impl Book {
         let id = verified.id();
         let event = verified.event().clone();
         let attached = audit::attachment(&event, |named| self.blobs.get(&named.digest).cloned())?;
-        self.state
-            .admit(&verified, Position { seq, time, id }, leaf, attached)?;
+        let at = Position { seq, time, id };
+        self.state.admit(&verified, at, leaf, attached)?;
         self.entries.push(bytes);
         self.tree.push(leaf);
         self.last = leaf;
-        Ok((id, event))
+        Ok((at, event))
     }
 }

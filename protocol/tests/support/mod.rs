@@ -2,6 +2,8 @@
 //! an audit.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+use std::sync::Arc;
+
 use countersign_protocol::audit::{self, Auditor, Finding};
 use countersign_protocol::blob::BlobRef;
 use countersign_protocol::command::{Act, CommandSpec, Mode};
@@ -9,7 +11,6 @@ use countersign_protocol::event::*;
 use countersign_protocol::fold::Refusal;
 use countersign_protocol::hash::{Digest, StatementId};
 use countersign_protocol::name::{SECOND_US, Time};
-use countersign_protocol::policy::Policy;
 use countersign_protocol::rights::ChangeBody;
 use countersign_protocol::target::{TargetLine, TargetList};
 
@@ -43,18 +44,7 @@ impl Book {
     /// With a policy of two approvals and one accepted agent, `web-1`.
     pub(crate) fn ready() -> Self {
         let mut book = Self::genesis();
-        let names = || {
-            ["alice", "bob", "carol"]
-                .map(|name| name.parse().unwrap())
-                .to_vec()
-        };
-        book.change(ChangeBody::PolicyPublished {
-            policy: Policy {
-                approvals: 2,
-                may_request: names(),
-                may_approve: names(),
-            },
-        });
+        book.publish(2, &["alice", "bob", "carol"], &["alice", "bob", "carol"]);
         book.enrol("web-1");
         book
     }
@@ -69,6 +59,7 @@ impl Book {
             agent,
             key: public(anew),
             replaces,
+            labels: Vec::new(),
         });
     }
 
@@ -125,13 +116,14 @@ impl Book {
             not_before: Time::from_micros(self.now).unwrap(),
             expires_at: Time::from_micros(self.now + 3600 * SECOND_US).unwrap(),
             max_runs: 1,
+            break_glass: false,
         }
     }
 
     pub(crate) fn request_event(&mut self, who: &str, hosts: &[&str]) -> Event {
         let act = self.act(hosts);
         let reason = self.blob(b"because");
-        say!(person self, who, CommandRequested { client_ref: None, act: act, reason: reason })
+        say!(person self, who, CommandRequested { client_ref: None, token: None, act: act, reason: reason })
     }
 
     pub(crate) fn request(&mut self, who: &str, hosts: &[&str]) -> Result<StatementId, Refusal> {
@@ -226,7 +218,119 @@ impl Book {
 
     pub(crate) fn audit_of(&self, entries: &[Vec<u8>]) -> Result<Auditor, Finding> {
         let blob = |named: &BlobRef| self.blobs.get(&named.digest).cloned();
-        audit::audit(entries.iter().map(Vec::as_slice), blob)
+        audit::audit(Arc::new(Named), entries.iter().map(Vec::as_slice), blob)
+    }
+
+    /// Somebody new with a key of the same name.
+    pub(crate) fn welcome(&mut self, name: &str) {
+        self.change(self.key_of(name, name));
+    }
+
+    /// A change of who is in a group.
+    pub(crate) fn group(name: &str, add: &[&str], remove: &[&str]) -> ChangeBody {
+        let people = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect();
+        ChangeBody::GroupChanged {
+            group: name.parse().unwrap(),
+            add: people(add),
+            remove: people(remove),
+        }
+    }
+
+    /// The change that gives a role.
+    pub(crate) fn granted(role: &str, to: &str) -> ChangeBody {
+        ChangeBody::RoleGranted {
+            role: role.parse().unwrap(),
+            to: to.parse().unwrap(),
+        }
+    }
+
+    /// The change that takes a role away.
+    pub(crate) fn revoked(role: &str, from: &str) -> ChangeBody {
+        ChangeBody::RoleRevoked {
+            role: role.parse().unwrap(),
+            from: from.parse().unwrap(),
+        }
+    }
+
+    /// The change that ends a key.
+    pub(crate) fn ended(key: &str) -> ChangeBody {
+        ChangeBody::KeyRevoked {
+            key_id: public(key).key_id(),
+            suspect_from: None,
+        }
+    }
+
+    /// Whether the ledger let a change of these two people take effect.
+    pub(crate) fn changes(
+        &mut self,
+        (asks, consents): (&str, &str),
+        body: ChangeBody,
+    ) -> Result<bool, Refusal> {
+        let change = self.ask_change(asks, body)?;
+        if self.state.rights().change(&change).is_some() {
+            self.consent(consents, change)?;
+        }
+        Ok(self.state.rights().change(&change).is_none())
+    }
+
+    /// A no: one that ends the request, or a vote.
+    pub(crate) fn say_no(
+        &mut self,
+        who: &str,
+        command: StatementId,
+        vote: bool,
+    ) -> Result<StatementId, Refusal> {
+        let event = say!(person self, who, CommandRejected {
+            command: command, vote: vote, reason: None,
+        });
+        self.sign_and_append(who, &event)
+    }
+
+    /// A request without approvals.
+    pub(crate) fn break_glass(&mut self, who: &str, host: &str) -> Result<StatementId, Refusal> {
+        let mut act = self.act(&[host]);
+        act.break_glass = true;
+        let reason = self.blob(b"everything is down");
+        let event = say!(person self, who, CommandRequested {
+            client_ref: None, token: None, act: act, reason: reason,
+        });
+        self.sign_and_append(who, &event)
+    }
+
+    pub(crate) fn close_review(
+        &mut self,
+        who: &str,
+        command: StatementId,
+    ) -> Result<StatementId, Refusal> {
+        let reason = self.blob(b"it was needed");
+        let event = say!(person self, who, ReviewClosed { command: command, reason: reason });
+        self.sign_and_append(who, &event)
+    }
+
+    /// The same words with another key, which signs them.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "people say nothing else, and a test of another word fails by panicking"
+    )]
+    pub(crate) fn with_key(
+        &mut self,
+        name: &str,
+        mut event: Event,
+    ) -> Result<StatementId, Refusal> {
+        let signer = public(name).key_id();
+        match &mut event {
+            Event::ChangeRequested(e) => e.signer = signer,
+            Event::ChangeApproved(e) => e.signer = signer,
+            Event::ChangeRejected(e) => e.signer = signer,
+            Event::CommandRequested(e) => e.signer = signer,
+            Event::CommandApproved(e) => e.signer = signer,
+            Event::CommandRejected(e) => e.signer = signer,
+            Event::CommandWithdrawn(e) => e.signer = signer,
+            Event::CommandCancelRequested(e) => e.signer = signer,
+            Event::ReviewClosed(e) => e.signer = signer,
+            _other => unreachable!("people say nothing else"),
+        }
+        self.sign_and_append(name, &event)
     }
 
     /// A command that went all the way.

@@ -21,6 +21,8 @@ enum Class {
     Person,
     /// The agent itself.
     Agent,
+    /// Holders of API tokens; people and agents sign for themselves. It leaves an event.
+    Token,
 }
 
 const CLASSES: &[(&str, &str, Class)] = &[
@@ -37,6 +39,10 @@ const CLASSES: &[(&str, &str, Class)] = &[
     ("get", "/v1/streams/rights", Class::Person),
     ("get", "/v1/commands", Class::Person),
     ("get", "/v1/commands/{id}", Class::Person),
+    ("post", "/v1/commands/exec", Class::Token),
+    ("post", "/v1/commands/shell", Class::Token),
+    ("post", "/v1/commands/{id}/cancel", Class::Token),
+    ("get", "/v1/executions/{execution_id}", Class::Person),
     ("get", "/v1/commands/{id}/entries", Class::Person),
     ("get", "/v1/commands/{id}/output", Class::Person),
     ("get", "/v1/commands/{id}/events", Class::Person),
@@ -44,6 +50,7 @@ const CLASSES: &[(&str, &str, Class)] = &[
     ("get", "/v1/inbox", Class::Person),
     ("get", "/v1/changes", Class::Person),
     ("get", "/v1/agents", Class::Person),
+    ("get", "/v1/tokens", Class::Person),
     ("post", "/v1/targets/resolve", Class::Person),
     ("get", "/v1/agents/{name}/work", Class::Agent),
     ("get", "/livez", Class::Open),
@@ -83,7 +90,7 @@ fn every_endpoint_has_a_class() {
 #[test]
 fn every_mutating_endpoint_is_a_door_or_says_why_not() {
     for (method, path, class) in CLASSES {
-        if *method != "get" && *class != Class::Door {
+        if *method != "get" && !matches!(class, Class::Door | Class::Token) {
             assert!(
                 WITHOUT_EVENT.contains(path),
                 "{path} changes something and leaves no event"
@@ -101,7 +108,13 @@ async fn every_other_class_of_callers_is_turned_away() {
         let path = path
             .replace("{digest}", &"0".repeat(64))
             .replace("{id}", &command.to_string())
+            .replace("{execution_id}", "job-1")
             .replace("{name}", "web-1");
+        let body = if path.ends_with("/exec") || path.ends_with("/shell") {
+            r#"{"command":"true","on":["web-1"]}"#
+        } else {
+            r#"{"names":["web-1"]}"#
+        };
         let query = if path.contains("/proofs/") {
             "?from=1&seq=1"
         } else {
@@ -109,9 +122,7 @@ async fn every_other_class_of_callers_is_turned_away() {
         };
         let call = async |token: Option<&str>| -> StatusCode {
             let method: Method = method.to_uppercase().parse().unwrap();
-            let mut call = server
-                .call(method, &format!("{path}{query}"))
-                .body("{\"names\":[\"web-1\"]}");
+            let mut call = server.call(method, &format!("{path}{query}")).body(body);
             if let Some(token) = token {
                 call = call.bearer_auth(token);
             }
@@ -125,6 +136,7 @@ async fn every_other_class_of_callers_is_turned_away() {
             Class::Session => [true, true, false, false],
             Class::Person => [true, true, false, true],
             Class::Agent => [true, true, true, false],
+            Class::Token => [true; 4],
         };
         let found = [nobody, forged, person, agent].map(turned_away);
         assert_eq!(found, expected, "{method} {path}");

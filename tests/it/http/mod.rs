@@ -7,6 +7,8 @@ mod limits;
 mod logs;
 mod openapi;
 mod reading;
+mod rights;
 mod sessions;
 pub(crate) mod streams;
 mod tls;
+mod tokens;

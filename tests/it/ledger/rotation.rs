@@ -126,7 +126,9 @@ async fn the_key_retires_after_its_last_run_and_every_server_knows_it() {
     }
     server.reader.caught_up().await.unwrap();
     let mut connection = book.database.app.acquire().await.unwrap();
-    let different = projections::compare(&mut connection).await.unwrap();
+    let different = projections::compare(&mut connection, &book.ledger.judge())
+        .await
+        .unwrap();
     assert_eq!(different, Vec::new());
     let auditor = audit_database(&book.database.app).await;
     let record = auditor

@@ -2,16 +2,20 @@
 //! comparison come to the same.
 
 use countersign::projections::{self, Difference, Filter};
+use countersign_protocol::permission::Permission;
 use countersign_protocol::policy::Policy;
 use countersign_protocol::rights::ChangeBody;
 use sqlx::Row as _;
 
+use crate::cedar;
 use crate::support::TestServer;
 
 async fn differences(server: &TestServer) -> Vec<Difference> {
     server.reader.caught_up().await.unwrap();
     let mut connection = server.book.database.app.acquire().await.unwrap();
-    projections::compare(&mut connection).await.unwrap()
+    projections::compare(&mut connection, &server.book.ledger.judge())
+        .await
+        .unwrap()
 }
 
 fn one() -> Filter {
@@ -51,15 +55,16 @@ async fn the_rows_equal_a_fold_of_the_log() {
         (item.status.as_str(), item.approvals),
         ("completed", Some(2))
     );
+    let judge = server.book.ledger.judge();
     let (for_carol, _) = server
         .reader
-        .inbox(&"carol".parse().unwrap(), 10)
+        .inbox(&"carol".parse().unwrap(), 10, judge.as_ref())
         .await
         .unwrap();
     assert_eq!(for_carol.len(), 1);
     let (for_bob, _) = server
         .reader
-        .inbox(&"bob".parse().unwrap(), 10)
+        .inbox(&"bob".parse().unwrap(), 10, judge.as_ref())
         .await
         .unwrap();
     assert_eq!(for_bob, Vec::new());
@@ -94,7 +99,7 @@ async fn a_row_that_was_changed_is_found() {
             "{table}: {found:?}"
         );
     }
-    projections::rebuild(&server.book.database.app)
+    projections::rebuild(&server.book.database.app, &server.book.ledger.judge())
         .await
         .unwrap();
     assert_eq!(differences(&server).await, Vec::new());
@@ -112,18 +117,122 @@ async fn a_policy_that_changes_counts_open_requests_anew() {
         .unwrap();
     let item = server.reader.command(&id).await.unwrap().unwrap();
     assert_eq!((item.approvals, item.needed), (Some(1), Some(2)));
-    let names = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect();
-    let policy = Policy {
-        approvals: 1,
-        may_request: names(&["alice"]),
-        may_approve: names(&["carol"]),
-    };
-    server
-        .book
-        .change(ChangeBody::PolicyPublished { policy })
-        .await;
+    let policy = cedar::names(1, &["alice"], &["carol"]);
+    server.book.publish(&policy).await;
     let item = server.reader.command(&id).await.unwrap().unwrap();
     assert_eq!((item.approvals, item.needed), (Some(0), Some(1)));
+    assert_eq!(differences(&server).await, Vec::new());
+}
+
+/// What waits for a person, and how many approvals of how many a command has.
+async fn waiting(server: &TestServer, who: &str) -> usize {
+    let judge = server.book.ledger.judge();
+    let person = who.parse().unwrap();
+    let inbox = server.reader.inbox(&person, 10, judge.as_ref());
+    inbox.await.unwrap().0.len()
+}
+
+#[tokio::test]
+async fn roles_and_groups_that_change_move_requests_between_inboxes() {
+    let server = TestServer::start().await;
+    let book = &server.book;
+    let policy = book.publish(&Policy::built_in()).await;
+    let (request, act) = book.request();
+    let id = book.send(request).await.unwrap().id;
+    let approval = book.view().approval("carol", id, &act, policy);
+    book.send(approval).await.unwrap();
+    let count = async || {
+        let item = server.reader.command(&id).await.unwrap().unwrap();
+        (item.approvals, item.needed)
+    };
+    assert_eq!(count().await, (Some(1), Some(2)));
+    assert_eq!(differences(&server).await, Vec::new());
+    // Who may not approve any more does not count any more.
+    book.take_away("admin", "user:carol").await;
+    assert_eq!(count().await, (Some(0), Some(2)));
+    assert_eq!(waiting(&server, "carol").await, 0);
+    assert_eq!(differences(&server).await, Vec::new());
+    // A role of one's own making, by a group.
+    book.join("dave").await;
+    book.regroup("sre", &["carol", "dave"], &[]).await;
+    book.change(ChangeBody::RoleDefined {
+        role: "approver".parse().unwrap(),
+        permissions: vec![Permission::CommandApprove],
+    })
+    .await;
+    assert_eq!(waiting(&server, "dave").await, 0);
+    book.grant("approver", "group:sre").await;
+    assert_eq!(count().await, (Some(1), Some(2)));
+    assert_eq!(waiting(&server, "dave").await, 1);
+    assert_eq!(waiting(&server, "carol").await, 0);
+    assert_eq!(differences(&server).await, Vec::new());
+    book.regroup("sre", &[], &["dave"]).await;
+    assert_eq!(waiting(&server, "dave").await, 0);
+    assert_eq!(differences(&server).await, Vec::new());
+    // A role that means something else from here on.
+    book.change(ChangeBody::RoleDefined {
+        role: "approver".parse().unwrap(),
+        permissions: vec![Permission::CommandRead],
+    })
+    .await;
+    assert_eq!(count().await, (Some(0), Some(2)));
+    assert_eq!(differences(&server).await, Vec::new());
+    projections::rebuild(&book.database.app, &book.ledger.judge())
+        .await
+        .unwrap();
+    assert_eq!(differences(&server).await, Vec::new());
+}
+
+#[tokio::test]
+async fn hosts_that_are_labelled_drained_and_gone_are_listed_so() {
+    let server = TestServer::start().await;
+    let book = &server.book;
+    let agent = || "web-1".parse().unwrap();
+    let listed = async || {
+        let agents = server.reader.agents().await.unwrap();
+        let mut of = agents.into_iter().filter(|item| item.agent == "web-1");
+        of.next()
+            .map(|item| (item.status, item.labels, item.drained))
+    };
+    let labels = vec!["env=prod".to_owned(), "role=web".to_owned()];
+    book.change(ChangeBody::AgentRelabelled {
+        agent: agent(),
+        labels: labels.iter().map(|label| label.parse().unwrap()).collect(),
+    })
+    .await;
+    let accepted = |drained| Some(("accepted".to_owned(), labels.clone(), drained));
+    assert_eq!(listed().await, accepted(false));
+    book.change(ChangeBody::AgentDrained { agent: agent() })
+        .await;
+    assert_eq!(listed().await, accepted(true));
+    assert_eq!(differences(&server).await, Vec::new());
+    let (request, _) = book.request();
+    assert!(book.send(request).await.is_err(), "a drained host");
+    book.change(ChangeBody::AgentUndrained { agent: agent() })
+        .await;
+    assert_eq!(listed().await, accepted(false));
+    book.change(ChangeBody::AgentRetired { agent: agent() })
+        .await;
+    let gone = listed().await;
+    assert!(gone.is_none_or(|(status, ..)| status != "accepted"));
+    assert_eq!(differences(&server).await, Vec::new());
+}
+
+#[tokio::test]
+async fn a_review_that_opens_and_closes_leaves_the_rows_as_the_log_says() {
+    let server = TestServer::start().await;
+    let book = &server.book;
+    let glass =
+        r#"@id("glass") permit (principal, action == Action::"command:break_glass", resource);"#;
+    book.publish(&Policy::new(glass.into()).unwrap()).await;
+    let broken = book.send(book.break_glass()).await.unwrap().id;
+    let item = server.reader.command(&broken).await.unwrap().unwrap();
+    assert_eq!(item.status, "authorized");
+    assert_eq!(waiting(&server, "bob").await, 0);
+    assert_eq!(differences(&server).await, Vec::new());
+    book.run(broken).await;
+    assert_eq!(differences(&server).await, Vec::new());
+    book.send(book.review("bob", broken)).await.unwrap();
     assert_eq!(differences(&server).await, Vec::new());
 }
 
@@ -134,7 +243,12 @@ async fn two_followers_share_the_rows() {
     // A second server on the first one's database.
     let pool = first.book.database.another_app().await;
     let (tell, projected) = tokio::sync::watch::channel(None);
-    tokio::spawn(projections::run(pool.clone(), ledger.watch(), tell));
+    tokio::spawn(projections::run(
+        pool.clone(),
+        ledger.watch(),
+        tell,
+        ledger.judge(),
+    ));
     let second = projections::Reader::new(pool, ledger.watch(), projected);
     for _round in 0..10 {
         let (command, _) = first.book.authorized().await;
@@ -170,6 +284,7 @@ async fn a_projection_of_another_version_is_built_anew() {
         app.clone(),
         server.book.ledger.watch(),
         tell,
+        server.book.ledger.judge(),
     ));
     let size = server.book.ledger.newest().size();
     let there =

@@ -85,6 +85,7 @@ async fn a_revoked_keys_blobs_are_not_stored() {
         seen,
         principal: "carol".parse().unwrap(),
         command: countersign_protocol::hash::StatementId::new([9; 32]),
+        token: None,
         reason: Some(reason.reference()),
     });
     let sent = server.submit(&signed("carol", &cancel, vec![reason])).await;
@@ -171,7 +172,9 @@ async fn readers_do_not_wait_for_a_rebuild() {
         .await
         .unwrap();
     let pool = server.book.database.another_app().await;
-    let rebuilding = tokio::spawn(async move { countersign::projections::rebuild(&pool).await });
+    let judge = server.book.ledger.judge();
+    let rebuilding =
+        tokio::spawn(async move { countersign::projections::rebuild(&pool, &judge).await });
     server.book.database.until_a_lock_is_awaited().await;
     let listed = tokio::time::timeout(
         Duration::from_secs(5),
@@ -183,7 +186,7 @@ async fn readers_do_not_wait_for_a_rebuild() {
     let size = rebuilding.await.unwrap().unwrap();
     assert_eq!(size, server.book.ledger.newest().size());
     let mut connection = server.book.database.app.acquire().await.unwrap();
-    let found = countersign::projections::compare(&mut connection)
+    let found = countersign::projections::compare(&mut connection, &server.book.ledger.judge())
         .await
         .unwrap();
     assert_eq!(found, Vec::new());

@@ -10,18 +10,19 @@ use countersign::ledger::{
 use countersign_protocol::blob::BlobRef;
 use countersign_protocol::command::Act;
 use countersign_protocol::event::{
-    AgentKeyRetired, CommandCancelRequested, ExecutionCompleted, ExecutionOutput, Outcome, Seen,
-    Stream, StreamTotals,
+    AgentKeyRetired, CommandCancelRequested, ExecutionCompleted, ExecutionOutput, KeyClaim,
+    KeyClaimed, Outcome, ReviewClosed, Seen, Stream, StreamTotals,
 };
 use countersign_protocol::hash::{Digest, KeyId, LedgerId, StatementId};
 use countersign_protocol::name::{Nonce, Time};
-use countersign_protocol::policy::PolicyRef;
+use countersign_protocol::policy::{Policy, PolicyRef};
 use countersign_protocol::rights::ChangeBody;
+use countersign_protocol::statement::Statement;
 use sqlx::PgPool;
 
 use super::{TestDatabase, database};
 use crate::folder::Folder;
-use crate::statements::{self, Ask, View, blob, public, signed};
+use crate::statements::{self, Ask, View, blob, key, public, signed};
 
 pub(crate) struct TestLedger {
     pub(crate) database: TestDatabase,
@@ -44,7 +45,7 @@ impl TestLedger {
         Ledger::create(&settings, genesis).await.unwrap();
         let ledger = Ledger::open(settings).await.unwrap();
         let policy = PolicyRef {
-            digest: Digest::new([0; 32]),
+            digest: Policy::built_in().digest(),
             seq: 0,
         };
         let chain = std::sync::Mutex::new((0, StatementId::ZERO));
@@ -56,13 +57,7 @@ impl TestLedger {
             policy,
             chain,
         };
-        let policy = statements::policy();
-        let digest = policy.digest().unwrap();
-        let consent = this.change(ChangeBody::PolicyPublished { policy }).await;
-        this.policy = PolicyRef {
-            digest,
-            seq: consent.seq + 1,
-        };
+        this.policy = this.publish(&statements::policy()).await;
         this.enrol("web-1").await;
         this
     }
@@ -89,7 +84,7 @@ impl TestLedger {
         Ledger::open(settings).await.unwrap()
     }
 
-    fn view(&self) -> View {
+    pub(crate) fn view(&self) -> View {
         View::of(&self.ledger, &self.clock)
     }
 
@@ -102,7 +97,20 @@ impl TestLedger {
     }
 
     pub(crate) async fn change(&self, body: ChangeBody) -> Receipt {
-        let (request, digest) = self.view().change(&body);
+        self.change_with(body, None).await
+    }
+
+    /// A policy comes into force.
+    pub(crate) async fn publish(&self, policy: &Policy) -> PolicyRef {
+        let digest = policy.digest();
+        let body = ChangeBody::PolicyPublished { policy: digest };
+        let consent = self.change_with(body, Some(policy)).await;
+        let seq = consent.seq + 1;
+        PolicyRef { digest, seq }
+    }
+
+    async fn change_with(&self, body: ChangeBody, policy: Option<&Policy>) -> Receipt {
+        let (request, digest) = self.view().change(&body, policy);
         let change = self.send(request).await.unwrap().id;
         let consent = self.view().consent(change, digest);
         self.send(consent).await.unwrap()
@@ -134,8 +142,80 @@ impl TestLedger {
             agent: name.parse().unwrap(),
             key: public(with),
             replaces,
+            labels: Vec::new(),
         })
         .await;
+    }
+
+    /// A person gets the key that has their name, which says itself that it is theirs.
+    pub(crate) async fn join(&self, name: &str) {
+        let claim = self.claim(name, name);
+        self.change(ChangeBody::KeyAdded {
+            principal: name.parse().unwrap(),
+            key: public(name),
+            claim,
+            expires_at: None,
+        })
+        .await;
+    }
+
+    /// The word of the key of one name that it belongs to another.
+    pub(crate) fn claim(&self, with: &str, principal: &str) -> KeyClaim {
+        let (signer, nonce, made_at, ledger, _) = self.header(with);
+        let claimed = KeyClaimed {
+            signer,
+            principal: principal.parse().unwrap(),
+            nonce,
+            made_at,
+            ledger,
+        };
+        KeyClaim::of(&Statement::sign(&claimed.into(), &key(with)).unwrap())
+    }
+
+    pub(crate) async fn grant(&self, role: &str, to: &str) {
+        let (role, to) = (role.parse().unwrap(), to.parse().unwrap());
+        self.change(ChangeBody::RoleGranted { role, to }).await;
+    }
+
+    pub(crate) async fn take_away(&self, role: &str, from: &str) {
+        let (role, from) = (role.parse().unwrap(), from.parse().unwrap());
+        self.change(ChangeBody::RoleRevoked { role, from }).await;
+    }
+
+    pub(crate) async fn regroup(&self, group: &str, add: &[&str], remove: &[&str]) {
+        let names = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect();
+        self.change(ChangeBody::GroupChanged {
+            group: group.parse().unwrap(),
+            add: names(add),
+            remove: names(remove),
+        })
+        .await;
+    }
+
+    /// Alice breaks the glass for `true` on web-1.
+    pub(crate) fn break_glass(&self) -> Submission {
+        let ask = Ask {
+            break_glass: true,
+            ..Ask::of("web-1")
+        };
+        self.ask(&ask).0
+    }
+
+    /// `who` has looked at a run without approvals.
+    pub(crate) fn review(&self, who: &str, command: StatementId) -> Submission {
+        let found = blob(b"the disk was full");
+        let (signer, nonce, made_at, ledger, seen) = self.header(who);
+        let closed = ReviewClosed {
+            signer,
+            nonce,
+            made_at,
+            ledger,
+            seen,
+            principal: who.parse().unwrap(),
+            command,
+            reason: found.reference(),
+        };
+        signed(who, &closed.into(), vec![found])
     }
 
     /// The last word of web-1's first key.
@@ -198,6 +278,7 @@ impl TestLedger {
             seen,
             principal: who.parse().unwrap(),
             command,
+            token: None,
             reason: None,
         };
         signed(who, &cancel.into(), Vec::new())
@@ -237,6 +318,17 @@ impl TestLedger {
 
     /// Ends a run that started: one chunk, exited with 0.
     pub(crate) async fn finish(&self, command: StatementId, started: StatementId) -> Receipt {
+        self.end(command, started, Outcome::Exited).await
+    }
+
+    /// Runs an authorized command until its own time is over.
+    pub(crate) async fn run_out_of_time(&self, command: StatementId) -> Receipt {
+        let started = self.send(self.start(command)).await.unwrap().id;
+        self.end(command, started, Outcome::TimedOut).await
+    }
+
+    /// Ends a run that started, with one chunk.
+    async fn end(&self, command: StatementId, started: StatementId, outcome: Outcome) -> Receipt {
         let data = blob(b"hello\n");
         let named: BlobRef = data.reference();
         let (signer, nonce, made_at, ledger, seen) = self.header("web-1");
@@ -279,8 +371,8 @@ impl TestLedger {
             agent_prev: started,
             started,
             detail: None,
-            outcome: Outcome::Exited,
-            exit_code: Some(0),
+            outcome,
+            exit_code: (outcome == Outcome::Exited).then_some(0),
             signal: None,
             duration_us: 1000,
             cpu_us: 500,
@@ -311,5 +403,6 @@ fn settings(folder: &Folder, pool: PgPool, clock: &Clock, start: StartRule) -> S
         checkpoint_file: folder.path().join("checkpoint"),
         start,
         clock: clock.clone(),
+        judge: countersign::setup::judge(),
     }
 }

@@ -47,7 +47,12 @@ impl TestServer {
         let pool = book.database.another_app().await;
         let (tell, projected) = watch::channel(None);
         let ledger = book.ledger.clone();
-        tokio::spawn(projections::run(pool.clone(), ledger.watch(), tell));
+        tokio::spawn(projections::run(
+            pool.clone(),
+            ledger.watch(),
+            tell,
+            ledger.judge(),
+        ));
         let reader = Reader::new(pool, ledger.watch(), projected);
         let keys = LedgerKeys::read(book.folder.path()).unwrap();
         let mut connection = book.database.app.acquire().await.unwrap();
@@ -74,6 +79,8 @@ impl TestServer {
             Origins::of(address, is_tls, &public),
             transport.behind_proxy,
         );
+        let app = app.with_gateway(keys.gateway());
+        tokio::spawn(http::write_notes(app.clone(), shutdown.clone()));
         let router = http::router(app);
         tokio::spawn(http::serve(listener, router, transport, shutdown.clone()));
         let _second = rustls::crypto::ring::default_provider().install_default();

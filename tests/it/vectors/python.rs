@@ -127,7 +127,7 @@ fn the_checker_finds_a_changed_character_in_every_file() {
         ("log", "log/ledger.json", r#""ledger_id": ""#),
         ("log", "log/ledger.json", "\"roots\": [\n    \""),
         ("proofs", "log/proofs.json", "\"proof\": [\n        \""),
-        ("checkpoints", "log/checkpoint-28.txt", "28\n"),
+        ("checkpoints", "log/checkpoint-66.txt", "66\n"),
         (
             "checkpoints",
             "log/ledger.json",

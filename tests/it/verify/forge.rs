@@ -145,7 +145,7 @@ impl<'a> Forger<'a> {
 
     /// The commands that are open after as much of the log as folds.
     async fn put_open(&self, db: &mut PgConnection) {
-        let mut auditor = Auditor::new();
+        let mut auditor = Auditor::new(countersign::setup::judge());
         for entry in &self.entries {
             let Ok(checked) = audit::check_entry(&entry.encode().unwrap()) else {
                 break;

@@ -7,7 +7,6 @@ use countersign_protocol::entry::{self, Entry};
 use countersign_protocol::event::Event;
 use countersign_protocol::hash::StatementId;
 use countersign_protocol::name::{SECOND_US, Time};
-use countersign_protocol::policy::Policy;
 use countersign_protocol::rights::ChangeBody;
 use countersign_protocol::statement::Statement;
 use countersign_protocol::target::{TargetLine, TargetList};
@@ -22,22 +21,9 @@ impl Book {
     /// With dave, and a policy of two approvals.
     pub(crate) fn ready() -> Self {
         let mut book = Self::genesis();
-        let names = || {
-            ["alice", "bob", "carol", "dave"]
-                .map(|name| name.parse().unwrap())
-                .to_vec()
-        };
-        book.change(ChangeBody::KeyAdded {
-            principal: "dave".parse().unwrap(),
-            key: public("dave"),
-        });
-        book.change(ChangeBody::PolicyPublished {
-            policy: Policy {
-                approvals: 2,
-                may_request: names(),
-                may_approve: names(),
-            },
-        });
+        book.change(book.key_of("dave", "dave"));
+        let everybody = ["alice", "bob", "carol", "dave"];
+        book.publish(2, &everybody, &everybody);
         book
     }
 
@@ -55,6 +41,7 @@ impl Book {
                 agent: enrolled.agent,
                 key: enrolled.key,
                 replaces: None,
+                labels: Vec::new(),
             });
         }
     }
@@ -97,12 +84,15 @@ impl Book {
             not_before: Time::from_micros(self.now).unwrap(),
             expires_at: Time::from_micros(self.now + 2 * 3600 * SECOND_US).unwrap(),
             max_runs: 1,
+            break_glass: false,
         }
     }
 
     pub(crate) fn request_event(&mut self, who: &str, act: Act) -> Event {
         let reason = self.blob(b"because");
-        say!(person self, who, CommandRequested { client_ref: None, act: act, reason: reason })
+        say!(person self, who, CommandRequested {
+            client_ref: None, token: None, act: act, reason: reason,
+        })
     }
 
     pub(crate) fn request(&mut self, who: &str, act: Act) -> StatementId {

@@ -51,6 +51,8 @@ pub(crate) struct Wire {
     pub(crate) hang_up: Notify,
     /// How often a stream of work was opened.
     pub(crate) streams: AtomicUsize,
+    /// Statements that the ledger's rules refused.
+    pub(crate) refused: AtomicUsize,
 }
 
 /// A running server.
@@ -75,6 +77,7 @@ impl Fake {
             unproven: AtomicUsize::new(0),
             hang_up: Notify::new(),
             streams: AtomicUsize::new(0),
+            refused: AtomicUsize::new(0),
         });
         let serving = Arc::clone(&wire);
         tokio::spawn(async move {
@@ -265,6 +268,7 @@ impl Wire {
                 book.blobs.insert(blob.reference().digest, blob);
             }
             book.append(statement).map_err(|refusal| {
+                self.refused.fetch_add(1, Ordering::SeqCst);
                 Box::new(Problem {
                     kind: "about:blank".into(),
                     title: "refused".into(),

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use countersign_agent::spool::{About, Birth, FILE, Record, Spool};
 use countersign_fuzz_bodies::{Runs, Story, TARGETS};
 use countersign_protocol::api::{Base64, BlobBody, LedgerInfo, Receipt, Submission, Work};
+use countersign_protocol::canonical;
 use countersign_protocol::command::{Act, Environment};
 use countersign_protocol::entry::{self, Entry};
 use countersign_protocol::event::Outcome;
@@ -14,6 +15,8 @@ use countersign_protocol::hash::{CommandId, Digest, KeyId, StatementId};
 use countersign_protocol::key::to_openssh_private;
 use countersign_protocol::name::Time;
 use countersign_protocol::proof;
+use countersign_protocol::quorum::{BreakGlass, Demand, Requirement, Seats};
+use countersign_protocol::rights::ChangeBody;
 
 use crate::support::book::{Book, key, public};
 use crate::support::grants::{World, grant, stream};
@@ -29,7 +32,7 @@ fn put(target: &str, name: &str, bytes: impl AsRef<[u8]>) {
 }
 
 /// The ledger: two commands that may run here, one of whose approvers does not count here, one that
-/// waits, one that was cancelled, one for another host.
+/// waits, one that was cancelled, one for another host, one that nobody approved.
 fn told() -> (World, Story, Vec<StatementId>) {
     let mut world = World::new();
     world.book.enrol("web-2");
@@ -63,13 +66,18 @@ fn told() -> (World, Story, Vec<StatementId>) {
     world.book.approve("bob", waiting).unwrap();
     let cancelled = world.approved_true();
     let book = &mut world.book;
-    let event =
-        say!(person book, "bob", CommandCancelRequested { command: cancelled, reason: None });
+    let event = say!(person book, "bob", CommandCancelRequested { command: cancelled, token: None, reason: None });
     world.book.sign_and_append("bob", &event).unwrap();
     let act = world.book.act(&["web-2"], &Book::spec(&["true"]));
     let elsewhere = world.approved(act);
+    let everybody = "alice,bob,carol,dave";
+    let policy = format!("2 {everybody} {everybody}\n1 alice - break-glass=60");
+    world.book.publish_text(&policy);
+    let mut act = world.act();
+    act.break_glass = true;
+    let broken = world.book.request("alice", act);
 
-    let ids = vec![plain, rich, unpinned, waiting, cancelled, elsewhere];
+    let ids = vec![plain, rich, unpinned, waiting, cancelled, elsewhere, broken];
     let mut full = quiet(&["echo", "a b", "*"]);
     (full.env, full.stdin) = (variables, "hello\n".to_owned());
     // Without the cancel, which a server can hide, the cancelled one was approved as any other.
@@ -79,6 +87,8 @@ fn told() -> (World, Story, Vec<StatementId>) {
         None,
         None,
         Some(quiet(&["true"])),
+        None,
+        // Nobody of this host's list broke the glass.
         None,
     ];
     let host = |id: StatementId| if id == elsewhere { "web-2" } else { "web-1" };
@@ -232,7 +242,8 @@ fn wire(world: &World, story: &Story, ids: &[StatementId]) {
     let cancel = Work::Cancel(stream(&world.book, ids[4]));
     put("grant", "cancel", serde_json::to_vec(&cancel).unwrap());
     // Base, then edits: what, where, and what each of them reads.
-    let thefts: [(&str, &[u8]); 8] = [
+    let thefts: [(&str, &[u8]); 9] = [
+        ("breaks-the-glass", &[3, 4, 2, 0, 3]),
         ("hides-the-cancel", &[4, 0, 4]),
         ("names-too-few", &[3, 4, 2, 2, 1]),
         ("speaks-for-carol", &[3, 5, 1, 2, 0, 4, 2, 6, 2]),
@@ -317,6 +328,7 @@ fn statements(story: &Story) {
             put("sshsig", &format!("{kind}.armour"), field("signature"));
         }
     }
+    changes();
     for (number, entry) in story.entries.iter().enumerate().step_by(5) {
         let statement = Entry::decode(&entry.0).unwrap().statement;
         put("entry", &format!("{number}"), &entry.0);
@@ -328,6 +340,50 @@ fn statements(story: &Story) {
         }
     }
     put("documents", "line", &story.grants[0].0.line.0);
+}
+
+/// The changes of the golden vectors' log, and requirements as a ledger writes them.
+fn changes() {
+    let blobs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors/log/blobs.jsonl");
+    for line in fs::read_to_string(blobs).unwrap().lines() {
+        let blob: serde_json::Value = serde_json::from_str(line).unwrap();
+        let content: Base64 = serde_json::from_value(blob["content"].clone()).unwrap();
+        if let Ok(body) = ChangeBody::parse(&content.0) {
+            put("change", body.kind().as_str(), &content.0);
+        }
+    }
+    let mut requirement = Requirement::of(2, vec!["group:sre".parse().unwrap()]);
+    requirement.rules = vec!["restart".parse().unwrap()];
+    requirement.approval_age_ms = Some(1_800_000);
+    requirement.demands.push(Demand(vec![Seats {
+        approvals: 1,
+        from: vec![
+            "permission:command:approve".parse().unwrap(),
+            "user:bob".parse().unwrap(),
+        ],
+    }]));
+    requirement.demands.sort();
+    put(
+        "requirement",
+        "approvals",
+        canonical::to_vec(&requirement).unwrap(),
+    );
+    requirement.demands.clear();
+    requirement.break_glass = Some(BreakGlass {
+        review_ms: 3_600_000,
+    });
+    put(
+        "requirement",
+        "break-glass",
+        canonical::to_vec(&requirement).unwrap(),
+    );
+    // Demands, seats of each, approvals and groups of each; people; members of each group.
+    put("requirement", "two-groups", [1, 2, 1, 1, 1, 2, 2, 3, 6]);
+    put(
+        "requirement",
+        "moves",
+        [2, 2, 1, 3, 1, 2, 1, 2, 7, 5, 1, 2, 4, 31, 31],
+    );
 }
 
 fn time(micros: u64) -> Time {

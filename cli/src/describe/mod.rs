@@ -1,0 +1,21 @@
+//! Words for people, made of what was verified. Only escaped text leaves this room.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `command.rs` | a command and its hosts; tables |
+//! | `requirement.rs` | what approving takes, and whose word counts |
+//! | `change.rs` | a change of rights |
+//! | `rights.rs` | people, keys, roles, groups, tokens, reviews |
+//! | `policy.rs` | what a policy says of requests |
+
+mod change;
+mod command;
+mod policy;
+mod requirement;
+mod rights;
+
+pub use change::{change, replaced_key};
+pub use command::{act, command, deed, ending, few, refused, status, table};
+pub use policy::{explained, rule_changes, rule_table, ruling, what_if};
+pub use requirement::{demands, price, requirement, votes, whom};
+pub use rights::{groups, keys, open_reviews, people, person, reviews, roles, tokens, whoami};

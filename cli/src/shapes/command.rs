@@ -1,0 +1,255 @@
+//! The JSON of commands, changes and lists.
+
+use std::collections::BTreeMap;
+
+use countersign_protocol::api::{ChangeItem, CommandItem, ExecutionResult};
+use countersign_protocol::blob::BlobRef;
+use countersign_protocol::command::{AtOutputLimit, Environment, Mode};
+use countersign_protocol::event::Stream;
+use countersign_protocol::hash::StatementId;
+use countersign_protocol::key;
+use countersign_protocol::lifecycle::Execution;
+use countersign_protocol::name::AgentName;
+use countersign_protocol::rights::ChangeBody;
+use countersign_protocol::short;
+use countersign_protocol::view::{self as protocol_view, Written};
+use serde::Serialize;
+
+use crate::acts::{ChangeView, Replaced};
+use crate::console::base64;
+use crate::streams::Link;
+use crate::view::CommandView;
+
+/// `request`
+#[derive(Debug, Serialize)]
+pub struct RequestedShape {
+    /// The whole id.
+    pub id: String,
+    /// `XXXX-XXXX`
+    pub short: String,
+    /// The status word.
+    pub status: &'static str,
+}
+
+/// The key that an acceptance replaces.
+#[derive(Debug, Serialize)]
+pub struct ReplacedShape {
+    key_id: String,
+    fingerprint: String,
+    /// The entry that made it count.
+    since: u64,
+}
+
+impl From<&Replaced> for ReplacedShape {
+    fn from(replaced: &Replaced) -> Self {
+        Self {
+            key_id: replaced.key_id.to_string(),
+            fingerprint: key::fingerprint(&replaced.key_id),
+            since: replaced.since,
+        }
+    }
+}
+
+/// `approve`, `reject`, `withdraw`, `cancel`, and what changes rights.
+#[derive(Debug, Serialize)]
+pub struct JudgedShape {
+    /// Of the command or change.
+    pub id: String,
+    /// Its status word.
+    pub status: &'static str,
+    /// Where the statement stands.
+    pub seq: u64,
+    /// With an acceptance that replaces a key, and only then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<ReplacedShape>,
+}
+
+/// `list`, `inbox`, `agents`, `changes`
+#[derive(Debug, Serialize)]
+pub struct ItemsShape<T> {
+    /// The items.
+    pub items: Vec<T>,
+    /// For the next page.
+    pub next: Option<String>,
+}
+
+/// `inbox`: commands, and changes of rights beside them.
+#[derive(Debug, Serialize)]
+pub struct InboxShape {
+    /// Commands that wait for the caller.
+    pub items: Vec<CommandItem>,
+    /// Changes that wait for the caller.
+    pub changes: Vec<ChangeItem>,
+    /// Always none.
+    pub next: Option<String>,
+}
+
+/// The request's part of `show`. What the caller may not read is null.
+#[derive(Debug, Serialize)]
+pub struct RequestShape {
+    mode: Mode,
+    argv: Option<Vec<String>>,
+    cwd: Option<String>,
+    env: Option<BTreeMap<String, String>>,
+    user: Option<String>,
+    timeout_ms: u64,
+    output_limit: u64,
+    at_output_limit: Option<AtOutputLimit>,
+    reason: Option<String>,
+    targets: Vec<String>,
+    requester: String,
+}
+
+/// One approval in `show`.
+#[derive(Debug, Serialize)]
+pub struct ApprovalShape {
+    principal: String,
+    key_id: String,
+    seq: u64,
+}
+
+/// `show` of a command, and the end of `run` and `logs`.
+#[derive(Debug, Serialize)]
+pub struct CommandShape {
+    id: String,
+    short: String,
+    status: &'static str,
+    request: RequestShape,
+    approvals: Vec<ApprovalShape>,
+    executions: Vec<ExecutionResult>,
+}
+
+/// `show` of a change of rights.
+#[derive(Debug, Serialize)]
+pub struct ChangeShape<'a> {
+    id: String,
+    short: String,
+    status: &'static str,
+    change: &'a ChangeBody,
+    /// The text of a policy that would be published.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replaces: Option<ReplacedShape>,
+    requester: String,
+    seq: u64,
+    consents: Vec<String>,
+    needed: u32,
+}
+
+fn variables(environment: &Environment) -> BTreeMap<String, String> {
+    environment.variables().iter().cloned().collect()
+}
+
+fn request(view: &CommandView) -> RequestShape {
+    let act = view.command.act();
+    let spec = view.spec.here();
+    let lines = view.command.targets.iter().flat_map(|list| list.lines());
+    RequestShape {
+        mode: act.mode,
+        argv: spec.map(|spec| spec.argv.clone()),
+        cwd: spec.and_then(|spec| spec.cwd.clone()),
+        env: match &view.env {
+            None => Some(BTreeMap::new()),
+            Some(held) => held.here().map(variables),
+        },
+        user: act.user.as_ref().map(ToString::to_string),
+        timeout_ms: act.timeout_ms,
+        output_limit: act.output_limit,
+        at_output_limit: act.at_output_limit,
+        reason: view.reason.here().cloned(),
+        targets: lines.map(ToString::to_string).collect(),
+        requester: view.command.requester().to_string(),
+    }
+}
+
+/// One host's part: what its agent signed.
+#[must_use]
+fn execution(view: &CommandView, agent: &AgentName, part: &Execution) -> ExecutionResult {
+    let output = view.outputs.get(agent);
+    let written = output.map_or_else(Written::default, |output| Written {
+        stdout: output.bytes(Stream::Stdout),
+        stderr: output.bytes(Stream::Stderr),
+        is_cut: !output.is_whole(),
+    });
+    let text = |named: &BlobRef| view.texts.get(&named.digest)?.here().cloned();
+    protocol_view::execution_result(&view.command, (agent, part), written, text)
+}
+
+/// `show` of a command.
+#[must_use]
+pub fn command(view: &CommandView) -> CommandShape {
+    let approvals = view.command.approvals.iter().map(|given| ApprovalShape {
+        principal: given.principal.to_string(),
+        key_id: given.key_id.to_string(),
+        seq: given.seq,
+    });
+    let parts = view.command.executions.iter();
+    CommandShape {
+        id: view.id().to_string(),
+        short: short::short(&view.id()),
+        status: view.command.status().as_str(),
+        request: request(view),
+        approvals: approvals.collect(),
+        executions: parts
+            .map(|(agent, part)| execution(view, agent, part))
+            .collect(),
+    }
+}
+
+/// `show` of a change.
+#[must_use]
+pub fn change(view: &ChangeView) -> ChangeShape<'_> {
+    ChangeShape {
+        id: view.id.to_string(),
+        short: short::short(&view.id),
+        status: view.stage.as_str(),
+        change: &view.body,
+        policy: view.policy.as_ref().map(|policy| policy.text()),
+        replaces: view.replaces.as_ref().map(ReplacedShape::from),
+        requester: view.requester.to_string(),
+        seq: view.seq,
+        consents: view.consents.iter().map(ToString::to_string).collect(),
+        needed: view.needed,
+    }
+}
+
+/// A change in a list.
+#[must_use]
+pub fn change_item(view: &ChangeView) -> ChangeItem {
+    ChangeItem {
+        id: view.id.to_string(),
+        change: view.kind().to_owned(),
+        requester: view.requester.to_string(),
+        seq: view.seq,
+        consents: view.consents.iter().map(ToString::to_string).collect(),
+        needed: view.needed,
+    }
+}
+
+/// `request`, once it is in the log.
+#[must_use]
+pub fn requested(id: &StatementId, status: &'static str) -> RequestedShape {
+    RequestedShape {
+        id: id.to_string(),
+        short: short::short(id),
+        status,
+    }
+}
+
+/// An entry of `log`, a line: the payload stands in it as the very bytes that were signed.
+#[must_use]
+pub fn entry_line(link: &Link) -> String {
+    let entry = &link.entry;
+    let statement = entry.verified.statement();
+    let kind = statement.kind.namespace();
+    let payload = String::from_utf8_lossy(&statement.payload);
+    let key_id = entry.verified.facts().key_id;
+    let encoded = serde_json::to_string(&base64(&link.bytes)).unwrap_or_default();
+    format!(
+        "{{\"seq\":{},\"time_us\":{},\"namespace\":\"{kind}\",\"payload\":{payload},\"key_id\":\"{key_id}\",\"leaf\":\"{}\",\"entry\":{encoded}}}\n",
+        entry.seq,
+        entry.time.as_micros(),
+        entry.leaf,
+    )
+}

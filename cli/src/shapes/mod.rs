@@ -1,0 +1,26 @@
+//! The JSON that scripts rely on. A change here is a change of the interface.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `command.rs` | commands, changes, lists, entries |
+//! | `rights.rs` | people, keys, roles, groups, tokens, reviews |
+//! | `policy.rs` | policies, and what they say of requests |
+
+mod command;
+mod policy;
+mod rights;
+
+pub use command::{
+    ApprovalShape, ChangeShape, CommandShape, InboxShape, ItemsShape, JudgedShape, ReplacedShape,
+    RequestShape, RequestedShape, change, change_item, command, entry_line, requested,
+};
+pub use policy::{
+    CheckedShape, ExplainedShape, OtherwiseShape, PolicyShape, PriceShape, ProblemShape,
+    RefusalShape, RuleChangeShape, RuleShape, RulingShape, SeatsShape, WhatIfShape, checked,
+    explained, policy, problems, what_if,
+};
+pub use rights::{
+    ClaimShape, GroupShape, IssuedShape, KeyShape, LeaveShape, LeavingShape, PersonShape,
+    ReviewShape, RoleShape, TokenShape, WhoamiShape, claimed, groups, key_word, keys, people,
+    person, review, roles, token_word, tokens,
+};

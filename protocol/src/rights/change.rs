@@ -1,0 +1,344 @@
+//! What may change now, and whose consent it takes.
+
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+
+use super::{ChangeBody, Holder, OpenChange, Rights};
+use crate::fold::Refusal;
+use crate::hash::{KeyId, StatementId};
+use crate::judgement::{ChangeQuestion, Judge};
+use crate::name::{AgentName, Label, Principal, RoleName, Time};
+use crate::permission::{self, ADMIN, Permission, Whom};
+use crate::policy::Policy;
+use crate::quorum::{self, Requirement};
+
+/// Most roles, groups, tokens and labels of one host: more is a mistake or an attack on the memory.
+const MAX_HELD: usize = 10_000;
+
+fn require(holds: bool, otherwise: Refusal) -> Result<(), Refusal> {
+    if holds { Ok(()) } else { Err(otherwise) }
+}
+
+impl Rights {
+    /// What a change takes: its rule's quorum, or the administrators' threshold.
+    ///
+    /// A rule speaks of hosts alone, and no rule asks for less than one consent. Whatever touches
+    /// people, roles, tokens or the rules themselves takes as many administrators as genesis says.
+    #[must_use]
+    pub fn change_requirement(
+        &self,
+        body: &ChangeBody,
+        requester: &Principal,
+        judge: &dyn Judge,
+        now: Time,
+    ) -> Requirement {
+        let threshold = self
+            .genesis
+            .as_ref()
+            .map_or(u32::MAX, |genesis| genesis.threshold);
+        let administrators = || -> Requirement {
+            let role = ADMIN.parse().map(Whom::Role);
+            Requirement::of(threshold, role.into_iter().collect())
+        };
+        if right_to_ask(body) != Permission::AgentManage {
+            return administrators();
+        }
+        let Some(in_force) = self.policy() else {
+            return administrators();
+        };
+        let question = ChangeQuestion {
+            rights: self,
+            requester,
+            body,
+            now,
+        };
+        let ruled = judge.judge_change(&in_force.policy, &question);
+        ruled
+            .filter(|requirement| requirement.check().is_ok() && requirement.break_glass.is_none())
+            .unwrap_or_else(administrators)
+    }
+
+    /// Says whether somebody may ask for a change or stop it.
+    ///
+    /// # Errors
+    /// The permission that they lack.
+    pub fn may_ask(&self, who: &Principal, body: &ChangeBody) -> Result<(), Refusal> {
+        let right = right_to_ask(body);
+        require(self.holds(who, right), Refusal::NotPermitted(right))
+    }
+
+    /// Says whether a person's consent counts towards a change.
+    ///
+    /// # Errors
+    /// Nobody of the change's quorum.
+    pub fn may_consent(
+        &self,
+        who: &Principal,
+        change: &OpenChange,
+        judge: &dyn Judge,
+        now: Time,
+    ) -> Result<(), Refusal> {
+        let right = right_to_ask(&change.body);
+        let requester = change
+            .consents
+            .first()
+            .map_or(who, |first| &first.principal);
+        let requirement = self.change_requirement(&change.body, requester, judge, now);
+        let named = requirement
+            .electors()
+            .iter()
+            .any(|whom| self.belongs(who, whom));
+        require(named, Refusal::NotPermitted(right))
+    }
+
+    /// The consents of a change that has enough of them: what its effect rests on.
+    #[must_use]
+    pub fn ready(
+        &self,
+        id: &StatementId,
+        judge: &dyn Judge,
+        now: Time,
+    ) -> Option<(&ChangeBody, Vec<u64>)> {
+        let change = self.changes.get(id)?;
+        let verdict = self.change_standing(change, judge, now);
+        let possible = self.may_change(&change.body, change.policy.as_ref(), judge, now);
+        if !verdict.is_met() || possible.is_err() {
+            return None;
+        }
+        let seqs = self.counting(change, judge, now);
+        Some((
+            &change.body,
+            seqs.iter().map(|consent| consent.seq).collect(),
+        ))
+    }
+
+    /// How many consents of a change count here and now, and how many it takes.
+    pub fn change_standing(
+        &self,
+        change: &OpenChange,
+        judge: &dyn Judge,
+        now: Time,
+    ) -> quorum::Verdict {
+        let requester = change.consents.first().map(|first| &first.principal);
+        let Some(requester) = requester else {
+            return quorum::Verdict { have: 0, need: 1 };
+        };
+        let requirement = self.change_requirement(&change.body, requester, judge, now);
+        let consents = self.counting(change, judge, now);
+        let people = consents.iter().map(|consent| &consent.principal);
+        quorum::count_all(&requirement, people, |who, whom| self.belongs(who, whom))
+    }
+
+    /// Consents by people who count here and now, with keys that do.
+    fn counting<'a>(
+        &self,
+        change: &'a OpenChange,
+        judge: &dyn Judge,
+        now: Time,
+    ) -> Vec<&'a super::Consent> {
+        let in_force = |key: &KeyId| self.keys.get(key).is_some_and(|key| key.is_in_force(now));
+        change
+            .consents
+            .iter()
+            .filter(|consent| in_force(&consent.key_id))
+            .filter(|consent| {
+                self.may_consent(&consent.principal, change, judge, now)
+                    .is_ok()
+            })
+            .collect()
+    }
+
+    /// Says whether a change could take effect now.
+    pub(super) fn may_change(
+        &self,
+        body: &ChangeBody,
+        policy: Option<&Policy>,
+        judge: &dyn Judge,
+        now: Time,
+    ) -> Result<(), Refusal> {
+        match body {
+            ChangeBody::KeyAdded {
+                principal,
+                key,
+                claim,
+                expires_at,
+            } => {
+                require(!self.keys.contains_key(&key.key_id()), Refusal::KeyTaken)?;
+                require(expires_at.is_none_or(|end| now < end), Refusal::KeyExpired)?;
+                let ledger = self.ledger.ok_or(Refusal::NoGenesis)?;
+                require(claim.proves(key, principal, ledger), Refusal::KeyClaim)
+            }
+            ChangeBody::KeyRevoked { key_id, .. } => self.may_revoke(key_id, now),
+            ChangeBody::RoleDefined { role, permissions } => {
+                require(permission::built_in(role).is_none(), Refusal::BuiltInRole)?;
+                let owned = permissions.contains(&Permission::RightsManage);
+                require(!owned, Refusal::BuiltInRole)?;
+                require(self.roles.len() < MAX_HELD, Refusal::TooManyOpen)
+            }
+            ChangeBody::RoleGranted { role, to } => {
+                self.require_role(role)?;
+                self.require_known(to)?;
+                let new = !self.grants.contains(&(to.clone(), role.clone()));
+                require(new, Refusal::NothingChanges)
+            }
+            ChangeBody::RoleRevoked { role, from } => {
+                let granted = (from.clone(), role.clone());
+                require(self.grants.contains(&granted), Refusal::NothingChanges)?;
+                let mut after = self.clone();
+                after.grants.remove(&granted);
+                after.require_administrators(now)
+            }
+            ChangeBody::GroupChanged { group, add, remove } => {
+                for who in add {
+                    self.require_known(&Whom::User(who.clone()))?;
+                }
+                let members = self.groups.get(group);
+                let is_in = |who: &Principal| members.is_some_and(|members| members.contains(who));
+                let moves = add.iter().any(|who| !is_in(who)) || remove.iter().any(is_in);
+                require(moves, Refusal::NothingChanges)?;
+                require(self.groups.len() < MAX_HELD, Refusal::TooManyOpen)?;
+                let mut after = self.clone();
+                after.change_group(group, add, remove);
+                after.require_administrators(now)
+            }
+            ChangeBody::PolicyPublished { policy: digest } => {
+                let policy = policy.ok_or(Refusal::BodyMissing)?;
+                require(policy.digest() == *digest, Refusal::Binding("policy"))?;
+                judge.check(policy).map_err(Refusal::Policy)
+            }
+            ChangeBody::AgentAccepted {
+                agent,
+                key,
+                replaces,
+                ..
+            } => {
+                let current = self.agents.get(agent).map(|record| record.key);
+                require(current == *replaces, Refusal::AgentTaken)?;
+                require(!self.keys.contains_key(&key.key_id()), Refusal::KeyTaken)?;
+                self.require_enrolled(agent, key.key_id())
+            }
+            ChangeBody::AgentRejected { agent, key_id } => self.require_enrolled(agent, *key_id),
+            ChangeBody::AgentRelabelled { agent, labels } => {
+                let record = self.agents.get(agent).ok_or(Refusal::UnknownAgent)?;
+                let labels: BTreeSet<&Label> = labels.iter().collect();
+                require(
+                    record.labels.iter().collect::<BTreeSet<_>>() != labels,
+                    Refusal::NothingChanges,
+                )
+            }
+            ChangeBody::AgentDrained { agent } => self.require_drained(agent, false),
+            ChangeBody::AgentUndrained { agent } => self.require_drained(agent, true),
+            ChangeBody::AgentRetired { agent } => {
+                require(self.agents.contains_key(agent), Refusal::UnknownAgent)
+            }
+            ChangeBody::TokenIssued {
+                token,
+                roles,
+                permissions,
+                expires_at,
+                ..
+            } => {
+                let gateway = self.keys.values().any(|key| key.holder == Holder::Gateway);
+                require(gateway, Refusal::NoGateway)?;
+                require(!self.tokens.contains_key(token), Refusal::TokenTaken)?;
+                require(*expires_at > now, Refusal::Late)?;
+                require(self.tokens.len() < MAX_HELD, Refusal::TooManyOpen)?;
+                roles.iter().try_for_each(|role| self.require_role(role))?;
+                let beyond = permissions.iter().any(|right| !may_be_a_tokens(*right));
+                require(!beyond, Refusal::TokenRight)
+            }
+            ChangeBody::TokenRevoked { token } => {
+                let record = self.tokens.get(token).ok_or(Refusal::UnknownToken)?;
+                require(record.revoked.is_none(), Refusal::NothingChanges)
+            }
+        }
+    }
+
+    fn may_revoke(&self, key_id: &KeyId, now: Time) -> Result<(), Refusal> {
+        let record = self.keys.get(key_id).ok_or(Refusal::UnknownKey)?;
+        // What a retired key signed may still be called suspect: a thief could retire it.
+        let ended = record.revoked.is_some() && !record.retired;
+        require(!ended, Refusal::RevokedKey)?;
+        let own = matches!(record.holder, Holder::Ledger | Holder::Reserved);
+        require(!own, Refusal::KeyRole)?;
+        let mut after = self.clone();
+        after.keys.remove(key_id);
+        after.require_administrators(now)
+    }
+
+    /// Enough administrators are left to change rights ever again.
+    fn require_administrators(&self, now: Time) -> Result<(), Refusal> {
+        let threshold = self
+            .genesis
+            .as_ref()
+            .map_or(u32::MAX, |genesis| genesis.threshold);
+        let left = self.administrators(now).len();
+        require(left >= threshold as usize, Refusal::LastAdministrators)
+    }
+
+    fn require_role(&self, role: &RoleName) -> Result<(), Refusal> {
+        let known = permission::built_in(role).is_some() || self.roles.contains_key(role);
+        require(known, Refusal::UnknownRole)
+    }
+
+    /// A name that nobody has is a typing error, and rights given to one are a trap.
+    fn require_known(&self, whom: &Whom) -> Result<(), Refusal> {
+        match whom {
+            Whom::User(name) => require(self.people().contains(name), Refusal::UnknownPerson),
+            Whom::Group(group) => require(self.groups.contains_key(group), Refusal::UnknownGroup),
+            Whom::Role(_) | Whom::Permission(_) => Err(Refusal::Binding("to")),
+        }
+    }
+
+    fn require_enrolled(&self, agent: &AgentName, key: KeyId) -> Result<(), Refusal> {
+        let enrolled = self.enrolments.contains_key(&(agent.clone(), key));
+        require(enrolled, Refusal::UnknownAgent)
+    }
+
+    fn require_drained(&self, agent: &AgentName, drained: bool) -> Result<(), Refusal> {
+        let record = self.agents.get(agent).ok_or(Refusal::UnknownAgent)?;
+        require(record.drained == drained, Refusal::NothingChanges)
+    }
+}
+
+/// The permission that whoever asks for a change needs.
+#[must_use]
+pub(super) const fn right_to_ask(body: &ChangeBody) -> Permission {
+    match body {
+        ChangeBody::AgentAccepted { .. }
+        | ChangeBody::AgentRejected { .. }
+        | ChangeBody::AgentRelabelled { .. }
+        | ChangeBody::AgentDrained { .. }
+        | ChangeBody::AgentUndrained { .. }
+        | ChangeBody::AgentRetired { .. } => Permission::AgentManage,
+        ChangeBody::KeyAdded { .. }
+        | ChangeBody::KeyRevoked { .. }
+        | ChangeBody::RoleDefined { .. }
+        | ChangeBody::RoleGranted { .. }
+        | ChangeBody::RoleRevoked { .. }
+        | ChangeBody::GroupChanged { .. }
+        | ChangeBody::PolicyPublished { .. }
+        | ChangeBody::TokenIssued { .. }
+        | ChangeBody::TokenRevoked { .. } => Permission::RightsManage,
+    }
+}
+
+/// What a secret on some machine may ever stand for: asking and reading, never allowing. A role
+/// gives a token only these of its permissions.
+pub(super) const fn may_be_a_tokens(right: Permission) -> bool {
+    match right {
+        Permission::CommandRead
+        | Permission::CommandExecute
+        | Permission::CommandCancel
+        | Permission::CommandRetry
+        | Permission::OutputRead
+        | Permission::AuditRead
+        | Permission::AuditExport
+        | Permission::AgentRead
+        | Permission::RightsRead => true,
+        Permission::CommandApprove
+        | Permission::AgentManage
+        | Permission::RightsManage
+        | Permission::ReviewClose => false,
+    }
+}

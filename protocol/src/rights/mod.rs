@@ -1,0 +1,21 @@
+//! The fold of keys and rights over positions, not over clocks. PROTOCOL 5.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `state.rs` | [`Rights`]: everything after some entries, and how an entry changes it |
+//! | `change.rs` | what may change now, and whose consent it takes |
+//! | `people.rs` | roles, groups and permissions: who may do what |
+//! | `records.rs` | keys, hosts, tokens, open changes and reviews as they are held |
+
+mod change;
+mod people;
+mod records;
+mod state;
+
+pub use crate::event::ChangeBody;
+pub use records::{
+    AgentRecord, Consent, Holder, KeyRecord, MAX_OPEN_CHANGES, MAX_OPEN_REVIEWS,
+    MAX_WAITING_ENROLMENTS, OpenChange, OpenReview, PolicyInForce, TokenRecord,
+};
+pub(crate) use state::Proposal;
+pub use state::Rights;

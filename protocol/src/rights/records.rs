@@ -1,0 +1,137 @@
+//! What the fold of rights holds: keys, hosts, tokens, open changes, open reviews.
+
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+
+use crate::event::{ChangeBody, TokenIssued};
+use crate::hash::{Digest, KeyId};
+use crate::key::PublicKey;
+use crate::name::{AgentName, Label, Principal, Time};
+use crate::policy::{Policy, PolicyRef};
+
+/// Most enrolments that wait for an administrator; more would let strangers fill the memory.
+pub const MAX_WAITING_ENROLMENTS: usize = 1024;
+
+/// Most changes that wait for consent at once, for the same reason.
+pub const MAX_OPEN_CHANGES: usize = 1024;
+
+/// Most reviews that are open at once: who leaves more behind breaks no more glass.
+pub const MAX_OPEN_REVIEWS: usize = 1024;
+
+/// Whose a key is. A key has one holder and so one role, for ever.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Holder {
+    /// The ledger signs its own statements with it.
+    Ledger,
+    /// It signs for the holders of API tokens, and nothing else.
+    Gateway,
+    /// It signs checkpoints or waits in a safe: never an event.
+    Reserved,
+    /// A person's.
+    Person(Principal),
+    /// An agent's.
+    Agent(AgentName),
+}
+
+/// A key that the log knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyRecord {
+    /// The key itself.
+    pub key: PublicKey,
+    /// Whose.
+    pub holder: Holder,
+    /// The entry that made it count.
+    pub since: u64,
+    /// It signs nothing that is entered from this time on.
+    pub expires_at: Option<Time>,
+    /// The entry that revoked it, or with which it retired.
+    pub revoked: Option<u64>,
+    /// It ended by its own word, `agent.key_retired`, and nobody has revoked it since.
+    pub retired: bool,
+    /// From which entry on its signatures are suspect.
+    pub suspect_from: Option<u64>,
+}
+
+impl KeyRecord {
+    /// Says whether the key signs at `now`.
+    #[must_use]
+    pub fn is_in_force(&self, now: Time) -> bool {
+        self.revoked.is_none() && self.expires_at.is_none_or(|end| now < end)
+    }
+}
+
+/// An accepted host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentRecord {
+    /// The key that new requests name.
+    pub key: KeyId,
+    /// What administrators say of it.
+    pub labels: BTreeSet<Label>,
+    /// It takes no new work.
+    pub drained: bool,
+}
+
+/// An API token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenRecord {
+    /// As it was issued.
+    pub issued: TokenIssued,
+    /// Where.
+    pub since: u64,
+    /// The entry that revoked it.
+    pub revoked: Option<u64>,
+}
+
+impl TokenRecord {
+    /// Says whether the token stands for its principal at `now`.
+    #[must_use]
+    pub fn is_in_force(&self, now: Time) -> bool {
+        self.revoked.is_none() && now < self.issued.expires_at
+    }
+}
+
+/// One person's consent to a change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Consent {
+    /// Who.
+    pub principal: Principal,
+    /// With which key; a consent ends with its key.
+    pub key_id: KeyId,
+    /// Where it stands.
+    pub seq: u64,
+}
+
+/// A requested change that waits for consent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenChange {
+    /// What would change.
+    pub body: ChangeBody,
+    /// The policy that would be published, when one would.
+    pub policy: Option<Policy>,
+    /// Digest of the body, as the request names it.
+    pub digest: Digest,
+    /// Who consented: the requester first.
+    pub consents: Vec<Consent>,
+}
+
+/// A run without approvals that nobody has looked at yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenReview {
+    /// Who ran it.
+    pub requester: Principal,
+    /// When it was opened.
+    pub opened_at: Time,
+    /// From when on it is overdue.
+    pub due_at: Time,
+    /// Where it was opened.
+    pub seq: u64,
+}
+
+/// The policy in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyInForce {
+    /// The policy.
+    pub policy: Policy,
+    /// Its digest and where it was published.
+    pub reference: PolicyRef,
+}

@@ -1,0 +1,193 @@
+//! What the ledger writes down of this server's door: who reads what not everybody may, and how many
+//! were turned away. It decides nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use countersign_protocol::effect::Note;
+use countersign_protocol::event::{DeniedWhat, ReadWhat};
+use countersign_protocol::hash::CommandId;
+use countersign_protocol::name::{Principal, SECOND_US, Time, TokenId};
+use countersign_protocol::permission::Permission;
+use tokio_util::sync::CancellationToken;
+
+use super::app::App;
+use super::auth::Who;
+use super::error::ApiError;
+
+/// One event for each reader, thing and hour.
+const HOUR_US: u64 = 3600 * SECOND_US;
+
+/// Reads that are remembered within an hour; when there are more, some are written twice.
+const REMEMBERED_READS: usize = 100_000;
+
+/// Reasons and people that are counted apart between two writings; the rest is counted together,
+/// so that whoever is turned away under ever new names fills neither memory nor log.
+const COUNTED_APART: usize = 64;
+
+/// How often the counts are written: a minute of them is lost when the server dies.
+const WRITE_EVERY: Duration = Duration::from_secs(60);
+
+/// How long the counts may take at the end.
+const LAST_WRITE: Duration = Duration::from_secs(2);
+
+/// Reads of this hour that stand in the log.
+#[derive(Debug, Default)]
+pub(super) struct Reads(tokio::sync::RwLock<Written>);
+
+#[derive(Debug, Default)]
+struct Written {
+    hour: u64,
+    reads: BTreeSet<Note>,
+}
+
+/// Makes sure that it stands in the log that somebody reads this, before anything goes out.
+pub(super) async fn reads(
+    app: &App,
+    who: &Who,
+    what: ReadWhat,
+    command: Option<CommandId>,
+) -> Result<(), ApiError> {
+    let (key_id, token) = match who {
+        Who::Person(_, key) => (Some(*key), None),
+        Who::Token(_, token) => (None, Some(token.clone())),
+    };
+    let note = Note::Read {
+        reader: who.principal().clone(),
+        key_id,
+        token,
+        what,
+        command,
+    };
+    let hour = app.clock.now().as_micros() / HOUR_US;
+    let is_written = |written: &Written| written.hour == hour && written.reads.contains(&note);
+    if is_written(&*app.reads.0.read().await) {
+        return Ok(());
+    }
+    // Held until it stands in the log: nobody passes on the word of one who is still writing.
+    let mut written = app.reads.0.write().await;
+    if is_written(&written) {
+        return Ok(());
+    }
+    app.ledger.note(note.clone()).await?;
+    if written.hour != hour || written.reads.len() >= REMEMBERED_READS {
+        *written = Written {
+            hour,
+            reads: BTreeSet::new(),
+        };
+    }
+    written.reads.insert(note);
+    Ok(())
+}
+
+/// What was turned away since the last writing.
+#[derive(Debug, Default)]
+pub(super) struct Denials(Mutex<BTreeMap<Denied, Count>>);
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Denied {
+    what: DeniedWhat,
+    principal: Option<Principal>,
+    permission: Option<Permission>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Count {
+    count: u64,
+    from: Time,
+    to: Time,
+}
+
+impl Denials {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Denied, Count>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a call that was turned away.
+    pub(super) fn count(
+        &self,
+        what: DeniedWhat,
+        principal: Option<Principal>,
+        permission: Option<Permission>,
+        now: Time,
+    ) {
+        let mut counted = self.lock();
+        let mut denied = Denied {
+            what,
+            principal,
+            permission,
+        };
+        if counted.len() >= COUNTED_APART && !counted.contains_key(&denied) {
+            denied.principal = None;
+            denied.permission = None;
+        }
+        let count = counted.entry(denied).or_insert(Count {
+            count: 0,
+            from: now,
+            to: now,
+        });
+        count.count += 1;
+        count.to = count.to.max(now);
+    }
+
+    /// Writes the counts down. What cannot be written is counted on.
+    async fn write(&self, app: &App) {
+        let counted = std::mem::take(&mut *self.lock());
+        for (denied, count) in counted {
+            let note = Note::Denied {
+                what: denied.what,
+                principal: denied.principal.clone(),
+                permission: denied.permission,
+                count: count.count,
+                from: count.from,
+                to: count.to,
+            };
+            if let Err(error) = app.ledger.note(note).await {
+                tracing::warn!(%error, "who was turned away is not written yet");
+                let mut counted = self.lock();
+                let again = counted.entry(denied).or_insert(Count { count: 0, ..count });
+                again.count += count.count;
+                again.from = again.from.min(count.from);
+            }
+        }
+    }
+}
+
+/// Writes the counts every minute, and once more at the end.
+pub async fn run(app: App, shutdown: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => break,
+            () = tokio::time::sleep(WRITE_EVERY) => app.denials.write(&app).await,
+        }
+    }
+    // A database that does not answer does not keep a server from stopping.
+    drop(tokio::time::timeout(LAST_WRITE, app.denials.write(&app)).await);
+}
+
+/// How often the last use of a token is kept: people ask which of them nobody uses any more.
+const KEEP_EVERY_US: u64 = 60 * SECOND_US;
+
+/// When the last use of each API token was last kept. A convenience for people and no record: it is
+/// not in the log.
+#[derive(Debug, Default)]
+pub(super) struct TokenUses(Mutex<BTreeMap<TokenId, Time>>);
+
+impl TokenUses {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<TokenId, Time>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says whether this use is to be kept; then it is taken to be. Of a token that is known, so
+    /// that there are no more of them than tokens.
+    pub(super) fn is_to_keep(&self, token: &TokenId, now: Time) -> bool {
+        let mut kept = self.lock();
+        let known = kept.get(token).copied();
+        if known.is_some_and(|known| now.micros_since(known) < KEEP_EVERY_US) {
+            return false;
+        }
+        kept.insert(token.clone(), now);
+        true
+    }
+}
