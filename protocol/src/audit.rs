@@ -6,6 +6,7 @@
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use crate::blob::{Blob, BlobRef};
 use crate::command::CommandSpec;
@@ -161,6 +162,23 @@ fn policy(document: &[u8]) -> Option<Policy> {
     Policy::new(text.into()).ok()
 }
 
+/// Most counters that are told of: one is reason enough to look at a key.
+const MAX_WENT_BACK: usize = 1024;
+
+/// A security key showed a smaller counter than before: there may be two of it. No failure by
+/// itself, for keys may count anew after a reset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WentBack {
+    /// The entry that it signed.
+    pub seq: u64,
+    /// Which key.
+    pub key_id: KeyId,
+    /// The counter there.
+    pub counter: u32,
+    /// The largest counter before.
+    pub before: u32,
+}
+
 /// Folds checked entries from the first on.
 #[derive(Debug)]
 pub struct Auditor {
@@ -174,6 +192,9 @@ pub struct Auditor {
     not_rejudged: u64,
     /// What the next entry must be, after a run without approvals.
     owed: Option<Effect>,
+    /// The largest counter that each security key has shown.
+    counters: BTreeMap<KeyId, u32>,
+    went_back: Vec<WentBack>,
 }
 
 impl Auditor {
@@ -189,6 +210,8 @@ impl Auditor {
             client_refs: BTreeMap::new(),
             not_rejudged: 0,
             owed: None,
+            counters: BTreeMap::new(),
+            went_back: Vec::new(),
         }
     }
 
@@ -227,6 +250,30 @@ impl Auditor {
     #[must_use]
     pub const fn owes_a_review(&self) -> bool {
         self.owed.is_some()
+    }
+
+    /// Entries whose security key showed a smaller counter than before.
+    #[must_use]
+    pub fn went_back(&self) -> &[WentBack] {
+        &self.went_back
+    }
+
+    /// Keeps a security key's counter. One that does not count shows 0 for ever, which is legal.
+    fn count(&mut self, seq: u64, key_id: KeyId, counter: Option<u32>) {
+        let Some(counter) = counter.filter(|counter| *counter > 0) else {
+            return;
+        };
+        let before = self.counters.entry(key_id).or_insert(counter);
+        if counter >= *before {
+            *before = counter;
+        } else if self.went_back.len() < MAX_WENT_BACK {
+            self.went_back.push(WentBack {
+                seq,
+                key_id,
+                counter,
+                before: *before,
+            });
+        }
     }
 
     /// Takes the next entry. After an error the auditor must not be used on.
@@ -300,6 +347,8 @@ impl Auditor {
         if matches!(event, Event::CommandAuthorized(_)) {
             self.owed = self.state.effect_of(event, at);
         }
+        let facts = entry.verified.facts();
+        self.count(seq, facts.key_id, facts.counter);
         self.tree.push(entry.leaf);
         self.last = Some((entry.leaf, entry.time));
         Ok(())

@@ -260,3 +260,18 @@ fn the_unchanged_log_has_no_finding() {
         assert!(!is_found(golden, at, bytes.clone()), "entry {at}");
     }
 }
+
+#[test]
+fn a_security_key_whose_counter_goes_back_is_told_of_and_one_that_counts_on_is_not() {
+    let mut golden = Golden::tell();
+    golden.approve_with_counter(0);
+    assert_eq!(golden.book.audit().unwrap().went_back(), []);
+    golden.approve_with_counter(7);
+    let auditor = golden.book.audit().unwrap();
+    let told: Vec<(u32, u32)> = auditor
+        .went_back()
+        .iter()
+        .map(|back| (back.counter, back.before))
+        .collect();
+    assert_eq!(told, [(7, 43)]);
+}

@@ -184,6 +184,73 @@ fn generate(path: &std::path::Path) {
     assert!(made.success());
 }
 
+/// The first entry is signed where there is no database, and its id is the ledger's ever after.
+#[test]
+fn a_ledger_is_founded_offline_and_entered_later() {
+    let dev = Dev::start();
+    let folder = Folder::new("offline");
+    dev.sql("CREATE DATABASE offline");
+    let at = |url: &str| dev.env(url).replace("/countersign?", "/offline?");
+    let (owner, app) = (at("COUNTERSIGN_OWNER_DATABASE_URL"), at("DATABASE_URL"));
+    let run = |arguments: &[&str], database: bool| {
+        let mut command = Command::new(PROGRAM);
+        command
+            .args(arguments)
+            .env_clear()
+            .env("COUNTERSIGN_KEYS", folder.path().join("keys"));
+        if database {
+            command
+                .env("DATABASE_URL", &app)
+                .env("COUNTERSIGN_OWNER_DATABASE_URL", &owner);
+        }
+        let output = command.output().unwrap();
+        let code = output.status.code();
+        (code, text(&output.stdout), text(&output.stderr))
+    };
+    let key = |name: &str| {
+        let file = dev.data().join(format!("keys/{name}.pub"));
+        format!("{name}={}", file.display())
+    };
+    let (alice, bob, carol) = (key("alice"), key("bob"), key("carol"));
+    let genesis = folder.path().join("genesis.json").display().to_string();
+    let offline = [
+        "init",
+        "--offline",
+        &genesis,
+        "--origin",
+        "ledger.example.com/cold",
+        "--admin",
+        &alice,
+        "--admin",
+        &bob,
+        "--admin",
+        &carol,
+    ];
+    let signed = run(&offline, false);
+    assert_eq!(signed.0, Some(0), "{}", signed.2);
+    let again = run(&offline, false);
+    assert_eq!(again.0, Some(1), "another one is not written over it");
+    let enter = ["init", "--genesis", &genesis];
+    assert_eq!(run(&enter, false).0, Some(2), "there is no database");
+    assert_eq!(run(&["migrate"], true).0, Some(0));
+    let entered = run(&enter, true);
+    assert_eq!(entered.0, Some(0), "{}", entered.2);
+    assert_eq!(entered.1, signed.1, "the id was known before");
+    assert_eq!(run(&enter, true).0, Some(1), "there is a ledger");
+    let keys = folder.path().join("keys");
+    let server = Server::start(&dev, &app, &keys, &keys.join("checkpoint"), false);
+    let arguments = [
+        "--server",
+        &server.url,
+        "--ledger",
+        signed.1.trim(),
+        "whoami",
+    ];
+    let whoami = dev.command("alice", &arguments).output().unwrap();
+    assert!(whoami.status.success(), "{}", text(&whoami.stderr));
+    assert!(text(&whoami.stdout).contains("admin"));
+}
+
 #[test]
 fn a_set_up_by_hand_works_as_dev_does() {
     let dev = Dev::start();

@@ -219,6 +219,12 @@ fn human(report: &Report, lists: &str) -> String {
             suspect.key_id, suspect.from, suspect.until
         ));
     }
+    for back in &report.counters_back {
+        say(format!(
+            "SUSPECT: the security key {} showed counter {} in entry {}, after {}: there may be two of it",
+            back.key_id, back.counter, back.seq, back.before
+        ));
+    }
     for finding in &report.findings {
         say(format!("finding: {}", render::line(finding)));
     }

@@ -46,6 +46,19 @@ pub struct Suspect {
     pub until: u64,
 }
 
+/// A security key that showed a smaller counter than before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CounterBack {
+    /// The entry that it signed.
+    pub seq: u64,
+    /// The key.
+    pub key_id: KeyId,
+    /// The counter there.
+    pub counter: u32,
+    /// The largest counter before.
+    pub before: u32,
+}
+
 /// The verdict. `ok` exactly when there is no `first_bad`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
@@ -68,6 +81,8 @@ pub struct Report {
     pub not_rejudged: u64,
     /// Ranges that an administrator declared suspect. No failure by themselves.
     pub suspect: Vec<Suspect>,
+    /// Security keys whose counters went back: there may be two of one. No failure by themselves.
+    pub counters_back: Vec<CounterBack>,
     /// The first difference of each side table.
     pub findings: Vec<String>,
 }

@@ -13,7 +13,7 @@ use super::blobs::{self, Documents};
 use super::closing::{self, compare_root};
 use super::database::{Access, Database};
 use super::pipeline::{Checked, Pipeline, source_error};
-use super::report::{BlobCounts, Findings, Report, Suspect, VerifyError};
+use super::report::{BlobCounts, CounterBack, Findings, Report, Suspect, VerifyError};
 use super::source::{Pages, Source};
 use super::tables::{Expected, SideTables};
 use crate::replay;
@@ -287,7 +287,21 @@ impl Run {
             self.findings
                 .bad(0, "there is no first entry: no ledger was begun here");
         }
+        if self.auditor.owes_a_review() {
+            self.findings.bad(
+                size.saturating_sub(1),
+                "a run without approvals was authorized here and its review was not opened",
+            );
+        }
         let root = self.auditor.root_at(size);
+        let back = self.auditor.went_back().iter();
+        let counters_back = back.map(|back| CounterBack {
+            seq: back.seq,
+            key_id: back.key_id,
+            counter: back.counter,
+            before: back.before,
+        });
+        let counters_back = counters_back.collect();
         let pinned = self.ledger;
         let suspect = self.auditor.state().rights().keys();
         let suspect = suspect.filter_map(|(key_id, record)| {
@@ -306,6 +320,7 @@ impl Run {
             blobs: self.blobs,
             not_rejudged: self.auditor.not_rejudged(),
             suspect: suspect.collect(),
+            counters_back,
             first_bad: self.findings.first,
             findings: self.findings.tables,
         }

@@ -89,6 +89,14 @@ pub(super) fn tick(book: &mut Book) {
     book.now += 250_000;
 }
 
+impl Golden {
+    /// After its end: carol approves once more, and her security key shows this counter.
+    pub(crate) fn approve_with_counter(&mut self, counter: u32) {
+        let command = request(&mut self.book, &["web-2"], false);
+        authorize(&mut self.book, command, counter);
+    }
+}
+
 fn checkpoint(book: &Book) -> Checkpoint {
     let size = book.tree.size();
     let body = CheckpointBody {
