@@ -16,12 +16,12 @@ use countersign_protocol::checkpoint::Checkpoint;
 use countersign_protocol::event::RefusalReason;
 use countersign_protocol::hash::CommandId;
 use countersign_protocol::name::Time;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::admission::{Permit, Pins, Verdict};
+use crate::admission::{MAX_CHECKPOINT_AGE, Permit, Pins, SNAPSHOT, Verdict};
 use crate::config::Config;
 use crate::listener;
 use crate::manager::Pulse;
@@ -49,6 +49,15 @@ const MAX_CANCELLED: usize = 1024;
 
 /// Statements of refusal under way at once; past it no more work is looked at until one is said.
 const MAX_REFUSALS: usize = 64;
+
+/// When a piece of work came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Came {
+    /// The server has just sent it.
+    Now,
+    /// It was put aside before.
+    Again,
+}
 
 /// A command under way.
 pub(crate) struct Active {
@@ -104,6 +113,8 @@ pub(crate) struct Dispatcher {
     leaving: bool,
     pub(crate) active: HashMap<CommandId, Active>,
     cancelled: VecDeque<CommandId>,
+    /// Asks the server for all that is open, with today's proofs.
+    again: Arc<Notify>,
     pub(crate) tasks: JoinSet<Ended>,
     pub(crate) aside: JoinSet<Work>,
 }
@@ -117,7 +128,8 @@ impl Dispatcher {
         places: Places,
     ) -> Self {
         let config = Config::clone(&live.borrow_and_update());
-        let policy = Policy::of(config, pins, station.identity.created());
+        let memory = Arc::clone(&station.snapshots);
+        let policy = Policy::of(config, pins, station.identity.created(), memory);
         station.spool.bound(policy.spool_max);
         Self {
             station,
@@ -127,6 +139,7 @@ impl Dispatcher {
             leaving: false,
             active: HashMap::new(),
             cancelled: VecDeque::new(),
+            again: Arc::default(),
             tasks: JoinSet::new(),
             aside: JoinSet::new(),
         }
@@ -147,6 +160,7 @@ impl Dispatcher {
         let listener = AbortOnDropHandle::new(tokio::spawn(listener::listen(
             Arc::clone(&self.station),
             sender,
+            Arc::clone(&self.again),
             stop_listening.clone(),
         )));
         let mut result = self.take_all(&mut work, orders, &mut pulse, leave).await;
@@ -202,10 +216,10 @@ impl Dispatcher {
                     pulse.during(self.take_end(ended)).await?;
                 }
                 Some(again) = self.aside.join_next() => if let Ok(again) = again {
-                    self.take(again, &orders.stop, pulse).await?;
+                    self.take((again, Came::Again), &orders.stop, pulse).await?;
                 },
                 next = work.recv(), if !busy => match next {
-                    Some(next) => self.take(next, &orders.stop, pulse).await?,
+                    Some(next) => self.take((next, Came::Now), &orders.stop, pulse).await?,
                     None => return Err(AgentError::Task("the listener is gone".into())),
                 },
             }
@@ -217,7 +231,8 @@ impl Dispatcher {
     fn reload(&mut self) {
         let config = Config::clone(&self.live.borrow_and_update());
         let host = &self.policy.host;
-        self.policy = Policy::of(config, host.pins.clone(), host.journal_since);
+        let memory = Arc::clone(&host.snapshots);
+        self.policy = Policy::of(config, host.pins.clone(), host.journal_since, memory);
         self.station.spool.bound(self.policy.spool_max);
     }
 
@@ -225,13 +240,13 @@ impl Dispatcher {
     /// stopping, and one that never comes to an end is a hang, for the service manager to see.
     pub(crate) async fn take(
         &mut self,
-        work: Work,
+        (work, came): (Work, Came),
         stop: &CancellationToken,
         pulse: &mut Pulse,
     ) -> Result<(), AgentError> {
         let taken = async {
             match work {
-                Work::Grant(grant) => self.take_grant(Box::new(grant)).await,
+                Work::Grant(grant) => self.take_grant(Box::new(grant), came).await,
                 Work::Cancel(stream) => self.take_cancel(stream).await,
             }
         };
@@ -243,7 +258,7 @@ impl Dispatcher {
     }
 
     /// A grant: its checkpoint against the remembered one, then admission, then a run of its own.
-    async fn take_grant(&mut self, grant: Box<Grant>) -> Result<(), AgentError> {
+    async fn take_grant(&mut self, grant: Box<Grant>, came: Came) -> Result<(), AgentError> {
         if self.leaving {
             tracing::warn!("a grant names a key whose grace is over; it does not run");
             return Ok(());
@@ -265,6 +280,11 @@ impl Dispatcher {
         let (grant, verdict) = self.admit(grant, checkpoint).await?;
         match verdict {
             Ok(Verdict::Run(permit)) => self.start(*permit),
+            // It was new when it came; the server has newer proofs, and a newer snapshot perhaps.
+            Ok(Verdict::Refuse { refusal, .. }) if came == Came::Again && is_outdated(&refusal) => {
+                tracing::info!("a grant that waited is asked for again");
+                self.again.notify_one();
+            }
             Ok(Verdict::Refuse {
                 command,
                 remember_until,
@@ -414,6 +434,12 @@ impl Dispatcher {
         compacted.map_err(died)??;
         Ok(())
     }
+}
+
+/// Whether the same command could run with a grant of today.
+fn is_outdated(refusal: &LocalRefusal) -> bool {
+    let rule = refusal.rule.as_ref().map(|rule| rule.as_str());
+    matches!(rule, Some(MAX_CHECKPOINT_AGE | SNAPSHOT))
 }
 
 fn died(error: JoinError) -> AgentError {

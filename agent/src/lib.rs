@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`config`] [`signers`] [`rules`] | what the host pins: `agent.toml`, `allowed_signers`, local rules |
 //! | [`admission`] | may this grant run here, now? the order of the checks |
+//! | [`snapshot`] | who may approve, by administrators whom this host pins |
 //! | [`trust`] | the pinned ledger and the one history of it that this host has seen |
 //! | [`spool`] | the journal: used grants, statements before they are sent |
 //! | [`client`] | HTTP: the only code that talks to the server |
@@ -41,6 +42,7 @@ pub mod rules;
 mod running;
 pub mod service;
 pub mod signers;
+pub mod snapshot;
 pub mod spool;
 mod station;
 mod stopping;

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use countersign_protocol::api::Work;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::client::{Backoff, ClientError};
@@ -15,6 +15,7 @@ use crate::station::Station;
 pub(crate) async fn listen(
     station: Arc<Station>,
     work: mpsc::Sender<Work>,
+    again: Arc<Notify>,
     stop: CancellationToken,
 ) {
     let mut backoff = Backoff::for_server();
@@ -22,6 +23,8 @@ pub(crate) async fn listen(
         let heard = tokio::select! {
             () = stop.cancelled() => return,
             heard = hear(&station, &work, &mut backoff) => heard,
+            // All that is open comes with the next connection.
+            () = again.notified() => continue,
         };
         match heard {
             Ok(()) => tracing::info!("the server ended the stream of work; connecting anew"),

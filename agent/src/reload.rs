@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use crate::admission::{Host, Pins};
 use crate::config::{Config, ConfigError, Fixed};
 use crate::orders::Orders;
+use crate::snapshot::Snapshots;
 
 /// Why the agent goes on with the configuration that it has.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +57,7 @@ impl Policy {
         config: Config,
         pins: Pins,
         journal_since: countersign_protocol::name::Time,
+        snapshots: Arc<Snapshots>,
     ) -> Self {
         if config.rules.account.uid == 0 && config.rules.account.default_user.is_none() {
             tracing::warn!(
@@ -68,6 +70,9 @@ impl Policy {
                 signers: config.signers,
                 rules: config.rules,
                 journal_since,
+                snapshot: config.snapshot,
+                snapshots,
+                max_checkpoint_age_us: config.max_checkpoint_age_us,
             }),
             max_runs: config.max_runs,
             grace: config.grace,

@@ -27,6 +27,7 @@ use crate::key::Identity;
 use crate::manager::{Manager, Pulse};
 use crate::orders::Orders;
 use crate::reload;
+use crate::snapshot::Snapshots;
 use crate::spool::{About, Record, Spool};
 use crate::station::{AgentError, Said, Station, agent_event};
 use crate::succession::{self, Ending};
@@ -47,6 +48,7 @@ pub(crate) struct Service {
     pub(crate) live: watch::Sender<Arc<Config>>,
     pub(crate) clock: Clock,
     pub(crate) view: Arc<View>,
+    pub(crate) snapshots: Arc<Snapshots>,
     pub(crate) keys: LedgerKeys,
     pub(crate) orders: Orders,
     pub(crate) places: Places,
@@ -94,7 +96,7 @@ pub(crate) fn station(
     config: &Config,
     (identity, spool): (Identity, Spool),
     client: Arc<Client>,
-    (view, manager): (Arc<View>, Arc<Manager>),
+    (view, snapshots, manager): (Arc<View>, Arc<Snapshots>, Arc<Manager>),
     clock: &Clock,
 ) -> Station {
     Station {
@@ -103,6 +105,7 @@ pub(crate) fn station(
         identity,
         client,
         view,
+        snapshots,
         spool: Arc::new(spool),
         clock: clock.clone(),
         give_up: CancellationToken::new(),
@@ -291,7 +294,8 @@ impl Service {
             return Ok(None);
         };
         let client = client(&config, &identity.0, &self.clock)?;
-        let shared = (Arc::clone(&self.view), Arc::clone(&self.orders.manager));
+        let (view, snapshots) = (Arc::clone(&self.view), Arc::clone(&self.snapshots));
+        let shared = (view, snapshots, Arc::clone(&self.orders.manager));
         let station = station(&config, identity, client, shared, &self.clock);
         let key = fingerprint(&station.identity.key_id());
         tracing::info!(key, "a new key waits to replace the current one");

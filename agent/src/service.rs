@@ -11,6 +11,7 @@ use crate::dispatcher::Places;
 use crate::key::Identity;
 use crate::orders::Orders;
 use crate::rotation::{self, Service};
+use crate::snapshot::Snapshots;
 use crate::station::{AgentError, Station, tolerate};
 use crate::trust::{self, LedgerKeys, View};
 
@@ -45,6 +46,7 @@ pub async fn run_with(
         live: watch::Sender::new(Arc::new(config)),
         clock: station.clock.clone(),
         view: Arc::clone(&station.view),
+        snapshots: Arc::clone(&station.snapshots),
         keys,
         orders,
         places: Places::default(),
@@ -69,7 +71,8 @@ pub(crate) fn open(config: &Config, clock: Clock, orders: &Orders) -> Result<Sta
     };
     let vkey = config.vkey.clone();
     let view = Arc::new(View::open(asks, vkey, identity.folder(), clock.clone())?);
-    let shared = (view, Arc::clone(&orders.manager));
+    let snapshots = Arc::new(Snapshots::open(&config.state)?);
+    let shared = (view, snapshots, Arc::clone(&orders.manager));
     Ok(rotation::station(
         config,
         (identity, spool),

@@ -85,6 +85,12 @@ pub enum NotPinned {
     /// It may not sign statements of this kind.
     #[error("the key is not allowed this namespace in allowed_signers")]
     Namespace,
+    /// Neither pinned nor listed.
+    #[error("the key is neither in this host's allowed_signers nor theirs in its policy snapshot")]
+    Unlisted,
+    /// A snapshot that this host has verified revokes it.
+    #[error("the key was revoked")]
+    Revoked,
     /// Outside of its dates.
     #[error("the key is outside of its validity dates in allowed_signers")]
     Date,

@@ -21,6 +21,7 @@ use crate::client::{Backoff, Client, ClientError};
 use crate::clock::Clock;
 use crate::key::{self, Identity, IdentityError};
 use crate::manager::Manager;
+use crate::snapshot::{MemoryError, Snapshots};
 use crate::spool::{About, ChainEnd, Record, Spool, SpoolError};
 use crate::trust::{PinError, View, ViewError};
 
@@ -45,6 +46,9 @@ pub enum AgentError {
     /// A second history, or the remembered checkpoint cannot be kept.
     #[error(transparent)]
     View(#[from] ViewError),
+    /// What is remembered of policy snapshots cannot be read.
+    #[error(transparent)]
+    Snapshot(#[from] MemoryError),
     /// The client cannot be set up.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -132,6 +136,8 @@ pub(crate) struct Station {
     pub(crate) client: Arc<Client>,
     /// One for all keys of the host, so that no two of them believe two histories.
     pub(crate) view: Arc<View>,
+    /// What is remembered of policy snapshots; one for all keys too.
+    pub(crate) snapshots: Arc<Snapshots>,
     pub(crate) spool: Arc<Spool>,
     pub(crate) clock: Clock,
     /// Cancelled when nothing is waited for any more.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use countersign_protocol::api::Work;
 use tokio::sync::mpsc;
 
-use crate::dispatcher::Dispatcher;
+use crate::dispatcher::{Came, Dispatcher};
 use crate::manager::Pulse;
 use crate::orders::Orders;
 use crate::station::AgentError;
@@ -59,7 +59,7 @@ impl Dispatcher {
                 // The server may be slow with its proof, and the time is over all the same.
                 tokio::select! {
                     () = &mut over => return Ok(()),
-                    taken = self.take(cancel, &orders.at_once, pulse) => taken?,
+                    taken = self.take((cancel, Came::Now), &orders.at_once, pulse) => taken?,
                 }
             }
             if self.runs() < runs {

@@ -31,7 +31,7 @@ mod words;
 
 pub use judge::{CedarJudge, Explanation};
 pub use problem::Problem;
-pub use review::{Review, RuleChange, diff, review};
+pub use review::{Review, RuleChange, diff, electors, review};
 pub use source::{Effect, RuleSummary};
 
 /// The schema that rules are checked against, in Cedar's own language.

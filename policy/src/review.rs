@@ -2,9 +2,10 @@
 //!
 //! A warning is no problem: the policy can be published, and may be meant so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use countersign_protocol::name::{Label, RuleName};
+use countersign_protocol::permission::Whom;
 use countersign_protocol::policy::Policy;
 use countersign_protocol::quorum::Demand;
 use serde_json::Value;
@@ -58,6 +59,19 @@ pub fn review(policy: &Policy) -> Result<Review, Vec<Problem>> {
         .collect();
     rules.sort_by_key(|rule| rule.line);
     Ok(Review { rules, warnings })
+}
+
+/// Everybody who approves commands by a rule: whom it names, or means when it names nobody.
+///
+/// # Errors
+/// What keeps the policy from being read.
+pub fn electors(policy: &Policy) -> Result<BTreeSet<Whom>, Vec<Problem>> {
+    let compiled = compile(policy.text())?;
+    let rules = compiled.rules.values();
+    let of_commands = rules.filter(|rule| rule.deeds.contains(&Deed::Execute));
+    let demands = of_commands.filter_map(|rule| rule.price.as_ref()?.demand.as_ref());
+    let seats = demands.flat_map(|Demand(seats)| seats);
+    Ok(seats.flat_map(|seats| &seats.from).cloned().collect())
 }
 
 /// What differs, by rule and sorted by its name.

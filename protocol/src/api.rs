@@ -507,6 +507,22 @@ pub struct Grant {
     pub line: Base64,
     /// Inclusion proof of the line.
     pub line_proof: Vec<Hash>,
+    /// What administrators have signed for the hosts, where they have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<SnapshotBody>,
+    /// The newest entry of the checkpoint: how old that is, a host learns from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest: Option<ProvenEntry>,
+}
+
+/// A policy snapshot with its signatures; it stands by these alone, without a proof.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SnapshotBody {
+    /// The document.
+    pub document: BlobBody,
+    /// One `policy.snapshot` for each administrator who signed, without blobs.
+    pub statements: Vec<Submission>,
 }
 
 /// What became of one host, in a synchronous answer (`Prefer: wait`).

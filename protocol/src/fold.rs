@@ -128,6 +128,7 @@ pub const fn agent_link(event: &Event) -> Option<(KeyId, u64, StatementId)> {
         | Event::AgentEnrolled(_)
         | Event::ReviewOpened(_)
         | Event::ReviewClosed(_)
+        | Event::PolicySnapshot(_)
         | Event::CommandRequested(_)
         | Event::ExecutionSkipped(_)
         | Event::ExecutionOutput(_)
@@ -634,6 +635,7 @@ impl State {
             | Event::AgentKeyRetired(_)
             | Event::ReviewOpened(_)
             | Event::ReviewClosed(_)
+            | Event::PolicySnapshot(_)
             | crate::effecting_event!()
             | crate::execution_event!()
             | crate::other_event!() => None,

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | bytes | [`canonical`] [`hash`] [`short`] [`name`] [`origin`] [`key`] [`sshsig`] [`blob`] [`statement`] [`entry`] [`event`] |
 //! | trees | [`merkle`] [`proof`] [`checkpoint`] [`target`] |
-//! | acts | [`command`] [`policy`] [`judgement`] [`quorum`] [`permission`] |
+//! | acts | [`command`] [`policy`] [`judgement`] [`quorum`] [`permission`] [`snapshot`] |
 //! | rules | [`rights`] who may sign, [`lifecycle`] what may follow, [`fold`] both over the log, [`refusal`] why not, [`effect`] what the ledger says then |
 //! | proof | [`audit`] entries in, the first bad one and why out |
 //! | reading | [`view`] the fold as rows of lists |
@@ -42,6 +42,7 @@ pub mod quorum;
 pub mod refusal;
 pub mod rights;
 pub mod short;
+pub mod snapshot;
 pub mod sshsig;
 pub mod statement;
 pub mod target;

@@ -103,6 +103,8 @@ refusals! {
     TokenEnded, Forbidden, "token_ended", "this API token was revoked, or its time is over";
     /// Outside of what the token may ask for.
     TokenScope(&'static str), Forbidden, "token_scope", "this API token may not ask for this {0}";
+    /// Longer than a snapshot may hold.
+    SnapshotSpan, Invalid, "snapshot_span", "a snapshot holds for 24 hours at most; sign one that ends sooner";
     /// Nothing to review.
     UnknownReview, Missing, "unknown_review", "no review of this command is open";
     /// Four eyes: nobody reviews the own run.

@@ -2,8 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use countersign_protocol::api::{Base64, BlobBody, ExecutionResult, ProvenEntry, StreamBody};
+use countersign_protocol::api::{
+    Base64, BlobBody, ExecutionResult, ProvenEntry, SnapshotBody, StreamBody, Submission,
+};
 use countersign_protocol::blob::BlobRef;
+use countersign_protocol::checkpoint::Checkpoint;
 use countersign_protocol::entry::Entry;
 use countersign_protocol::event::{Event, Kind, Stream as OutputStream};
 use countersign_protocol::hash::{CommandId, Digest, StatementId};
@@ -51,11 +54,20 @@ pub(super) fn parse(row: &EntryRow) -> Result<(StatementId, Event), ApiError> {
 /// A stream's entries up to the newest checkpoint, each proved to be in it.
 pub(super) async fn prove(app: &App, wanted: &Wanted<'_>) -> Result<StreamBody, ApiError> {
     let checkpoint = app.ledger.newest();
-    let size = checkpoint.size();
     let mut connection = app.ledger.pool().acquire().await?;
+    prove_in(&mut connection, &checkpoint, wanted).await
+}
+
+/// [`prove`] for a checkpoint that the caller holds.
+pub(super) async fn prove_in(
+    connection: &mut PgConnection,
+    checkpoint: &Checkpoint,
+    wanted: &Wanted<'_>,
+) -> Result<StreamBody, ApiError> {
+    let size = checkpoint.size();
     let mut rows = Vec::new();
     let mut named = BTreeSet::new();
-    for row in store::stream(&mut connection, &wanted.stream, size).await? {
+    for row in store::stream(connection, &wanted.stream, size).await? {
         let (_, event) = parse(&row)?;
         if !(wanted.event)(&event) {
             continue;
@@ -64,14 +76,29 @@ pub(super) async fn prove(app: &App, wanted: &Wanted<'_>) -> Result<StreamBody, 
         named.extend(blobs.filter(|digest| (wanted.blob)(&event, digest)));
         rows.push(row);
     }
+    let entries = proven(connection, rows, size).await?;
+    let (blobs, redacted) = blobs(connection, named).await?;
+    Ok(StreamBody {
+        checkpoint: checkpoint.note().to_owned(),
+        entries,
+        blobs,
+        redacted,
+    })
+}
+
+/// Each of these entries with its proof in the log of that size.
+async fn proven(
+    connection: &mut PgConnection,
+    rows: Vec<EntryRow>,
+    size: u64,
+) -> Result<Vec<ProvenEntry>, ApiError> {
     let nodes: BTreeSet<_> = rows
         .iter()
         .flat_map(|row| proof::nodes_for_inclusion(row.seq, size))
         .collect();
     let nodes: Vec<_> = nodes.into_iter().collect();
-    let nodes = store::nodes(&mut connection, &nodes).await?;
-    let entries = rows
-        .into_iter()
+    let nodes = store::nodes(connection, &nodes).await?;
+    rows.into_iter()
         .map(|row| {
             let inclusion = proof::inclusion_proof(&nodes, row.seq, size)
                 .ok_or_else(|| history::bad(row.seq, "nodes of the tree are missing"))?;
@@ -81,14 +108,45 @@ pub(super) async fn prove(app: &App, wanted: &Wanted<'_>) -> Result<StreamBody, 
                 inclusion,
             })
         })
-        .collect::<Result<_, ApiError>>()?;
-    let (blobs, redacted) = blobs(&mut connection, named).await?;
-    Ok(StreamBody {
-        checkpoint: checkpoint.note().to_owned(),
-        entries,
-        blobs,
-        redacted,
-    })
+        .collect()
+}
+
+/// The newest entry of the log of that size, proved: it tells how old the log is.
+pub(super) async fn newest(
+    connection: &mut PgConnection,
+    size: u64,
+) -> Result<Option<ProvenEntry>, ApiError> {
+    let last = size.saturating_sub(1);
+    let rows = store::entries(connection, last, size, 1).await?;
+    Ok(proven(connection, rows, size).await?.pop())
+}
+
+/// What administrators have signed for the hosts, with the signatures that count. None when none
+/// of them has, or when the document was erased.
+pub(super) async fn snapshot(app: &App) -> Result<Option<SnapshotBody>, ApiError> {
+    let (rights, now) = (app.reader.rights().await?, app.clock.now());
+    let Some(record) = rights.snapshot_for_hosts(now) else {
+        return Ok(None);
+    };
+    let mut connection = app.ledger.pool().acquire().await?;
+    let Some(document) = store::blob(&mut connection, &record.document.digest)
+        .await?
+        .flatten()
+    else {
+        return Ok(None);
+    };
+    let mut statements = Vec::new();
+    for word in rights.words_on(record, now) {
+        let after = word.seq.saturating_add(1);
+        for row in store::entries(&mut connection, word.seq, after, 1).await? {
+            let entry = Entry::decode(&row.entry).map_err(|error| history::bad(row.seq, error))?;
+            statements.push(Submission::new(&entry.statement, []));
+        }
+    }
+    Ok(Some(SnapshotBody {
+        document: BlobBody::from(&document),
+        statements,
+    }))
 }
 
 /// Blobs by their digests, as far as they fit, and those that were redacted.

@@ -133,8 +133,12 @@ fn concerns_host(event: &Event) -> bool {
 
 async fn grant(app: &App, id: CommandId, agent: &AgentName) -> Result<(u64, Work), ApiError> {
     // The host gets its own line and a proof, not the list; and it runs without the reasons.
-    let stream = streams::prove(
-        app,
+    let checkpoint = app.ledger.newest();
+    let size = checkpoint.size();
+    let mut connection = app.ledger.pool().acquire().await?;
+    let stream = streams::prove_in(
+        &mut connection,
+        &checkpoint,
         &Wanted {
             stream: id,
             event: &concerns_host,
@@ -148,8 +152,9 @@ async fn grant(app: &App, id: CommandId, agent: &AgentName) -> Result<(u64, Work
     )
     .await?;
     let seq = stream.entries.last().map_or(0, |entry| entry.seq);
-    let mut connection = app.ledger.pool().acquire().await?;
-    let command = history::command(&mut connection, id, app.ledger.newest().size()).await?;
+    let newest = streams::newest(&mut connection, size).await?;
+    let command = history::command(&mut connection, id, size).await?;
+    drop(connection);
     let broken = || history::bad(seq, "the agent's line is not among its targets");
     let targets = command
         .and_then(|command| command.targets)
@@ -162,6 +167,8 @@ async fn grant(app: &App, id: CommandId, agent: &AgentName) -> Result<(u64, Work
         line_index,
         line: Base64(line),
         line_proof,
+        snapshot: streams::snapshot(app).await?,
+        newest,
     });
     Ok((seq, work))
 }

@@ -483,3 +483,44 @@ fn broken_glass_stays_on_every_page_until_somebody_else_has_looked() {
     assert_eq!(again["error"]["code"], "unknown_review");
     assert!(dev.is_sound());
 }
+
+#[test]
+fn a_policy_snapshot_is_made_by_one_administrator_and_joined_by_another() {
+    let dev = Dev::start();
+    let sign = |who: &str, more: &[&str]| {
+        let words = [&["policy", "snapshot", "--yes"], more].concat();
+        dev.json(who, 0, &words)
+    };
+    let made = sign("alice", &["--valid", "12h", "--min-approvals", "3"]);
+    assert_eq!(made["status"], "waits", "{made}");
+    assert_eq!(made["signed_by"], json!(["alice"]));
+    assert_eq!(made["missing"], json!(["bob", "carol"]));
+    assert_eq!(
+        (&made["needed"], &made["min_approvals"]),
+        (&json!(2), &json!(3))
+    );
+    // Once is enough, for a timer too.
+    let again = sign("alice", &["--valid", "12h"]);
+    assert_eq!(again["document"], made["document"]);
+    assert_eq!(again.get("seq"), None);
+    let joined = sign("bob", &[]);
+    assert_eq!(joined["status"], "in_force", "{joined}");
+    assert_eq!(joined["document"], made["document"]);
+    assert_eq!(joined["signed_by"], json!(["alice", "bob"]));
+    // What changes between is not signed as it was.
+    let other = dev.json(
+        "carol",
+        4,
+        &["policy", "snapshot", "--yes", "--min-approvals", "2"],
+    );
+    assert!(other.to_string().contains("snapshot_differs"), "{other}");
+    change(&dev, &["group", "add", "sre", "bob"]);
+    let stale = dev.json("carol", 4, &["policy", "snapshot", "--yes"]);
+    assert!(stale.to_string().contains("group:sre"), "{stale}");
+    let anew = sign("carol", &["--new"]);
+    assert_eq!(anew["status"], "waits", "{anew}");
+    assert_ne!(anew["document"], made["document"]);
+    assert_eq!(anew["min_approvals"], 3);
+    assert_eq!(sign("alice", &[])["status"], "in_force");
+    assert!(dev.is_sound());
+}

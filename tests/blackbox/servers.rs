@@ -246,7 +246,11 @@ fn a_ledger_is_founded_offline_and_entered_later() {
         signed.1.trim(),
         "whoami",
     ];
-    let whoami = dev.command("alice", &arguments).output().unwrap();
+    let mut whoami = dev.command("alice", &arguments);
+    whoami.env_remove("COUNTERSIGN_VKEY");
+    whoami.env_remove("COUNTERSIGN_ORIGIN");
+    whoami.env("COUNTERSIGN_HOME", folder.path().join("home"));
+    let whoami = whoami.output().unwrap();
     assert!(whoami.status.success(), "{}", text(&whoami.stderr));
     assert!(text(&whoami.stdout).contains("admin"));
 }

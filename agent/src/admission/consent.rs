@@ -16,9 +16,10 @@ use countersign_protocol::permission::Whom;
 use countersign_protocol::quorum;
 
 use super::evidence::{ProvenCommand, ProvenStream};
-use super::pipeline::Host;
+use super::pipeline::{Host, SNAPSHOT};
 use crate::rules::LocalRefusal;
 use crate::signers::NotPinned;
+use crate::snapshot::People;
 
 /// How far ahead of this host's clock an approval may have been made.
 pub const MAX_AHEAD_US: u64 = 120 * SECOND_US;
@@ -52,7 +53,7 @@ impl Discounted {
 /// time until which they count: the expiry, or when the first of them is too old. `least` is the
 /// host's own number, and the setting or rule that demands it.
 pub(super) fn check(
-    host: &Host,
+    (host, people): (&Host, &People<'_>),
     stream: &ProvenStream,
     proven: &ProvenCommand,
     now: Time,
@@ -70,13 +71,13 @@ pub(super) fn check(
     }
     let act = proven.command.act();
     if asked.break_glass.is_some() || act.break_glass {
-        return glass_broken(host, stream, proven, now);
+        return glass_broken((host, people), stream, proven, now);
     }
     let mut until = act.expires_at;
     let mut counted: BTreeSet<&Principal> = BTreeSet::new();
     let mut discounted = Vec::new();
     for (entry, approval) in approvals(stream, proven) {
-        match weigh(host, entry, approval, proven, now) {
+        match weigh((host, people), entry, approval, proven, now) {
             Ok(young_until) => {
                 until = until.min(young_until);
                 counted.insert(&approval.principal);
@@ -86,10 +87,13 @@ pub(super) fn check(
     }
     let requester = proven.command.requester();
     counted.remove(requester);
-    let people = u32::try_from(counted.len()).unwrap_or(u32::MAX);
-    let belongs = |who: &Principal, whom: &Whom| is_member(&proven.authorized, who, whom);
+    let count = u32::try_from(counted.len()).unwrap_or(u32::MAX);
+    let belongs = |who: &Principal, whom: &Whom| match people.snapshot() {
+        Some(snapshot) => snapshot.belongs(who, whom),
+        None => is_member(&proven.authorized, who, whom),
+    };
     let verdict = quorum::count(asked, requester, counted, belongs);
-    if verdict.is_met() && people >= least {
+    if verdict.is_met() && count >= least {
         return Ok(until);
     }
     let of_time = discounted.iter().any(|(_, why)| why.is_of_time());
@@ -100,7 +104,7 @@ pub(super) fn check(
         (RefusalReason::Approvals, demanded_by)
     };
     let (have, need) = if verdict.is_met() {
-        (people, least)
+        (count, least)
     } else {
         (verdict.have, verdict.need)
     };
@@ -109,6 +113,38 @@ pub(super) fn check(
         detail.push_str(&format!("; {who}: {why}"));
     }
     Err(LocalRefusal::new(why, rule, detail))
+}
+
+/// What a verified snapshot rules out: a request by a revoked key, and an authorization from behind
+/// the snapshot by an older policy than the one that administrators saw in force.
+pub(super) fn check_keys(
+    stream: &ProvenStream,
+    proven: &ProvenCommand,
+    people: &People<'_>,
+) -> Result<(), LocalRefusal> {
+    let refused = |detail: &str| {
+        let why = RefusalReason::Approvals;
+        Err(LocalRefusal::new(why, SNAPSHOT, detail))
+    };
+    let first = stream.entries().first();
+    if first.is_some_and(|request| people.is_revoked(request.verified.key())) {
+        return refused("the key that asked was revoked; sign the request with another one");
+    }
+    let Some(snapshot) = people.snapshot() else {
+        return Ok(());
+    };
+    let mut entries = stream.entries().iter();
+    let authorized =
+        entries.find(|entry| matches!(entry.verified.event(), Event::CommandAuthorized(_)));
+    let seq = authorized.map(|entry| entry.seq);
+    let (known, used) = (snapshot.policy, proven.authorized.policy);
+    let is_behind = used.seq < known.seq || (used.seq == known.seq && used != known);
+    if is_behind && seq.is_none_or(|seq| seq >= snapshot.seen.size) {
+        return refused(
+            "it was authorized by an older policy than the one in the policy snapshot of this host",
+        );
+    }
+    Ok(())
 }
 
 /// The ledger's word on who is one of whom. It was checked by whoever holds the fold, and here it
@@ -122,7 +158,7 @@ fn is_member(authorized: &CommandAuthorized, who: &Principal, whom: &Whom) -> bo
 /// A run without approvals: only by somebody whom this host lists for that, by their own pinned
 /// key, and while their word is young. The answer is the time until which it counts.
 fn glass_broken(
-    host: &Host,
+    (host, people): (&Host, &People<'_>),
     stream: &ProvenStream,
     proven: &ProvenCommand,
     now: Time,
@@ -144,7 +180,7 @@ fn glass_broken(
         .ok_or_else(|| refused("the request is missing".to_owned()))?;
     let (key, event) = (first.verified.key(), first.verified.event());
     let weighed = pinned(host, key)
-        .and_then(|()| Ok(host.signers.check(key, requester, event.kind(), now)?))
+        .and_then(|()| Ok(people.check_pinned(key, requester, event.kind(), now)?))
         .and_then(|()| {
             let said = [event.header().made_at, first.time];
             young(host, said, host.rules.max_approval_age_us, now)
@@ -171,7 +207,7 @@ fn approvals<'a>(
 /// The binding to the request (act, requester, command) was checked by the fold. Four eyes stand in
 /// the fold and in the quorum; that nobody asks under a second name, in `evidence`.
 fn weigh(
-    host: &Host,
+    (host, people): (&Host, &People<'_>),
     entry: &CheckedEntry,
     approval: &CommandApproved,
     proven: &ProvenCommand,
@@ -180,7 +216,7 @@ fn weigh(
     let key = entry.verified.key();
     let kind = entry.verified.event().kind();
     pinned(host, key)?;
-    host.signers.check(key, &approval.principal, kind, now)?;
+    people.check(key, &approval.principal, kind, now)?;
     if approval.policy != proven.authorized.policy {
         return Err(Discounted::OtherPolicy);
     }

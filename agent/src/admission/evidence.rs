@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use countersign_protocol::api::{Grant, StreamBody};
+use countersign_protocol::api::{Grant, ProvenEntry, StreamBody};
 use countersign_protocol::audit::{self, CheckedEntry, Reason};
 use countersign_protocol::blob::{Blob, BlobRef, MAX_BLOB_BYTES};
 use countersign_protocol::canonical;
@@ -17,12 +17,12 @@ use countersign_protocol::fold::{Refusal, Stream};
 use countersign_protocol::hash::{CommandId, Digest, LedgerId};
 use countersign_protocol::key::PublicKey;
 use countersign_protocol::lifecycle::{Command, ExecutionStatus, Position, Stage};
-use countersign_protocol::name::{AgentName, Principal};
+use countersign_protocol::name::{AgentName, Principal, Time};
 use countersign_protocol::proof::{self, ProofError};
 use countersign_protocol::target::{self, TargetLine};
 
 use super::pipeline::Pins;
-use crate::signers::AllowedSigners;
+use crate::snapshot::People;
 
 /// Most entries of one grant: a request, its approvals and a few words more.
 pub const MAX_STREAM_ENTRIES: usize = 1024;
@@ -112,23 +112,10 @@ impl ProvenStream {
         }
         let mut entries: Vec<CheckedEntry> = Vec::with_capacity(stream.entries.len());
         for item in &stream.entries {
-            let seq = item.seq;
-            let entry = audit::check_entry(&item.entry.0)
-                .map_err(|reason| Unproven::Entry { seq, reason })?;
+            let entry = prove_entry(item, checkpoint, ledger)?;
             let after = entries.last().is_none_or(|before| before.seq < entry.seq);
-            if entry.seq != seq || !after {
-                return Err(Unproven::Order(seq));
-            }
-            proof::verify_inclusion(
-                &entry.leaf,
-                seq,
-                checkpoint.size(),
-                &item.inclusion,
-                &checkpoint.root(),
-            )
-            .map_err(|source| Unproven::NotInLog { seq, source })?;
-            if entry.verified.event().header().ledger != Some(*ledger) {
-                return Err(Unproven::OtherLedger(seq));
+            if !after {
+                return Err(Unproven::Order(item.seq));
             }
             entries.push(entry);
         }
@@ -156,6 +143,45 @@ impl ProvenStream {
     }
 }
 
+/// One entry by itself, and its place in the log of `checkpoint`.
+fn prove_entry(
+    item: &ProvenEntry,
+    checkpoint: &Checkpoint,
+    ledger: &LedgerId,
+) -> Result<CheckedEntry, Unproven> {
+    let seq = item.seq;
+    let entry =
+        audit::check_entry(&item.entry.0).map_err(|reason| Unproven::Entry { seq, reason })?;
+    if entry.seq != seq {
+        return Err(Unproven::Order(seq));
+    }
+    proof::verify_inclusion(
+        &entry.leaf,
+        seq,
+        checkpoint.size(),
+        &item.inclusion,
+        &checkpoint.root(),
+    )
+    .map_err(|source| Unproven::NotInLog { seq, source })?;
+    if entry.verified.event().header().ledger != Some(*ledger) {
+        return Err(Unproven::OtherLedger(seq));
+    }
+    Ok(entry)
+}
+
+/// The time of the newest entry that the grant shows: its checkpoint is not older than that.
+pub(crate) fn shown_at(
+    grant: &Grant,
+    stream: &ProvenStream,
+    checkpoint: &Checkpoint,
+    ledger: &LedgerId,
+) -> Result<Option<Time>, Unproven> {
+    let newest = grant.newest.as_ref();
+    let newest = newest.map(|item| prove_entry(item, checkpoint, ledger));
+    let last = stream.entries.last().map(|entry| entry.time);
+    Ok(last.max(newest.transpose()?.map(|entry| entry.time)))
+}
+
 /// A command as the log has it, up to its authorization.
 pub(crate) struct ProvenCommand {
     pub(crate) command: Command,
@@ -166,13 +192,13 @@ pub(crate) struct ProvenCommand {
 pub(crate) fn fold(
     stream: &ProvenStream,
     pins: &Pins,
-    signers: &AllowedSigners,
+    people: &People<'_>,
 ) -> Result<ProvenCommand, Unproven> {
     let (first, rest) = stream.entries.split_first().ok_or(Unproven::Length)?;
     let Event::CommandRequested(request) = first.verified.event() else {
         return Err(Unproven::NoRequest);
     };
-    check_requester(request, first.verified.key(), pins, signers)?;
+    check_requester(request, first.verified.key(), pins, people)?;
     let id = first.verified.id();
     let mut command = Command::open(request.clone(), None, None, position(first));
     let mut authorized = None;
@@ -218,16 +244,16 @@ fn check_requester(
     request: &CommandRequested,
     key: &PublicKey,
     pins: &Pins,
-    signers: &AllowedSigners,
+    people: &People<'_>,
 ) -> Result<(), Unproven> {
     let principal = &request.principal;
     let by_gateway = pins.gateway_key.as_ref() == Some(key);
-    let honest = match (&request.token, signers.owner_of(key)) {
+    let honest = match (&request.token, people.owner_of(key)) {
         (Some(_), None) => by_gateway,
         (Some(_), Some(_)) => false,
         (None, _) if by_gateway => false,
         (None, Some(owner)) => owner == principal,
-        (None, None) => !signers.knows(principal),
+        (None, None) => !people.knows(principal),
     };
     if honest {
         Ok(())
@@ -327,8 +353,8 @@ impl Documents {
 pub(crate) fn cancelled_by_known(
     stream: &ProvenStream,
     (pins, gateway_may): (&Pins, bool),
-    signers: &AllowedSigners,
-    now: countersign_protocol::name::Time,
+    people: &People<'_>,
+    now: Time,
 ) -> Option<CommandId> {
     stream.entries().iter().find_map(|entry| {
         let event = entry.verified.event();
@@ -340,7 +366,7 @@ pub(crate) fn cancelled_by_known(
         let counts = match cancel.token {
             Some(_) => by_gateway && gateway_may,
             None => {
-                let known = signers.check(key, &cancel.principal, event.kind(), now);
+                let known = people.check(key, &cancel.principal, event.kind(), now);
                 !by_gateway && known.is_ok()
             }
         };

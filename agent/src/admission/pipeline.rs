@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::os::unix::ffi::OsStrExt as _;
+use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_protocol::api::{Grant, StreamBody};
+use countersign_protocol::api::{Grant, SnapshotBody, StreamBody};
 use countersign_protocol::checkpoint::Checkpoint;
 use countersign_protocol::command::{Act, AtOutputLimit, CommandSpec, Mode};
 use countersign_protocol::event::RefusalReason;
@@ -12,11 +13,12 @@ use countersign_protocol::hash::{CommandId, KeyId, LedgerId};
 use countersign_protocol::key::PublicKey;
 use countersign_protocol::name::{AgentName, Time};
 
-use super::consent;
+use super::consent::{self, MAX_AHEAD_US};
 use super::evidence::{self, Documents, ProvenStream, Unproven};
 use crate::execution::{InForce, Mark, Outcome, Plan, Program, Reach, Secrets, Step};
 use crate::rules::{self, Allowed, Inside, LocalRefusal, Rules, Runner, SHELL};
 use crate::signers::AllowedSigners;
+use crate::snapshot::{People, SnapshotRule, Snapshots, Standing};
 
 /// What this host knows for certain, from its own configuration and key.
 #[derive(Debug, Clone)]
@@ -44,6 +46,12 @@ pub struct Host {
     pub rules: Rules,
     /// When the journal of used grants begins.
     pub journal_since: Time,
+    /// Whose snapshot it takes, if it asks for one.
+    pub snapshot: Option<SnapshotRule>,
+    /// What it remembers of snapshots.
+    pub snapshots: Arc<Snapshots>,
+    /// How old the ledger's newest entry may be that a grant shows, in microseconds, if it asks.
+    pub max_checkpoint_age_us: Option<u64>,
 }
 
 /// The host's answer to a grant that is true.
@@ -101,7 +109,12 @@ impl Host {
     ) -> Result<Verdict, Unproven> {
         // Is it true? Bytes, signatures and places; the life of the command; this host; the text.
         let stream = ProvenStream::prove(&grant.stream, checkpoint, &self.pins.ledger)?;
-        let proven = evidence::fold(&stream, &self.pins, &self.signers)?;
+        // The snapshot stands by its own signatures, and says who is known here besides.
+        let offered = grant.snapshot.as_ref();
+        let standing = self.standing(offered, now);
+        let people = People::new(&self.signers, &standing);
+        let proven = evidence::fold(&stream, &self.pins, &people)?;
+        let shown_at = evidence::shown_at(grant, &stream, checkpoint, &self.pins.ledger)?;
         let line = evidence::own_line(grant, &proven.command, &self.pins)?;
         let documents = Documents::read(&stream, &proven.command)?;
 
@@ -116,12 +129,22 @@ impl Host {
             let until = act.not_before;
             return Ok(Verdict::Wait { command: id, until });
         }
-        let least = (self.rules.approvals_for(act.mode), "min_approvals");
+        let own = (self.rules.approvals_for(act.mode), "min_approvals");
+        let least = match people.snapshot() {
+            Some(snapshot) if snapshot.min_approvals > own.0 => (snapshot.min_approvals, SNAPSHOT),
+            Some(_) | None => own,
+        };
+        let held_until = standing.snapshot.as_ref().map(|(_, until)| *until);
         let remember_until = act.expires_at.plus_micros(self.rules.max_approval_age_us);
         let judged = self
             .check_time(&act, now)
-            // Is it enough? Distinct people whom this host pins.
-            .and_then(|()| consent::check(self, &stream, &proven, now, least))
+            // Is it today's log, and today's list of people?
+            .and_then(|()| self.check_shown(shown_at, now))
+            .and_then(|()| standing.refusal.clone().map_or(Ok(()), Err))
+            .and_then(|()| consent::check_keys(&stream, &proven, &people))
+            // Is it enough? Distinct people whom this host pins, or its administrators list.
+            .and_then(|()| consent::check((self, &people), &stream, &proven, now, least))
+            .map(|until| held_until.map_or(until, |held| until.min(held)))
             // Is it allowed here? Local rules win over any signature.
             .and_then(|until| {
                 let environment = documents.environment.as_ref();
@@ -135,7 +158,7 @@ impl Host {
                 // A rule may ask for more people than the host does for everything.
                 if allowed.min_approvals > least.0 {
                     let demanded = (allowed.min_approvals, allowed.rule.as_str());
-                    consent::check(self, &stream, &proven, now, demanded)?;
+                    consent::check((self, &people), &stream, &proven, now, demanded)?;
                 }
                 Ok((until, allowed))
             });
@@ -170,12 +193,39 @@ impl Host {
     ) -> Result<Option<CommandId>, Unproven> {
         let stream = ProvenStream::prove(stream, checkpoint, &self.pins.ledger)?;
         let gateway = (&self.pins, self.rules.gateway_may_cancel);
-        Ok(evidence::cancelled_by_known(
-            &stream,
-            gateway,
-            &self.signers,
-            now,
-        ))
+        let standing = self.standing(None, now);
+        let people = People::new(&self.signers, &standing);
+        Ok(evidence::cancelled_by_known(&stream, gateway, &people, now))
+    }
+
+    fn standing(&self, offered: Option<&SnapshotBody>, now: Time) -> Standing {
+        let rule = self.snapshot.as_ref();
+        self.snapshots.weigh(offered, rule, &self.pins.ledger, now)
+    }
+
+    /// An old checkpoint hides what was said since: a cancel, a revoked key.
+    fn check_shown(&self, shown_at: Option<Time>, now: Time) -> Result<(), LocalRefusal> {
+        let Some(max_age_us) = self.max_checkpoint_age_us else {
+            return Ok(());
+        };
+        let refused = |detail: &str| {
+            Err(LocalRefusal::new(
+                RefusalReason::Time,
+                MAX_CHECKPOINT_AGE,
+                detail,
+            ))
+        };
+        match shown_at {
+            Some(time) if time.micros_since(now) > MAX_AHEAD_US => refused(
+                "the newest entry that the server shows is from the future of this host's clock; \
+                 check the clocks of both",
+            ),
+            Some(time) if now.micros_since(time) <= max_age_us => Ok(()),
+            Some(_) | None => refused(
+                "the newest entry that the server shows is older than this host takes; check that \
+                 the ledger writes (an idle one makes an entry a minute) and ask again",
+            ),
+        }
     }
 
     fn check_time(&self, act: &Act, now: Time) -> Result<(), LocalRefusal> {
@@ -189,6 +239,10 @@ impl Host {
         ))
     }
 }
+
+/// The setting and the table that refusals name.
+pub(crate) const MAX_CHECKPOINT_AGE: &str = "max_checkpoint_age_s";
+pub(crate) const SNAPSHOT: &str = "snapshot";
 
 impl Permit {
     /// The command.

@@ -18,10 +18,11 @@ use toml::Spanned;
 use super::confine::{WrittenConfine, bytes, confine};
 use super::source::{ConfigError, Source};
 use super::written::{Variables, Written};
-use super::{actions, services, tables};
+use super::{actions, services, snapshot, tables};
 use crate::client::{Ca, is_this_machine};
 use crate::rules::{Account, NamePattern, Rules, RunAs};
 use crate::signers::AllowedSigners;
+use crate::snapshot::SnapshotRule;
 use crate::spool;
 
 /// Largest configuration file; a real one has two screens.
@@ -46,6 +47,9 @@ const MAX_AGE_S: u64 = 7 * 24 * 3600;
 /// The oldest approval that a host takes when it does not say.
 const DEFAULT_AGE_S: u64 = 3600;
 
+/// Below this an idle ledger, which makes an entry a minute, would look dead now and then.
+const LEAST_SHOWN_S: u64 = 120;
+
 /// Where every distribution has it.
 const SUDO: &str = "/usr/bin/sudo";
 
@@ -66,6 +70,10 @@ pub struct Config {
     pub vkey: VerifierKey,
     /// Who counts here.
     pub signers: AllowedSigners,
+    /// Whose policy snapshot it takes, if it asks for one.
+    pub snapshot: Option<SnapshotRule>,
+    /// How old the ledger's newest entry may be that a grant shows, in microseconds, if it asks.
+    pub max_checkpoint_age_us: Option<u64>,
     /// What may run here.
     pub rules: Rules,
     /// Most commands at once.
@@ -156,7 +164,7 @@ impl Config {
         path: &Path,
         text: &str,
         variables: Variables,
-        signers: impl FnOnce(PathBuf) -> Result<AllowedSigners, ConfigError>,
+        signers: impl FnMut(PathBuf) -> Result<AllowedSigners, ConfigError>,
     ) -> Result<Self, ConfigError> {
         let mut source = Source {
             path,
@@ -172,7 +180,7 @@ impl Config {
     fn check(
         source: &Source<'_>,
         mut written: Written,
-        read_signers: impl FnOnce(PathBuf) -> Result<AllowedSigners, ConfigError>,
+        mut read_signers: impl FnMut(PathBuf) -> Result<AllowedSigners, ConfigError>,
     ) -> Result<Self, ConfigError> {
         let folder = source.path.parent().unwrap_or(Path::new("."));
         let server_at = source.required(written.server.take(), "server")?;
@@ -200,8 +208,20 @@ impl Config {
             pem: String::new(),
         });
         own_files.extend(ca.as_ref().map(|ca| plain(&ca.path)));
+        let written_snapshot = written.snapshot.take();
+        let administrators = written_snapshot
+            .as_ref()
+            .and_then(|table| table.file(folder));
+        own_files.extend(administrators.as_deref().map(plain));
         let in_clear = is_on(written.insecure_http.take());
         let signers = read_signers(signers)?;
+        let snapshot = written_snapshot
+            .map(|table| snapshot::snapshot(source, folder, table, &mut read_signers))
+            .transpose()?;
+        let shown = written.max_checkpoint_age_s.take();
+        let shown = shown
+            .map(|age_s| source.number(Some(age_s), MAX_AGE_S, (LEAST_SHOWN_S, MAX_AGE_S)))
+            .transpose()?;
         let break_glass = glass_breakers(source, written.break_glass.take(), &signers)?;
         Ok(Self {
             server: server(source, &server_at, in_clear)?,
@@ -211,6 +231,8 @@ impl Config {
             ledger: ledger.into_inner(),
             vkey: vkey(source, &key, &origin)?,
             signers,
+            snapshot,
+            max_checkpoint_age_us: shown.map(|age_s| age_s.saturating_mul(SECOND_US)),
             max_runs,
             grace: Duration::from_secs(grace_s),
             drain: Duration::from_secs(drain_s),

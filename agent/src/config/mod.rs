@@ -6,6 +6,7 @@
 //! | `written` | the shape of the file, and variables of the environment over it |
 //! | `tables` | `[[allow]]` and `[[deny]]` |
 //! | `actions`, `services` | `[[action]]`, `[[service]]` |
+//! | `snapshot` | `[snapshot]` |
 //! | `confine` | `[confine]` and the `confine` of a rule |
 //! | `source` | where a mistake is: a line, or a variable |
 //!
@@ -16,6 +17,7 @@ mod actions;
 mod confine;
 mod load;
 mod services;
+mod snapshot;
 mod source;
 mod tables;
 mod written;

@@ -31,6 +31,7 @@ const SETTINGS: &[&str] = &[
     "execution",
     "expires_at",
     "max_approval_age_s",
+    "max_checkpoint_age_s",
     "max_runs",
     "min_approvals",
     "modes",
@@ -40,6 +41,7 @@ const SETTINGS: &[&str] = &[
     "run_as",
     "service",
     "shell",
+    "snapshot",
     "sudo",
     "users",
 ];

@@ -15,6 +15,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::confine::{Amount, WrittenConfine};
+use super::snapshot::WrittenSnapshot;
 use super::source::{ConfigError, Source};
 
 /// Every setting but the rules can be given as this and its name in capitals.
@@ -66,6 +67,8 @@ pub(super) struct Written {
     pub(super) unattended: Setting<bool>,
     pub(super) shell_min_approvals: Setting<u32>,
     pub(super) max_approval_age_s: Setting<u64>,
+    pub(super) max_checkpoint_age_s: Setting<u64>,
+    pub(super) snapshot: Option<WrittenSnapshot>,
     pub(super) break_glass: Option<Vec<Spanned<Principal>>>,
     pub(super) gateway_may_cancel: Setting<bool>,
     pub(super) modes: Option<Vec<Mode>>,
@@ -203,6 +206,10 @@ impl Written {
             "min_approvals" => self.min_approvals,
             "unattended" => self.unattended,
             "max_approval_age_s" => self.max_approval_age_s,
+            "max_checkpoint_age_s" => self.max_checkpoint_age_s,
+            "snapshot_administrators" => self.snapshot.get_or_insert_default().administrators,
+            "snapshot_threshold" => self.snapshot.get_or_insert_default().threshold,
+            "snapshot_max_age_s" => self.snapshot.get_or_insert_default().max_age_s,
             "gateway_may_cancel" => self.gateway_may_cancel,
             "allow_all" => self.allow_all,
             "default_user" => self.default_user,

@@ -45,7 +45,11 @@ impl Files {
         Config::load_with(&self.path, Variables::default())
     }
 
-    fn load_with(&self, text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    pub(crate) fn load_with(
+        &self,
+        text: &str,
+        variables: &[(&str, &str)],
+    ) -> Result<Config, ConfigError> {
         fs::write(&self.path, text).unwrap();
         let pairs = variables
             .iter()
@@ -482,8 +486,17 @@ fn the_example_of_the_manual_is_in_order_once_its_pins_are_filled_in() {
         .collect();
     // Whom it lists must be somebody: this host's allowed_signers know her by another name.
     let uncommented = uncommented.replace("alice@example.com", "alice");
-    let ca = files.path.with_file_name("ca.pem");
-    fs::write(ca, "the CA that it names; who connects reads it").unwrap();
+    // A CA file is read; another test has one.
+    let uncommented = uncommented.replace("ca = \"ca.pem\"\n", "");
+    let folder = files.folder.path();
+    fs::copy(
+        folder.join("allowed_signers"),
+        folder.join("administrators"),
+    )
+    .unwrap();
+    let config = files.load_with(&uncommented, &pins).unwrap();
+    assert_eq!(config.snapshot.unwrap().threshold, 2);
+    assert_eq!(config.max_checkpoint_age_us, Some(300 * SECOND_US));
     let rules = files.load_with(&uncommented, &pins).unwrap().rules;
     assert!(rules.shell);
     assert_eq!(rules.break_glass.len(), 1);

@@ -32,6 +32,7 @@ mod patterns;
 mod rotation;
 mod rules;
 mod signers;
+mod snapshot;
 mod spool;
 mod surroundings;
 mod users;

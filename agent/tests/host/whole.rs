@@ -68,6 +68,8 @@ impl Rig {
             grace: Duration::from_millis(200),
             drain: Duration::ZERO,
             spool_max: 256 << 20,
+            snapshot: None,
+            max_checkpoint_age_us: None,
             rotation_grace: Duration::ZERO,
         };
         let orders = change(&mut config);

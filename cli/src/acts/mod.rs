@@ -13,6 +13,7 @@
 //! | `people.rs` | whose keys hold, and what goes when somebody leaves |
 //! | `token.rs` | the secret of an API token |
 //! | `review.rs` | reviews of runs without approvals |
+//! | `snapshot.rs` | the policy snapshot for the hosts |
 //! | `explain.rs` | what a policy would say of a request |
 //! | `what_if.rs` | past requests judged again by another policy |
 //! | `pages.rs` | the whole ledger, for `verify` |
@@ -32,6 +33,7 @@ mod read;
 mod request;
 mod review;
 mod session;
+mod snapshot;
 mod submit;
 mod what_if;
 
@@ -46,5 +48,6 @@ pub use read::{Found, LoggedEntry, RightsView};
 pub use request::{RequestSpec, Requested};
 pub use review::{OpenReviews, open_review};
 pub use session::SessionError;
+pub use snapshot::{SnapshotDraft, SnapshotStep, SnapshotWish, snapshot_differences};
 pub use submit::{Accepted, ReceiptError};
 pub use what_if::{Otherwise, Ruling, Since, WhatIf};

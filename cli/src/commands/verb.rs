@@ -240,6 +240,7 @@ mod tests {
             "x policy check p.cedar",
             "x policy publish p.toml --reason r",
             "x policy publish",
+            "x policy snapshot --valid 12h --min-approvals 3 --new --yes",
             "x policy diff a.cedar b.json",
             "x policy explain --as alice --on web-1,web-2/db --user u --timeout 5 -- ls -l --all",
             "x policy explain --as alice --on web-1 --shell --break-glass -- w",

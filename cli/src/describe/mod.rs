@@ -16,6 +16,6 @@ mod rights;
 
 pub use change::{change, replaced_key};
 pub use command::{act, command, deed, ending, few, refused, status, table};
-pub use policy::{explained, rule_changes, rule_table, ruling, what_if};
+pub use policy::{explained, rule_changes, rule_table, ruling, snapshot, what_if};
 pub use requirement::{demands, price, requirement, votes, whom};
 pub use rights::{groups, keys, open_reviews, people, person, reviews, roles, tokens, whoami};

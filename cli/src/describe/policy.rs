@@ -1,11 +1,13 @@
 //! Words for people: what a policy says of requests. Only escaped text leaves this file.
 
 use countersign_policy::{Effect, RuleChange, RuleSummary};
+use countersign_protocol::key::fingerprint;
+use countersign_protocol::permission::Whom;
 use countersign_protocol::short;
 
 use super::command::{paragraph, row, table};
 use super::requirement::{price, whom};
-use crate::acts::{Explained, Price, Ruling, SeatsView, WhatIf};
+use crate::acts::{Explained, Price, Ruling, SeatsView, SnapshotDraft, SnapshotStep, WhatIf};
 use crate::render;
 
 /// Columns of a command's words in a table.
@@ -147,4 +149,48 @@ pub fn what_if(found: &WhatIf) -> String {
     });
     let headings = ["ID", "WHEN", "ASKED BY", "COMMAND", "WAS", "WOULD BE"];
     table(&headings, rows.collect())
+}
+
+/// What an administrator would sign for the hosts.
+#[must_use]
+pub fn snapshot(draft: &SnapshotDraft) -> String {
+    let snapshot = &draft.snapshot;
+    let mut out = match draft.step {
+        SnapshotStep::New => "a new policy snapshot for the hosts\n".to_owned(),
+        SnapshotStep::Join | SnapshotStep::Signed => {
+            let names: Vec<&str> = draft.signed_by.iter().map(|who| who.as_str()).collect();
+            format!(
+                "the policy snapshot that {} signed; your rights give the same\n",
+                names.join(", ")
+            )
+        }
+    };
+    let mut line = |name: &str, value: String| out.push_str(&format!("{name:<10} {value}\n"));
+    line("from", format!("a log of {} entries", snapshot.seen.size));
+    line("policy", format!("of entry {}", snapshot.policy.seq));
+    line("until", render::time(draft.expires_at));
+    line(
+        "at least",
+        format!("{} distinct people", snapshot.min_approvals),
+    );
+    line("revoked", format!("{} keys", snapshot.revoked.len()));
+    for approver in &snapshot.approvers {
+        let keys: Vec<String> = approver
+            .keys
+            .iter()
+            .map(|key| fingerprint(&key.key_id))
+            .collect();
+        line(
+            "approver",
+            format!("{}  {}", approver.principal, keys.join(" ")),
+        );
+    }
+    for membership in &snapshot.members {
+        if matches!(membership.of, Whom::Group(_) | Whom::Role(_)) {
+            let people: Vec<&str> = membership.people.iter().map(|who| who.as_str()).collect();
+            let of = membership.of.to_string();
+            line("who", format!("{of}: {}", people.join(", ")));
+        }
+    }
+    out
 }

@@ -16,8 +16,8 @@ pub use command::{
 };
 pub use policy::{
     CheckedShape, ExplainedShape, OtherwiseShape, PolicyShape, PriceShape, ProblemShape,
-    RefusalShape, RuleChangeShape, RuleShape, RulingShape, SeatsShape, WhatIfShape, checked,
-    explained, policy, problems, what_if,
+    RefusalShape, RuleChangeShape, RuleShape, RulingShape, SeatsShape, SnapshotShape, WhatIfShape,
+    checked, explained, policy, problems, snapshot, what_if,
 };
 pub use rights::{
     ClaimShape, GroupShape, IssuedShape, KeyShape, LeaveShape, LeavingShape, PersonShape,

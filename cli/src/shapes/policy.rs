@@ -10,7 +10,7 @@ use countersign_protocol::rights::PolicyInForce;
 use countersign_protocol::short;
 use serde::Serialize;
 
-use crate::acts::{Explained, Otherwise, Price, Ruling, WhatIf};
+use crate::acts::{Explained, Otherwise, Price, Ruling, SnapshotDraft, WhatIf};
 
 /// `policy show`
 #[derive(Debug, Serialize)]
@@ -288,5 +288,55 @@ pub fn what_if(found: &WhatIf) -> WhatIfShape {
         requests: found.requests,
         withheld: found.withheld,
         items: found.otherwise.iter().map(OtherwiseShape::from).collect(),
+    }
+}
+
+/// `policy snapshot`
+#[derive(Debug, Serialize)]
+pub struct SnapshotShape<'a> {
+    /// Digest of the document.
+    pub document: String,
+    /// `in_force` when enough have signed it, else `waits`.
+    pub status: &'static str,
+    /// Entries of the log that it was made from.
+    pub size: u64,
+    /// Until when it holds.
+    pub expires_us: u64,
+    /// The least number of people.
+    pub min_approvals: u32,
+    /// How many signatures it takes.
+    pub needed: u32,
+    /// Who has signed it.
+    pub signed_by: Vec<&'a str>,
+    /// Administrators who have not.
+    pub missing: Vec<&'a str>,
+    /// The approvers.
+    pub approvers: Vec<&'a str>,
+    /// Where one's own signature stands; absent when there was nothing to sign.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seq: Option<u64>,
+}
+
+/// A snapshot as it stands.
+#[must_use]
+pub fn snapshot(draft: &SnapshotDraft, seq: Option<u64>) -> SnapshotShape<'_> {
+    let approvers = draft.snapshot.approvers.iter();
+    SnapshotShape {
+        document: draft.document.reference().digest.to_string(),
+        status: if draft.is_enough() {
+            "in_force"
+        } else {
+            "waits"
+        },
+        size: draft.snapshot.seen.size,
+        expires_us: draft.expires_at.as_micros(),
+        min_approvals: draft.snapshot.min_approvals,
+        needed: draft.needed,
+        signed_by: draft.signed_by.iter().map(|who| who.as_str()).collect(),
+        missing: draft.missing.iter().map(|who| who.as_str()).collect(),
+        approvers: approvers
+            .map(|approver| approver.principal.as_str())
+            .collect(),
+        seq,
     }
 }

@@ -3,7 +3,7 @@
 //! `story.json` is written by `tests/seeds.rs` from the same ledger in memory that the agent's own
 //! tests use; the keys are the name of their holder, filled up with zeros.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use countersign_agent::admission::{Host, Pins};
 use countersign_agent::config::{Config, Variables};
@@ -86,6 +86,9 @@ pub(crate) fn host() -> &'static Host {
             signers: config.signers,
             rules: config.rules,
             journal_since: time(1),
+            snapshot: None,
+            snapshots: Arc::default(),
+            max_checkpoint_age_us: None,
         }
     })
 }

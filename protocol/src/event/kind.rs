@@ -167,6 +167,7 @@ kinds! {
     RoleRevoked, "role.revoked", Ledger;
     GroupChanged, "group.changed", Ledger;
     PolicyPublished, "policy.published", Ledger;
+    PolicySnapshot, "policy.snapshot", Person;
     TokenIssued, "token.issued", Ledger;
     TokenRevoked, "token.revoked", Ledger;
     AgentEnrolled, "agent.enrolled", Newcomer;
@@ -234,6 +235,7 @@ macro_rules! rights_event {
             | $crate::event::Event::AgentKeyRetired(_)
             | $crate::event::Event::ReviewOpened(_)
             | $crate::event::Event::ReviewClosed(_)
+            | $crate::event::Event::PolicySnapshot(_)
     };
 }
 
@@ -320,6 +322,7 @@ impl Event {
                 .requirement
                 .check()
                 .map_err(|why| EventError::Value(why.0)),
+            Self::PolicySnapshot(snapshot) => snapshot.check(),
             Self::ExecutionOutput(chunk) => holds(
                 chunk.data.len >= 1 && chunk.data.len <= crate::blob::MAX_CHUNK_BYTES as u64,
                 "an output chunk holds 1 byte to 64 KiB",
@@ -386,6 +389,7 @@ impl Event {
             Self::ExecutionOutput(chunk) => [chunk.data].into_iter().collect(),
             Self::ExecutionCompleted(completed) => completed.detail.into_iter().collect(),
             Self::ReviewClosed(closed) => [closed.reason].into(),
+            Self::PolicySnapshot(snapshot) => [snapshot.document].into(),
             effecting_event!()
             | other_event!()
             | Self::LedgerGenesis(_)

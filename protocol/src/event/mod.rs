@@ -31,6 +31,6 @@ pub use payload::{
     AccessDenied, Administrator, AgentEnrolled, AuditRead, ChangeApproved, ChangeRejected,
     ChangeRequested, CommandApproved, CommandAuthorized, CommandCancelRequested, CommandExpired,
     CommandRejected, CommandRequested, CommandVotedDown, CommandWithdrawn, DeniedWhat,
-    ExecutionSkipped, KeyClaimed, LedgerGenesis, LedgerHeartbeat, ReadWhat, ReviewClosed,
-    ReviewOpened, Seen, SessionChallenge,
+    ExecutionSkipped, KeyClaimed, LedgerGenesis, LedgerHeartbeat, PolicySnapshot, ReadWhat,
+    ReviewClosed, ReviewOpened, Seen, SessionChallenge,
 };

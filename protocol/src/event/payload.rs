@@ -14,6 +14,7 @@ use crate::origin::ServerOrigin;
 use crate::permission::Permission;
 use crate::policy::PolicyRef;
 use crate::quorum::{Membership, Requirement, is_false};
+use crate::snapshot::{MAX_SNAPSHOT_BYTES, MAX_VALID_US};
 
 /// A committed checkpoint that the signer had verified when it signed: "not before this".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -415,6 +416,35 @@ payload! {
         command: CommandId,
         /// What they found, in free text.
         reason: BlobRef,
+    }
+}
+
+payload! {
+    /// An administrator says that this is who may approve, for the hosts that pin administrators.
+    /// Each signs a word of their own over the same document.
+    person PolicySnapshot {
+        /// A [`crate::snapshot::Snapshot`] document.
+        document: BlobRef,
+        /// The word holds until then, at most a day.
+        expires_at: Time,
+    }
+}
+
+impl PolicySnapshot {
+    pub(crate) const fn check(&self) -> Result<(), EventError> {
+        if self.document.len > MAX_SNAPSHOT_BYTES as u64 {
+            return Err(EventError::Value(
+                "the document of a snapshot has at most 1 MiB",
+            ));
+        }
+        // By its signer's own clock; the ledger's and each host's are asked besides.
+        let span = self.expires_at.micros_since(self.made_at);
+        if span == 0 || span > MAX_VALID_US {
+            return Err(EventError::Value(
+                "a snapshot holds for some time and for 24 hours at most",
+            ));
+        }
+        Ok(())
     }
 }
 

@@ -5,17 +5,19 @@
 //! | `state.rs` | [`Rights`]: everything after some entries, and how an entry changes it |
 //! | `change.rs` | what may change now, and whose consent it takes |
 //! | `people.rs` | roles, groups and permissions: who may do what |
+//! | `snapshots.rs` | what administrators have signed for the hosts |
 //! | `records.rs` | keys, hosts, tokens, open changes and reviews as they are held |
 
 mod change;
 mod people;
 mod records;
+mod snapshots;
 mod state;
 
 pub use crate::event::ChangeBody;
 pub use records::{
-    AgentRecord, Consent, Holder, KeyRecord, MAX_OPEN_CHANGES, MAX_OPEN_REVIEWS,
-    MAX_WAITING_ENROLMENTS, OpenChange, OpenReview, PolicyInForce, TokenRecord,
+    AgentRecord, Consent, Holder, KeyRecord, MAX_OPEN_CHANGES, MAX_OPEN_REVIEWS, MAX_SNAPSHOTS,
+    MAX_WAITING_ENROLMENTS, OpenChange, OpenReview, PolicyInForce, SnapshotRecord, TokenRecord,
 };
 pub(crate) use state::Proposal;
 pub use state::Rights;

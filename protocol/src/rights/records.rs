@@ -3,6 +3,7 @@
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
+use crate::blob::BlobRef;
 use crate::event::{ChangeBody, TokenIssued};
 use crate::hash::{Digest, KeyId};
 use crate::key::PublicKey;
@@ -125,6 +126,21 @@ pub struct OpenReview {
     pub due_at: Time,
     /// Where it was opened.
     pub seq: u64,
+}
+
+/// Most documents of snapshots that are remembered: the one that hosts get, and what waits for more
+/// signatures.
+pub const MAX_SNAPSHOTS: usize = 8;
+
+/// A document that administrators have signed for the hosts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotRecord {
+    /// What was signed.
+    pub document: BlobRef,
+    /// Until when; the same for each of them.
+    pub expires_at: Time,
+    /// Who signed, in their order; never empty.
+    pub words: Vec<Consent>,
 }
 
 /// The policy in force.

@@ -7,10 +7,11 @@
 //! counted.
 
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
 
 use super::records::{
     AgentRecord, Consent, Holder, KeyRecord, MAX_OPEN_CHANGES, MAX_OPEN_REVIEWS,
-    MAX_WAITING_ENROLMENTS, OpenChange, OpenReview, PolicyInForce, TokenRecord,
+    MAX_WAITING_ENROLMENTS, OpenChange, OpenReview, PolicyInForce, SnapshotRecord, TokenRecord,
 };
 use crate::event::{
     Author, ChangeApproved, ChangeBody, ChangeRequested, Event, Kind, LedgerGenesis, ReviewClosed,
@@ -41,6 +42,7 @@ pub struct Rights {
     pub(super) tokens: BTreeMap<TokenId, TokenRecord>,
     pub(super) changes: BTreeMap<StatementId, OpenChange>,
     pub(super) reviews: BTreeMap<CommandId, OpenReview>,
+    pub(super) snapshots: Vec<SnapshotRecord>,
     policy: Option<PolicyInForce>,
     changed_at: Option<Time>,
 }
@@ -276,6 +278,8 @@ impl Rights {
             Event::AgentKeyRetired(retired) => self.retire(at.seq, &retired.agent, &retired.signer),
             Event::ReviewOpened(opened) => self.open_review(opened, at),
             Event::ReviewClosed(closed) => self.close_review(closed),
+            // Nothing that a judgement looks at: it is for the hosts.
+            Event::PolicySnapshot(word) => return self.sign_snapshot(word, at),
             crate::effecting_event!() => self.take_effect(at, event, judge),
             decision_event!() | execution_event!() | Event::CommandRequested(_) => return Ok(()),
             other_event!() => return Err(Refusal::NotAnEvent),

@@ -1,11 +1,11 @@
 //! The golden ledger's administrators at work: keys, roles, groups, tokens, hosts.
 
-use countersign_protocol::effect::Note;
 use countersign_protocol::event::*;
 use countersign_protocol::hash::{Digest, StatementId};
 use countersign_protocol::name::{SECOND_US, Time};
 use countersign_protocol::permission::Permission;
 use countersign_protocol::rights::ChangeBody;
+use countersign_protocol::snapshot::Snapshot;
 use sha2::{Digest as _, Sha256};
 
 use super::story::{HOSTS, act, claim_of_the_security_key, security_key, tick};
@@ -210,6 +210,25 @@ pub(super) fn glass_is_broken(book: &mut Book) -> StatementId {
     command
 }
 
+/// Alice says who may approve, for the hosts; bob says the same.
+pub(super) fn a_snapshot_for_the_hosts(book: &mut Book) {
+    tick(book);
+    let size = book.tree.size();
+    let root = book.tree.root_at(size).unwrap();
+    let electors = ["user:dave".parse().unwrap()];
+    let seen = Seen { size, root };
+    let snapshot = Snapshot::of(book.state.rights(), seen, &electors, 2).unwrap();
+    let document = book.blob(&snapshot.to_document().unwrap());
+    let expires_at = Time::from_micros(book.now + 12 * 3600 * SECOND_US).unwrap();
+    for who in ["alice", "bob"] {
+        tick(book);
+        let word = say!(person book, who, PolicySnapshot {
+            document: document, expires_at: expires_at,
+        });
+        book.sign_and_append(who, &word).unwrap();
+    }
+}
+
 fn request_by(book: &mut Book, who: &str, host: &str, break_glass: bool) -> StatementId {
     tick(book);
     let mut act = act(book, &[host], false);
@@ -219,30 +238,4 @@ fn request_by(book: &mut Book, who: &str, host: &str, break_glass: bool) -> Stat
         client_ref: None, token: None, act: act, reason: reason,
     });
     book.sign_and_append(who, &event).unwrap()
-}
-
-/// What the server sees at its door: who reads, and how many were turned away.
-pub(crate) fn the_door_is_written_down(book: &mut Book, command: StatementId) {
-    let now = Time::from_micros(book.now).unwrap();
-    let notes = [
-        Note::Read {
-            reader: "carol".parse().unwrap(),
-            key_id: Some(public("carol").key_id()),
-            token: None,
-            what: ReadWhat::Output,
-            command: Some(command),
-        },
-        Note::Denied {
-            what: DeniedWhat::Permission,
-            principal: Some("dave".parse().unwrap()),
-            permission: Some(Permission::OutputRead),
-            count: 3,
-            from: now,
-            to: now,
-        },
-    ];
-    for note in notes {
-        let event = book.ledger_header().note(note);
-        book.sign_and_append("ledger", &event).unwrap();
-    }
 }

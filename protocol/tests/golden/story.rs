@@ -3,11 +3,13 @@
 use countersign_protocol::blob::BlobRef;
 use countersign_protocol::checkpoint::{Checkpoint, CheckpointBody};
 use countersign_protocol::command::{Act, AtOutputLimit, CommandSpec, Environment, Mode};
+use countersign_protocol::effect::Note;
 use countersign_protocol::event::*;
 use countersign_protocol::hash::{Digest, StatementId};
 use countersign_protocol::key::{Point, PublicKey};
 use countersign_protocol::lifecycle::Due;
 use countersign_protocol::name::{Nonce, SECOND_US, Time};
+use countersign_protocol::permission::Permission;
 use countersign_protocol::sshsig;
 use countersign_protocol::statement::Statement;
 use countersign_protocol::target::{TargetLine, TargetList};
@@ -71,7 +73,8 @@ impl Golden {
         rights::a_token_asks(&mut book);
         rights::a_command_is_voted_down(&mut book);
         rights::glass_is_broken(&mut book);
-        rights::the_door_is_written_down(&mut book, command);
+        rights::a_snapshot_for_the_hosts(&mut book);
+        somebody_reads(&mut book);
         let claim = book.claim("dave", "dave-2");
         let challenge = challenge(&mut book);
         let checkpoints = vec![early, checkpoint(&book)];
@@ -376,6 +379,40 @@ fn a_key_is_rotated(book: &mut Book) {
         agent_seq: agent_seq, agent_prev: agent_prev,
     });
     book.sign_and_append("web-1", &retired).unwrap();
+}
+
+/// Carol reads output that is not hers; a stranger is turned away, and so is a token.
+fn somebody_reads(book: &mut Book) {
+    tick(book);
+    let command = request(book, &["web-2"], false);
+    let read = Note::Read {
+        reader: "carol".parse().unwrap(),
+        key_id: Some(public("carol").key_id()),
+        token: None,
+        what: ReadWhat::Output,
+        command: Some(command),
+    };
+    let (from, to) = (book.now, book.now + 60 * SECOND_US);
+    book.now = to;
+    let [from, to] = [from, to].map(|us| Time::from_micros(us).unwrap());
+    let denied = |what, principal, permission| Note::Denied {
+        what,
+        principal,
+        permission,
+        count: 3,
+        from,
+        to,
+    };
+    let reader = Some("dave".parse().unwrap());
+    let right = Some(Permission::AuditRead);
+    for note in [
+        read,
+        denied(DeniedWhat::SignIn, None, None),
+        denied(DeniedWhat::Permission, reader, right),
+    ] {
+        let event = book.ledger_header().note(note);
+        book.sign_and_append("ledger", &event).unwrap();
+    }
 }
 
 fn challenge(book: &mut Book) -> Statement {

@@ -1,10 +1,14 @@
 //! Server-sent events: in order, resumable, over when the command is; an agent's work.
 
 use countersign_protocol::api::{LiveEntry, Notice, Work};
-use countersign_protocol::entry::Entry;
+use countersign_protocol::entry::{self, Entry};
+use countersign_protocol::event::{Event, PolicySnapshot};
+use countersign_protocol::hash::Hash;
+use countersign_protocol::proof;
 use reqwest::Response;
 use serde::de::DeserializeOwned;
 
+use crate::statements::{blob, signed};
 use crate::support::TestServer;
 
 /// Reads events until `enough` or the end of the stream.
@@ -125,6 +129,61 @@ async fn an_agent_gets_its_grants_and_cancels_and_nobody_elses() {
             .status(),
         403
     );
+}
+
+#[tokio::test]
+async fn a_grant_brings_what_administrators_signed_and_the_newest_entry() {
+    let server = TestServer::start().await;
+    let granted = async || {
+        let token = server.sign_in("web-1").await;
+        let mut work = server.get_as(&token, "/v1/agents/web-1/work").await;
+        let granted: Vec<(u64, Work)> = events(&mut work, 1).await;
+        let Work::Grant(grant) = granted.into_iter().next().unwrap().1 else {
+            unreachable!("a grant")
+        };
+        grant
+    };
+    server.book.authorized().await;
+    let grant = granted().await;
+    assert_eq!(grant.snapshot, None);
+    let document = blob(b"what a snapshot says is for its signers and the hosts");
+    let now = server.book.clock.now();
+    for who in ["alice", "bob"] {
+        let (signer, nonce, made_at, ledger, seen) = server.book.header(who);
+        let word = PolicySnapshot {
+            signer,
+            principal: who.parse().unwrap(),
+            nonce,
+            made_at,
+            ledger,
+            seen,
+            document: document.reference(),
+            expires_at: now.plus_micros(3_600_000_000),
+        };
+        let word = signed(who, &word.into(), vec![document.clone()]);
+        server.book.send(word).await.unwrap();
+    }
+    let grant = granted().await;
+    let snapshot = grant.snapshot.unwrap();
+    assert_eq!(snapshot.document.into_blob().unwrap(), document);
+    let words = snapshot.statements.iter().map(|word| {
+        let verified = word.statement().unwrap().verify().unwrap();
+        let Event::PolicySnapshot(word) = verified.event() else {
+            unreachable!("a word on it")
+        };
+        word.principal.to_string()
+    });
+    assert_eq!(words.collect::<Vec<_>>(), ["alice", "bob"]);
+    // The last entry of the very checkpoint that the grant is proved in.
+    let newest = grant.newest.unwrap();
+    let size = grant.stream.checkpoint.lines().nth(1).unwrap();
+    let size: u64 = size.parse().unwrap();
+    assert_eq!(newest.seq, size - 1);
+    let root = grant.stream.checkpoint.lines().nth(2).unwrap();
+    let root = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, root).unwrap();
+    let root = Hash::from_slice(&root).unwrap();
+    let leaf = entry::leaf(&newest.entry.0);
+    proof::verify_inclusion(&leaf, newest.seq, size, &newest.inclusion, &root).unwrap();
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! A host and the grants that a server would send it.
 
+use std::sync::Arc;
+
 use countersign_agent::admission::{Host, Pins, Unproven, Verdict};
 use countersign_agent::rules::{
     Account, Commands, Confine, Directory, Listed, LocalRefusal, NamePattern, Rules, RunAs,
@@ -106,6 +108,9 @@ impl World {
                 shell_confine: Confine::default(),
                 own_files: vec![],
             },
+            snapshot: None,
+            snapshots: Arc::default(),
+            max_checkpoint_age_us: None,
             journal_since: Time::from_micros(START - 1000 * SECOND_US).unwrap(),
         };
         book.now += SECOND_US;
@@ -185,6 +190,19 @@ impl World {
         });
     }
 
+    /// The same, under another policy than the one in force.
+    pub(crate) fn force_authorized_by(
+        &mut self,
+        id: StatementId,
+        approvals: Vec<u64>,
+        policy: countersign_protocol::policy::PolicyRef,
+    ) {
+        let of = ["user:bob", "user:carol"].map(|whom| whom.parse().unwrap());
+        let requirement = Requirement::of(2, of.to_vec());
+        let people = |whom: &Whom| vec![whom.to_string()["user:".len()..].parse().unwrap()];
+        self.force_under(id, (approvals, policy), requirement, people);
+    }
+
     /// The same with a requirement of the thief's own, and his own word on who is one of whom.
     pub(crate) fn force_requirement(
         &mut self,
@@ -193,8 +211,18 @@ impl World {
         requirement: Requirement,
         people: impl Fn(&Whom) -> Vec<Principal>,
     ) {
-        let header = self.book.ledger_header();
         let policy = self.book.state.rights().policy().unwrap().reference;
+        self.force_under(id, (approvals, policy), requirement, people);
+    }
+
+    fn force_under(
+        &mut self,
+        id: StatementId,
+        (approvals, policy): (Vec<u64>, countersign_protocol::policy::PolicyRef),
+        requirement: Requirement,
+        people: impl Fn(&Whom) -> Vec<Principal>,
+    ) {
+        let header = self.book.ledger_header();
         let request_seq = self.seq_of(id);
         let electors = requirement.electors().into_iter();
         let members = electors.map(|whom| Membership {
@@ -287,6 +315,8 @@ pub(crate) fn grant(book: &Book, id: StatementId, host: &str) -> Grant {
         line_index,
         line: Base64(canonical::to_vec(line).unwrap()),
         line_proof: list.prove(line_index).unwrap(),
+        snapshot: None,
+        newest: None,
     }
 }
 

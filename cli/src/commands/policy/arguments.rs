@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use countersign_protocol::name::{OsUser, Principal};
 use countersign_protocol::target::Place;
 
-use super::{judge, publish};
+use super::{judge, publish, snapshot};
 use crate::acts::Since;
 use crate::clock;
 use crate::commands::asking::Why;
@@ -66,6 +66,15 @@ Shows what would change, then asks; other administrators consent with `approve`.
         #[command(flatten)]
         why: Why,
     },
+    /// Sign who may approve, for the hosts that pin administrators; or join who signed it already
+    #[command(after_help = "Examples:
+  countersign policy snapshot                      (the first makes it, the others join)
+  countersign policy snapshot --valid 12h --min-approvals 3
+  countersign policy snapshot --yes --json         (by a timer; see docs/OPERATIONS.md)
+
+It is read off the verified rights. Another administrator's is signed only when it is what your own
+reading of the rights gives. Hosts with a [snapshot] table run nothing without one that holds.")]
+    Snapshot(snapshot::Snapshot),
     /// What the rules say of a request that nobody has made: which speak, what it costs, and who
     /// could approve it
     #[command(after_help = "Examples:
@@ -172,6 +181,7 @@ pub(in crate::commands) async fn policy(
         Action::Check { file } => publish::check(globals, &file).await,
         Action::Diff { file, other } => publish::diff(globals, &file, other.as_deref()).await,
         Action::Publish { file, why } => publish::publish(globals, file.as_deref(), &why).await,
+        Action::Snapshot(arguments) => Box::pin(snapshot::snapshot(globals, arguments)).await,
         Action::Explain(arguments) => judge::explain(globals, arguments).await,
         Action::Replay { with, since } => {
             let since = since.unwrap_or(Since::Entry(0));
