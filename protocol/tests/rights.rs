@@ -14,7 +14,7 @@ use countersign_protocol::hash::{LedgerId, StatementId};
 use countersign_protocol::name::{SECOND_US, Time};
 use countersign_protocol::permission::{BUILT_IN_ROLES, Permission};
 use countersign_protocol::policy::Policy;
-use countersign_protocol::rights::{ChangeBody, Holder};
+use countersign_protocol::rights::{ChangeBody, Holder, MAX_OPEN_OF_ONE};
 use countersign_protocol::statement::Statement;
 use support::{Book, key, public};
 
@@ -745,4 +745,25 @@ fn the_keys_of_genesis_have_one_holder_each() {
         assert!(Event::from(genesis).to_payload().is_err(), "{shared}");
     }
     assert_ne!(rights.ledger(), Some(LedgerId::new([0; 32])));
+}
+
+#[test]
+fn whoever_may_ask_for_hosts_alone_does_not_take_all_places_of_the_administrators() {
+    let mut book = Book::ready();
+    book.welcome("dave");
+    book.change(ChangeBody::RoleDefined {
+        role: "hosts".parse().unwrap(),
+        permissions: vec![Permission::AgentManage],
+    });
+    book.change(Book::granted("hosts", "user:dave"));
+    let relabelled = |number: usize| ChangeBody::AgentRelabelled {
+        agent: "web-1".parse().unwrap(),
+        labels: vec![format!("n={number}").parse().unwrap()],
+    };
+    for number in 0..MAX_OPEN_OF_ONE {
+        book.ask_change("dave", relabelled(number)).unwrap();
+    }
+    let more = book.ask_change("dave", relabelled(MAX_OPEN_OF_ONE));
+    assert_eq!(more, Err(Refusal::TooManyOpen));
+    book.change(Book::ended("dave"));
 }

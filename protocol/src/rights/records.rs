@@ -16,6 +16,10 @@ pub const MAX_WAITING_ENROLMENTS: usize = 1024;
 /// Most changes that wait for consent at once, for the same reason.
 pub const MAX_OPEN_CHANGES: usize = 1024;
 
+/// Those of one person among them: whoever may ask for changes of hosts alone must not keep the
+/// administrators from revoking a key.
+pub const MAX_OPEN_OF_ONE: usize = 128;
+
 /// Most reviews that are open at once: who leaves more behind breaks no more glass.
 pub const MAX_OPEN_REVIEWS: usize = 1024;
 

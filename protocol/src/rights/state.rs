@@ -10,7 +10,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use super::records::{
-    AgentRecord, Consent, Holder, KeyRecord, MAX_OPEN_CHANGES, MAX_OPEN_REVIEWS,
+    AgentRecord, Consent, Holder, KeyRecord, MAX_OPEN_CHANGES, MAX_OPEN_OF_ONE, MAX_OPEN_REVIEWS,
     MAX_WAITING_ENROLMENTS, OpenChange, OpenReview, PolicyInForce, SnapshotRecord, TokenRecord,
 };
 use crate::event::{
@@ -329,7 +329,12 @@ impl Rights {
         let Proposal { body, policy } = proposal.ok_or(Refusal::BodyMissing)?;
         self.may_ask(&request.principal, &body)?;
         self.may_change(&body, policy.as_ref(), judge, at.time)?;
-        if self.changes.len() >= MAX_OPEN_CHANGES {
+        let own = |change: &&OpenChange| {
+            let first = change.consents.first();
+            first.is_some_and(|first| first.principal == request.principal)
+        };
+        let of_one = self.changes.values().filter(own).count();
+        if self.changes.len() >= MAX_OPEN_CHANGES || of_one >= MAX_OPEN_OF_ONE {
             return Err(Refusal::TooManyOpen);
         }
         let first = Consent {
