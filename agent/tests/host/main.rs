@@ -36,4 +36,5 @@ mod snapshot;
 mod spool;
 mod surroundings;
 mod users;
+mod waited;
 mod whole;
