@@ -20,6 +20,7 @@ mod left_out;
 mod small_disk;
 
 mod admission;
+mod checked;
 mod config;
 mod confine;
 mod consent;
