@@ -130,11 +130,11 @@ impl Wire {
 
     /// A stream of work, one piece of it a chunk.
     fn work(&self, answer: &mut BufReader<TcpStream>, mut client: TcpStream) -> Option<()> {
-        let (head, _) = message(answer)?;
+        let (head, body) = message(answer)?;
         client.write_all(head.as_bytes()).ok()?;
+        client.write_all(&body).ok()?;
         if !head.to_ascii_lowercase().contains("chunked") {
-            // A refusal; it ends with the connection.
-            std::io::copy(answer, &mut client).ok()?;
+            // It was refused.
             return client.shutdown(Shutdown::Both).ok();
         }
         loop {
