@@ -192,7 +192,6 @@ fn a_snapshot_that_is_over_stops_the_host_until_another_one_is_signed() {
     );
     renew(&dev, &[]);
     runs(&dev);
-    assert!(dev.is_sound());
 }
 
 #[test]
@@ -211,12 +210,10 @@ fn a_host_keeps_its_snapshot_over_a_restart_and_takes_no_older_one_in_its_place(
     renew(&dev, &["--min-approvals", "3"]);
     refuses(&dev, "2 of 3 approvals count");
     show(Shown::Other(older));
-    refuses(&dev, "2 of 3 approvals count");
     restart(&dev);
     refuses(&dev, "2 of 3 approvals count");
     // Whoever has forgotten the newer one would take it.
     fs::remove_file(dev.data().join("agent/state/snapshot")).unwrap();
     restart(&dev);
     runs(&dev);
-    assert!(dev.is_sound());
 }
