@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use tracing_subscriber::EnvFilter;
 
-use crate::check::{self, Question};
+use crate::check::{self, CheckError, Question};
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::enroll::{self, Card, End, Enroll};
 use crate::key::IdentityError;
@@ -14,6 +15,7 @@ use crate::orders::Orders;
 use crate::rotate_key::{RotateKey, rotate_key};
 use crate::service;
 use crate::station::AgentError;
+use crate::summary::{self, How};
 
 /// It ended as it was asked to.
 const DONE: u8 = 0;
@@ -67,10 +69,11 @@ pub enum Verb {
     /// Make this host's key, print its fingerprint, and wait until it is accepted. Runs nothing. Exit 0
     /// accepted, 1 when the wait is over before, 4 refused.
     Enroll(Enroll),
-    /// Read the configuration, tell the first mistake with its line or list the rules, and do
-    /// nothing else.
-    CheckConfig,
-    /// Say what this host would answer to a command, and by which rule: exit 0 allowed, 4 refused.
+    /// Read the configuration, tell the first mistake with its line or list the rules and what cannot
+    /// work, and do nothing else: exit 0 in order, 2 a mistake.
+    CheckConfig(How),
+    /// Say what this host would answer to a command, and by which rule, and whether it has a policy
+    /// snapshot to go by where it asks for one: exit 0 allowed, 4 refused.
     #[command(after_help = "Examples:
   countersign-agent check -- systemctl restart nginx.service
   countersign-agent check --action -- restart_service nginx.service
@@ -90,13 +93,22 @@ pub async fn main(args: Args) -> u8 {
     let config = match Config::load(&args.config) {
         Ok(config) => config,
         Err(error) => {
-            tell(&format!("error: {error}"));
+            if matches!(&args.verb, Some(Verb::CheckConfig(how)) if how.json) {
+                print(&summary::mistake_to_json(&error));
+            } else {
+                tell(&format!("error: {error}"));
+            }
             return USAGE;
         }
     };
     match args.verb.unwrap_or(Verb::Run) {
-        Verb::CheckConfig => {
-            tell(&check::summary(&args.config, &config));
+        Verb::CheckConfig(how) => {
+            let summary = summary::summary(&args.config, &config, Clock::system().now());
+            if how.json {
+                print(&summary.to_json());
+            } else {
+                tell(&summary.to_string());
+            }
             DONE
         }
         Verb::Check(question) => answer(&config, question),
@@ -122,21 +134,29 @@ fn told(result: Result<(), AgentError>) -> u8 {
 /// The verdict is what was asked for, so it goes to stdout.
 fn answer(config: &Config, question: Question) -> u8 {
     let as_json = question.json;
-    match check::ask(config, question) {
+    match check::ask(config, question, Clock::system().now()) {
         Ok(answer) => {
-            // A reader that is gone still gets the code.
-            let _ = if as_json {
-                writeln!(std::io::stdout(), "{}", answer.to_json())
+            if as_json {
+                print(&answer.to_json());
             } else {
-                write!(std::io::stdout(), "{answer}")
-            };
+                // A reader that is gone still gets the code.
+                let _ = write!(std::io::stdout(), "{answer}");
+            }
             if answer.is_yes() { DONE } else { REFUSED }
         }
-        Err(problem) => {
-            tell(&format!("error: no request could ask this: {problem}"));
-            USAGE
+        Err(error) => {
+            tell(&format!("error: {error}"));
+            match error {
+                CheckError::NoQuestion(_) => USAGE,
+                CheckError::Memory(_) => FAILED,
+            }
         }
     }
+}
+
+/// One object a line, for scripts. A reader that is gone still gets the code.
+fn print(object: &serde_json::Value) {
+    let _ = writeln!(std::io::stdout(), "{object}");
 }
 
 /// What was asked for goes to stdout, everything else to stderr.

@@ -1,20 +1,21 @@
-//! `check` and `check-config`: what this host's rules say, before anybody asks it to run something.
+//! `check`: what this host's rules say, before anybody asks it to run something, and whether it has a
+//! policy snapshot to go by.
 //!
-//! It asks the very function that a grant is judged by. It must not run anything, and it speaks to
-//! no server: whether people approve is another question.
+//! It asks the very functions that a grant is judged by. It must not run or write anything, and it
+//! speaks to no server: whether people approve is another question.
 
 use std::ffi::OsStr;
-use std::fmt::{self, Write as _};
-use std::path::Path;
+use std::fmt;
 
 use countersign_protocol::command::{CommandSpec, DEFAULT_OUTPUT_LIMIT, Environment, Mode};
-use countersign_protocol::name::{OsUser, RuleName, ServiceName};
+use countersign_protocol::name::{OsUser, RuleName, ServiceName, Time};
 
 use crate::config::Config;
 use crate::execution::Step;
 use crate::facts::action_step;
-use crate::held::{confine, in_force, not_in_force};
-use crate::rules::{AllowRule, Allowed, Commands, Confine, Inside, LocalRefusal, Rules, SHELL};
+use crate::held::{in_force, not_in_force};
+use crate::rules::{Allowed, Commands, Inside, LocalRefusal, SHELL};
+use crate::snapshot::{MemoryError, Report, Snapshots, Standing};
 
 /// A command to ask the rules about.
 #[derive(Debug, Clone, clap::Args)]
@@ -40,7 +41,8 @@ pub struct Question {
     /// It would run in this service of the host.
     #[arg(long, value_name = "SERVICE")]
     pub service: Option<ServiceName>,
-    /// One JSON object on stdout: allowed, rule, detail, reason, approvals, steps, user, `in_force`.
+    /// One JSON object on stdout: allowed, rule, detail, reason, approvals, steps, user, `in_force`,
+    /// snapshot.
     #[arg(long)]
     pub json: bool,
     /// The program and its arguments.
@@ -53,11 +55,31 @@ fn variable(text: &str) -> Result<(String, String), &'static str> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// It is no command.
+    #[error("no request could ask this: {0}")]
+    NoQuestion(String),
+    /// The host asks for a snapshot, and what it has cannot be read.
+    #[error(
+        "{0}; whether anything runs depends on it, so ask as root or as the agent's own account"
+    )]
+    Memory(#[from] MemoryError),
+}
+
 /// What the rules answer.
 #[must_use]
 #[derive(Debug)]
 pub struct Answer {
+    /// What a grant would be told, but for its people.
     result: Result<Allowed, LocalRefusal>,
+    /// What the rules alone would allow, where a snapshot is missing.
+    but_for_snapshot: Option<RuleName>,
+    /// Of a host that asks for one.
+    snapshot: Option<Report>,
+    /// The least number of people, also without any rule.
+    least: u32,
     reason: Option<String>,
     /// The words of the question.
     asked: Vec<String>,
@@ -83,12 +105,18 @@ impl Answer {
             "rule": rule_of(&self.result).map(ToString::to_string),
             "detail": refused.map(|refused| &refused.detail),
             "reason": self.reason,
-            "approvals": allowed.map(|allowed| allowed.min_approvals),
+            "approvals": allowed.map(|allowed| self.approvals(allowed)),
             "user": allowed.map(|allowed| allowed.runner.to_string()),
             "steps": steps,
             "in_force": allowed.filter(|allowed| allowed.is_held_here())
                 .map(|allowed| in_force(&allowed.in_force)),
+            "snapshot": self.snapshot.as_ref().map(Report::to_json),
         })
+    }
+
+    /// The host's own number, the snapshot's or the rule's, whichever is the largest.
+    fn approvals(&self, allowed: &Allowed) -> u32 {
+        allowed.min_approvals.max(self.least)
     }
 }
 
@@ -96,7 +124,7 @@ impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.result {
             Ok(allowed) => {
-                let people = allowed.min_approvals;
+                let people = self.approvals(allowed);
                 writeln!(f, "allowed by {}", allowed.rule)?;
                 match &allowed.steps {
                     Ok(steps) => steps.iter().try_for_each(|step| self.program(f, step))?,
@@ -127,8 +155,18 @@ impl fmt::Display for Answer {
                 writeln!(f, "refused by {rule}: {}", refusal.detail)?;
             }
         }
-        match &self.reason {
-            Some(reason) => writeln!(f, "reason: {reason}"),
+        if let Some(reason) = &self.reason {
+            writeln!(f, "reason: {reason}")?;
+        }
+        if let Some(snapshot) = &self.snapshot {
+            write!(f, "{snapshot}")?;
+        }
+        match &self.but_for_snapshot {
+            Some(rule) => writeln!(
+                f,
+                "it would be allowed by {rule}; the next grant brings the newest snapshot that the \
+                 ledger has"
+            ),
             None => Ok(()),
         }
     }
@@ -160,11 +198,13 @@ fn rule_of(result: &Result<Allowed, LocalRefusal>) -> Option<&RuleName> {
     }
 }
 
-/// Asks the rules.
+/// Asks what a grant would be told at `now`, but for its people. Reads the programs, and of a host
+/// that asks for snapshots the one that is kept.
 ///
 /// # Errors
-/// The question is none that a request could ask; the text says why.
-pub fn ask(config: &Config, question: Question) -> Result<Answer, String> {
+/// See [`CheckError`].
+pub fn ask(config: &Config, question: Question, now: Time) -> Result<Answer, CheckError> {
+    let no_question = |error: &dyn fmt::Display| CheckError::NoQuestion(error.to_string());
     let spec = CommandSpec {
         mode: match (question.shell, question.action) {
             (true, _) => Mode::Shell,
@@ -179,10 +219,26 @@ pub fn ask(config: &Config, question: Question) -> Result<Answer, String> {
         at_output_limit: None,
     };
     let asked = spec.argv.clone();
-    spec.check().map_err(|error| error.to_string())?;
-    let environment = Environment::new(question.env).map_err(|error| error.to_string())?;
+    spec.check().map_err(|error| no_question(&error))?;
+    let environment = Environment::new(question.env).map_err(|error| no_question(&error))?;
     let service = question.service.as_ref();
-    let result = config.rules.judge(service, &spec, Some(&environment));
+    let snapshot = match &config.snapshot {
+        Some(rule) => {
+            let kept = Snapshots::open(&config.state)?;
+            Some(Report::of(&kept, rule, &config.ledger, now))
+        }
+        None => None,
+    };
+    let standing = snapshot.as_ref().map(|report| &report.standing);
+    let own = (config.rules.approvals_for(spec.mode), "min_approvals");
+    let least = standing.map_or(own, |standing| standing.least(own)).0;
+    let by_rules = config.rules.judge(service, &spec, Some(&environment));
+    // In the order of admission: people first.
+    let (result, but_for_snapshot) = match (standing.map_or(Ok(()), Standing::check), by_rules) {
+        (Ok(()), by_rules) => (by_rules, None),
+        (Err(refusal), Ok(allowed)) => (Err(refusal), Some(allowed.rule)),
+        (Err(refusal), Err(_)) => (Err(refusal), None),
+    };
     let rule = rule_of(&result);
     let Commands { allow, deny, .. } = &config.rules.commands;
     let reasons = allow.iter().map(|rule| (&rule.name, &rule.reason));
@@ -194,119 +250,10 @@ pub fn ask(config: &Config, question: Question) -> Result<Answer, String> {
         .find_map(|(_, reason)| reason.clone());
     Ok(Answer {
         result,
+        but_for_snapshot,
+        snapshot,
+        least,
         reason,
         asked,
     })
-}
-
-/// What was read: one line for all, then one for each rule in the order in which they are asked.
-#[must_use]
-pub fn summary(path: &Path, config: &Config) -> String {
-    let rules = &config.rules;
-    let mut text = format!(
-        "{} is in order: agent {}, execution {}, {} people who count, {} of them needed",
-        path.display(),
-        config.name,
-        if rules.execution { "on" } else { "off" },
-        config.signers.people().len(),
-        rules.min_approvals,
-    );
-    for person in &rules.break_glass {
-        let what = "runs without approvals where the ledger's policy lets them";
-        line(&mut text, "break_glass", person.as_str(), what);
-    }
-    for rule in &rules.commands.deny {
-        let program = rule.program.as_ref().map_or("any program", |p| p.as_str());
-        line(&mut text, "deny", rule.name.as_str(), program);
-    }
-    for rule in &rules.commands.allow {
-        line(&mut text, "allow", rule.name.as_str(), &described(rule));
-    }
-    let exec = rules.modes.contains(&Mode::Exec);
-    let rest = match (
-        exec,
-        rules.commands.allow_all,
-        rules.commands.allow.is_empty(),
-    ) {
-        (false, ..) => "nothing: modes does not have exec",
-        (true, true, _) => "everything else that is not denied (allow_all)",
-        (true, false, true) => "nothing: there is no [[allow]] rule and no allow_all = true",
-        (true, false, false) => "nothing else",
-    };
-    line(&mut text, "exec", "runs", rest);
-    for action in &rules.actions {
-        let steps: Vec<String> = action.steps.iter().map(ToString::to_string).collect();
-        line(&mut text, "action", action.name.as_str(), &steps.join("; "));
-    }
-    if !rules.actions.is_empty() && !rules.modes.contains(&Mode::Action) {
-        let off = "nothing: modes does not have action";
-        line(&mut text, "action", "runs", off);
-    }
-    for service in &rules.services {
-        let enter = [service.way.enter.as_slice(), &service.way.into].concat();
-        let mut what = format!("entered by {}", enter.join(" "));
-        if service.allow_all {
-            what.push_str(", everything that is not denied (allow_all)");
-        }
-        if service.shell {
-            what.push_str(", any script");
-        }
-        line(&mut text, "service", service.name.as_str(), &what);
-    }
-    let shell = match (rules.modes.contains(&Mode::Shell), rules.shell) {
-        (true, true) => format!("any script, with {} people", rules.shell_min_approvals),
-        (true, false) => "nothing: [shell] does not say allow = true".to_owned(),
-        (false, _) => "nothing: modes does not have shell".to_owned(),
-    };
-    line(&mut text, "shell", "runs", &shell);
-    let account = &rules.account;
-    let own = account.name.clone().unwrap_or(account.uid.to_string());
-    let users = match (&account.users, &account.default_user) {
-        (Some(users), _) => users.iter().map(ToString::to_string).collect(),
-        (None, Some(usual)) if usual.as_str() != own => vec![own, usual.to_string()],
-        (None, Some(_) | None) => vec![own],
-    };
-    line(&mut text, "users", "are", &users.join(", "));
-    line(&mut text, "confine", "holds", &confine(&rules.confine));
-    for (name, over) in over(rules) {
-        line(&mut text, "confine", name, &confine(over));
-    }
-    text
-}
-
-/// The tables that lie over the host's own, by the name of their rule.
-fn over(rules: &Rules) -> impl Iterator<Item = (&str, &Confine)> {
-    let shell = [("shell", &rules.shell_confine)];
-    let allow = rules.commands.allow.iter();
-    let actions = rules.actions.iter();
-    let tables = allow
-        .map(|rule| (rule.name.as_str(), &rule.confine))
-        .chain(actions.map(|action| (action.name.as_str(), &action.confine)))
-        .chain(shell);
-    tables.filter(|(_, table)| **table != Confine::default())
-}
-
-fn line(text: &mut String, kind: &str, name: &str, what: &str) {
-    // Writing to a String cannot fail.
-    let _ = write!(text, "\n  {kind} {name}: {what}");
-}
-
-fn described(rule: &AllowRule) -> String {
-    let words = rule.args.fixed.iter().map(|pattern| pattern.as_str());
-    let mut text = rule.program.as_str().to_owned();
-    for word in words.chain(rule.args.rest.then_some("**")) {
-        text.push(' ');
-        text.push_str(word);
-    }
-    if let Some(services) = &rule.services {
-        let services: Vec<&str> = services.iter().map(|service| service.as_str()).collect();
-        let _ = write!(text, ", in {}", services.join(", "));
-    }
-    if let Some(people) = rule.min_approvals {
-        let _ = write!(text, ", {people} people");
-    }
-    if !rule.sha256.is_empty() {
-        text.push_str(", only this digest");
-    }
-    text
 }

@@ -21,13 +21,14 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::admission::{MAX_CHECKPOINT_AGE, Permit, Pins, SNAPSHOT, Verdict};
+use crate::admission::{MAX_CHECKPOINT_AGE, Permit, Pins, Verdict};
 use crate::config::Config;
 use crate::listener;
 use crate::manager::Pulse;
 use crate::orders::Orders;
 use crate::reload::Policy;
 use crate::rules::LocalRefusal;
+use crate::snapshot::SETTING as SNAPSHOT;
 use crate::station::{AgentError, Station, tolerate};
 use crate::trust::ViewError;
 

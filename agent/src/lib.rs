@@ -47,6 +47,7 @@ pub mod spool;
 mod station;
 mod stopping;
 pub mod succession;
+pub mod summary;
 pub mod trust;
 
 pub use config::{Config, ConfigError};

@@ -162,6 +162,12 @@ impl AllowedSigners {
             .any(|pinned| pinned.principal == *principal)
     }
 
+    /// All keys, each with whose it is.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = (&PublicKey, &Principal)> {
+        let keys = self.keys.iter();
+        keys.map(|(key, pinned)| (key, &pinned.principal))
+    }
+
     /// All people, sorted, each once.
     #[must_use]
     pub fn people(&self) -> Vec<Principal> {

@@ -37,6 +37,7 @@ mod rotation;
 mod rules;
 mod servers;
 mod services;
+mod snapshots;
 mod support;
 mod tampering;
 mod tls;

@@ -19,7 +19,7 @@ use crate::small_disk::SmallDisk;
 use crate::support::{Dev, signal, text, until};
 
 /// A dev whose agent reaches the server through a proxy.
-fn behind_a_proxy() -> (Dev, Proxy) {
+pub(crate) fn behind_a_proxy() -> (Dev, Proxy) {
     let proxy = Proxy::start("http://127.0.0.1:1");
     let dev = Dev::start_met_at(Arc::new(Folder::new("dev")), &[&proxy.url]);
     proxy.to(dev.env("COUNTERSIGN_SERVER"));

@@ -16,10 +16,10 @@ use countersign_protocol::permission::Whom;
 use countersign_protocol::quorum;
 
 use super::evidence::{ProvenCommand, ProvenStream};
-use super::pipeline::{Host, SNAPSHOT};
+use super::pipeline::Host;
 use crate::rules::LocalRefusal;
 use crate::signers::NotPinned;
-use crate::snapshot::People;
+use crate::snapshot::{People, SETTING as SNAPSHOT};
 
 /// How far ahead of this host's clock an approval may have been made.
 pub const MAX_AHEAD_US: u64 = 120 * SECOND_US;

@@ -17,5 +17,5 @@ mod pipeline;
 
 pub use consent::MAX_AHEAD_US;
 pub use evidence::{MAX_STREAM_ENTRIES, Unproven};
+pub(crate) use pipeline::MAX_CHECKPOINT_AGE;
 pub use pipeline::{Host, Permit, Pins, Verdict};
-pub(crate) use pipeline::{MAX_CHECKPOINT_AGE, SNAPSHOT};

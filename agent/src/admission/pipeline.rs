@@ -130,17 +130,14 @@ impl Host {
             return Ok(Verdict::Wait { command: id, until });
         }
         let own = (self.rules.approvals_for(act.mode), "min_approvals");
-        let least = match people.snapshot() {
-            Some(snapshot) if snapshot.min_approvals > own.0 => (snapshot.min_approvals, SNAPSHOT),
-            Some(_) | None => own,
-        };
+        let least = standing.least(own);
         let held_until = standing.snapshot.as_ref().map(|(_, until)| *until);
         let remember_until = act.expires_at.plus_micros(self.rules.max_approval_age_us);
         let judged = self
             .check_time(&act, now)
             // Is it today's log, and today's list of people?
             .and_then(|()| self.check_shown(shown_at, now))
-            .and_then(|()| standing.refusal.clone().map_or(Ok(()), Err))
+            .and_then(|()| standing.check())
             .and_then(|()| consent::check_keys(&stream, &proven, &people))
             // Is it enough? Distinct people whom this host pins, or its administrators list.
             .and_then(|()| consent::check((self, &people), &stream, &proven, now, least))
@@ -240,9 +237,8 @@ impl Host {
     }
 }
 
-/// The setting and the table that refusals name.
+/// The setting that refusals name.
 pub(crate) const MAX_CHECKPOINT_AGE: &str = "max_checkpoint_age_s";
-pub(crate) const SNAPSHOT: &str = "snapshot";
 
 impl Permit {
     /// The command.

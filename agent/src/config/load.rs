@@ -42,13 +42,10 @@ const MAX_DRAIN_S: u64 = 300;
 const MAX_SPOOL: u64 = 1 << 40;
 
 /// The oldest approval that any host takes: as long as a request can stay open.
-const MAX_AGE_S: u64 = 7 * 24 * 3600;
+pub(super) const MAX_AGE_S: u64 = 7 * 24 * 3600;
 
 /// The oldest approval that a host takes when it does not say.
 const DEFAULT_AGE_S: u64 = 3600;
-
-/// Below this an idle ledger, which makes an entry a minute, would look dead now and then.
-const LEAST_SHOWN_S: u64 = 120;
 
 /// Where every distribution has it.
 const SUDO: &str = "/usr/bin/sudo";
@@ -208,20 +205,10 @@ impl Config {
             pem: String::new(),
         });
         own_files.extend(ca.as_ref().map(|ca| plain(&ca.path)));
-        let written_snapshot = written.snapshot.take();
-        let administrators = written_snapshot
-            .as_ref()
-            .and_then(|table| table.file(folder));
-        own_files.extend(administrators.as_deref().map(plain));
         let in_clear = is_on(written.insecure_http.take());
         let signers = read_signers(signers)?;
-        let snapshot = written_snapshot
-            .map(|table| snapshot::snapshot(source, folder, table, &mut read_signers))
-            .transpose()?;
-        let shown = written.max_checkpoint_age_s.take();
-        let shown = shown
-            .map(|age_s| source.number(Some(age_s), MAX_AGE_S, (LEAST_SHOWN_S, MAX_AGE_S)))
-            .transpose()?;
+        let asked = snapshot::asked(source, folder, &mut written, &mut read_signers)?;
+        own_files.extend(asked.file.as_deref().map(plain));
         let break_glass = glass_breakers(source, written.break_glass.take(), &signers)?;
         Ok(Self {
             server: server(source, &server_at, in_clear)?,
@@ -231,8 +218,8 @@ impl Config {
             ledger: ledger.into_inner(),
             vkey: vkey(source, &key, &origin)?,
             signers,
-            snapshot,
-            max_checkpoint_age_us: shown.map(|age_s| age_s.saturating_mul(SECOND_US)),
+            snapshot: asked.rule,
+            max_checkpoint_age_us: asked.max_checkpoint_age_us,
             max_runs,
             grace: Duration::from_secs(grace_s),
             drain: Duration::from_secs(drain_s),

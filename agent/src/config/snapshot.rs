@@ -1,4 +1,4 @@
-//! `[snapshot]`: whose policy snapshot this host takes, and how old it may be.
+//! `[snapshot]`: whose policy snapshot this host takes, and how old it may be; and how old the log.
 //!
 //! It must not look at any snapshot.
 
@@ -8,8 +8,9 @@ use countersign_protocol::name::SECOND_US;
 use countersign_protocol::snapshot::MAX_VALID_US;
 use serde::Deserialize;
 
+use super::load;
 use super::source::{ConfigError, Source};
-use super::written::Setting;
+use super::written::{Setting, Written};
 use crate::signers::AllowedSigners;
 use crate::snapshot::SnapshotRule;
 
@@ -18,6 +19,9 @@ const DEFAULT_THRESHOLD: u32 = 2;
 
 /// Most administrators of a genesis, and more than ever sign one snapshot.
 const MAX_THRESHOLD: u32 = 32;
+
+/// Below this an idle ledger, which makes an entry a minute, would look dead now and then.
+const LEAST_SHOWN_S: u64 = 120;
 
 /// The oldest that a signature can be.
 const MAX_AGE_S: u64 = MAX_VALID_US / SECOND_US;
@@ -31,16 +35,43 @@ pub(super) struct WrittenSnapshot {
     pub(super) max_age_s: Setting<u64>,
 }
 
-impl WrittenSnapshot {
-    /// Where the file of administrators is.
-    pub(super) fn file(&self, folder: &Path) -> Option<PathBuf> {
-        let file = self.administrators.as_ref()?;
-        Some(folder.join(file.get_ref()))
-    }
+/// What a host asks for beside a true grant.
+pub(super) struct Asked {
+    pub(super) rule: Option<SnapshotRule>,
+    /// Where its administrators stand.
+    pub(super) file: Option<PathBuf>,
+    /// How old the newest entry may be that a grant shows.
+    pub(super) max_checkpoint_age_us: Option<u64>,
 }
 
-/// The rule, with the administrators that `read` finds in their file.
-pub(super) fn snapshot(
+/// The settings, with the administrators that `read` finds in their file.
+pub(super) fn asked(
+    source: &Source<'_>,
+    folder: &Path,
+    written: &mut Written,
+    read: &mut impl FnMut(PathBuf) -> Result<AllowedSigners, ConfigError>,
+) -> Result<Asked, ConfigError> {
+    let table = written.snapshot.take();
+    let file = table.as_ref().and_then(|table| {
+        let file = table.administrators.as_ref()?;
+        Some(folder.join(file.get_ref()))
+    });
+    let rule = table
+        .map(|table| snapshot(source, folder, table, read))
+        .transpose()?;
+    let bounds = (LEAST_SHOWN_S, load::MAX_AGE_S);
+    let shown = written.max_checkpoint_age_s.take();
+    let shown = shown
+        .map(|age_s| source.number(Some(age_s), load::MAX_AGE_S, bounds))
+        .transpose()?;
+    Ok(Asked {
+        rule,
+        file,
+        max_checkpoint_age_us: shown.map(|age_s| age_s.saturating_mul(SECOND_US)),
+    })
+}
+
+fn snapshot(
     source: &Source<'_>,
     folder: &Path,
     mut written: WrittenSnapshot,

@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use countersign_protocol::api::SnapshotBody;
 use countersign_protocol::event::RefusalReason;
 use countersign_protocol::hash::{KeyId, LedgerId};
-use countersign_protocol::name::Time;
+use countersign_protocol::name::{Principal, Time};
 use countersign_protocol::snapshot::{MAX_REVOKED, Snapshot};
 use serde::{Deserialize, Serialize};
 
@@ -32,8 +32,8 @@ pub const MAX_REVOKED_KEPT: usize = 4 * MAX_REVOKED;
 /// Largest file: a document in base64, its signatures, and the revoked keys.
 const MAX_FILE_BYTES: u64 = 8 << 20;
 
-/// The setting that refusals name.
-const SETTING: &str = "snapshot";
+/// The table that refusals name.
+pub(crate) const SETTING: &str = "snapshot";
 
 /// Why the memory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +66,19 @@ struct Kept {
     size: u64,
 }
 
+impl Kept {
+    /// The kept one, verified again.
+    fn signed(
+        &self,
+        rule: &SnapshotRule,
+        ledger: &LedgerId,
+        now: Time,
+    ) -> Result<Signed, NoSnapshot> {
+        let body = self.snapshot.as_ref().ok_or(NoSnapshot::Missing)?;
+        Signed::read(body, rule, ledger, &self.revoked, now)
+    }
+}
+
 /// The memory. Clones of an agent's parts share one.
 #[derive(Debug, Default)]
 pub struct Snapshots {
@@ -83,6 +96,23 @@ pub(crate) struct Standing {
     pub(crate) refusal: Option<LocalRefusal>,
     /// Keys that count for nothing.
     pub(crate) revoked: BTreeSet<KeyId>,
+}
+
+impl Standing {
+    /// Refused for want of a snapshot that holds, where the host asks for one.
+    pub(crate) fn check(&self) -> Result<(), LocalRefusal> {
+        self.refusal.clone().map_or(Ok(()), Err)
+    }
+
+    /// The larger of the host's number of people and the snapshot's, and who demands it.
+    pub(crate) fn least(&self, own: (u32, &'static str)) -> (u32, &'static str) {
+        match &self.snapshot {
+            Some((snapshot, _)) if snapshot.min_approvals > own.0 => {
+                (snapshot.min_approvals, SETTING)
+            }
+            Some(_) | None => own,
+        }
+    }
 }
 
 impl Snapshots {
@@ -135,9 +165,7 @@ impl Snapshots {
             let signed = signed.map_err(refusal)?;
             self.learn(&mut kept, body, &signed)
         });
-        let held = kept.snapshot.as_ref().ok_or(NoSnapshot::Missing);
-        let held = held.and_then(|body| {
-            let signed = Signed::read(body, rule, ledger, &kept.revoked, now)?;
+        let held = kept.signed(rule, ledger, now).and_then(|signed| {
             let until = signed.holds(rule, now)?;
             Ok((signed.snapshot, until))
         });
@@ -154,6 +182,28 @@ impl Snapshots {
             refusal,
             revoked,
         }
+    }
+
+    /// What is kept, also when it holds no more: the words that count, as long as enough of them do,
+    /// and the keys that count for nothing.
+    pub(super) fn kept(
+        &self,
+        rule: &SnapshotRule,
+        ledger: &LedgerId,
+        now: Time,
+    ) -> (Result<Signed, NoSnapshot>, BTreeSet<KeyId>) {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        (kept.signed(rule, ledger, now), kept.revoked.clone())
+    }
+
+    /// Administrators of the rule of whom some key could sign for this host at `now`.
+    pub(crate) fn able(&self, rule: &SnapshotRule, now: Time) -> Vec<Principal> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_revoked = |id: &KeyId| kept.revoked.contains(id);
+        let keys = rule.administrators.keys();
+        let able = keys.filter(|(key, who)| rule.counts(key, who, is_revoked, now).is_ok());
+        let able: BTreeSet<&Principal> = able.map(|(_, who)| who).collect();
+        able.into_iter().cloned().collect()
     }
 
     /// Remembers what is new in a snapshot that enough administrators have signed.

@@ -12,7 +12,7 @@ use countersign_protocol::name::{Principal, Time};
 use countersign_protocol::snapshot::{Snapshot, SnapshotError, held_until};
 
 use crate::admission::MAX_AHEAD_US;
-use crate::signers::AllowedSigners;
+use crate::signers::{AllowedSigners, NotPinned};
 
 /// Most signatures that are looked at: twice as many administrators as a ledger begins with.
 pub const MAX_STATEMENTS: usize = 64;
@@ -26,6 +26,29 @@ pub struct SnapshotRule {
     pub threshold: u32,
     /// How old a signature may be, in microseconds; a day at most.
     pub max_age_us: u64,
+}
+
+impl SnapshotRule {
+    /// Says whether a key's word is a pinned administrator's at `now`. A revoked one is nobody's.
+    pub(super) fn counts(
+        &self,
+        key: &PublicKey,
+        who: &Principal,
+        is_revoked: impl Fn(&KeyId) -> bool,
+        now: Time,
+    ) -> Result<(), NotPinned> {
+        if is_revoked(&key.key_id()) {
+            return Err(NotPinned::Revoked);
+        }
+        self.administrators
+            .check(key, who, Kind::PolicySnapshot, now)
+    }
+
+    /// Until when a word holds on this host, by its signer and by the host.
+    pub(super) fn end_of(&self, word: &PolicySnapshot) -> Time {
+        let oldest = word.made_at.plus_micros(self.max_age_us);
+        word.expires_at.min(oldest)
+    }
 }
 
 /// Why there is no snapshot to go by. The text says what to do.
@@ -76,7 +99,8 @@ impl NoSnapshot {
 #[derive(Debug, Clone)]
 pub(super) struct Signed {
     pub(super) snapshot: Snapshot,
-    words: Vec<PolicySnapshot>,
+    /// Those that count, in the order in which they came.
+    pub(super) words: Vec<PolicySnapshot>,
 }
 
 impl Signed {
@@ -112,15 +136,11 @@ impl Signed {
                 others.push_str(&format!("; {}: signed for another one", word.principal));
                 continue;
             }
-            match counts(
-                verified.key(),
-                word,
-                rule,
-                (revoked, &snapshot.revoked),
-                now,
-            ) {
+            let (key, who) = (verified.key(), &word.principal);
+            let is_revoked = |id: &KeyId| revoked.contains(id) || snapshot.revoked.contains(id);
+            match rule.counts(key, who, is_revoked, now) {
                 Ok(()) => words.push(word.clone()),
-                Err(why) => others.push_str(&format!("; {}: {why}", word.principal)),
+                Err(why) => others.push_str(&format!("; {who}: {why} (administrators)")),
             }
         }
         let people: BTreeSet<&Principal> = words.iter().map(|word| &word.principal).collect();
@@ -148,28 +168,9 @@ impl Signed {
                 continue;
             }
             let mut bounded = word.clone();
-            let oldest = word.made_at.plus_micros(rule.max_age_us);
-            bounded.expires_at = bounded.expires_at.min(oldest);
+            bounded.expires_at = rule.end_of(word);
             holding.insert(&word.principal, bounded);
         }
         held_until(holding.values(), rule.threshold).ok_or(why)
     }
-}
-
-/// Says whether this key's word is a pinned administrator's.
-fn counts(
-    key: &PublicKey,
-    word: &PolicySnapshot,
-    rule: &SnapshotRule,
-    (revoked, named_revoked): (&BTreeSet<KeyId>, &[KeyId]),
-    now: Time,
-) -> Result<(), String> {
-    let id = key.key_id();
-    if revoked.contains(&id) || named_revoked.contains(&id) {
-        return Err("the key was revoked".to_owned());
-    }
-    let kind = Kind::PolicySnapshot;
-    rule.administrators
-        .check(key, &word.principal, kind, now)
-        .map_err(|why| format!("{why} (administrators)"))
 }

@@ -20,6 +20,7 @@ mod left_out;
 mod small_disk;
 
 mod admission;
+mod checked;
 mod config;
 mod confine;
 mod consent;
@@ -36,4 +37,5 @@ mod snapshot;
 mod spool;
 mod surroundings;
 mod users;
+mod waited;
 mod whole;

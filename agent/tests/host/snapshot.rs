@@ -8,19 +8,18 @@ use std::sync::Arc;
 use countersign_agent::admission::{Unproven, Verdict};
 use countersign_agent::rules::LocalRefusal;
 use countersign_agent::snapshot::{FILE, MemoryError, SnapshotRule, Snapshots};
-use countersign_protocol::api::{Base64, BlobBody, Grant, ProvenEntry, SnapshotBody, Submission};
+use countersign_protocol::api::{Base64, BlobBody, Grant, SnapshotBody, Submission};
 use countersign_protocol::blob::Blob;
 use countersign_protocol::event::*;
 use countersign_protocol::hash::{LedgerId, StatementId};
 use countersign_protocol::name::{Principal, SECOND_US, Time};
 use countersign_protocol::permission::Whom;
-use countersign_protocol::proof;
 use countersign_protocol::quorum::Requirement;
 use countersign_protocol::rights::ChangeBody;
 use countersign_protocol::snapshot::Snapshot;
 
 use crate::config::{Files, least};
-use crate::support::{World, public, sign, signers};
+use crate::support::{Book, World, newest, public, sign, signers};
 
 const HOUR_US: u64 = 3600 * SECOND_US;
 
@@ -46,11 +45,15 @@ fn asking(pinned: &[&str]) -> World {
 }
 
 /// What the ledger's rights are now.
-fn made(world: &World) -> Snapshot {
-    let size = world.book.tree.size();
-    let root = world.book.tree.root_at(size).unwrap();
+pub(crate) fn of_book(book: &Book) -> Snapshot {
+    let size = book.tree.size();
+    let root = book.tree.root_at(size).unwrap();
     let seen = Seen { size, root };
-    Snapshot::of(world.book.state.rights(), seen, &[], 2).unwrap()
+    Snapshot::of(book.state.rights(), seen, &[], 2).unwrap()
+}
+
+fn made(world: &World) -> Snapshot {
+    of_book(&world.book)
 }
 
 /// The same, signed by these, for an hour.
@@ -60,18 +63,27 @@ fn signed(world: &mut World, by: &[&str]) -> SnapshotBody {
     signed_as(world, &snapshot, &by, |_| {})
 }
 
-/// A document signed by people, each with a key of that name.
 fn signed_as(
     world: &mut World,
     snapshot: &Snapshot,
     by: &[(&str, &str)],
     change: impl Fn(&mut PolicySnapshot),
 ) -> SnapshotBody {
+    signed_in(&mut world.book, snapshot, by, change)
+}
+
+/// A document signed by people, each with a key of that name, for an hour.
+pub(crate) fn signed_in(
+    book: &mut Book,
+    snapshot: &Snapshot,
+    by: &[(&str, &str)],
+    change: impl Fn(&mut PolicySnapshot),
+) -> SnapshotBody {
     let document = Blob::new([7; 32], snapshot.to_document().unwrap()).unwrap();
     let statements = by.iter().map(|(who, key)| {
-        let event = say!(person world.book, who, PolicySnapshot {
+        let event = say!(person book, who, PolicySnapshot {
             document: document.reference(),
-            expires_at: at(world.book.now + HOUR_US),
+            expires_at: at(book.now + HOUR_US),
         });
         let Event::PolicySnapshot(mut word) = event else {
             panic!("no snapshot");
@@ -545,16 +557,6 @@ fn a_snapshot_that_cannot_be_kept_is_not_gone_by() {
 
 // Today's log
 
-/// The newest entry, as the server shows it.
-fn newest(world: &World) -> ProvenEntry {
-    let (book, size) = (&world.book, world.book.tree.size());
-    ProvenEntry {
-        seq: size - 1,
-        entry: Base64(book.entries.last().unwrap().clone()),
-        inclusion: proof::inclusion_proof(&book.tree, size - 1, size).unwrap(),
-    }
-}
-
 #[test]
 fn an_old_log_is_not_taken_for_todays() {
     let mut world = World::new();
@@ -572,7 +574,7 @@ fn an_old_log_is_not_taken_for_todays() {
     world.book.sign_and_append("ledger", &heartbeat).unwrap();
     let mut grant = world.grant(id);
     assert!(matches!(world.admit(&grant), Ok(Verdict::Refuse { .. })));
-    grant.newest = Some(newest(&world));
+    grant.newest = Some(newest(&world.book));
     assert!(matches!(world.admit(&grant), Ok(Verdict::Run(_))));
     // A heartbeat that is not in this log, and one of an hour to come.
     let mut forged = grant.clone();

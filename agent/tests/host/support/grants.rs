@@ -320,6 +320,16 @@ pub(crate) fn grant(book: &Book, id: StatementId, host: &str) -> Grant {
     }
 }
 
+/// The newest entry, as the server shows it.
+pub(crate) fn newest(book: &Book) -> ProvenEntry {
+    let size = book.tree.size();
+    ProvenEntry {
+        seq: size - 1,
+        entry: Base64(book.entries.last().unwrap().clone()),
+        inclusion: proof::inclusion_proof(&book.tree, size - 1, size).unwrap(),
+    }
+}
+
 pub(crate) fn stream(book: &Book, id: StatementId) -> StreamBody {
     let checkpoint = book.checkpoint();
     let mut entries = Vec::new();

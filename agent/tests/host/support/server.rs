@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use countersign_protocol::api::{
     Answer, Answers, Base64, ChallengeBody, Grant, LedgerInfo, Problem, ProofBody, Receipt,
-    SessionBody, Submission, SubmissionBatch, Work,
+    SessionBody, SnapshotBody, Submission, SubmissionBatch, Work,
 };
 use countersign_protocol::checkpoint::VerifierKey;
 use countersign_protocol::event::Event;
@@ -22,7 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
 use super::book::{Book, public};
-use super::grants::{grant, stream};
+use super::grants::{grant, newest, stream};
 
 /// What an agent is told on its stream.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +47,8 @@ pub(crate) struct Wire {
     pub(crate) refuse: Mutex<HashMap<KeyId, &'static str>>,
     /// Proofs of consistency that are asked for in vain.
     pub(crate) unproven: AtomicUsize,
+    /// What comes with each grant.
+    pub(crate) snapshot: Mutex<Option<SnapshotBody>>,
     /// Open streams of work end.
     pub(crate) hang_up: Notify,
     /// How often a stream of work was opened.
@@ -75,6 +77,7 @@ impl Fake {
             lie: AtomicBool::new(false),
             refuse: Mutex::new(HashMap::new()),
             unproven: AtomicUsize::new(0),
+            snapshot: Mutex::new(None),
             hang_up: Notify::new(),
             streams: AtomicUsize::new(0),
             refused: AtomicUsize::new(0),
@@ -194,7 +197,11 @@ impl Wire {
     fn event(&self, tell: Tell) -> String {
         let book = self.book.lock().unwrap();
         let work = match tell {
-            Tell::Grant(id) => Work::Grant(grant(&book, id, "web-1")),
+            Tell::Grant(id) => Work::Grant(Grant {
+                newest: Some(newest(&book)),
+                snapshot: self.snapshot.lock().unwrap().clone(),
+                ..grant(&book, id, "web-1")
+            }),
             Tell::Stale(grant) => Work::Grant(grant.clone()),
             Tell::Cancel(id) => Work::Cancel(stream(&book, id)),
         };

@@ -1,0 +1,134 @@
+//! A grant that was put aside is looked at again, and what came with it may be out of date by then.
+
+use std::sync::atomic::Ordering;
+
+use countersign_agent::Config;
+use countersign_agent::orders::Orders;
+use countersign_agent::snapshot::SnapshotRule;
+use countersign_protocol::api::SnapshotBody;
+use countersign_protocol::event::RefusalReason;
+use countersign_protocol::hash::StatementId;
+use countersign_protocol::lifecycle::ExecutionStatus;
+use countersign_protocol::name::SECOND_US;
+
+use crate::snapshot::{of_book, signed_in};
+use crate::support::{Book, Tell, at, signers};
+use crate::whole::Rig;
+
+/// How long logs and snapshots are good for.
+const GOOD_US: u64 = 300 * SECOND_US;
+
+/// A host with these settings that has put a grant aside, as its time has not come.
+async fn waiting(
+    change: impl FnOnce(&mut Config),
+    snapshot: fn(&mut Book) -> Option<SnapshotBody>,
+) -> (Rig, StatementId) {
+    let rig = Rig::new_with(|config| {
+        change(config);
+        Orders::default()
+    })
+    .await;
+    rig.accept().await;
+    rig.listening(1).await;
+    let id = {
+        let mut book = rig.fake.book();
+        let mut act = book.act(&["web-1"], &Book::spec(&["true"]));
+        // By the host's clock, which stands still.
+        act.not_before = at(book.now + SECOND_US);
+        let id = book.request("alice", act);
+        book.approve("bob", id).unwrap();
+        book.approve("carol", id).unwrap();
+        *rig.fake.wire.snapshot.lock().unwrap() = snapshot(&mut book);
+        id
+    };
+    // It asks for a proof when it first looks at the grant, so that we see that it has.
+    rig.fake.wire.unproven.store(1, Ordering::SeqCst);
+    rig.fake.tell(Tell::Grant(id));
+    rig.until("it has looked at the grant", |_| {
+        rig.fake.wire.unproven.load(Ordering::SeqCst) == 0
+    })
+    .await;
+    (rig, id)
+}
+
+/// More time goes by than what came with the grant is good for.
+fn too_long(rig: &Rig) {
+    rig.clock.advance(GOOD_US + 2 * SECOND_US);
+}
+
+/// The same for the ledger, which says that it is there.
+fn goes_on(book: &mut Book) {
+    book.now += GOOD_US + 2 * SECOND_US;
+    let heartbeat = book.ledger_header().heartbeat();
+    book.sign_and_append("ledger", &heartbeat).unwrap();
+}
+
+fn connections(rig: &Rig) -> usize {
+    rig.fake.wire.streams.load(Ordering::SeqCst)
+}
+
+fn bounded_log(config: &mut Config) {
+    config.max_checkpoint_age_us = Some(GOOD_US);
+}
+
+fn snapshots(config: &mut Config) {
+    config.snapshot = Some(SnapshotRule {
+        administrators: signers(&["alice", "bob"]),
+        threshold: 2,
+        max_age_us: GOOD_US,
+    });
+}
+
+fn signed(book: &mut Book) -> Option<SnapshotBody> {
+    let by = [("alice", "alice"), ("bob", "bob")];
+    let snapshot = of_book(book);
+    Some(signed_in(book, &snapshot, &by, |_| {}))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_that_waited_until_its_log_was_old_runs_by_a_newer_log() {
+    let (mut rig, id) = waiting(bounded_log, |_| None).await;
+    goes_on(&mut rig.fake.book());
+    too_long(&rig);
+    let done = rig.ended(id).await;
+    assert_eq!(done.status, ExecutionStatus::Completed, "{done:?}");
+    assert_eq!(connections(&rig), 2, "it asked for what is open");
+    rig.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_that_outlived_its_snapshot_runs_by_a_newer_snapshot() {
+    let (mut rig, id) = waiting(snapshots, signed).await;
+    {
+        let mut book = rig.fake.book();
+        goes_on(&mut book);
+        *rig.fake.wire.snapshot.lock().unwrap() = signed(&mut book);
+    }
+    too_long(&rig);
+    let done = rig.ended(id).await;
+    assert_eq!(done.status, ExecutionStatus::Completed, "{done:?}");
+    assert_eq!(connections(&rig), 2, "it asked for what is open");
+    rig.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_that_waited_is_refused_when_there_is_nothing_newer() {
+    for (change, snapshot, rule) in [
+        (
+            bounded_log as fn(&mut Config),
+            (|_| None) as fn(&mut Book) -> Option<SnapshotBody>,
+            "max_checkpoint_age_s",
+        ),
+        (snapshots, signed, "snapshot"),
+    ] {
+        let (mut rig, id) = waiting(change, snapshot).await;
+        too_long(&rig);
+        let done = rig.ended(id).await;
+        assert_eq!(done.status, ExecutionStatus::Refused, "{done:?}");
+        let refused = done.refused.unwrap();
+        assert_eq!(refused.why, RefusalReason::Time);
+        assert_eq!(refused.rule.unwrap().as_str(), rule);
+        assert_eq!(connections(&rig), 2, "it asked once");
+        rig.stop().await.unwrap();
+    }
+}
