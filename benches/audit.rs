@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use countersign_cli::verify::{self, BlobFound, EntryRow, Fetch, Options, Pages, Source};
+use countersign_cli::verify::{self, Held, EntryRow, Fetch, Options, Pages, Source};
 use countersign_protocol::audit;
 use countersign_protocol::blob::Blob;
 use countersign_protocol::entry::Entry;
@@ -61,10 +61,10 @@ impl Pages for InMemory {
         Box::pin(async { Ok(rows) })
     }
 
-    fn blobs<'a>(&'a mut self, digests: &'a [Digest]) -> Fetch<'a, Vec<(Digest, BlobFound)>> {
+    fn blobs<'a>(&'a mut self, digests: &'a [Digest]) -> Fetch<'a, Vec<(Digest, Held)>> {
         let found = digests.iter().filter_map(|digest| {
             let blob = self.0.blobs.get(digest)?;
-            Some((*digest, BlobFound::Here(blob.clone())))
+            Some((*digest, Held::Here(blob.clone())))
         });
         let found = found.collect();
         Box::pin(async { Ok(found) })

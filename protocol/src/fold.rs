@@ -47,6 +47,17 @@ pub enum Attachment {
     Withheld,
 }
 
+impl Attachment {
+    /// Says whether a document that judging needs is not at hand.
+    #[must_use]
+    pub const fn is_withheld(&self) -> bool {
+        match self {
+            Self::Withheld | Self::Request(None, _) | Self::Request(_, None) => true,
+            Self::None | Self::Change(..) | Self::Request(Some(_), Some(_)) => false,
+        }
+    }
+}
+
 /// Which stream an entry belongs to; each is folded by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stream {

@@ -6,11 +6,11 @@
 //! | room | files |
 //! |---|---|
 //! | bytes | [`canonical`] [`hash`] [`short`] [`name`] [`origin`] [`key`] [`sshsig`] [`blob`] [`statement`] [`entry`] [`event`] |
-//! | trees | [`merkle`] [`proof`] [`checkpoint`] [`target`] |
+//! | trees | [`merkle`] [`proof`] [`tlog_proof`] [`checkpoint`] [`target`] |
 //! | acts | [`command`] [`policy`] [`judgement`] [`quorum`] [`permission`] [`snapshot`] |
 //! | rules | [`rights`] who may sign, [`lifecycle`] what may follow, [`fold`] both over the log, [`refusal`] why not, [`effect`] what the ledger says then |
 //! | proof | [`audit`] entries in, the first bad one and why out |
-//! | reading | [`view`] the fold as rows of lists |
+//! | reading | [`view`] the fold as rows of lists, [`visible`] foreign text made safe to show |
 //! | tokens | [`token`] the secret of an API token |
 //! | wire | [`api`] the bodies that travel over HTTP |
 #![cfg_attr(not(feature = "openapi"), no_std)]
@@ -46,6 +46,8 @@ pub mod snapshot;
 pub mod sshsig;
 pub mod statement;
 pub mod target;
+pub mod tlog_proof;
 pub mod token;
 pub mod view;
+pub mod visible;
 mod wire;

@@ -176,7 +176,7 @@ fn is_found(golden: &Golden, at: usize, changed: Vec<u8>) -> bool {
     for entry in entries {
         let blob = |named: &BlobRef| golden.book.blobs.get(&named.digest).cloned();
         let attached = audit::attachment(entry.verified.event(), blob).unwrap();
-        if let Err(finding) = auditor.push(entry, attached) {
+        if let Err(finding) = auditor.push(&entry, attached) {
             return finding.seq == at as u64 || finding.seq == at as u64 + 1;
         }
     }

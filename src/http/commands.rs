@@ -19,7 +19,7 @@ use super::app::App;
 use super::auth::Caller;
 use super::bodies::Parameters;
 use super::error::ApiError;
-use super::notes;
+use super::notes::{self, Purpose};
 use super::statements::preferred_wait;
 use super::streams::{self, Wanted};
 use crate::projections::Filter;
@@ -196,17 +196,28 @@ pub(super) async fn show(
     item.map(Json).ok_or_else(streams::commands_missing)
 }
 
+/// What something is read for.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+pub(super) struct For {
+    /// When it is not just looked at; the log says so.
+    purpose: Option<Purpose>,
+}
+
 /// All entries of a command, proved, with the blobs they name.
-#[utoipa::path(get, path = "/v1/commands/{id}/entries", tag = "commands", params(("id" = String, Path)),
+#[utoipa::path(get, path = "/v1/commands/{id}/entries", tag = "commands", params(("id" = String, Path), For),
     security(("session" = ["command:read"])),
     responses((status = 200, body = StreamBody), super::openapi::Problems))]
 pub(super) async fn entries(
     State(app): State<App>,
     caller: Caller,
     Path(name): Path<String>,
+    Parameters(read_for): Parameters<For>,
 ) -> Result<Json<StreamBody>, ApiError> {
     let id = find(&app, &name).await?;
     let (sight, _) = access::sight(&app, &caller, &id).await?;
+    if let Some(purpose) = read_for.purpose {
+        notes::reads(&app, &caller.who, purpose.into(), Some(id)).await?;
+    }
     let wanted = Wanted {
         blob: &|event, _| sight.output || !access::is_output(event),
         ..streams::whole(id)

@@ -19,7 +19,8 @@ use super::app::App;
 use super::auth::{Caller, Session};
 use super::bodies::Parameters;
 use super::error::ApiError;
-use super::{notes, streams};
+use super::notes::{self, Purpose};
+use super::streams;
 use crate::ledger::{history, store};
 
 /// Who this ledger is.
@@ -130,6 +131,8 @@ pub(super) struct Range {
     from: u64,
     /// At most so many; 1000 at most.
     limit: Option<u64>,
+    /// What they are read for; the log says so.
+    purpose: Option<Purpose>,
 }
 
 /// Entries in order, from the newest checkpoint's log.
@@ -141,7 +144,8 @@ pub(super) async fn entries(
     Parameters(range): Parameters<Range>,
 ) -> Result<Json<Page<EntryItem>>, ApiError> {
     caller.require(&app, Permission::AuditRead)?;
-    notes::reads(&app, &caller.who, ReadWhat::Log, None).await?;
+    let what = range.purpose.map_or(ReadWhat::Log, ReadWhat::from);
+    notes::reads(&app, &caller.who, what, None).await?;
     let size = app.ledger.newest().size();
     let limit = range.limit.unwrap_or(MAX_PAGE).clamp(1, MAX_PAGE);
     let mut connection = app.ledger.pool().acquire().await?;

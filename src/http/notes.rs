@@ -10,6 +10,7 @@ use countersign_protocol::event::{DeniedWhat, ReadWhat};
 use countersign_protocol::hash::CommandId;
 use countersign_protocol::name::{Principal, SECOND_US, Time, TokenId};
 use countersign_protocol::permission::Permission;
+use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
 use super::app::App;
@@ -40,6 +41,25 @@ pub(super) struct Reads(tokio::sync::RwLock<Written>);
 struct Written {
     hour: u64,
     reads: BTreeSet<Note>,
+}
+
+/// What a reader says that it reads something for, when it is not just looked at.
+#[derive(Debug, Clone, Copy, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Purpose {
+    /// To show its output with its timing.
+    Replay,
+    /// To take it away in a bundle.
+    Export,
+}
+
+impl From<Purpose> for ReadWhat {
+    fn from(purpose: Purpose) -> Self {
+        match purpose {
+            Purpose::Replay => Self::Replay,
+            Purpose::Export => Self::Export,
+        }
+    }
 }
 
 /// Makes sure that it stands in the log that somebody reads this, before anything goes out.

@@ -166,7 +166,7 @@ fn policy_reaches_only_the_protocol_and_names_no_world() {
 }
 
 #[test]
-fn agent_and_cli_reach_only_the_protocol_and_the_cli_the_policy() {
+fn agent_and_cli_reach_only_what_judges_without_a_server() {
     holds(
         "agent/src",
         &[
@@ -180,7 +180,36 @@ fn agent_and_cli_reach_only_the_protocol_and_the_cli_the_policy() {
     holds("cli/src", &["countersign_agent", "use countersign::"]);
     assert_eq!(ours("countersign-agent"), ["countersign-protocol"]);
     let of_cli = ours("countersign-cli");
-    assert_eq!(of_cli, ["countersign-policy", "countersign-protocol"]);
+    assert_eq!(
+        of_cli,
+        [
+            "countersign-policy",
+            "countersign-protocol",
+            "countersign-verifier"
+        ]
+    );
+}
+
+/// Whoever checks a bundle needs no network, no database and no clock, and can read all of it.
+#[test]
+fn the_verifier_reaches_the_protocol_and_the_policy_and_nobody_else() {
+    holds(
+        "verifier/src",
+        &[
+            "countersign_cli",
+            "countersign_agent",
+            "use countersign::",
+            "SystemTime",
+            "Instant::now",
+            "std::net",
+        ],
+    );
+    let of_verifier = ours("countersign-verifier");
+    assert_eq!(of_verifier, ["countersign-policy", "countersign-protocol"]);
+    let built = all_that_is_built_into("countersign-verifier");
+    for name in ["tokio", "reqwest", "hyper", "rustls", "sqlx", "getrandom"] {
+        assert!(!built.contains(name), "{name} is in the verifier");
+    }
 }
 
 /// A host checks the requirement that the ledger compiled, and reads no policy: neither its binary

@@ -16,6 +16,7 @@
 //! | `snapshot.rs` | the policy snapshot for the hosts |
 //! | `explain.rs` | what a policy would say of a request |
 //! | `what_if.rs` | past requests judged again by another policy |
+//! | `export.rs` | a bundle of evidence: chosen commands or the whole log, written so that it proves itself |
 //! | `pages.rs` | the whole ledger, for `verify` |
 //! | `follow.rs` | a command as it happens, proved again at its end |
 //!
@@ -25,6 +26,7 @@ mod change;
 mod claim;
 mod connect;
 mod explain;
+mod export;
 mod follow;
 mod judge;
 mod pages;
@@ -41,6 +43,7 @@ pub use change::{ChangeStage, ChangeView, Replaced};
 pub use claim::{ClaimError, ClaimFile};
 pub use connect::{Client, Connection};
 pub use explain::{Explained, Price, SeatsView, explain, price};
+pub use export::{Progress as ExportProgress, Search, Wish};
 pub use follow::Step;
 pub use pages::Served;
 pub use people::{keys_of, leaving};

@@ -6,7 +6,7 @@ use countersign_protocol::hash::Digest;
 use super::connect::Client;
 use super::connect::GetError;
 use crate::failure::Failure;
-use crate::verify::{BlobFound, EntryRow, Fetch, Pages};
+use crate::verify::{EntryRow, Fetch, Held, Pages};
 
 /// A client's ledger, to be verified. Nothing that comes from it is believed here.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl Pages for Served {
         })
     }
 
-    fn blobs<'a>(&'a mut self, digests: &'a [Digest]) -> Fetch<'a, Vec<(Digest, BlobFound)>> {
+    fn blobs<'a>(&'a mut self, digests: &'a [Digest]) -> Fetch<'a, Vec<(Digest, Held)>> {
         Box::pin(async move {
             let mut found = Vec::new();
             for digest in digests {
@@ -60,15 +60,12 @@ impl Pages for Served {
 }
 
 /// What an answer says of a blob; nothing when the server has none.
-fn of_answer(answer: Result<BlobBody, GetError>) -> Result<Option<BlobFound>, Failure> {
+fn of_answer(answer: Result<BlobBody, GetError>) -> Result<Option<Held>, Failure> {
     match answer {
-        Ok(body) => Ok(Some(
-            body.into_blob()
-                .map_or(BlobFound::Malformed, BlobFound::Here),
-        )),
+        Ok(body) => Ok(Some(body.into_blob().map_or(Held::Malformed, Held::Here))),
         Err(error) => match error.status() {
-            Some(410) => Ok(Some(BlobFound::Erased)),
-            Some(403) => Ok(Some(BlobFound::Withheld)),
+            Some(410) => Ok(Some(Held::Erased)),
+            Some(403) => Ok(Some(Held::Withheld)),
             Some(404) => Ok(None),
             Some(_) | None => Err(error.into()),
         },

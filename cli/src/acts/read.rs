@@ -107,8 +107,12 @@ impl Client {
     /// # Errors
     /// Unreachable, not signed in, or evidence of tampering.
     pub async fn rights(&self) -> Result<RightsView, Failure> {
-        let stream = Arc::new(self.stream(RIGHTS, Stream::Rights).await?);
-        RightsView::fold(stream)
+        RightsView::fold(Arc::new(self.rights_stream().await?))
+    }
+
+    /// The rights, proven.
+    pub(super) async fn rights_stream(&self) -> Result<ProvenStream, Failure> {
+        self.stream(RIGHTS, Stream::Rights).await
     }
 
     /// The rights and who this client is in them.
@@ -130,7 +134,7 @@ impl Client {
         Err(stale())
     }
 
-    async fn stream(&self, path: &str, asked: Stream) -> Result<ProvenStream, Failure> {
+    pub(super) async fn stream(&self, path: &str, asked: Stream) -> Result<ProvenStream, Failure> {
         let body: StreamBody = self.get(path, &[]).await?;
         self.prove_stream(body, asked).await
     }
@@ -336,7 +340,19 @@ impl Client {
         limit: u64,
         prev: Option<Hash>,
     ) -> Result<Vec<LoggedEntry>, Failure> {
-        let query = [("from", from.to_string()), ("limit", limit.to_string())];
+        self.entries_for(None, from, limit, prev).await
+    }
+
+    /// [`Client::entries`], with the word for what they are read for.
+    pub(super) async fn entries_for(
+        &self,
+        purpose: Option<&str>,
+        from: u64,
+        limit: u64,
+        prev: Option<Hash>,
+    ) -> Result<Vec<LoggedEntry>, Failure> {
+        let mut query = vec![("from", from.to_string()), ("limit", limit.to_string())];
+        query.extend(purpose.map(|purpose| ("purpose", purpose.to_owned())));
         let page: Page<EntryItem> = self.get("/v1/entries", &query).await?;
         let links = check_page(page.items, from, prev)?;
         let Some(last) = links.last() else {

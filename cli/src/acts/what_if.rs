@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use countersign_protocol::audit;
+use countersign_protocol::audit::{self, Finding};
 use countersign_protocol::event::Event;
 use countersign_protocol::fold::{self, Attachment};
 use countersign_protocol::hash::CommandId;
@@ -16,7 +16,7 @@ use countersign_protocol::refusal::Refusal;
 use super::connect::Client;
 use super::read::{LoggedEntry, RightsView};
 use crate::failure::Failure;
-use crate::replay::{Replay, ReplayError};
+use crate::replay::Replay;
 use crate::streams::Blobs;
 
 /// Entries that are asked for at once: a few hundred kilobytes.
@@ -113,7 +113,10 @@ impl Client {
         let event = entry.verified.event();
         let attached = audit::attachment(event, |named| blobs.blob(named).cloned());
         let seq = entry.seq;
-        let attached = attached.map_err(|refusal| ReplayError { seq, refusal })?;
+        let attached = attached.map_err(|refusal| Finding {
+            seq,
+            reason: refusal.into(),
+        })?;
         let Attachment::Request(Some(targets), Some(spec)) = attached else {
             found.withheld += 1;
             return Ok(());

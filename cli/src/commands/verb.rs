@@ -5,8 +5,8 @@ use std::ffi::OsString;
 use clap::Subcommand;
 
 use super::{
-    Globals, agents, changes, decide, inbox, keys, list, log, logs, people, policy, request,
-    reviews, roles, run as run_verb, show, stop, tokens, whoami,
+    Globals, agents, changes, decide, export, inbox, keys, list, log, logs, people, policy,
+    request, reviews, roles, run as run_verb, show, stop, tokens, whoami,
 };
 use crate::console;
 use crate::exit_code;
@@ -47,6 +47,8 @@ pub enum Verb {
     Logs(logs::Arguments),
     /// The entries of the log, one a line
     Log(log::Arguments),
+    /// Write a bundle of evidence that proves itself, for whoever trusts none of us
+    Export(export::Arguments),
     /// Keys of people: claim, add, revoke, rotate
     Key(keys::Arguments),
     /// What roles mean and who has them
@@ -89,6 +91,7 @@ async fn dispatch(globals: &Globals, verb: Verb) -> Result<u8, Failure> {
         Verb::Agents(arguments) => Box::pin(agents::agents(globals, arguments)).await,
         Verb::Logs(arguments) => Box::pin(logs::logs(globals, arguments)).await,
         Verb::Log(arguments) => Box::pin(log::log(globals, arguments)).await,
+        Verb::Export(arguments) => Box::pin(export::export(globals, arguments)).await,
         Verb::Reviews => Box::pin(reviews::reviews(globals)).await,
         Verb::Review(arguments) => Box::pin(reviews::review(globals, arguments)).await,
         Verb::Whoami => whoami::whoami(globals).await,

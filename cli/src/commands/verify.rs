@@ -1,11 +1,13 @@
 //! `verify`: recomputes the whole ledger from the bytes of its entries.
 
-use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, BufReader, IsTerminal as _, Read};
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use countersign_protocol::checkpoint::CheckpointBody;
 use countersign_protocol::hash::{Hash, LedgerId};
+use countersign_verifier::{Expectations, Unreadable};
 use serde::Serialize;
 
 use super::Globals;
@@ -24,11 +26,15 @@ const PROGRESS_STEP: u64 = 10_000;
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
   countersign verify                               all that the server shows
+  countersign verify evidence.tar                  a bundle, offline
   countersign verify --database \"$DATABASE_URL\"    the database itself, side tables and lists too
   countersign verify --checkpoint kept.note        ... and it must continue a checkpoint you kept
 
 Exit codes: 0 everything holds, 3 it does not, 5 it could not be read.")]
 pub struct Arguments {
+    /// A bundle as `export` writes it, instead of asking a server; - reads standard input
+    #[arg(value_name = "BUNDLE", conflicts_with = "database")]
+    bundle: Option<PathBuf>,
     /// Read the database itself instead of asking a server; either role's address will do
     #[arg(long, value_name = "URL")]
     pub database: Option<String>,
@@ -102,6 +108,10 @@ where
             })?),
             None => None,
         };
+    if let Some(path) = &arguments.bundle {
+        let report = bundle(globals, path, checkpoint)?;
+        return conclude(globals, &report, "not compared");
+    }
     let source = match &arguments.database {
         Some(url) => Source::Database(url.clone()),
         None => Source::Pages(Box::new(Served::new(globals.connect().await?))),
@@ -130,6 +140,7 @@ where
             Lists::Differ(found) => {
                 report.ok = false;
                 report.first_bad = Some(FirstBad {
+                    name: "other_lists",
                     seq: report.size,
                     reason: found.join("; "),
                 });
@@ -138,18 +149,47 @@ where
             }
         };
     }
+    conclude(globals, &report, &compared)
+}
+
+/// Prints the verdict; its exit code.
+fn conclude(globals: &Globals, report: &Report, lists: &str) -> Result<u8, Failure> {
     if globals.json {
-        console::print_json(&Shape {
-            report: &report,
-            lists: &compared,
-        })?;
+        console::print_json(&Shape { report, lists })?;
     } else {
-        console::print(&human(&report, &compared))?;
+        console::print(&human(report, lists))?;
     }
     Ok(if report.ok {
         exit_code::DONE
     } else {
         exit_code::TAMPERING
+    })
+}
+
+/// Verifies a bundle: no server, no database.
+fn bundle(globals: &Globals, path: &Path, checkpoint: Option<String>) -> Result<Report, Failure> {
+    let unreadable = |error: io::Error| {
+        Failure::unreachable("bundle", format!("cannot read {}: {error}", path.display()))
+    };
+    let source: Box<dyn Read> = if path == Path::new("-") {
+        Box::new(io::stdin().lock())
+    } else {
+        Box::new(BufReader::new(File::open(path).map_err(unreadable)?))
+    };
+    let expectations = Expectations {
+        ledger: globals.ledger,
+        checkpoint,
+        remembered: globals.ledger.map(remembered).transpose()?.flatten(),
+    };
+    let mut told = progress(globals.json);
+    let verified = countersign_verifier::verify(source, &expectations, &mut |done| {
+        if let Some(tell) = &mut told {
+            tell(done, done);
+        }
+    });
+    verified.map_err(|error| match error {
+        Unreadable::Io(error) => unreadable(error),
+        Unreadable::Note(_) => Failure::usage(error.to_string()),
     })
 }
 
@@ -171,7 +211,7 @@ fn remembered(ledger: LedgerId) -> Result<Option<(u64, Hash)>, Failure> {
 }
 
 fn progress(json: bool) -> Option<Progress> {
-    if json || !std::io::stderr().is_terminal() {
+    if json || !io::stderr().is_terminal() {
         return None;
     }
     let mut said = 0;
@@ -184,49 +224,9 @@ fn progress(json: bool) -> Option<Progress> {
 }
 
 fn human(report: &Report, lists: &str) -> String {
-    let mut text = String::new();
-    let mut say = |line: String| {
-        text.push_str(&line);
-        text.push('\n');
-    };
-    match &report.first_bad {
-        None => say(format!(
-            "ok: {} entries, {} checkpoints, {} texts; every hash, signature, right and proof holds",
-            report.size, report.checkpoints, report.blobs.ok
-        )),
-        Some(bad) => say(format!(
-            "NOT OK at entry {}: {}",
-            bad.seq,
-            render::line(&bad.reason)
-        )),
-    }
-    say(format!("root {}", report.root));
-    if !report.pinned {
-        say("no ledger is pinned (--ledger): this is internally consistent only".to_owned());
-    }
+    let mut text = report.to_string();
     if lists != "not compared" {
-        say(format!("lists: {}", render::line(lists)));
-    }
-    if report.not_rejudged > 0 {
-        say(format!(
-            "{} entries are not judged again: the text they name is not at hand",
-            report.not_rejudged
-        ));
-    }
-    for suspect in &report.suspect {
-        say(format!(
-            "SUSPECT: what {} signed from entry {} to {}",
-            suspect.key_id, suspect.from, suspect.until
-        ));
-    }
-    for back in &report.counters_back {
-        say(format!(
-            "SUSPECT: the security key {} showed counter {} in entry {}, after {}: there may be two of it",
-            back.key_id, back.counter, back.seq, back.before
-        ));
-    }
-    for finding in &report.findings {
-        say(format!("finding: {}", render::line(finding)));
+        text.push_str(&format!("lists: {}\n", render::line(lists)));
     }
     text
 }

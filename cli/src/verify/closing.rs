@@ -10,45 +10,19 @@ use countersign_protocol::lifecycle::Command;
 use countersign_protocol::merkle::NodeSource as _;
 use countersign_protocol::name::Time;
 use countersign_protocol::proof;
+use countersign_verifier::{Findings, compare_root, note_word};
 use futures_util::TryStreamExt as _;
 use tokio::task::JoinHandle;
 
 use super::database::{Database, HeadRow};
+use super::error::VerifyError;
 use super::pipeline::cores;
-use super::report::{Findings, VerifyError};
 
 /// Height of the stored subtrees, as in C2SP tlog-tiles.
 const TILE_HEIGHT: u8 = 8;
 
 /// Notes that one thread opens at a time: some 10 ms of work.
 const NOTES: usize = 256;
-
-/// Says whether a checkpoint is of this log; what is wrong goes to the findings.
-///
-/// `whose` begins the sentence: "the checkpoint", "the checkpoint that was given".
-pub(super) fn compare_root(
-    auditor: &Auditor,
-    (size, root): (u64, Hash),
-    whose: &str,
-    findings: &mut Findings,
-) -> bool {
-    let held = auditor.size();
-    if size > held {
-        let reason = format!(
-            "{whose} is of {size} entries, but there are {held}: the end of the log was cut off, or this is a fork"
-        );
-        findings.bad(held, reason);
-        return false;
-    }
-    if auditor.root_at(size) != Some(root) {
-        let reason = format!(
-            "{whose} of {size} entries has another root than these entries: the log was rewritten or forked"
-        );
-        findings.bad(size.saturating_sub(1), reason);
-        return false;
-    }
-    true
-}
 
 type Opened = (u64, String, Result<Checkpoint, CheckpointError>);
 
@@ -97,7 +71,7 @@ pub(super) async fn checkpoints(
     if let Some((size, seq)) = seen.into_iter().min_by_key(|(_, seq)| *seq) {
         let reason =
             format!("its signer saw the checkpoint of {size} entries, which is no longer stored");
-        findings.bad(seq, reason);
+        findings.bad("missing_checkpoint", seq, reason);
     }
     Ok(result)
 }
@@ -123,10 +97,14 @@ fn compare_note(
     }
     let last = size.saturating_sub(1);
     match opened {
-        Err(error) => findings.bad(last, format!("the checkpoint of {size} entries: {error}")),
+        Err(error) => {
+            let reason = format!("the checkpoint of {size} entries: {error}");
+            findings.bad(note_word(&error), last, reason);
+        }
         Ok(opened) if opened.size() != size => {
             let says = opened.size();
             findings.bad(
+                "other_checkpoint",
                 last.min(says.saturating_sub(1)),
                 format!("the checkpoint that is stored for {size} entries is of {says}"),
             );
@@ -152,15 +130,15 @@ pub(super) fn head(
         let reason = format!(
             "{size} entries are stored, but the newest checkpoint is of {covered}: it was removed, or entries were put behind it"
         );
-        findings.bad(covered, reason);
+        findings.bad("missing_checkpoint", covered, reason);
     }
     let Some(head) = head else {
-        findings.bad(size, "the head row is gone");
+        findings.bad("missing_head", size, "the head row is gone");
         return;
     };
     if head.size != size {
         let reason = format!("the head says {} entries, {size} are stored", head.size);
-        findings.bad(head.size.min(size), reason);
+        findings.bad("other_head", head.size.min(size), reason);
         return;
     }
     let edge: Option<Vec<Hash>> = proof::nodes_for_root(size)
@@ -182,7 +160,7 @@ pub(super) fn head(
     ];
     for (what, _) in differs.iter().filter(|(_, differs)| *differs) {
         let reason = format!("the head's {what} is not that of the last entry");
-        findings.bad(size.saturating_sub(1), reason);
+        findings.bad("other_head", size.saturating_sub(1), reason);
     }
 }
 
@@ -297,13 +275,13 @@ pub(super) async fn heap(
         let audited = auditor.tree().node(0, seq);
         if audited.is_none() || audited != Hash::from_slice(&leaf) {
             let reason = "the table holds a row of this number that its index does not show";
-            findings.bad(seq.min(size), reason);
+            findings.bad("hidden_row", seq.min(size), reason);
         }
     }
     if count != size {
         let reason =
             format!("the table holds {count} rows, its index shows {size}: the index is corrupted");
-        findings.bad(size, reason);
+        findings.bad("hidden_row", size, reason);
     }
     Ok(())
 }

@@ -2,13 +2,14 @@
 
 use countersign_protocol::blob::{Blob, MAX_BLOB_BYTES};
 use countersign_protocol::hash::{Digest, Hash};
+use countersign_verifier::Held;
 use futures_util::TryStreamExt as _;
 use futures_util::stream::BoxStream;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 
-use super::report::VerifyError;
-use super::source::{BlobFound, EntryRow, Fetch, Pages};
+use super::error::VerifyError;
+use super::source::{EntryRow, Fetch, Pages};
 use super::tables::{SideRow, TABLES, Table};
 
 /// Side rows fetched at a time: some 200 KiB.
@@ -208,10 +209,7 @@ impl Database {
         rows.iter().map(read).collect()
     }
 
-    async fn read_blobs(
-        &mut self,
-        digests: &[Digest],
-    ) -> Result<Vec<(Digest, BlobFound)>, sqlx::Error> {
+    async fn read_blobs(&mut self, digests: &[Digest]) -> Result<Vec<(Digest, Held)>, sqlx::Error> {
         let wanted: Vec<&[u8]> = digests
             .iter()
             .map(|digest| digest.as_bytes().as_slice())
@@ -229,20 +227,20 @@ impl Database {
     }
 }
 
-fn blob_row(row: &PgRow) -> Result<(Digest, BlobFound), sqlx::Error> {
+fn blob_row(row: &PgRow) -> Result<(Digest, Held), sqlx::Error> {
     let digest: Vec<u8> = row.try_get("digest")?;
     let digest = Digest::from_slice(&digest)
         .ok_or_else(|| sqlx::Error::Decode("a digest has 32 bytes".into()))?;
     let (salt, content): (Option<Vec<u8>>, Option<Vec<u8>>) =
         (row.try_get("salt")?, row.try_get("content")?);
     let found = match (salt, content) {
-        (None, None) => BlobFound::Erased,
+        (None, None) => Held::Erased,
         (Some(salt), Some(content)) => {
             let salt = salt.try_into().ok();
             let blob = salt.and_then(|salt| Blob::new(salt, content).ok());
-            blob.map_or(BlobFound::Malformed, BlobFound::Here)
+            blob.map_or(Held::Malformed, Held::Here)
         }
-        (Some(_), None) | (None, Some(_)) => BlobFound::Malformed,
+        (Some(_), None) | (None, Some(_)) => Held::Malformed,
     };
     Ok((digest, found))
 }
@@ -256,7 +254,7 @@ impl Pages for Database {
         Box::pin(async move { Ok(self.read_entries(from, limit).await?) })
     }
 
-    fn blobs<'a>(&'a mut self, digests: &'a [Digest]) -> Fetch<'a, Vec<(Digest, BlobFound)>> {
+    fn blobs<'a>(&'a mut self, digests: &'a [Digest]) -> Fetch<'a, Vec<(Digest, Held)>> {
         Box::pin(async move { Ok(self.read_blobs(digests).await?) })
     }
 }

@@ -9,22 +9,23 @@
 //!   tables     side tables, compared row by row while the entries pass
 //!   closing    checkpoints, head, subtrees, open streams, heap: compared with the audited tree
 //!   run        the order of all that
-//!   report     what came out
+//!   error      why there is no verdict
 //! ```
 //!
-//! Nothing here writes, and nothing is believed: every byte goes through the protocol's audit. What
+//! Nothing here writes, and nothing is believed: every byte goes through the verifier's `Log`. What
 //! the source leaves out can be seen only by what somebody else remembers, so a caller hands in the
 //! ledger it pinned and the newest checkpoint it knows.
 
 mod blobs;
 mod closing;
 mod database;
+mod error;
 mod pipeline;
-mod report;
 mod run;
 mod source;
 mod tables;
 
-pub use report::{BlobCounts, FirstBad, Report, Suspect, VerifyError};
+pub use countersign_verifier::{BlobCounts, FirstBad, Held, Report, Suspect};
+pub use error::VerifyError;
 pub use run::{Options, Progress, verify};
-pub use source::{BlobFound, EntryRow, Fetch, Pages, Source, SourceError};
+pub use source::{EntryRow, Fetch, Pages, Source, SourceError};

@@ -9,7 +9,7 @@ use countersign_protocol::audit::{self, CheckedEntry, Reason};
 use countersign_protocol::hash::Hash;
 use tokio::task::JoinHandle;
 
-use super::report::VerifyError;
+use super::error::VerifyError;
 use super::source::{EntryRow, Pages};
 
 /// Entries in a page: at most 16 MiB, and some 10 ms of checking, so that a page's own cost vanishes.

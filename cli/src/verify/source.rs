@@ -3,8 +3,8 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use countersign_protocol::blob::Blob;
 use countersign_protocol::hash::{Digest, Hash};
+use countersign_verifier::Held;
 
 /// What a source of pages fails with; its text goes to the user.
 pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
@@ -23,19 +23,6 @@ pub struct EntryRow {
     pub leaf: Option<Hash>,
 }
 
-/// What a source holds under a digest. A digest it does not answer for is missing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BlobFound {
-    /// Salt and content. Unchecked.
-    Here(Blob),
-    /// The row is there, salt and content are erased.
-    Erased,
-    /// This reader may not see it; it is counted, and not a failure.
-    Withheld,
-    /// Bytes that cannot be any blob: no salt of 32 bytes, or more than a blob holds.
-    Malformed,
-}
-
 /// A ledger that is read page by page.
 pub trait Pages: Send {
     /// The newest checkpoint's note; nothing when there is none.
@@ -44,8 +31,8 @@ pub trait Pages: Send {
     /// At most `limit` entries from `from` on, in order; nothing past the end.
     fn entries(&mut self, from: u64, limit: u64) -> Fetch<'_, Vec<EntryRow>>;
 
-    /// What is held under these digests, in any order.
-    fn blobs<'a>(&'a mut self, digests: &'a [Digest]) -> Fetch<'a, Vec<(Digest, BlobFound)>>;
+    /// What is held under these digests, in any order. One that is not answered for is missing.
+    fn blobs<'a>(&'a mut self, digests: &'a [Digest]) -> Fetch<'a, Vec<(Digest, Held)>>;
 }
 
 /// What is verified.

@@ -6,9 +6,9 @@ use std::collections::VecDeque;
 use countersign_protocol::audit::CheckedEntry;
 use countersign_protocol::event::Event;
 use countersign_protocol::fold::{self, Stream};
+use countersign_verifier::Findings;
 
 use super::database::Database;
-use super::report::Findings;
 
 /// A row's columns as bytes.
 type Cells = Vec<Vec<u8>>;

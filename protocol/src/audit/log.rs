@@ -1,16 +1,11 @@
-//! The audit: entry bytes in, the first bad seq and why out. Fails closed.
-//!
-//! Two halves. [`check_entry`] looks at one entry alone (bytes, hashes, signature) and may run on
-//! all cores. [`Auditor::push`] takes the results in order and checks what they are to each other:
-//! chain, clock, uniqueness, `seen`, rights at their position, lifecycle, quorum.
+//! A whole log, from its first entry on.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use super::entry::{CheckedEntry, Finding, Reason, attachment, check_entry};
 use crate::blob::{Blob, BlobRef};
-use crate::command::CommandSpec;
-use crate::entry::{self, Entry, EntryError};
 use crate::event::Event;
 use crate::fold::{self, Attachment, Effect, Refusal, State};
 use crate::hash::{Digest, Hash, KeyId, StatementId};
@@ -18,149 +13,6 @@ use crate::judgement::Judge;
 use crate::lifecycle::Position;
 use crate::merkle::Tree;
 use crate::name::{Principal, Time};
-use crate::policy::Policy;
-use crate::rights::ChangeBody;
-use crate::statement::{StatementError, Verified};
-use crate::target::TargetList;
-
-/// What is wrong with an entry.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Reason {
-    /// The bytes are no entry.
-    #[error(transparent)]
-    Entry(#[from] EntryError),
-    /// Signature, payload or shape.
-    #[error(transparent)]
-    Statement(#[from] StatementError),
-    /// Another number than its place.
-    #[error("the entry says it is number {0}")]
-    Seq(u64),
-    /// Its link is not the leaf before it.
-    #[error("the entry does not link to the one before it")]
-    Link,
-    /// Earlier than the one before it.
-    #[error("the entry's time is before that of the entry before it")]
-    Time,
-    /// The entry names another key than its statement.
-    #[error("the entry names another key than its signature")]
-    KeyId,
-    /// Said before.
-    #[error("the same statement stands in the log before")]
-    Duplicate,
-    /// A run without approvals is followed by its review at once, and by nothing else; and nothing
-    /// else is.
-    #[error("a run without approvals and the opening of its review do not stand together")]
-    Review,
-    /// It may not stand here.
-    #[error("{0}")]
-    Refused(#[from] Refusal),
-}
-
-/// The first bad entry, and why.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("entry {seq}: {reason}")]
-pub struct Finding {
-    /// Where.
-    pub seq: u64,
-    /// What.
-    pub reason: Reason,
-}
-
-/// An entry that holds by itself.
-#[derive(Debug, Clone)]
-pub struct CheckedEntry {
-    /// Its number, as it says.
-    pub seq: u64,
-    /// Its time.
-    pub time: Time,
-    /// Its link.
-    pub prev: Hash,
-    /// Its own hash.
-    pub leaf: Hash,
-    /// Its statement.
-    pub verified: Verified,
-}
-
-/// Checks all of one entry that needs no other: bytes, hash, signature, shape.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn check_entry(bytes: &[u8]) -> Result<CheckedEntry, Reason> {
-    let Entry {
-        seq,
-        time,
-        prev,
-        key_id,
-        statement,
-    } = Entry::decode(bytes)?;
-    let verified = statement.verify()?;
-    let signer: KeyId = verified.facts().key_id;
-    if signer != key_id {
-        return Err(Reason::KeyId);
-    }
-    Ok(CheckedEntry {
-        seq,
-        time,
-        prev,
-        leaf: entry::leaf(bytes),
-        verified,
-    })
-}
-
-/// Finds the document that an event needs to be judged, among the blobs that are at hand.
-///
-/// # Errors
-/// The document is there and is not what was signed.
-pub fn attachment(
-    event: &Event,
-    mut blob: impl FnMut(&BlobRef) -> Option<Blob>,
-) -> Result<Attachment, Refusal> {
-    if let Event::ChangeRequested(request) = event {
-        let Some(body) = blob(&request.body) else {
-            return Ok(Attachment::Withheld);
-        };
-        body.verify(&request.body)
-            .map_err(|_| Refusal::BodyMissing)?;
-        let body = ChangeBody::parse(body.content()).map_err(|_| Refusal::BodyMissing)?;
-        let Some(named) = &request.document else {
-            return Ok(Attachment::Change(body, None));
-        };
-        let Some(document) = blob(named) else {
-            return Ok(Attachment::Withheld);
-        };
-        document.verify(named).map_err(|_| Refusal::BodyMissing)?;
-        let policy = policy(document.content()).ok_or(Refusal::BodyMissing)?;
-        return Ok(Attachment::Change(body, Some(policy)));
-    }
-    if let Event::CommandRequested(request) = event {
-        let act = &request.act;
-        let targets = match blob(&act.targets.list) {
-            Some(found) => {
-                found
-                    .verify(&act.targets.list)
-                    .map_err(|_| Refusal::Targets)?;
-                let list = TargetList::parse(found.content(), &act.targets);
-                Some(list.map_err(|_| Refusal::Targets)?)
-            }
-            None => None,
-        };
-        let spec = match blob(&act.spec) {
-            Some(found) => {
-                found.verify(&act.spec).map_err(|_| Refusal::Spec)?;
-                let spec = CommandSpec::parse(found.content(), act);
-                Some(spec.map_err(|_| Refusal::Spec)?)
-            }
-            None => None,
-        };
-        return Ok(Attachment::Request(targets, spec));
-    }
-    Ok(Attachment::None)
-}
-
-fn policy(document: &[u8]) -> Option<Policy> {
-    let text = core::str::from_utf8(document).ok()?;
-    Policy::new(text.into()).ok()
-}
 
 /// Most counters that are told of: one is reason enough to look at a key.
 const MAX_WENT_BACK: usize = 1024;
@@ -280,7 +132,7 @@ impl Auditor {
     ///
     /// # Errors
     /// The entry's place and what is wrong with it.
-    pub fn push(&mut self, entry: CheckedEntry, attachment: Attachment) -> Result<(), Finding> {
+    pub fn push(&mut self, entry: &CheckedEntry, attachment: Attachment) -> Result<(), Finding> {
         let seq = self.size();
         self.take(seq, entry, attachment)
             .map_err(|reason| Finding { seq, reason })
@@ -301,7 +153,7 @@ impl Auditor {
     fn take(
         &mut self,
         seq: u64,
-        entry: CheckedEntry,
+        entry: &CheckedEntry,
         attachment: Attachment,
     ) -> Result<(), Reason> {
         if entry.seq != seq {
@@ -332,11 +184,7 @@ impl Auditor {
             return Err(Refusal::ClientRef.into());
         }
         self.check_owed(event)?;
-        let withheld = matches!(
-            attachment,
-            Attachment::Withheld | Attachment::Request(None, _) | Attachment::Request(_, None)
-        );
-        self.not_rejudged += u64::from(withheld);
+        self.not_rejudged += u64::from(attachment.is_withheld());
         let at = Position {
             seq,
             time: entry.time,
@@ -389,7 +237,7 @@ pub fn audit<'a>(
         let entry = check_entry(bytes).map_err(fail)?;
         let attached = attachment(entry.verified.event(), &mut blob);
         let attached = attached.map_err(|refusal| fail(refusal.into()))?;
-        auditor.push(entry, attached)?;
+        auditor.push(&entry, attached)?;
     }
     Ok(auditor)
 }

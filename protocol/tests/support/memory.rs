@@ -13,6 +13,7 @@ use countersign_protocol::event::{
 };
 use countersign_protocol::fold::{Refusal, State};
 use countersign_protocol::hash::{Digest, Hash, KeyId, LedgerId, StatementId};
+use countersign_protocol::judgement::Judge;
 use countersign_protocol::key::PublicKey;
 use countersign_protocol::lifecycle::{Command, Position};
 use countersign_protocol::merkle::Tree;
@@ -81,10 +82,18 @@ impl Book {
 
     /// As [`Book::genesis`], with another word in it.
     pub(crate) fn found(change: impl FnOnce(&mut LedgerGenesis)) -> Self {
+        Self::judged_by(Arc::new(Named), change)
+    }
+
+    /// As [`Book::found`], with another reader of policies.
+    pub(crate) fn judged_by(
+        judge: Arc<dyn Judge>,
+        change: impl FnOnce(&mut LedgerGenesis),
+    ) -> Self {
         let mut book = Self {
             entries: Vec::new(),
             blobs: BTreeMap::new(),
-            state: State::new(Arc::new(Named)),
+            state: State::new(judge),
             tree: Tree::default(),
             now: START,
             nonce: 0,

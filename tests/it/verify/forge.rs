@@ -158,7 +158,7 @@ impl<'a> Forger<'a> {
             let attached = audit::attachment(checked.verified.event(), |named| {
                 blobs.get(&named.digest).cloned()
             });
-            if auditor.push(checked, attached.unwrap()).is_err() {
+            if auditor.push(&checked, attached.unwrap()).is_err() {
                 break;
             }
         }

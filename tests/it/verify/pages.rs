@@ -1,6 +1,6 @@
 //! A ledger that is read page by page, as over HTTP: the same audit, and a lying server is found.
 
-use countersign_cli::verify::{self, BlobFound, EntryRow, Fetch, Options, Pages, Report, Source};
+use countersign_cli::verify::{self, EntryRow, Fetch, Held, Options, Pages, Report, Source};
 use countersign_protocol::hash::{Digest, Hash};
 use sqlx::{PgPool, Row as _};
 
@@ -72,7 +72,7 @@ impl Pages for Server {
         })
     }
 
-    fn blobs<'a>(&'a mut self, digests: &'a [Digest]) -> Fetch<'a, Vec<(Digest, BlobFound)>> {
+    fn blobs<'a>(&'a mut self, digests: &'a [Digest]) -> Fetch<'a, Vec<(Digest, Held)>> {
         Box::pin(async move {
             let mut found = Vec::new();
             let mut connection = self.pool.acquire().await?;
@@ -81,9 +81,9 @@ impl Pages for Server {
                 let blob = blob.flatten().unwrap();
                 let secret = blob.content() == b"hello\n";
                 if self.lie == Lie::Withholds && secret {
-                    found.push((*digest, BlobFound::Withheld));
+                    found.push((*digest, Held::Withheld));
                 } else if self.lie != Lie::NoBlobs {
-                    found.push((*digest, BlobFound::Here(blob)));
+                    found.push((*digest, Held::Here(blob)));
                 }
             }
             Ok(found)

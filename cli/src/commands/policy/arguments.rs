@@ -8,9 +8,8 @@ use countersign_protocol::target::Place;
 
 use super::{judge, publish, snapshot};
 use crate::acts::Since;
-use crate::clock;
 use crate::commands::asking::Why;
-use crate::commands::{Globals, request};
+use crate::commands::{Globals, moment};
 use crate::failure::Failure;
 
 /// What to do with policies.
@@ -96,7 +95,7 @@ policy of their day refused are in no log, so a policy that permits more shows o
         #[arg(long, value_name = "FILE")]
         with: PathBuf,
         /// From this entry on, this time (2026-01-31, 2026-01-31T12:00:00Z) or for so long (30d)
-        #[arg(long, value_name = "SEQ|TIME|DURATION", value_parser = since)]
+        #[arg(long, value_name = "SEQ|TIME|DURATION", value_parser = moment::since)]
         since: Option<Since>,
     },
 }
@@ -145,32 +144,6 @@ pub(super) struct Explain {
     pub(super) argv: Vec<String>,
 }
 
-/// An entry, a time, a day, or how long ago.
-fn since(text: &str) -> Result<Since, String> {
-    if let Ok(seq) = text.parse() {
-        return Ok(Since::Entry(seq));
-    }
-    let day = || -> Option<jiff::Timestamp> {
-        let day: jiff::civil::Date = text.parse().ok()?;
-        Some(day.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp())
-    };
-    let stamp: Option<jiff::Timestamp> = text.parse().ok().or_else(day);
-    let now = clock::now();
-    let micros = match stamp {
-        Some(stamp) => u64::try_from(stamp.as_microsecond()).ok(),
-        None => {
-            let ago = request::duration(text).map_err(|_| {
-                format!("{text:?} is no entry, time or duration: 4711, 2026-01-31, 30d")
-            })?;
-            let ago = u64::try_from(ago.as_micros()).unwrap_or(u64::MAX);
-            Some(now.as_micros().saturating_sub(ago))
-        }
-    };
-    let time = micros.and_then(countersign_protocol::name::Time::from_micros);
-    time.map(Since::Time)
-        .ok_or_else(|| format!("{text:?} is before 1970"))
-}
-
 /// Does it.
 pub(in crate::commands) async fn policy(
     globals: &Globals,
@@ -186,28 +159,6 @@ pub(in crate::commands) async fn policy(
         Action::Replay { with, since } => {
             let since = since.unwrap_or(Since::Entry(0));
             judge::replay(globals, &with, since).await
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn since_is_an_entry_a_time_a_day_or_how_long_ago() {
-        let micros = |text| match since(text).unwrap() {
-            Since::Time(time) => time.as_micros(),
-            Since::Entry(seq) => unreachable!("{text} is no entry: {seq}"),
-        };
-        assert_eq!(since("4711").unwrap(), Since::Entry(4711));
-        assert_eq!(micros("1970-01-02"), 86_400_000_000);
-        assert_eq!(micros("1970-01-01T00:00:01Z"), 1_000_000);
-        let then = micros("1h");
-        let ago = clock::now().as_micros() - then;
-        assert!((3_600_000_000..3_660_000_000).contains(&ago), "{ago}");
-        for bad in ["", "soon", "1969-01-01", "-1h"] {
-            assert!(since(bad).is_err(), "{bad:?}");
         }
     }
 }

@@ -1,0 +1,378 @@
+//! A bundle: everything on rights and some commands, or the whole log, written so that it proves
+//! itself. What would not verify is not exported.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+
+use countersign_protocol::api::{BlobBody, LedgerInfo, ProofBody};
+use countersign_protocol::audit::CheckedEntry;
+use countersign_protocol::blob::{Blob, BlobRef};
+use countersign_protocol::checkpoint::Checkpoint;
+use countersign_protocol::event::Event;
+use countersign_protocol::fold::Stream;
+use countersign_protocol::hash::{CommandId, Digest, Hash};
+use countersign_protocol::name::{AgentName, Time};
+use countersign_protocol::proof;
+use countersign_protocol::target::TargetList;
+use countersign_protocol::tlog_proof::TlogProof;
+use countersign_verifier::Report;
+use countersign_verifier::bundle::{
+    Absence, Manifest, PAGE_BLOB_BYTES, PAGE_ENTRIES, Page, Selection, WriteError, Writer,
+};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+
+use super::connect::Client;
+use super::read::LoggedEntry;
+use crate::failure::Failure;
+use crate::streams::{ProvenStream, StreamError};
+
+/// Entries that are asked for at once.
+const ASK_ENTRIES: u64 = 500;
+
+/// Blobs or proofs that are on their way at once: a server answers each from an index.
+const AT_ONCE: usize = 8;
+
+/// What to export.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wish {
+    /// The whole log.
+    Whole,
+    /// These commands.
+    Commands(BTreeSet<CommandId>),
+}
+
+/// Which requests of the log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Search {
+    /// Entered at that time or later.
+    pub from: Option<Time>,
+    /// Entered before that time.
+    pub to: Option<Time>,
+    /// Naming this host among others.
+    pub host: Option<AgentName>,
+}
+
+/// Hears how much of how much is done.
+pub type Progress<'a> = &'a mut (dyn FnMut(u64, u64) + Send);
+
+impl From<WriteError> for Failure {
+    fn from(error: WriteError) -> Self {
+        Self::failed("export", error.to_string()).hint("nothing was kept; look at the disk")
+    }
+}
+
+/// What a page comes to while it is filled.
+struct Pager<W> {
+    writer: Writer<W>,
+    page: Option<Page>,
+    bytes: usize,
+}
+
+impl<W: Write> Pager<W> {
+    fn put(&mut self, entry: Ready) -> Result<(), WriteError> {
+        let bytes: usize = entry.blobs.values().map(|blob| blob.content().len()).sum();
+        let is_full = self.page.as_ref().is_some_and(|page| {
+            page.entries.len() >= PAGE_ENTRIES || self.bytes + bytes > PAGE_BLOB_BYTES
+        });
+        if is_full {
+            self.flush()?;
+        }
+        let page = self.page.get_or_insert_with(|| Page {
+            first: entry.seq,
+            entries: Vec::new(),
+            proofs: Vec::new(),
+            absent: BTreeMap::new(),
+            blobs: BTreeMap::new(),
+        });
+        page.entries.push(entry.bytes);
+        page.proofs.extend(entry.proof);
+        page.absent.extend(entry.absent);
+        page.blobs.extend(entry.blobs);
+        self.bytes += bytes;
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), WriteError> {
+        self.bytes = 0;
+        self.page
+            .take()
+            .map_or(Ok(()), |page| self.writer.page(page))
+    }
+}
+
+/// An entry with all that belongs to it.
+struct Ready {
+    seq: u64,
+    bytes: Vec<u8>,
+    proof: Option<TlogProof>,
+    absent: BTreeMap<Digest, Absence>,
+    blobs: BTreeMap<Digest, Blob>,
+}
+
+impl Client {
+    /// Writes a bundle into `sink`, and says what a verifier will say of it.
+    ///
+    /// Content that the caller may not read is marked as withheld; `without_output` leaves out
+    /// what commands wrote as well.
+    ///
+    /// # Errors
+    /// Unreachable, not allowed, the sink fails, or evidence of tampering: then there is no bundle.
+    pub async fn export<W: Write + Send>(
+        &self,
+        wish: Wish,
+        without_output: bool,
+        sink: W,
+        progress: Progress<'_>,
+    ) -> Result<(W, Report), Failure> {
+        let (sink, report) = match wish {
+            Wish::Whole => self.export_whole(without_output, sink, progress).await?,
+            Wish::Commands(ids) => {
+                self.export_commands(ids, without_output, sink, progress)
+                    .await?
+            }
+        };
+        match &report.first_bad {
+            None => Ok((sink, report)),
+            Some(bad) => Err(Failure::tampering(
+                bad.name,
+                format!("entry {} does not hold: {}", bad.seq, bad.reason),
+            )
+            .hint("no bundle was made; audit the ledger (countersign verify)")),
+        }
+    }
+
+    fn manifest(&self, selection: Selection) -> Manifest {
+        Manifest {
+            ledger: self.ledger(),
+            origin: self.trust.verifier().origin().clone(),
+            selection,
+        }
+    }
+
+    async fn export_whole<W: Write + Send>(
+        &self,
+        without_output: bool,
+        sink: W,
+        progress: Progress<'_>,
+    ) -> Result<(W, Report), Failure> {
+        let info: LedgerInfo = self.get("/v1/ledger", &[]).await?;
+        let (checkpoint, _standing) = self.believe(&info.checkpoint).await?;
+        let size = checkpoint.size();
+        let manifest = self.manifest(Selection::Whole);
+        let mut pager = Pager {
+            writer: Writer::new(sink, manifest, checkpoint.note().to_owned())?,
+            page: None,
+            bytes: 0,
+        };
+        let (mut next, mut prev) = (0, None);
+        while next < size {
+            let limit = ASK_ENTRIES.min(size - next);
+            let links = self.entries_to_export(next, limit, prev).await?;
+            let Some(last) = links.last() else {
+                return Err(short_log(next, size));
+            };
+            (next, prev) = (last.entry.seq + 1, Some(last.entry.leaf));
+            let mut ready = stream::iter(links)
+                .map(|link| self.ready(link, None, without_output))
+                .buffered(AT_ONCE);
+            while let Some(entry) = ready.try_next().await? {
+                pager.put(entry)?;
+            }
+            progress(next, size);
+        }
+        pager.flush()?;
+        Ok(pager.writer.finish()?)
+    }
+
+    async fn export_commands<W: Write + Send>(
+        &self,
+        ids: BTreeSet<CommandId>,
+        without_output: bool,
+        sink: W,
+        progress: Progress<'_>,
+    ) -> Result<(W, Report), Failure> {
+        let mut links: BTreeMap<u64, LoggedEntry> = BTreeMap::new();
+        let mut newest: Option<Checkpoint> = None;
+        let mut take = |stream: ProvenStream| {
+            let entries = stream.entries.into_iter();
+            links.extend(entries.map(|link| (link.entry.seq, link)));
+            let size = |checkpoint: &Option<Checkpoint>| checkpoint.as_ref().map(Checkpoint::size);
+            if size(&newest) < Some(stream.checkpoint.size()) {
+                newest = Some(stream.checkpoint);
+            }
+        };
+        for id in &ids {
+            take(self.command_to_export(id).await?);
+        }
+        // Last, so that no right that a command rests on is newer than what is read of rights.
+        take(self.rights_stream().await?);
+        let Some(checkpoint) = newest else {
+            return Err(Failure::usage("there is nothing to export"));
+        };
+        let manifest = self.manifest(Selection::Commands(ids.into_iter().collect()));
+        let mut pager = Pager {
+            writer: Writer::new(sink, manifest, checkpoint.note().to_owned())?,
+            page: None,
+            bytes: 0,
+        };
+        let all = u64::try_from(links.len()).unwrap_or(u64::MAX);
+        let mut ready = stream::iter(links.into_values())
+            .map(|link| self.ready(link, Some(&checkpoint), without_output))
+            .buffered(AT_ONCE);
+        let mut done = 0;
+        while let Some(entry) = ready.try_next().await? {
+            pager.put(entry)?;
+            done += 1;
+            progress(done, all);
+        }
+        pager.flush()?;
+        Ok(pager.writer.finish()?)
+    }
+
+    /// Fetches what belongs to an entry: its proof where one is wanted, and what it names.
+    async fn ready(
+        &self,
+        link: LoggedEntry,
+        against: Option<&Checkpoint>,
+        without_output: bool,
+    ) -> Result<Ready, Failure> {
+        let entry = &link.entry;
+        let mut ready = Ready {
+            seq: entry.seq,
+            bytes: Vec::new(),
+            proof: None,
+            absent: BTreeMap::new(),
+            blobs: BTreeMap::new(),
+        };
+        if let Some(checkpoint) = against {
+            ready.proof = Some(self.prove_inclusion(entry, checkpoint).await?);
+        }
+        let event = entry.verified.event();
+        let left_out = without_output && matches!(event, Event::ExecutionOutput(_));
+        for named in event.blobs() {
+            if left_out {
+                ready.absent.insert(named.digest, Absence::Withheld);
+            } else {
+                self.content(entry.seq, &named, &mut ready).await?;
+            }
+        }
+        ready.bytes = link.bytes;
+        Ok(ready)
+    }
+
+    async fn content(&self, seq: u64, named: &BlobRef, ready: &mut Ready) -> Result<(), Failure> {
+        let path = format!("/v1/blobs/{}", named.digest);
+        match self.get::<BlobBody>(&path, &[]).await {
+            Ok(body) => {
+                let blob = body.into_blob().filter(|blob| blob.verify(named).is_ok());
+                let blob = blob.ok_or(StreamError::StrayBlob)?;
+                ready.blobs.insert(named.digest, blob);
+            }
+            Err(error) => match error.status() {
+                Some(403) => drop(ready.absent.insert(named.digest, Absence::Withheld)),
+                Some(404) => return Err(StreamError::MissingBlob { seq }.into()),
+                Some(410) => drop(ready.absent.insert(named.digest, Absence::Erased)),
+                _other => return Err(error.into()),
+            },
+        }
+        Ok(())
+    }
+
+    async fn prove_inclusion(
+        &self,
+        entry: &CheckedEntry,
+        checkpoint: &Checkpoint,
+    ) -> Result<TlogProof, Failure> {
+        let (seq, size) = (entry.seq, checkpoint.size());
+        let query = [("seq", seq.to_string()), ("size", size.to_string())];
+        let body: ProofBody = self.get("/v1/proofs/inclusion", &query).await?;
+        let root = checkpoint.root();
+        proof::verify_inclusion(&entry.leaf, seq, size, &body.proof, &root)
+            .map_err(|error| StreamError::NotIncluded { seq, error })?;
+        Ok(TlogProof {
+            index: seq,
+            hashes: body.proof,
+            note: checkpoint.note().to_owned(),
+        })
+    }
+
+    /// Every request of the verified log that a search finds. Reads the whole log.
+    ///
+    /// # Errors
+    /// Unreachable, not allowed, evidence of tampering, or a list of targets that may not be read.
+    pub async fn search(
+        &self,
+        search: &Search,
+        progress: Progress<'_>,
+    ) -> Result<BTreeSet<CommandId>, Failure> {
+        let info: LedgerInfo = self.get("/v1/ledger", &[]).await?;
+        let (checkpoint, _standing) = self.believe(&info.checkpoint).await?;
+        let size = checkpoint.size();
+        let mut found = BTreeSet::new();
+        let (mut next, mut prev): (u64, Option<Hash>) = (0, None);
+        while next < size {
+            let limit = ASK_ENTRIES.min(size - next);
+            let links = self.entries_to_export(next, limit, prev).await?;
+            let Some(last) = links.last() else {
+                return Err(short_log(next, size));
+            };
+            (next, prev) = (last.entry.seq + 1, Some(last.entry.leaf));
+            for link in &links {
+                if self.is_found(search, &link.entry).await? {
+                    found.insert(link.entry.verified.id());
+                }
+            }
+            progress(next, size);
+        }
+        Ok(found)
+    }
+
+    async fn is_found(&self, search: &Search, entry: &CheckedEntry) -> Result<bool, Failure> {
+        let Event::CommandRequested(request) = entry.verified.event() else {
+            return Ok(false);
+        };
+        let early = search.from.is_some_and(|from| entry.time < from);
+        let late = search.to.is_some_and(|to| entry.time >= to);
+        if early || late {
+            return Ok(false);
+        }
+        let Some(host) = &search.host else {
+            return Ok(true);
+        };
+        let list = &request.act.targets.list;
+        let path = format!("/v1/blobs/{}", list.digest);
+        let body: BlobBody = self.get(&path, &[]).await?;
+        let blob = body.into_blob().filter(|blob| blob.verify(list).is_ok());
+        let blob = blob.ok_or(StreamError::StrayBlob)?;
+        let targets = TargetList::parse(blob.content(), &request.act.targets);
+        let targets = targets.map_err(|error| {
+            Failure::tampering(
+                "bad_targets",
+                format!("entry {}: its targets: {error}", entry.seq),
+            )
+        })?;
+        Ok(targets.line_of(host).is_some())
+    }
+
+    async fn command_to_export(&self, id: &CommandId) -> Result<ProvenStream, Failure> {
+        let path = format!("/v1/commands/{id}/entries?purpose=export");
+        self.stream(&path, Stream::Command(*id)).await
+    }
+
+    async fn entries_to_export(
+        &self,
+        from: u64,
+        limit: u64,
+        prev: Option<Hash>,
+    ) -> Result<Vec<LoggedEntry>, Failure> {
+        self.entries_for(Some("export"), from, limit, prev).await
+    }
+}
+
+fn short_log(next: u64, size: u64) -> Failure {
+    Failure::tampering(
+        "cut_off",
+        format!("the checkpoint is of {size} entries, and the server shows {next}"),
+    )
+    .hint("no bundle was made; audit the ledger (countersign verify)")
+}

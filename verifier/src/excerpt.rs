@@ -1,0 +1,209 @@
+//! Chosen entries, each proved to be in a checkpoint that the first of them, genesis, names the
+//! key of.
+
+use std::collections::BTreeSet;
+
+use countersign_protocol::audit::{CheckedEntry, Excerpt, Reason};
+use countersign_protocol::checkpoint::Checkpoint;
+use countersign_protocol::event::Event;
+use countersign_protocol::fold::{State, Stream};
+use countersign_protocol::hash::{CommandId, Hash, LedgerId};
+use countersign_protocol::merkle;
+use countersign_protocol::proof;
+use countersign_protocol::tlog_proof::TlogProof;
+
+use crate::blobs::Documents;
+use crate::log::{attachment, check_pin, judge, note_word, suspects, verifier, worded};
+use crate::outputs::Outputs;
+use crate::report::{BlobCounts, Findings, Report, Scope};
+
+type Bad = (&'static str, String);
+
+/// An excerpt under verification.
+#[derive(Debug)]
+pub(crate) struct Chosen {
+    ledger: Option<LedgerId>,
+    note: String,
+    wanted: BTreeSet<CommandId>,
+    found: BTreeSet<CommandId>,
+    fold: Excerpt,
+    checkpoint: Option<Checkpoint>,
+    entries: u64,
+    outputs: Outputs,
+    is_whole: bool,
+    pub(crate) findings: Findings,
+    pub(crate) blobs: BlobCounts,
+}
+
+impl Chosen {
+    pub(crate) fn new(ledger: Option<LedgerId>, note: String, wanted: &[CommandId]) -> Self {
+        Self {
+            ledger,
+            note,
+            wanted: wanted.iter().copied().collect(),
+            found: BTreeSet::new(),
+            fold: Excerpt::new(judge()),
+            checkpoint: None,
+            entries: 0,
+            outputs: Outputs::default(),
+            is_whole: true,
+            findings: Findings::default(),
+            blobs: BlobCounts::default(),
+        }
+    }
+
+    pub(crate) const fn state(&self) -> &State {
+        self.fold.state()
+    }
+
+    pub(crate) const fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+
+    pub(crate) const fn checkpoint(&self) -> Option<&Checkpoint> {
+        self.checkpoint.as_ref()
+    }
+
+    /// Takes the next entry with the proof that is said to be its own.
+    pub(crate) fn take(
+        &mut self,
+        entry: Result<CheckedEntry, Reason>,
+        proof: &TlogProof,
+        documents: &Documents,
+    ) -> bool {
+        let seq = proof.index;
+        let taken = entry
+            .map_err(worded)
+            .and_then(|entry| self.try_take(&entry, proof, documents));
+        if let Err((name, reason)) = taken {
+            self.stop(name, seq, reason);
+        }
+        self.is_whole
+    }
+
+    fn try_take(
+        &mut self,
+        entry: &CheckedEntry,
+        proof: &TlogProof,
+        documents: &Documents,
+    ) -> Result<(), Bad> {
+        if entry.seq != proof.index {
+            let reason = format!("the proof beside entry {} is another entry's", entry.seq);
+            return Err(("other_proof", reason));
+        }
+        check_pin(self.ledger, entry)?;
+        if self.entries == 0 && entry.seq != 0 {
+            let reason = "the first entry of the ledger is missing, which names its keys";
+            return Err(("no_genesis", reason.to_owned()));
+        }
+        self.check_belongs(entry)?;
+        let attachment = attachment(entry, documents).map_err(worded)?;
+        self.fold
+            .push(entry, attachment)
+            .map_err(|finding| worded(finding.reason))?;
+        self.entries += 1;
+        let (id, event) = (entry.verified.id(), entry.verified.event());
+        self.outputs.take(id, event, documents)?;
+        self.check_proof(entry, proof)
+    }
+
+    /// Only rights and the commands that the bundle is about: what else stood here would be read
+    /// with the trust of the rest, and nothing would have judged it.
+    fn check_belongs(&mut self, entry: &CheckedEntry) -> Result<(), Bad> {
+        let event = entry.verified.event();
+        let belongs = match Stream::of(event, entry.verified.id()) {
+            Some(Stream::Rights) => true,
+            Some(Stream::Command(id)) => self.wanted.contains(&id),
+            None => false,
+        };
+        if !belongs {
+            let reason = "the entry is about nothing that the bundle says it is about";
+            return Err(("stray_entry", reason.to_owned()));
+        }
+        if matches!(event, Event::CommandRequested(_)) {
+            self.found.insert(entry.verified.id());
+        }
+        Ok(())
+    }
+
+    fn check_proof(&mut self, entry: &CheckedEntry, proof: &TlogProof) -> Result<(), Bad> {
+        if proof.note != self.note {
+            let reason = "its proof is for another checkpoint than the bundle's";
+            return Err(("other_checkpoint", reason.to_owned()));
+        }
+        if self.checkpoint.is_none() {
+            self.checkpoint = Some(self.open()?);
+        }
+        let Some(checkpoint) = &self.checkpoint else {
+            return Ok(());
+        };
+        let (size, root) = (checkpoint.size(), checkpoint.root());
+        proof::verify_inclusion(&entry.leaf, entry.seq, size, &proof.hashes, &root).map_err(
+            |error| {
+                (
+                    "not_included",
+                    format!("it is not in the checkpoint: {error}"),
+                )
+            },
+        )
+    }
+
+    fn open(&self) -> Result<Checkpoint, Bad> {
+        let genesis = verifier(self.fold.state());
+        let verifier = genesis.ok_or(("no_genesis", "there is no genesis".to_owned()))?;
+        Checkpoint::open(&self.note, &verifier)
+            .map_err(|error| (note_word(&error), format!("the checkpoint: {error}")))
+    }
+
+    pub(crate) fn stop(&mut self, name: &'static str, seq: u64, reason: String) {
+        self.findings.bad(name, seq, reason);
+        self.is_whole = false;
+    }
+
+    /// Compares with what the caller remembers, as far as an excerpt can.
+    pub(crate) fn memories(&mut self, remembered: Option<(u64, Hash)>) {
+        let (Some((size, root)), Some(checkpoint)) = (remembered, &self.checkpoint) else {
+            return;
+        };
+        if size == checkpoint.size() && root != checkpoint.root() {
+            let reason = format!(
+                "the bundle's checkpoint of {size} entries has another root than the one remembered here: the log was forked"
+            );
+            self.findings
+                .bad("other_root", size.saturating_sub(1), reason);
+        }
+    }
+
+    pub(crate) fn report(mut self) -> Report {
+        if self.entries == 0 {
+            self.findings.bad("empty", 0, "there is nothing in it");
+        }
+        if self.is_whole
+            && let Some(missing) = self.wanted.difference(&self.found).next()
+        {
+            let reason = format!("the command {missing} that the bundle is about is not in it");
+            self.findings.bad("missing_command", 0, reason);
+        }
+        let checkpoint = self.checkpoint.as_ref();
+        let rights = self.fold.state().rights();
+        let pinned = self.ledger.is_some() && self.ledger == rights.ledger();
+        let suspect = suspects(rights);
+        let (first_bad, findings) = self.findings.into_parts();
+        Report {
+            ok: first_bad.is_none(),
+            scope: Scope::Excerpt,
+            size: checkpoint.map_or(0, Checkpoint::size),
+            entries: self.entries,
+            root: checkpoint.map_or_else(merkle::empty_root, Checkpoint::root),
+            pinned,
+            checkpoints: u64::from(checkpoint.is_some()),
+            blobs: self.blobs,
+            outputs: self.outputs.counts,
+            not_rejudged: self.fold.not_rejudged(),
+            suspect,
+            counters_back: Vec::new(),
+            first_bad,
+            findings,
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! What of each entry is kept for the index, in bounded memory. What does not fit is counted.
+
+use std::collections::BTreeMap;
+
+use countersign_protocol::audit::CheckedEntry;
+use countersign_protocol::blob::{Blob, BlobRef};
+use countersign_protocol::command::{CommandSpec, Mode};
+use countersign_protocol::event::{Author, Event, Stream as OutputStream};
+use countersign_protocol::fold::Stream;
+use countersign_protocol::hash::{CommandId, Digest};
+use countersign_protocol::key;
+use countersign_protocol::visible;
+
+/// Commands that an index tells of, the newest: a page that a browser still opens.
+const MAX_COMMANDS: usize = 2_000;
+
+/// What people and the ledger said of one command; each person says a few words.
+const MAX_WORDS: usize = 64;
+
+/// Hosts of one command that are listed.
+pub(super) const MAX_HOSTS: usize = 200;
+
+/// Output of one host's stream that is shown: its beginning.
+const MAX_SHOWN_BYTES: usize = 2 * 1024;
+
+/// Output of one command that is shown.
+const MAX_COMMAND_BYTES: usize = 16 * 1024;
+
+/// Changes of rights that an index tells of, the newest.
+const MAX_CHANGES: usize = 2_000;
+
+/// Columns of a text in the index; the blob has all of it.
+const MAX_COLUMNS: usize = 2_000;
+
+/// Blobs of a page.
+type Content = BTreeMap<Digest, Blob>;
+
+/// Somebody's words in the log.
+#[derive(Debug, Clone)]
+pub(super) struct Word {
+    pub(super) seq: u64,
+    pub(super) time_us: u64,
+    pub(super) kind: &'static str,
+    /// `person:alice`, `agent:web-1`, `ledger`.
+    pub(super) by: String,
+    /// The key as `SHA256:…`.
+    pub(super) key: String,
+    /// Its free text, safe to show.
+    pub(super) text: Option<String>,
+}
+
+/// The beginning of one host's output.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Shown {
+    pub(super) stdout: Vec<u8>,
+    pub(super) stderr: Vec<u8>,
+    /// There is more than what is shown.
+    pub(super) is_cut: bool,
+}
+
+/// What is kept of one command.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Story {
+    pub(super) runs: Option<String>,
+    pub(super) cwd: Option<String>,
+    pub(super) words: Vec<Word>,
+    pub(super) more_words: u64,
+    pub(super) output: BTreeMap<String, Shown>,
+    bytes: usize,
+}
+
+/// What was kept so far.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Gathered {
+    entries: u64,
+    last: Option<u64>,
+    pub(super) last_time_us: u64,
+    /// By the place of the request.
+    pub(super) stories: BTreeMap<u64, (CommandId, Story)>,
+    places: BTreeMap<CommandId, u64>,
+    pub(super) more_commands: u64,
+    pub(super) changes: std::collections::VecDeque<Word>,
+    pub(super) more_changes: u64,
+}
+
+impl Gathered {
+    /// How many entries passed.
+    pub(crate) const fn entries(&self) -> u64 {
+        self.entries
+    }
+
+    /// The place of the last entry.
+    pub(crate) fn last(&self) -> u64 {
+        self.last.unwrap_or(0)
+    }
+
+    /// The place after the last entry.
+    pub(crate) fn next(&self) -> u64 {
+        self.last.map_or(0, |last| last + 1)
+    }
+
+    /// Keeps what is to be told of an entry.
+    pub(crate) fn take(&mut self, entry: &CheckedEntry, content: &Content) {
+        self.entries += 1;
+        self.last = Some(entry.seq);
+        self.last_time_us = entry.time.as_micros();
+        let event = entry.verified.event();
+        match Stream::of(event, entry.verified.id()) {
+            Some(Stream::Rights) => self.change(word(entry, content)),
+            Some(Stream::Command(id)) => self.command(id, entry, content),
+            None => {}
+        }
+    }
+
+    fn change(&mut self, word: Word) {
+        self.changes.push_back(word);
+        if self.changes.len() > MAX_CHANGES {
+            self.changes.pop_front();
+            self.more_changes += 1;
+        }
+    }
+
+    fn command(&mut self, id: CommandId, entry: &CheckedEntry, content: &Content) {
+        let event = entry.verified.event();
+        if let Event::CommandRequested(_) = event {
+            self.places.insert(id, entry.seq);
+            self.stories.insert(entry.seq, (id, Story::default()));
+            if self.stories.len() > MAX_COMMANDS
+                && let Some((_, (gone, _))) = self.stories.pop_first()
+            {
+                self.places.remove(&gone);
+                self.more_commands += 1;
+            }
+        }
+        let place = self.places.get(&id);
+        let Some((_, story)) = place.and_then(|place| self.stories.get_mut(place)) else {
+            return;
+        };
+        if let Event::CommandRequested(request) = event {
+            story.spec(held(&request.act.spec, content));
+        }
+        if let Event::ExecutionOutput(chunk) = event {
+            let bytes = held(&chunk.data, content);
+            return story.output(chunk.agent.to_string(), chunk.stream, bytes);
+        }
+        // Hosts are told of by what came out in the end.
+        if !matches!(entry.verified.event().header().author, Author::Agent(_)) {
+            story.word(word(entry, content));
+        }
+    }
+}
+
+impl Story {
+    fn spec(&mut self, document: Option<&[u8]>) {
+        // Checked against the act when it is judged; what is no spec ends the examination there.
+        let spec =
+            document.and_then(|document| serde_json::from_slice::<CommandSpec>(document).ok());
+        let Some(spec) = spec else { return };
+        let words = match spec.mode {
+            Mode::Exec => visible::words(&spec.argv),
+            Mode::Shell => format!("/bin/sh -c {}", visible::words(&spec.argv)),
+            Mode::Action => format!("action {}", visible::words(&spec.argv)),
+        };
+        self.runs = Some(visible::cut(&words, MAX_COLUMNS));
+        self.cwd = spec.cwd.map(|cwd| visible::cut(&cwd, MAX_COLUMNS));
+    }
+
+    fn word(&mut self, word: Word) {
+        if self.words.len() < MAX_WORDS {
+            self.words.push(word);
+        } else {
+            self.more_words += 1;
+        }
+    }
+
+    fn output(&mut self, agent: String, stream: OutputStream, bytes: Option<&[u8]>) {
+        let is_new = !self.output.contains_key(&agent);
+        if is_new && self.output.len() >= MAX_HOSTS {
+            return;
+        }
+        let shown = self.output.entry(agent).or_default();
+        let Some(bytes) = bytes else {
+            shown.is_cut = true;
+            return;
+        };
+        let kept = match stream {
+            OutputStream::Stdout => &mut shown.stdout,
+            OutputStream::Stderr => &mut shown.stderr,
+        };
+        let room = MAX_SHOWN_BYTES.saturating_sub(kept.len());
+        let room = room.min(MAX_COMMAND_BYTES.saturating_sub(self.bytes));
+        let part = bytes.get(..room).unwrap_or(bytes);
+        shown.is_cut |= part.len() < bytes.len();
+        kept.extend_from_slice(part);
+        self.bytes += part.len();
+    }
+}
+
+/// Content that is here and is what was signed.
+fn held<'a>(named: &BlobRef, content: &'a Content) -> Option<&'a [u8]> {
+    let blob = content.get(&named.digest)?;
+    blob.verify(named).ok()?;
+    Some(blob.content())
+}
+
+fn word(entry: &CheckedEntry, content: &Content) -> Word {
+    let event = entry.verified.event();
+    let by = match event.header().author {
+        Author::Ledger => "ledger".to_owned(),
+        Author::Person(name) => format!("person:{name}"),
+        Author::Agent(name) => format!("agent:{name}"),
+    };
+    let text = free_text(event).and_then(|named| held(&named, content));
+    let text = text.map(|text| visible::cut(&String::from_utf8_lossy(text), MAX_COLUMNS));
+    Word {
+        seq: entry.seq,
+        time_us: entry.time.as_micros(),
+        kind: event.kind().as_str(),
+        by,
+        key: key::fingerprint(&entry.verified.facts().key_id),
+        text: text.or_else(|| said_by_ledger(event)),
+    }
+}
+
+/// The free text that says most about an event: a reason, or what a change would change.
+fn free_text(event: &Event) -> Option<BlobRef> {
+    if let Event::CommandRequested(event) = event {
+        Some(event.reason)
+    } else if let Event::CommandApproved(event) = event {
+        event.reason
+    } else if let Event::CommandRejected(event) = event {
+        event.reason
+    } else if let Event::CommandWithdrawn(event) = event {
+        event.reason
+    } else if let Event::CommandCancelRequested(event) = event {
+        event.reason
+    } else if let Event::ChangeRequested(event) = event {
+        Some(event.body)
+    } else if let Event::ChangeApproved(event) = event {
+        event.reason
+    } else if let Event::ChangeRejected(event) = event {
+        event.reason
+    } else if let Event::ReviewClosed(event) = event {
+        Some(event.reason)
+    } else {
+        None
+    }
+}
+
+/// Under which rule something was allowed.
+fn said_by_ledger(event: &Event) -> Option<String> {
+    let Event::CommandAuthorized(authorized) = event else {
+        return None;
+    };
+    let rules = authorized.requirement.rules.iter();
+    let rules: Vec<String> = rules.map(ToString::to_string).collect();
+    let approvals: Vec<String> = authorized
+        .approvals
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    Some(format!(
+        "policy {}, rules {}, approvals in entries {}",
+        authorized.policy.digest,
+        if rules.is_empty() {
+            "none".to_owned()
+        } else {
+            rules.join(" ")
+        },
+        if approvals.is_empty() {
+            "none".to_owned()
+        } else {
+            approvals.join(" ")
+        },
+    ))
+}

@@ -1,0 +1,30 @@
+//! A bundle in, a verdict out: no network, no database, no clock, and no trust in whoever made it.
+//!
+//! ```text
+//! verify(bytes, Expectations) → Report
+//!   bundle/    the file: its container, what lies where in it, how it is read and written
+//!   log        a whole log from its first entry on; also what a database or a server is checked by
+//!   excerpt    chosen entries, each proved to be in a checkpoint
+//!   blobs      the content behind the digests that entries name
+//!   outputs    what a run's end says of its output, against the chunks
+//!   index/     the readable pages of a bundle, written from verified entries alone
+//!   report     what came out
+//! ```
+//!
+//! Everything in a bundle is either signed, hashed into what is signed, or written again from that
+//! and compared: no bit of it can be changed unseen.
+
+mod blobs;
+pub mod bundle;
+mod excerpt;
+mod index;
+mod log;
+mod outputs;
+mod report;
+mod verify;
+
+pub use blobs::{Documents, Held, Named, Settled, named, settle};
+pub use log::{Log, claimed_size, compare_root, note_word};
+pub use outputs::OutputCounts;
+pub use report::{BlobCounts, CounterBack, Findings, FirstBad, Report, Scope, Suspect};
+pub use verify::{Expectations, Progress, Unreadable, verify};

@@ -1,0 +1,465 @@
+//! Bundles, made and verified: what is in one proves itself, and no bit of it can change unseen.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+#[macro_use]
+#[path = "../../protocol/tests/support/mod.rs"]
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use countersign_policy::CedarJudge;
+use countersign_protocol::audit::check_entry;
+use countersign_protocol::blob::Blob;
+use countersign_protocol::checkpoint::{Checkpoint, CheckpointBody};
+use countersign_protocol::event::{ExecutionCompleted, Outcome, StreamTotals};
+use countersign_protocol::fold::Stream;
+use countersign_protocol::hash::{CommandId, Digest, LedgerId, StatementId};
+use countersign_protocol::proof;
+use countersign_protocol::tlog_proof::TlogProof;
+use countersign_verifier::bundle::{Absence, Manifest, Page, Selection, Writer};
+use countersign_verifier::{Expectations, Report, Scope, verify};
+use sha2::{Digest as _, Sha256};
+use support::{Book, key};
+
+/// Genesis alone, judged as everywhere else.
+fn book() -> Book {
+    Book::judged_by(Arc::new(CedarJudge::new()), |_| {})
+}
+
+/// Two commands of alice on web-1, the first of them run to its end.
+fn story() -> (Book, CommandId, CommandId) {
+    let mut book = book();
+    book.enrol("web-1");
+    let first = book.request("alice", &["web-1"]).unwrap();
+    let other = book.request("alice", &["web-1"]).unwrap();
+    book.approve("bob", first).unwrap();
+    book.approve("carol", first).unwrap();
+    book.start("web-1", first).unwrap();
+    book.output("web-1", first, b"hello\n").unwrap();
+    complete(&mut book, first, b"hello\n");
+    (book, first, other)
+}
+
+fn totals(bytes: &[u8]) -> StreamTotals {
+    StreamTotals {
+        total: bytes.len() as u64,
+        kept: bytes.len() as u64,
+        sha256: Digest::new(Sha256::digest(bytes).into()),
+    }
+}
+
+fn complete(book: &mut Book, command: CommandId, stdout: &[u8]) {
+    let mut event = book.complete_event("web-1", command, 0);
+    if let countersign_protocol::event::Event::ExecutionCompleted(done) = &mut event {
+        let ExecutionCompleted {
+            outcome: Outcome::Exited,
+            ..
+        } = done
+        else {
+            panic!("the book's runs exit")
+        };
+        done.stdout = totals(stdout);
+        done.stderr = totals(b"");
+    }
+    book.sign_and_append("web-1", &event).unwrap();
+}
+
+fn ledger(book: &Book) -> LedgerId {
+    book.state.rights().ledger().unwrap()
+}
+
+fn note(book: &Book) -> String {
+    let size = book.tree.size();
+    let body = CheckpointBody {
+        origin: "ledger.example.com".parse().unwrap(),
+        size,
+        root: book.tree.root_at(size).unwrap(),
+    };
+    Checkpoint::sign(body, &key("checkpoint")).note().to_owned()
+}
+
+fn manifest(book: &Book, selection: Selection) -> Manifest {
+    Manifest {
+        ledger: ledger(book),
+        origin: "ledger.example.com".parse().unwrap(),
+        selection,
+    }
+}
+
+/// The page of these entries, with all that they name.
+fn page(book: &Book, seqs: &[u64]) -> Page {
+    let entries: Vec<Vec<u8>> = seqs
+        .iter()
+        .map(|seq| book.entries[usize::try_from(*seq).unwrap()].clone())
+        .collect();
+    let named = entries.iter().flat_map(|bytes| {
+        let entry = check_entry(bytes).unwrap();
+        entry.verified.event().blobs()
+    });
+    let blobs: BTreeMap<Digest, Blob> = named
+        .map(|named| (named.digest, book.blobs[&named.digest].clone()))
+        .collect();
+    Page {
+        first: seqs[0],
+        entries,
+        proofs: Vec::new(),
+        absent: BTreeMap::new(),
+        blobs,
+    }
+}
+
+fn write(manifest: Manifest, note: String, pages: Vec<Page>) -> (Vec<u8>, Report) {
+    let mut writer = Writer::new(Vec::new(), manifest, note).unwrap();
+    for page in pages {
+        writer.page(page).unwrap();
+    }
+    writer.finish().unwrap()
+}
+
+fn whole_pages(book: &Book) -> Vec<Page> {
+    let all: Vec<u64> = (0..book.tree.size()).collect();
+    all.chunks(5).map(|seqs| page(book, seqs)).collect()
+}
+
+fn whole(book: &Book) -> Vec<u8> {
+    let (bytes, report) = write(
+        manifest(book, Selection::Whole),
+        note(book),
+        whole_pages(book),
+    );
+    assert_eq!(report.first_bad, None);
+    bytes
+}
+
+/// Places of everything on rights and of one command.
+fn places(book: &Book, command: CommandId) -> Vec<u64> {
+    let belongs = |bytes: &Vec<u8>| {
+        let entry = check_entry(bytes).unwrap();
+        let stream = Stream::of(entry.verified.event(), entry.verified.id());
+        matches!(stream, Some(Stream::Rights)) || stream == Some(Stream::Command(command))
+    };
+    let entries = (0..).zip(&book.entries);
+    let chosen = entries.filter(|(_, bytes)| belongs(bytes));
+    chosen.map(|(seq, _)| seq).collect()
+}
+
+fn proof_of(book: &Book, seq: u64) -> TlogProof {
+    TlogProof {
+        index: seq,
+        hashes: proof::inclusion_proof(&book.tree, seq, book.tree.size()).unwrap(),
+        note: note(book),
+    }
+}
+
+fn excerpt_page(book: &Book, command: CommandId) -> Page {
+    let seqs = places(book, command);
+    let mut page = page(book, &seqs);
+    page.proofs = seqs.iter().map(|seq| proof_of(book, *seq)).collect();
+    page
+}
+
+fn excerpt(book: &Book, command: CommandId) -> (Vec<u8>, Report) {
+    let selection = Selection::Commands(vec![command]);
+    let pages = vec![excerpt_page(book, command)];
+    write(manifest(book, selection), note(book), pages)
+}
+
+fn check(bytes: &[u8]) -> Report {
+    verify(bytes, &Expectations::default(), &mut |_| {}).unwrap()
+}
+
+fn check_pinned(bytes: &[u8], ledger: LedgerId) -> Report {
+    let expectations = Expectations {
+        ledger: Some(ledger),
+        ..Expectations::default()
+    };
+    verify(bytes, &expectations, &mut |_| {}).unwrap()
+}
+
+/// The name of what is wrong, and where.
+fn found(report: &Report) -> (&'static str, u64) {
+    let bad = report.first_bad.as_ref().unwrap();
+    (bad.name, bad.seq)
+}
+
+#[test]
+fn a_whole_ledger_proves_itself() {
+    let (book, _, _) = story();
+    let report = check_pinned(&whole(&book), ledger(&book));
+    assert_eq!(report.first_bad, None);
+    assert!(report.ok && report.pinned);
+    assert_eq!(report.scope, Scope::Whole);
+    assert_eq!(
+        (report.size, report.entries),
+        (book.tree.size(), book.tree.size())
+    );
+    assert_eq!(report.checkpoints, 1);
+    assert_eq!((report.outputs.ok, report.outputs.partial), (2, 0));
+    assert_eq!(report.not_rejudged, 0);
+}
+
+#[test]
+fn an_excerpt_proves_itself_and_says_that_it_is_one() {
+    let (book, command, _) = story();
+    let (bytes, written) = excerpt(&book, command);
+    let report = check_pinned(&bytes, ledger(&book));
+    assert_eq!(report.first_bad, None);
+    assert!(report.ok && report.pinned);
+    assert_eq!(report.scope, Scope::Excerpt);
+    assert_eq!(report.size, book.tree.size());
+    assert!(report.entries < report.size);
+    assert!(report.to_string().contains("an excerpt"));
+    assert_eq!(written.entries, report.entries);
+}
+
+#[test]
+fn the_same_evidence_is_the_same_file() {
+    let (book, command, _) = story();
+    assert_eq!(whole(&book), whole(&book));
+    assert_eq!(excerpt(&book, command).0, excerpt(&book, command).0);
+}
+
+#[test]
+fn another_ledger_than_the_pinned_one_is_refused() {
+    let (book, command, _) = story();
+    let other = LedgerId::new([7; 32]);
+    for bytes in [whole(&book), excerpt(&book, command).0] {
+        assert_eq!(found(&check_pinned(&bytes, other)), ("other_ledger", 0));
+    }
+}
+
+#[test]
+fn withheld_content_is_counted_and_content_that_is_just_gone_is_a_failure() {
+    let (book, _, _) = story();
+    let withheld = |absence: Option<Absence>| {
+        let mut pages = whole_pages(&book);
+        let output = pages.iter_mut().rev().find_map(|page| {
+            let hello = page
+                .blobs
+                .iter()
+                .find(|(_, blob)| blob.content() == b"hello\n");
+            let digest = *hello?.0;
+            page.blobs.remove(&digest);
+            Some((page, digest))
+        });
+        let (page, digest) = output.unwrap();
+        page.absent.extend(absence.map(|absence| (digest, absence)));
+        write(manifest(&book, Selection::Whole), note(&book), pages)
+    };
+    let (bytes, report) = withheld(Some(Absence::Withheld));
+    assert_eq!(report, check(&bytes));
+    assert!(report.ok);
+    assert_eq!(report.blobs.withheld, 1);
+    assert_eq!((report.outputs.ok, report.outputs.partial), (1, 1));
+    let (bytes, _) = withheld(Some(Absence::Erased));
+    assert_eq!(found(&check(&bytes)).0, "erased_unsaid");
+    let (bytes, _) = withheld(None);
+    assert_eq!(found(&check(&bytes)).0, "missing_content");
+}
+
+#[test]
+fn output_that_differs_from_what_the_host_said_at_the_end_is_found() {
+    let mut book = book();
+    book.enrol("web-1");
+    let command = book.request("alice", &["web-1"]).unwrap();
+    book.approve("bob", command).unwrap();
+    book.approve("carol", command).unwrap();
+    book.start("web-1", command).unwrap();
+    book.output("web-1", command, b"hello\n").unwrap();
+    complete(&mut book, command, b"HELLO\n");
+    let (_, report) = write(
+        manifest(&book, Selection::Whole),
+        note(&book),
+        whole_pages(&book),
+    );
+    assert_eq!(found(&report), ("other_output", book.tree.size() - 1));
+}
+
+#[test]
+fn a_bundle_says_by_name_what_is_wrong_with_it() {
+    let (book, command, other) = story();
+    let whole_of = |pages| write(manifest(&book, Selection::Whole), note(&book), pages).0;
+    let excerpt_of = |ids: Vec<CommandId>, note: String, page: Page| {
+        write(manifest(&book, Selection::Commands(ids)), note, vec![page]).0
+    };
+    let name = |bytes: &[u8]| found(&check(bytes)).0;
+
+    // Nothing in it.
+    assert_eq!(name(&[]), "cut_off");
+    assert_eq!(name(&whole_of(Vec::new())), "empty");
+    // The end was cut off.
+    let mut pages = whole_pages(&book);
+    pages.pop();
+    assert_eq!(name(&whole_of(pages)), "cut_off");
+    // A page is missing in the middle.
+    let mut pages = whole_pages(&book);
+    pages.remove(1);
+    assert_eq!(name(&whole_of(pages)), "missing_entry");
+    // Another entry's proof.
+    let mut page = excerpt_page(&book, command);
+    page.proofs.swap(1, 2);
+    assert_eq!(
+        name(&excerpt_of(vec![command], note(&book), page)),
+        "other_proof"
+    );
+    // A proof that is not one.
+    let mut page = excerpt_page(&book, command);
+    page.proofs[1].hashes[0] = countersign_protocol::hash::Hash::new([1; 32]);
+    assert_eq!(
+        name(&excerpt_of(vec![command], note(&book), page)),
+        "not_included"
+    );
+    // A proof for another checkpoint.
+    let mut page = excerpt_page(&book, command);
+    page.proofs[1].note = "other.example.com\n1\nAAAA\n\n\u{2014} x AAAAAAAA\n".to_owned();
+    assert_eq!(
+        name(&excerpt_of(vec![command], note(&book), page)),
+        "other_checkpoint"
+    );
+    // Nobody signed the checkpoint, somebody else did, or it is another log's.
+    for (origin, signer, expected) in [
+        ("ledger.example.com", "mallory", "unsigned_checkpoint"),
+        ("other.example.com", "checkpoint", "foreign_origin"),
+    ] {
+        let body = CheckpointBody {
+            origin: origin.parse().unwrap(),
+            size: book.tree.size(),
+            root: book.tree.root_at(book.tree.size()).unwrap(),
+        };
+        let forged = Checkpoint::sign(body, &key(signer)).note().to_owned();
+        let bytes = write(
+            manifest(&book, Selection::Whole),
+            forged.clone(),
+            whole_pages(&book),
+        );
+        assert_eq!(name(&bytes.0), expected);
+        let mut page = excerpt_page(&book, command);
+        for proof in &mut page.proofs {
+            proof.note.clone_from(&forged);
+        }
+        assert_eq!(name(&excerpt_of(vec![command], forged, page)), expected);
+    }
+    // A command that the manifest names and the bundle lacks; one that it does not name.
+    let page = excerpt_page(&book, command);
+    let mut ids = vec![command, other];
+    ids.sort_unstable();
+    assert_eq!(
+        name(&excerpt_of(ids, note(&book), page.clone())),
+        "missing_command"
+    );
+    assert_eq!(
+        name(&excerpt_of(vec![other], note(&book), page)),
+        "stray_entry"
+    );
+    // A blob that nothing names.
+    let mut pages = whole_pages(&book);
+    let stray = Blob::new([1; 32], b"read me".to_vec()).unwrap();
+    pages[1].blobs.insert(stray.reference().digest, stray);
+    assert_eq!(name(&whole_of(pages)), "stray_blob");
+    // Another version.
+    let bytes = whole(&book);
+    let newer = replace(&bytes, b"\"version\":1}", b"\"version\":2}");
+    assert_eq!(name(&newer), "unknown_version");
+    // Words for people that say something else.
+    let readme = replace(&bytes, b"You need not trust", b"You must now trust");
+    assert_eq!(name(&readme), "changed_readme");
+    let index = replace(&bytes, b"person:alice</td>", b"person:mally</td>");
+    assert_eq!(name(&index), "changed_index");
+    // No bundle at all.
+    assert_eq!(name(&[b'x'; 2048]), "bad_container");
+}
+
+/// The first occurrence of some bytes, replaced by as many others.
+fn replace(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+    assert_eq!(from.len(), to.len());
+    let at = bytes.windows(from.len()).position(|part| part == from);
+    let at = at.unwrap();
+    let mut changed = bytes.to_vec();
+    changed[at..at + to.len()].copy_from_slice(to);
+    changed
+}
+
+/// What a stolen ledger key can write in the name of a rule is judged again, from the bundle alone.
+#[test]
+fn a_forged_authorization_is_found_in_a_bundle() {
+    let mut book = book();
+    book.enrol("web-1");
+    let command = book.request("alice", &["web-1"]).unwrap();
+    book.approve("bob", command).unwrap();
+    book.approve("carol", command).unwrap();
+    let honest = whole(&book);
+    assert!(check(&honest).ok);
+    // Without carol's approval the authorization that follows rests on one of two.
+    let seqs: Vec<u64> = (0..book.tree.size()).collect();
+    let without: BTreeSet<StatementId> = seqs
+        .iter()
+        .filter_map(|seq| {
+            let bytes = &book.entries[usize::try_from(*seq).unwrap()];
+            let entry = check_entry(bytes).unwrap();
+            let is_hers = entry.verified.event().kind().as_str() == "command.approved"
+                && *seq + 2 == book.tree.size();
+            is_hers.then(|| entry.verified.id())
+        })
+        .collect();
+    assert_eq!(without.len(), 1);
+    let places: Vec<u64> = places(&book, command)
+        .into_iter()
+        .filter(|seq| seq + 2 != book.tree.size())
+        .collect();
+    let mut page = page(&book, &places);
+    page.proofs = places.iter().map(|seq| proof_of(&book, *seq)).collect();
+    let selection = Selection::Commands(vec![command]);
+    let (bytes, _) = write(manifest(&book, selection), note(&book), vec![page]);
+    let report = check(&bytes);
+    assert_eq!(found(&report).1, book.tree.size() - 1, "{report}");
+}
+
+/// One bit in each of many bytes, over all of two bundles.
+#[test]
+fn no_byte_of_a_bundle_can_change_unseen() {
+    let mut book = book();
+    book.enrol("web-1");
+    let command = book.request("alice", &["web-1"]).unwrap();
+    // Neighbours of one header or text are alike; a step that is prime to 512 visits all of a block.
+    let some = |at: usize| at.is_multiple_of(13).then_some(at % 8);
+    sweep(&whole(&book), some);
+    sweep(&excerpt(&book, command).0, some);
+}
+
+/// The same with every bit of every byte:
+/// `cargo test --release -p countersign-verifier --test bundles -- --ignored`.
+#[test]
+#[ignore = "takes minutes in release; run it by name before a release"]
+fn no_bit_of_a_bundle_can_change_unseen() {
+    let mut book = book();
+    book.enrol("web-1");
+    let command = book.request("alice", &["web-1"]).unwrap();
+    sweep(&whole(&book), |_| 0..8);
+    sweep(&excerpt(&book, command).0, |_| 0..8);
+}
+
+fn sweep<B: IntoIterator<Item = usize>>(bytes: &[u8], bits: impl Fn(usize) -> B + Sync) {
+    assert!(check(bytes).ok);
+    let half = bytes.len() / 2;
+    let part = |range: std::ops::Range<usize>| {
+        let mut changed = bytes.to_vec();
+        for at in range {
+            for bit in bits(at) {
+                changed[at] ^= 1 << bit;
+                let report = check(&changed);
+                assert!(!report.ok, "bit {bit} of byte {at} changed unseen");
+                changed[at] ^= 1 << bit;
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| part(0..half));
+        scope.spawn(|| part(half..bytes.len()));
+    });
+}
