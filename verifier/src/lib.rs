@@ -9,6 +9,7 @@
 //!   outputs    what a run's end says of its output, against the chunks
 //!   index/     the readable pages of a bundle, written from verified entries alone
 //!   report     what came out
+//!   page       what a web page calls, as WebAssembly
 //! ```
 //!
 //! Everything in a bundle is either signed, hashed into what is signed, or written again from that
@@ -20,6 +21,7 @@ mod excerpt;
 mod index;
 mod log;
 mod outputs;
+mod page;
 mod report;
 mod verify;
 
