@@ -119,8 +119,8 @@ impl Sessions {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// The key whose session this token is, while it lasts.
-    pub(super) fn key(&self, token: &str, now: Time) -> Option<KeyId> {
+    /// The key whose session this token is, while it lasts, and until when that is.
+    pub(super) fn open(&self, token: &str, now: Time) -> Option<(KeyId, Time)> {
         let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
         let (key, rest) = bytes.split_at_checked(32)?;
         let (until, tag) = rest.split_at_checked(8)?;
@@ -128,7 +128,8 @@ impl Sessions {
             .verify_slice(tag)
             .ok()?;
         let until = Time::from_micros(u64::from_be_bytes(until.try_into().ok()?))?;
-        (now < until).then(|| KeyId::from_slice(key)).flatten()
+        let key = KeyId::from_slice(key)?;
+        (now < until).then_some((key, until))
     }
 }
 
