@@ -386,3 +386,31 @@ async fn a_command_whose_time_was_over_is_a_504_with_what_it_wrote() {
     assert_eq!(answer["result"]["stdout"], "hello\n");
     assert_eq!(answer["result"]["exit_code"], -1);
 }
+
+#[tokio::test]
+async fn stopping_somebody_elses_command_does_not_show_what_it_wrote() {
+    let server = server().await;
+    server.book.enrol("web-2").await;
+    let owner = ci(&server).await;
+    let both = json!({ "command": "true", "on": ["web-1", "web-2"] });
+    let stopper = Scope {
+        permissions: &[Permission::CommandCancel, Permission::CommandRead],
+        ..Scope::default()
+    };
+    let stopper = issue(&server, "stopper", "ops@example.com", &stopper).await;
+    for (token, sees) in [(&stopper, false), (&owner, true)] {
+        let id = taken(exec(&server, &owner, &both).await).await;
+        approve(&server, id).await;
+        server.book.run(id).await;
+        // One host has written; the other never starts, so that the command ends here.
+        let path = format!("/v1/commands/{id}/cancel");
+        let answer = call(&server, &token.reveal(), &path, &json!({}), "").await;
+        let text = answer.text().await.unwrap();
+        assert!(text.contains("\"status\":\"partial\""), "{text}");
+        assert_eq!(text.contains("hello"), sees, "{text}");
+        let refused = server
+            .get_as(&token.reveal(), &format!("/v1/commands/{id}/output"))
+            .await;
+        assert_eq!(refused.status() == 200, sees, "the same right as there");
+    }
+}
