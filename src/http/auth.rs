@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
+use countersign_protocol::api::CommandItem;
 use countersign_protocol::event::DeniedWhat;
 use countersign_protocol::hash::KeyId;
 use countersign_protocol::name::{AgentName, Principal, Time, TokenId};
@@ -144,6 +145,26 @@ impl Caller {
                 record.is_some_and(|record| self.rights.rights_of_token(record).contains(&right))
             }
         }
+    }
+
+    /// Says whether every host of a command is one that the caller's token is for; a person's hosts
+    /// are all there are. A host that is not listed, or is one no more, is not.
+    pub(super) fn reaches(&self, item: &CommandItem) -> bool {
+        let Who::Token(_, token) = &self.who else {
+            return true;
+        };
+        let Some(record) = self.rights.token(token) else {
+            return false;
+        };
+        let scope = &record.issued.labels;
+        let is_for = |name: &String| {
+            let agent: Option<AgentName> = name.parse().ok();
+            let labels = agent.iter().flat_map(|agent| self.rights.labels(agent));
+            let mut labels = labels.flat_map(|label| scope.iter().map(move |asked| (label, asked)));
+            labels.any(|(label, asked)| label.is_within(asked))
+        };
+        let all_listed = usize::try_from(item.hosts) == Ok(item.targets.len());
+        scope.is_empty() || (all_listed && item.targets.iter().all(is_for))
     }
 
     /// Turns away whoever does not hold a permission, and counts that.

@@ -41,7 +41,8 @@ pub(super) struct Listed {
     cursor: Option<String>,
 }
 
-/// Commands, newest first; without `command:read` one's own.
+/// Commands, newest first; without `command:read` one's own. A token with labels sees its own and those
+/// on its hosts, so that a page of it may be short.
 #[utoipa::path(get, path = "/v1/commands", tag = "commands", params(Listed), security(("session" = [])),
     responses((status = 200, body = Page<CommandItem>), super::openapi::Problems))]
 pub(super) async fn list(
@@ -85,6 +86,8 @@ pub(super) async fn list(
         .last()
         .filter(|_| more)
         .map(|item| item.seq.to_string());
+    let me = caller.who.principal().as_str();
+    items.retain(|item| item.requester == me || caller.reaches(item));
     Ok(Json(Page { items, next }))
 }
 
