@@ -136,8 +136,8 @@ impl Sessions {
 /// Who wants to sign in.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 pub(super) struct Whose {
-    /// The id of the key that will sign, 64 hex digits: the answer then says whose it is, for those
-    /// who have the key and not the name.
+    /// The id of the key that will sign, 64 hex digits: the answer then says whose it is while it is in
+    /// force, for those who have the key and not the name.
     key_id: Option<String>,
 }
 
@@ -151,7 +151,9 @@ pub(super) async fn challenge(
     let mut principal = None;
     if let Some(key) = whose.key_id.and_then(|id| id.parse::<KeyId>().ok()) {
         let rights = app.reader.rights().await?;
-        if let Some(Holder::Person(name)) = rights.key(&key).map(|record| &record.holder) {
+        let now = app.clock.now();
+        let record = rights.key(&key).filter(|record| record.is_in_force(now));
+        if let Some(Holder::Person(name)) = record.map(|record| &record.holder) {
             principal = Some(name.to_string());
         }
     }
