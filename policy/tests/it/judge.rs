@@ -270,7 +270,7 @@ fn every_attribute_of_a_command_says_what_it_is() {
         "resource.program == \"/usr/bin/cp\"",
         "resource.name == \"cp\"",
         "resource.arguments == [\"-r\", \"a b\", \"../etc/x\"]",
-        "resource.names == [\"cp\", \"-r\", \"a b\", \"x\"]",
+        "resource.names == [\"cp\", \"-r\", \"a b\", \"a\", \"b\", \"x\"]",
         "resource.words == 4",
         "resource.line == \"/usr/bin/cp -r 'a b' ../etc/x\"",
         "resource.name_line like \"cp -r *\"",
