@@ -565,7 +565,7 @@ async fn answer(
 ) -> Result<Response, ApiError> {
     let location = [(header::LOCATION, format!("/v1/commands/{id}"))];
     let ended = match wait {
-        Some(wait) => commands::ended(app, id, wait).await?,
+        Some(wait) => commands::ended(app, caller, id, wait).await?,
         None => None,
     };
     let caller = caller.again(app).await?;

@@ -194,7 +194,7 @@ pub(super) async fn submit(
     if let (Some(wait), Some(id)) = (preferred_wait(&headers), id)
         && let Some(caller) = reader(&app, &headers, &id).await
     {
-        let item = commands::ended(&app, &id, wait).await?;
+        let item = commands::ended(&app, &caller, &id, wait).await?;
         status = StatusCode::ACCEPTED;
         if let Some(item) = item {
             status = StatusCode::OK;
