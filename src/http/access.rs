@@ -32,7 +32,8 @@ pub(super) async fn sight(
     let item = item.ok_or_else(streams::commands_missing)?;
     let me = caller.who.principal();
     let own = item.requester == me.as_str();
-    if !own && !(caller.holds(Permission::CommandRead) && caller.reaches(&item)) {
+    let reads = caller.holds(Permission::CommandRead) && caller.reaches(&item);
+    if !own && !reads {
         match &caller.who {
             // Whose command it is, and that there is one, is nothing for a stranger's token.
             Who::Token(..) => return Err(streams::commands_missing()),
