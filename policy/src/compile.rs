@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cedar_policy::{
-    ActionConstraint, Authorizer, EntityUid, PolicySet, ResourceConstraint, ValidationMode,
-    Validator,
+    ActionConstraint, Authorizer, Entities, EntityUid, PolicySet, Request, ResourceConstraint,
+    ValidationMode, Validator,
 };
 use countersign_protocol::judgement::{Denial, Judgement};
 use countersign_protocol::name::{AgentName, GroupName, Principal, RoleName, RuleName};
@@ -218,17 +218,32 @@ impl Compiled {
             .collect()
     }
 
-    /// What the rules say.
+    /// What the rules say. A forbid of a group holds for the tokens of those in it too, and being in a
+    /// group lifts no forbid of a token: it is asked both ways.
     pub(crate) fn ask(&self, asked: &Asked, search: Search) -> Said {
+        let mut said = self.ask_of(asked, (&asked.keys, &asked.entities), search);
+        if let Some((keys, entities)) = &asked.in_groups
+            && search != Search::Permits
+        {
+            let more = self.ask_of(asked, (keys, entities), search);
+            said.forbids.extend(more.forbids);
+            said.broken.extend(more.broken);
+        }
+        said
+    }
+
+    /// What the rules say of whoever asks as one of these.
+    fn ask_of(&self, asked: &Asked, who: (&[EntityUid], &Entities), search: Search) -> Said {
+        let (keys, entities) = who;
         let mut said = Said::default();
+        let mut hear = |set| said.hear(self, (&asked.request, entities), set);
         match search {
-            Search::Whole => said.hear(self, asked, &self.whole),
-            Search::Permits => said.hear(self, asked, &self.permits),
+            Search::Whole => hear(&self.whole),
+            Search::Permits => hear(&self.permits),
             Search::Shelved => {
                 let shelves = self.shelves.get(&asked.deed).into_iter();
-                for set in shelves.flat_map(|shelves| shelves.to_ask(&asked.keys, &asked.facts)) {
-                    said.hear(self, asked, set);
-                }
+                let sets = shelves.flat_map(|shelves| shelves.to_ask(keys, &asked.facts));
+                sets.for_each(hear);
             }
         }
         said
@@ -256,8 +271,9 @@ impl Compiled {
 }
 
 impl Said {
-    fn hear(&mut self, compiled: &Compiled, asked: &Asked, set: &PolicySet) {
-        let response = Authorizer::new().is_authorized(&asked.request, set, &asked.entities);
+    fn hear(&mut self, compiled: &Compiled, asked: (&Request, &Entities), set: &PolicySet) {
+        let (request, entities) = asked;
+        let response = Authorizer::new().is_authorized(request, set, entities);
         let diagnostics = response.diagnostics();
         // Cedar names the forbids when one holds, and the permits only otherwise; a set of a shelf
         // that has both is denied then, as all is.

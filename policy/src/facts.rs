@@ -78,6 +78,9 @@ pub(crate) struct Asked {
     pub(crate) facts: Facts,
     pub(crate) request: Request,
     pub(crate) entities: Entities,
+    /// Of an API token whose person is in groups that a rule names: the keys and entities that it would
+    /// have in them. Forbids are held against these too, and no permit is.
+    pub(crate) in_groups: Option<(Vec<EntityUid>, Entities)>,
 }
 
 impl Asked {
@@ -107,7 +110,7 @@ impl Asked {
         Self::new(
             vocabulary,
             deed,
-            (who.requester, who.parents(vocabulary, looked_at)?),
+            (&who, looked_at),
             one(&vocabulary.command, REQUEST),
             command_facts(looked_at, question)?,
             circumstances,
@@ -149,7 +152,7 @@ impl Asked {
         let asked = Self::new(
             vocabulary,
             Deed::Manage,
-            (who.requester, who.parents(vocabulary, looked_at)?),
+            (&who, looked_at),
             one(&vocabulary.agent, agent.as_str()),
             facts,
             circumstances,
@@ -160,12 +163,13 @@ impl Asked {
     fn new(
         vocabulary: &Vocabulary,
         deed: Deed,
-        (requester, parents): (&Principal, Vec<EntityUid>),
+        (who, looked_at): (&Who<'_>, &LookedAt),
         resource: EntityUid,
         facts: Facts,
         circumstances: Facts,
     ) -> Result<Self, String> {
-        let principal = one(&vocabulary.user, requester.as_str());
+        let principal = one(&vocabulary.user, who.requester.as_str());
+        let parents = who.parents(vocabulary, looked_at)?;
         let context = circumstances
             .into_iter()
             .map(|(name, fact)| (name.to_owned(), fact.into_expression()));
@@ -176,18 +180,30 @@ impl Asked {
             .collect();
         let thing = Entity::new(resource.clone(), attributes, HashSet::new())
             .map_err(|error| error.to_string())?;
-        let person = Entity::new_no_attrs(principal.clone(), parents.iter().cloned().collect());
-        let entities = Entities::from_entities([person, thing], None);
+        let known = |parents: Vec<EntityUid>| {
+            let parents_of = parents.iter().cloned().collect();
+            let person = Entity::new_no_attrs(principal.clone(), parents_of);
+            let entities = Entities::from_entities([person, thing.clone()], None);
+            let mut keys = parents;
+            keys.push(principal.clone());
+            entities
+                .map(|entities| (keys, entities))
+                .map_err(|error| error.to_string())
+        };
+        let groups = who.groups_of_person(vocabulary, looked_at);
+        let in_groups = (!groups.is_empty() && who.token.is_some())
+            .then(|| known(parents.iter().cloned().chain(groups).collect()))
+            .transpose()?;
+        let (keys, entities) = known(parents)?;
         let action = vocabulary.action(deed);
         let request = Request::new(principal.clone(), action, resource, context, None);
-        let mut keys = parents;
-        keys.push(principal);
         Ok(Self {
             deed,
             keys,
             facts,
             request: request.map_err(|error| error.to_string())?,
-            entities: entities.map_err(|error| error.to_string())?,
+            entities,
+            in_groups,
         })
     }
 }
@@ -222,20 +238,27 @@ impl Who<'_> {
                 rights.rights_of(self.requester),
             ),
         };
-        let groups = self.groups(looked_at).into_iter();
-        let groups = groups.map(|group| one(&vocabulary.group, group.as_str()));
+        let groups = match self.token {
+            Some(_) => Vec::new(),
+            None => self.groups_of_person(vocabulary, looked_at),
+        };
         let roles = looked_at.roles.iter().filter(|role| roles.contains(role));
         let roles = roles.map(|role| one(&vocabulary.role, role.as_str()));
         let permissions = permissions.intersection(&looked_at.permissions);
         let permissions = permissions.map(|right| one(&vocabulary.permission, right.as_str()));
-        Ok(groups.chain(roles).chain(permissions).collect())
+        Ok(groups.into_iter().chain(roles).chain(permissions).collect())
     }
 
-    /// The requester's groups, of those that the policy names: by the shorter of the two lists.
+    /// The person's groups that the policy names, as Cedar names them; a token is in none of them.
+    fn groups_of_person(&self, vocabulary: &Vocabulary, looked_at: &LookedAt) -> Vec<EntityUid> {
+        let groups = self.groups(looked_at).into_iter();
+        groups
+            .map(|group| one(&vocabulary.group, group.as_str()))
+            .collect()
+    }
+
+    /// The person's groups, of those that the policy names: by the shorter of the two lists.
     fn groups<'a>(&'a self, looked_at: &'a LookedAt) -> Vec<&'a GroupName> {
-        if self.token.is_some() {
-            return Vec::new();
-        }
         let known = self.rights.groups();
         if known.size_hint().0 < looked_at.groups.len() {
             let own = self.rights.groups_of(self.requester);

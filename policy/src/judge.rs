@@ -120,7 +120,8 @@ impl CedarJudge {
         for (id, rule) in &compiled.rules {
             let named = rule.named.as_ref();
             let speaks = rule.deeds.contains(&asked.deed)
-                && named.is_none_or(|whom| asked.keys.contains(whom));
+                && (named.is_none_or(|whom| asked.keys.contains(whom))
+                    || said.forbids.contains(id));
             let list = match rule.summary.effect {
                 _ if !speaks => continue,
                 Effect::Forbid if said.forbids.contains(id) => &mut explanation.forbids,

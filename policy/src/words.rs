@@ -53,22 +53,23 @@ pub(crate) fn line(spec: &CommandSpec, first: &str) -> String {
     line
 }
 
-/// The words that a rule on names and paths looks at: for a shell, whatever in its script is a run of
-/// plain characters. A script can build a name that is not in it.
-fn visible(spec: &CommandSpec) -> Vec<&str> {
-    match spec.mode {
-        Mode::Exec | Mode::Action => spec.argv.iter().map(String::as_str).collect(),
-        Mode::Shell => {
-            let is_edge = |c: char| !u8::try_from(c).is_ok_and(is_plain);
-            let scripts = spec.argv.iter();
-            scripts.flat_map(|script| script.split(is_edge)).collect()
-        }
-    }
+/// The words that a rule on names and paths looks at: each word, unless it is a shell's script, and
+/// whatever in one is a run of plain characters, for any word may be a script to a program that starts
+/// others. A script can build a name that is not in it.
+fn visible(spec: &CommandSpec) -> impl Iterator<Item = &str> {
+    let is_edge = |c: char| !u8::try_from(c).is_ok_and(is_plain);
+    let is_script = spec.mode == Mode::Shell;
+    spec.argv.iter().flat_map(move |word| {
+        let has_parts = is_script || word.contains(is_edge);
+        let parts = word.split(is_edge).filter(move |_| has_parts);
+        let whole = Some(word.as_str()).filter(|_| !is_script);
+        whole.into_iter().chain(parts)
+    })
 }
 
 /// The last path part of every word.
 pub(crate) fn names(spec: &CommandSpec) -> BTreeSet<String> {
-    let names = visible(spec).into_iter().map(last_part);
+    let names = visible(spec).map(last_part);
     names
         .filter(|name| !name.is_empty())
         .map(str::to_owned)
@@ -213,6 +214,8 @@ mod tests {
         }
         let script = spec(Mode::Shell, &["echo x >/etc/motd"], Some("/tmp"));
         assert!(paths(&script).unwrap().contains("/etc"));
+        let behind = spec(Mode::Exec, &["su", "-c", "cat </etc/a"], Some("/tmp"));
+        assert!(paths(&behind).unwrap().contains("/etc"));
         let other = spec(Mode::Exec, &["cat", "/etcetera/a"], Some("/tmp"));
         assert!(!paths(&other).unwrap().contains("/etc"));
     }

@@ -2,7 +2,8 @@
 //!
 //! Who asked for it or is asked to judge it sees it; others need `command:read`. Its output is for
 //! whoever asked for it, and for those who hold `output:read`: that an administrator ran something
-//! is no secret of theirs, what came back may be one.
+//! is no secret of theirs, what came back may be one. A token's labels hold here as where it asks: of
+//! others' commands it sees those on its hosts.
 
 use countersign_protocol::api::CommandItem;
 use countersign_protocol::event::{Event, ReadWhat};
@@ -31,7 +32,8 @@ pub(super) async fn sight(
     let item = item.ok_or_else(streams::commands_missing)?;
     let me = caller.who.principal();
     let own = item.requester == me.as_str();
-    if !own && !caller.holds(Permission::CommandRead) {
+    let reads = caller.holds(Permission::CommandRead) && caller.reaches(&item);
+    if !own && !reads {
         match &caller.who {
             // Whose command it is, and that there is one, is nothing for a stranger's token.
             Who::Token(..) => return Err(streams::commands_missing()),

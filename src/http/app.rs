@@ -5,13 +5,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use countersign_protocol::hash::KeyId;
 use countersign_protocol::judgement::Judge;
-use countersign_protocol::name::AgentName;
+use countersign_protocol::name::{AgentName, TokenId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::auth::Who;
 use super::limits::Limits;
 use super::metrics::Metrics;
 use super::notes::{Denials, Reads, TokenUses};
+use super::operations::Readiness;
 use super::origins::Origins;
 use super::sessions::Sessions;
 use crate::clock::Clock;
@@ -33,6 +35,12 @@ const CONCURRENT_STREAMS: usize = 16 * 1024;
 /// nobody takes the agents' place.
 const STREAMS_OF_ONE: usize = 64;
 
+/// Calls that wait for a command's end at a time: each asks the database at every step of the lists.
+const CONCURRENT_WAITERS: usize = 512;
+
+/// Waiting calls of one key or API token: every job of a large pipeline, and far from all there are.
+const WAITERS_OF_ONE: usize = 32;
+
 /// The server as its handlers see it. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct App {
@@ -52,8 +60,9 @@ pub struct App {
     pub(super) metrics: Arc<Metrics>,
     /// Room for large bodies, in units of [`BODY_UNIT`].
     pub(super) bodies: Arc<Semaphore>,
-    pub(super) streams: Arc<Semaphore>,
-    pub(super) listeners: Listeners,
+    pub(super) streams: Room,
+    pub(super) waiters: Room,
+    pub(super) readiness: Arc<Readiness>,
     pub(super) presence: Presence,
     pub(super) shutdown: CancellationToken,
 }
@@ -141,8 +150,9 @@ impl App {
             reader,
             clock,
             bodies: Arc::new(Semaphore::new(BODY_BYTES / BODY_UNIT)),
-            streams: Arc::new(Semaphore::new(CONCURRENT_STREAMS)),
-            listeners: Listeners::default(),
+            streams: Room::new(CONCURRENT_STREAMS, STREAMS_OF_ONE),
+            waiters: Room::new(CONCURRENT_WAITERS, WAITERS_OF_ONE),
+            readiness: Arc::default(),
             presence: Presence::new(),
             shutdown,
         }
@@ -167,55 +177,86 @@ impl App {
     }
 }
 
-/// How many streams each key has open.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Listeners(Arc<Mutex<BTreeMap<KeyId, usize>>>);
+/// Who takes a place.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Taker {
+    Key(KeyId),
+    Token(TokenId),
+}
 
-/// A stream's place among the open ones, until it is dropped.
+/// Places, of which nobody takes more than a share.
+#[derive(Debug, Clone)]
+pub(super) struct Room {
+    all: Arc<Semaphore>,
+    of_one: usize,
+    taken: Arc<Mutex<BTreeMap<Taker, usize>>>,
+}
+
+/// A place in a room, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Place {
-    key: KeyId,
-    listeners: Listeners,
+    taker: Taker,
+    room: Room,
     _permit: OwnedSemaphorePermit,
 }
 
 impl App {
     /// A place for one more stream of a key; none when there are too many.
     pub(super) fn place(&self, key: KeyId) -> Option<Place> {
-        let permit = Arc::clone(&self.streams).try_acquire_owned().ok()?;
-        let mut open = self.listeners.lock();
-        let count = open.entry(key).or_default();
-        if *count >= STREAMS_OF_ONE {
+        self.streams.place(Taker::Key(key))
+    }
+
+    /// A place for one more of a caller's calls to wait; none when there are too many.
+    pub(super) fn waiter(&self, who: &Who) -> Option<Place> {
+        self.waiters.place(match who {
+            Who::Person(_, key) => Taker::Key(*key),
+            Who::Token(_, token) => Taker::Token(token.clone()),
+        })
+    }
+}
+
+impl Room {
+    fn new(all: usize, of_one: usize) -> Self {
+        Self {
+            all: Arc::new(Semaphore::new(all)),
+            of_one,
+            taken: Arc::default(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Taker, usize>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn place(&self, taker: Taker) -> Option<Place> {
+        let permit = Arc::clone(&self.all).try_acquire_owned().ok()?;
+        let mut taken = self.lock();
+        let count = taken.get(&taker).copied().unwrap_or(0);
+        if count >= self.of_one {
             return None;
         }
-        *count += 1;
+        taken.insert(taker.clone(), count + 1);
         Some(Place {
-            key,
-            listeners: self.listeners.clone(),
+            taker,
+            room: self.clone(),
             _permit: permit,
         })
     }
 }
 
-impl Listeners {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<KeyId, usize>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut open = self.listeners.lock();
-        let count = open.get(&self.key).copied().unwrap_or(0);
+        let mut taken = self.room.lock();
+        let count = taken.get(&self.taker).copied().unwrap_or(0);
         if count > 1 {
-            open.insert(self.key, count - 1);
+            taken.insert(self.taker.clone(), count - 1);
         } else {
-            open.remove(&self.key);
+            taken.remove(&self.taker);
         }
     }
 }
 
 /// Streams that are open.
 pub(super) fn open_streams(app: &App) -> usize {
-    CONCURRENT_STREAMS.saturating_sub(app.streams.available_permits())
+    CONCURRENT_STREAMS.saturating_sub(app.streams.all.available_permits())
 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
+use countersign_protocol::api::CommandItem;
 use countersign_protocol::event::DeniedWhat;
 use countersign_protocol::hash::KeyId;
-use countersign_protocol::name::{AgentName, Principal, TokenId};
+use countersign_protocol::name::{AgentName, Principal, Time, TokenId};
 use countersign_protocol::permission::Permission;
 use countersign_protocol::rights::{Holder, Rights};
 use countersign_protocol::token::TokenSecret;
@@ -18,6 +19,7 @@ use super::error::ApiError;
 /// Any person or agent with a key in force.
 pub(super) struct Session {
     key: KeyId,
+    until: Time,
     holder: Holder,
     rights: Arc<Rights>,
 }
@@ -27,6 +29,8 @@ pub(super) struct Session {
 pub(super) struct Caller {
     pub(super) who: Who,
     pub(super) rights: Arc<Rights>,
+    /// When the session ends; of an API token its record says it.
+    until: Option<Time>,
 }
 
 /// Who a caller is.
@@ -43,6 +47,7 @@ pub(super) struct Person {
     pub(super) name: Principal,
     pub(super) key: KeyId,
     pub(super) rights: Arc<Rights>,
+    until: Time,
 }
 
 /// An accepted agent with its key in force.
@@ -53,16 +58,19 @@ pub(super) struct Agent {
 
 /// The key of the session that a request comes with; what the key may do is not looked at.
 pub(super) fn key_of_session(app: &App, headers: &HeaderMap) -> Option<KeyId> {
-    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    app.sessions
-        .key(value.strip_prefix("Bearer ")?, app.clock.now())
+    session_of(app, headers).map(|(key, _)| key)
 }
 
-impl FromRequestParts<App> for Session {
-    type Rejection = ApiError;
+fn session_of(app: &App, headers: &HeaderMap) -> Option<(KeyId, Time)> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    app.sessions
+        .open(value.strip_prefix("Bearer ")?, app.clock.now())
+}
 
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        let key = key_of_session(app, &parts.headers).ok_or_else(ApiError::unauthenticated)?;
+impl Session {
+    async fn of(app: &App, headers: &HeaderMap) -> Result<Self, ApiError> {
+        let session = session_of(app, headers);
+        let (key, until) = session.ok_or_else(ApiError::unauthenticated)?;
         // What is answered is not older than what anybody was told anywhere before this request,
         // and a key that another server saw revoked opens nothing here.
         app.ledger.look().await?;
@@ -73,9 +81,18 @@ impl FromRequestParts<App> for Session {
             .ok_or_else(ApiError::unauthenticated)?;
         Ok(Self {
             key,
+            until,
             holder: record.holder.clone(),
             rights,
         })
+    }
+}
+
+impl FromRequestParts<App> for Session {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        Self::of(app, &parts.headers).await
     }
 }
 
@@ -89,6 +106,36 @@ impl Who {
 }
 
 impl Caller {
+    /// Whose session or API token a request comes with.
+    pub(super) async fn of(app: &App, headers: &HeaderMap) -> Result<Self, ApiError> {
+        if let Some(secret) = secret_of_token(headers) {
+            return by_token(app, &secret).await;
+        }
+        Ok(Person::of(app, headers).await?.caller())
+    }
+
+    /// The same caller as of now: what waits or streams outlives the look at its session and rights.
+    pub(super) async fn again(&self, app: &App) -> Result<Self, ApiError> {
+        let rights = app.reader.rights().await?;
+        let now = app.clock.now();
+        let is_in_force = match &self.who {
+            Who::Person(_, key) => rights
+                .key(key)
+                .is_some_and(|record| record.is_in_force(now)),
+            Who::Token(_, token) => rights
+                .token(token)
+                .is_some_and(|record| record.is_in_force(now)),
+        };
+        if !is_in_force || self.until.is_some_and(|until| now >= until) {
+            return Err(ApiError::unauthenticated());
+        }
+        Ok(Self {
+            who: self.who.clone(),
+            rights,
+            until: self.until,
+        })
+    }
+
     /// Says whether the caller holds a permission.
     pub(super) fn holds(&self, right: Permission) -> bool {
         match &self.who {
@@ -98,6 +145,26 @@ impl Caller {
                 record.is_some_and(|record| self.rights.rights_of_token(record).contains(&right))
             }
         }
+    }
+
+    /// Says whether every host of a command is one that the caller's token is for; a person's hosts
+    /// are all there are. A host that is not listed, or is one no more, is not.
+    pub(super) fn reaches(&self, item: &CommandItem) -> bool {
+        let Who::Token(_, token) = &self.who else {
+            return true;
+        };
+        let Some(record) = self.rights.token(token) else {
+            return false;
+        };
+        let scope = &record.issued.labels;
+        let is_for = |name: &String| {
+            let agent: Option<AgentName> = name.parse().ok();
+            let labels = agent.iter().flat_map(|agent| self.rights.labels(agent));
+            let mut labels = labels.flat_map(|label| scope.iter().map(move |asked| (label, asked)));
+            labels.any(|(label, asked)| label.is_within(asked))
+        };
+        let all_listed = usize::try_from(item.hosts) == Ok(item.targets.len());
+        scope.is_empty() || (all_listed && item.targets.iter().all(is_for))
     }
 
     /// Turns away whoever does not hold a permission, and counts that.
@@ -128,9 +195,11 @@ impl Caller {
 impl Person {
     /// As one who reads.
     pub(super) fn caller(self) -> Caller {
-        let who = Who::Person(self.name, self.key);
-        let rights = self.rights;
-        Caller { who, rights }
+        Caller {
+            who: Who::Person(self.name, self.key),
+            rights: self.rights,
+            until: Some(self.until),
+        }
     }
 }
 
@@ -138,11 +207,7 @@ impl FromRequestParts<App> for Caller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        if let Some(secret) = secret_of_token(&parts.headers) {
-            return by_token(app, &secret).await;
-        }
-        let person = Person::from_request_parts(parts, app).await?;
-        Ok(person.caller())
+        Self::of(app, &parts.headers).await
     }
 }
 
@@ -178,24 +243,40 @@ async fn by_token(app: &App, secret: &TokenSecret) -> Result<Caller, ApiError> {
         tracing::warn!(%error, "the use of an API token is not kept");
     }
     let who = Who::Token(record.issued.principal.clone(), token);
-    Ok(Caller { who, rights })
+    Ok(Caller {
+        who,
+        rights,
+        until: None,
+    })
+}
+
+impl Person {
+    async fn of(app: &App, headers: &HeaderMap) -> Result<Self, ApiError> {
+        let Session {
+            key,
+            until,
+            holder,
+            rights,
+        } = Session::of(app, headers).await?;
+        match holder {
+            Holder::Person(name) => Ok(Self {
+                name,
+                key,
+                rights,
+                until,
+            }),
+            Holder::Agent(_) | Holder::Ledger | Holder::Gateway | Holder::Reserved => Err(
+                ApiError::forbidden("this is for people; an agent may not read it"),
+            ),
+        }
+    }
 }
 
 impl FromRequestParts<App> for Person {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        let Session {
-            key,
-            holder,
-            rights,
-        } = Session::from_request_parts(parts, app).await?;
-        match holder {
-            Holder::Person(name) => Ok(Self { name, key, rights }),
-            Holder::Agent(_) | Holder::Ledger | Holder::Gateway | Holder::Reserved => Err(
-                ApiError::forbidden("this is for people; an agent may not read it"),
-            ),
-        }
+        Self::of(app, &parts.headers).await
     }
 }
 

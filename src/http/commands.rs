@@ -41,7 +41,8 @@ pub(super) struct Listed {
     cursor: Option<String>,
 }
 
-/// Commands, newest first; without `command:read` one's own.
+/// Commands, newest first; without `command:read` one's own. A token with labels sees its own and those
+/// on its hosts, so that a page of it may be short.
 #[utoipa::path(get, path = "/v1/commands", tag = "commands", params(Listed), security(("session" = [])),
     responses((status = 200, body = Page<CommandItem>), super::openapi::Problems))]
 pub(super) async fn list(
@@ -85,6 +86,8 @@ pub(super) async fn list(
         .last()
         .filter(|_| more)
         .map(|item| item.seq.to_string());
+    let me = caller.who.principal().as_str();
+    items.retain(|item| item.requester == me || caller.reaches(item));
     Ok(Json(Page { items, next }))
 }
 
@@ -141,13 +144,16 @@ fn bounds(name: &str) -> Option<([u8; 32], [u8; 32])> {
     spread(&short::parse(name)?, None)
 }
 
-/// Waits for a command's end; nothing when it has not ended in time.
+/// Waits for a command's end; nothing when it has not ended in time, or when so many calls wait that
+/// this one gets no place to.
 pub(super) async fn ended(
     app: &App,
+    caller: &Caller,
     id: &CommandId,
     wait: Duration,
 ) -> Result<Option<CommandItem>, ApiError> {
     let mut steps = app.reader.watch();
+    let place = app.waiter(&caller.who);
     let look = async {
         loop {
             steps.borrow_and_update();
@@ -156,7 +162,7 @@ pub(super) async fn ended(
             {
                 return Ok::<_, ApiError>(Some(item));
             }
-            if steps.changed().await.is_err() {
+            if place.is_none() || steps.changed().await.is_err() {
                 return Ok(None);
             }
         }
@@ -186,14 +192,14 @@ pub(super) async fn show(
     headers: HeaderMap,
 ) -> Result<Json<CommandItem>, ApiError> {
     let id = find(&app, &name).await?;
-    access::sight(&app, &caller, &id).await?;
-    if let Some(wait) = preferred_wait(&headers)
-        && let Some(item) = ended(&app, &id, wait).await?
-    {
+    let (_, item) = access::sight(&app, &caller, &id).await?;
+    let Some(wait) = preferred_wait(&headers) else {
         return Ok(Json(item));
-    }
-    let item = app.reader.command(&id).await?;
-    item.map(Json).ok_or_else(streams::commands_missing)
+    };
+    ended(&app, &caller, &id, wait).await?;
+    let caller = caller.again(&app).await?;
+    let (_, item) = access::sight(&app, &caller, &id).await?;
+    Ok(Json(item))
 }
 
 /// What something is read for.

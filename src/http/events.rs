@@ -15,9 +15,9 @@ use countersign_protocol::permission::Permission;
 use futures_util::Stream;
 use serde::Serialize;
 
-use super::access::{self, Sight};
+use super::access;
 use super::app::{App, Place};
-use super::auth::{Person, Who};
+use super::auth::{Caller, Person};
 use super::error::ApiError;
 use super::{commands, notes, streams};
 use crate::ledger::store;
@@ -85,12 +85,21 @@ async fn still_heard(app: &App, key: &KeyId) -> Result<(), ApiError> {
     }
 }
 
+/// The last event of a stream that ends before its time: the problem that another call would get. It
+/// has no position, for whoever comes again goes on after the last entry.
+fn problem(error: &ApiError) -> SseEvent {
+    tracing::warn!(code = error.0.code, "a listener's stream ends");
+    let event = SseEvent::default().event("problem");
+    event.json_data(&error.0).unwrap_or_default()
+}
+
 /// A listener on the whole log.
 struct Follower {
     app: App,
-    key: KeyId,
+    caller: Caller,
     next: u64,
     waiting: VecDeque<Notice>,
+    is_over: bool,
     _place: Place,
 }
 
@@ -113,33 +122,36 @@ pub(super) async fn all(
     let follower = Follower {
         _place: place(&app, key)?,
         app: app.clone(),
-        key,
+        caller,
         next,
         waiting: VecDeque::new(),
+        is_over: false,
     };
     Ok(respond(&app, follower, Follower::next))
 }
 
 impl Follower {
     async fn next(mut self) -> Option<(SseEvent, Self)> {
-        loop {
+        while !self.is_over {
             if let Some(notice) = self.waiting.pop_front() {
                 return Some((event("entry", notice.seq, &notice), self));
             }
             let mut log = self.app.ledger.watch();
             if let Err(error) = self.read().await {
-                tracing::warn!(code = error.0.code, "a listener's stream ends");
-                return None;
+                self.is_over = true;
+                return Some((problem(&error), self));
             }
             if self.waiting.is_empty() {
                 let next = self.next;
                 log.wait_for(|newest| newest.size() > next).await.ok()?;
             }
         }
+        None
     }
 
     async fn read(&mut self) -> Result<(), ApiError> {
-        still_heard(&self.app, &self.key).await?;
+        let caller = self.caller.again(&self.app).await?;
+        caller.require(&self.app, Permission::CommandRead)?;
         let size = self.app.ledger.newest().size();
         let mut connection = self.app.ledger.pool().acquire().await?;
         for row in store::entries(&mut connection, self.next, size, PAGE).await? {
@@ -163,11 +175,11 @@ impl Follower {
 struct CommandFollower {
     app: App,
     key: KeyId,
-    who: Who,
-    sight: Sight,
+    caller: Caller,
     id: CommandId,
     next: u64,
     waiting: VecDeque<LiveEntry>,
+    is_over: bool,
     _place: Place,
 }
 
@@ -186,16 +198,16 @@ pub(super) async fn of_command(
     let id = commands::find(&app, &name).await?;
     let key = person.key;
     let caller = person.caller();
-    let (sight, _) = access::sight(&app, &caller, &id).await?;
+    access::sight(&app, &caller, &id).await?;
     let follower = CommandFollower {
         _place: place(&app, key)?,
         app: app.clone(),
         key,
-        who: caller.who,
-        sight,
+        caller,
         id,
         next: last_event_id(&headers)?.map_or(0, |seq| seq.saturating_add(1)),
         waiting: VecDeque::new(),
+        is_over: false,
     };
     Ok(respond(&app, follower, CommandFollower::next))
 }
@@ -203,7 +215,7 @@ pub(super) async fn of_command(
 impl CommandFollower {
     async fn next(mut self) -> Option<(SseEvent, Self)> {
         let mut log = self.app.ledger.watch();
-        loop {
+        while !self.is_over {
             if let Some(entry) = self.waiting.pop_front() {
                 return Some((event("entry", entry.seq, &entry), self));
             }
@@ -212,14 +224,15 @@ impl CommandFollower {
                 Ok(true) => return None,
                 Ok(false) => {}
                 Err(error) => {
-                    tracing::warn!(code = error.0.code, "a listener's stream ends");
-                    return None;
+                    self.is_over = true;
+                    return Some((problem(&error), self));
                 }
             }
             if self.waiting.is_empty() {
                 log.changed().await.ok()?;
             }
         }
+        None
     }
 
     /// Reads what is new. True when there is nothing, and nothing can come any more.
@@ -240,15 +253,23 @@ impl CommandFollower {
         let size = self.app.ledger.newest().size();
         let mut connection = self.app.ledger.pool().acquire().await?;
         let rows = store::stream_page(&mut connection, &self.id, self.next, size, PAGE).await?;
+        drop(connection);
+        if rows.is_empty() {
+            return Ok(false);
+        }
+        // Before each page and not at the opening alone: session and rights end meanwhile.
+        let caller = self.caller.again(&self.app).await?;
+        let (sight, _) = access::sight(&self.app, &caller, &self.id).await?;
+        let mut connection = self.app.ledger.pool().acquire().await?;
         for row in rows {
             let (_, parsed) = streams::parse(&row)?;
             let is_output = access::is_output(&parsed);
-            if is_output && self.sight.output {
+            if is_output && sight.output {
                 let (what, id) = (ReadWhat::Output, Some(self.id));
-                notes::reads(&self.app, &self.who, what, id).await?;
+                notes::reads(&self.app, &caller.who, what, id).await?;
             }
             let named = parsed.blobs().into_iter().map(|blob| blob.digest);
-            let named = named.filter(|_| self.sight.output || !is_output);
+            let named = named.filter(|_| sight.output || !is_output);
             let (blobs, _redacted) = streams::blobs(&mut connection, named.collect()).await?;
             self.next = row.seq + 1;
             self.waiting.push_back(LiveEntry {

@@ -35,7 +35,7 @@ use super::auth::{Caller, Who};
 use super::bodies::Body;
 use super::error::ApiError;
 use super::statements::preferred_wait;
-use super::{commands, notes, streams};
+use super::{access, commands, notes, streams};
 use crate::keys::{self, Gateway};
 use crate::ledger::{self, history, store};
 
@@ -103,7 +103,7 @@ pub(super) struct ExecAnswer {
     duration_ms: Option<u64>,
     /// Whether some output was not kept.
     truncated: bool,
-    /// Each host's part.
+    /// Each host's part; of somebody else's command only with `output:read`.
     results: Vec<ExecutionResult>,
 }
 
@@ -185,7 +185,7 @@ pub(super) async fn cancel(
 ) -> Result<Response, ApiError> {
     let (gateway, principal, token) = speaker(&app, &caller)?;
     let id = commands::find(&app, &name).await?;
-    super::access::sight(&app, &caller, &id).await?;
+    access::sight(&app, &caller, &id).await?;
     let event = Event::from(CommandCancelRequested {
         signer: gateway.key_id(),
         principal: principal.clone(),
@@ -555,7 +555,8 @@ async fn before(
     }))
 }
 
-/// How far a command has come, after waiting for its end if that is wanted.
+/// How far a command has come, after waiting for its end if that is wanted; with what its hosts wrote
+/// for a caller who may read it when the wait is over.
 async fn answer(
     app: &App,
     caller: &Caller,
@@ -564,22 +565,22 @@ async fn answer(
 ) -> Result<Response, ApiError> {
     let location = [(header::LOCATION, format!("/v1/commands/{id}"))];
     let ended = match wait {
-        Some(wait) => commands::ended(app, id, wait).await?,
+        Some(wait) => commands::ended(app, caller, id, wait).await?,
         None => None,
     };
-    let item = match ended {
-        Some(item) => item,
-        None => {
-            let item = app.reader.command(id).await?;
-            item.ok_or_else(streams::commands_missing)?
-        }
-    };
+    let caller = caller.again(app).await?;
+    let (sight, now) = access::sight(app, &caller, id).await?;
+    let item = ended.unwrap_or(now);
     if !commands::is_final(&item.status) {
         let answer = ExecAnswer::new(item, Vec::new());
         return Ok((StatusCode::ACCEPTED, location, Json(answer)).into_response());
     }
-    notes::reads(app, &caller.who, ReadWhat::Output, Some(*id)).await?;
-    let results = streams::results(app, *id).await?;
+    let results = if sight.output {
+        notes::reads(app, &caller.who, ReadWhat::Output, Some(*id)).await?;
+        streams::results(app, *id).await?
+    } else {
+        Vec::new()
+    };
     let timed_out = results
         .iter()
         .any(|part| part.outcome.as_deref() == Some("timed_out"));

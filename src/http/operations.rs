@@ -1,10 +1,14 @@
 //! For operators: alive, ready, counted.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use super::app::App;
 use super::error::ApiError;
@@ -18,6 +22,32 @@ pub(super) struct Health {
 }
 
 const OK: Json<Health> = Json(Health { status: "ok" });
+
+/// How long a word on readiness is good: anybody may ask, and the database is asked once for all.
+const READY_FOR: Duration = Duration::from_secs(1);
+
+/// What was last found of the database and the lists.
+#[derive(Debug, Default)]
+pub(super) struct Readiness(Mutex<Option<(Instant, Result<(), ApiError>)>>);
+
+impl Readiness {
+    /// What was found within the last [`READY_FOR`], else what `look` finds; who asks meanwhile waits
+    /// for the same look.
+    async fn ask<F>(&self, look: impl FnOnce() -> F) -> Result<(), ApiError>
+    where
+        F: Future<Output = Result<(), ApiError>>,
+    {
+        let mut known = self.0.lock().await;
+        if let Some((at, found)) = &*known
+            && at.elapsed() < READY_FOR
+        {
+            return found.clone();
+        }
+        let found = look().await;
+        *known = Some((Instant::now(), found.clone()));
+        found
+    }
+}
 
 /// The process answers.
 #[utoipa::path(get, path = "/livez", tag = "operations", responses((status = 200, body = Health)))]
@@ -49,6 +79,11 @@ pub(super) async fn readyz(State(app): State<App>) -> Result<Json<Health>, ApiEr
             "this ledger has stopped writing; its log says why, and its operator must look",
         ));
     }
+    app.readiness.ask(|| look(&app)).await?;
+    Ok(OK)
+}
+
+async fn look(app: &App) -> Result<(), ApiError> {
     let head = store::head(app.ledger.pool()).await?;
     if head.size < app.ledger.newest().size() {
         return Err(ApiError::new(
@@ -58,7 +93,7 @@ pub(super) async fn readyz(State(app): State<App>) -> Result<Json<Health>, ApiEr
         ));
     }
     app.reader.caught_up().await?;
-    Ok(OK)
+    Ok(())
 }
 
 /// Prometheus metrics.
@@ -71,4 +106,29 @@ pub(super) async fn metrics(State(app): State<App>) -> Response {
         .text(app.ledger.newest().size(), app.reader.size(), open);
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], text).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn many_who_ask_whether_a_server_is_ready_make_one_look() {
+        let (readiness, looks) = (Readiness::default(), Cell::new(0));
+        let ask = || {
+            readiness.ask(|| async {
+                looks.set(looks.get() + 1);
+                tokio::task::yield_now().await;
+                Err(ApiError::unavailable())
+            })
+        };
+        let words = futures_util::future::join_all((0..100).map(|_each| ask())).await;
+        assert!(words.iter().all(Result::is_err));
+        assert_eq!(looks.get(), 1);
+        tokio::time::sleep(READY_FOR).await;
+        assert!(ask().await.is_err());
+        assert_eq!(looks.get(), 2, "and it is looked again");
+    }
 }

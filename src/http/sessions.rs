@@ -119,8 +119,8 @@ impl Sessions {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// The key whose session this token is, while it lasts.
-    pub(super) fn key(&self, token: &str, now: Time) -> Option<KeyId> {
+    /// The key whose session this token is, while it lasts, and until when that is.
+    pub(super) fn open(&self, token: &str, now: Time) -> Option<(KeyId, Time)> {
         let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
         let (key, rest) = bytes.split_at_checked(32)?;
         let (until, tag) = rest.split_at_checked(8)?;
@@ -128,15 +128,16 @@ impl Sessions {
             .verify_slice(tag)
             .ok()?;
         let until = Time::from_micros(u64::from_be_bytes(until.try_into().ok()?))?;
-        (now < until).then(|| KeyId::from_slice(key)).flatten()
+        let key = KeyId::from_slice(key)?;
+        (now < until).then_some((key, until))
     }
 }
 
 /// Who wants to sign in.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 pub(super) struct Whose {
-    /// The id of the key that will sign, 64 hex digits: the answer then says whose it is, for those
-    /// who have the key and not the name.
+    /// The id of the key that will sign, 64 hex digits: the answer then says whose it is while it is in
+    /// force, for those who have the key and not the name.
     key_id: Option<String>,
 }
 
@@ -150,7 +151,9 @@ pub(super) async fn challenge(
     let mut principal = None;
     if let Some(key) = whose.key_id.and_then(|id| id.parse::<KeyId>().ok()) {
         let rights = app.reader.rights().await?;
-        if let Some(Holder::Person(name)) = rights.key(&key).map(|record| &record.holder) {
+        let now = app.clock.now();
+        let record = rights.key(&key).filter(|record| record.is_in_force(now));
+        if let Some(Holder::Person(name)) = record.map(|record| &record.holder) {
             principal = Some(name.to_string());
         }
     }

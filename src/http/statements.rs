@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use countersign_protocol::api::{
-    Answer, Answers, Base64, MAX_BATCH, Receipt, Submission, SubmissionBatch,
+    Answer, Answers, Base64, ExecutionResult, MAX_BATCH, Receipt, Submission, SubmissionBatch,
 };
 use countersign_protocol::event::{Author, DeniedWhat, Kind, ReadWhat, Signatory};
 use countersign_protocol::fold::Refusal;
@@ -18,10 +18,10 @@ use countersign_protocol::sshsig::SshSig;
 use futures_util::future::join_all;
 
 use super::app::App;
-use super::auth::Who;
+use super::auth::{Caller, Who};
 use super::bodies::Body;
 use super::error::ApiError;
-use super::{commands, notes, streams};
+use super::{access, commands, notes, streams};
 use crate::ledger::{self, Admitted, store};
 
 /// The longest wait that a caller may prefer: the longest timeout of a command.
@@ -163,9 +163,11 @@ async fn known_key(app: &App, submission: &ledger::Submission) -> Result<(), Api
 
 /// Appends a signed statement with the blobs it names.
 ///
-/// The statement authenticates itself. The same statement again gets the first one's receipt.
+/// The statement authenticates itself. The same statement again gets the first one's receipt. That
+/// is no right to read: `Prefer: wait=N` is heard only with a session or an API token that may see
+/// the command, and results come only to one that may read its output.
 #[utoipa::path(post, path = "/v1/statements", tag = "statements", request_body = Submission,
-    params(("prefer" = Option<String>, Header, description = "wait=N: answer a request when it has ended, or after N seconds")),
+    params(("prefer" = Option<String>, Header, description = "wait=N: with a session or an API token that may see the command, answer a request when it has ended, or after N seconds")),
     responses(
         (status = 201, body = Receipt, description = "Appended"),
         (status = 200, body = Receipt, description = "It stood in the log before, or the request that was waited for has ended"),
@@ -179,7 +181,6 @@ pub(super) async fn submit(
     let is_request = Kind::from_namespace(&body.namespace) == Ok(Kind::CommandRequested);
     let admission = admit(&app, body).await;
     let seen = admission.1.as_ref().ok().and_then(Admitted::seen);
-    let who = admission.1.as_ref().ok().and_then(who_signed);
     let entered = enter(&app, admission).await?;
     let mut receipt = pack(&entered);
     receipt.since_seen = since_seen(&app, seen, entered.checkpoint.size()).await;
@@ -190,19 +191,45 @@ pub(super) async fn submit(
     let location = format!("/v1/commands/{}", receipt.statement_id);
     let mut status = created(&receipt);
     let id: Option<CommandId> = receipt.statement_id.parse().ok();
-    if let (Some(wait), Some(id)) = (preferred_wait(&headers), id) {
-        let item = commands::ended(&app, &id, wait).await?;
+    if let (Some(wait), Some(id)) = (preferred_wait(&headers), id)
+        && let Some(caller) = reader(&app, &headers, &id).await
+    {
+        let item = commands::ended(&app, &caller, &id, wait).await?;
         status = StatusCode::ACCEPTED;
         if let Some(item) = item {
             status = StatusCode::OK;
-            if let Some(who) = &who {
-                notes::reads(&app, who, ReadWhat::Output, Some(id)).await?;
-            }
             receipt.status = Some(item.status);
-            receipt.results = Some(streams::results(&app, id).await?);
+            receipt.results = results(&app, &caller, id).await?;
         }
     }
     Ok((status, [(header::LOCATION, location)], Json(receipt)).into_response())
+}
+
+/// Whoever may see the command, by what the request comes with beside the statement: whoever holds a
+/// copy of a statement's bytes is not thereby its signer. Anybody else is answered without a wait, for
+/// their statement stands in the log all the same.
+async fn reader(app: &App, headers: &HeaderMap, id: &CommandId) -> Option<Caller> {
+    let caller = Caller::of(app, headers).await.ok()?;
+    let seen = access::sight(app, &caller, id).await;
+    seen.is_ok().then_some(caller)
+}
+
+/// What came back from each host, for a caller who may read it now that the wait is over.
+async fn results(
+    app: &App,
+    caller: &Caller,
+    id: CommandId,
+) -> Result<Option<Vec<ExecutionResult>>, ApiError> {
+    // The statement is entered, so the answer is a receipt also for one who may not read any more.
+    let Ok(caller) = caller.again(app).await else {
+        return Ok(None);
+    };
+    let sight = access::sight(app, &caller, &id).await;
+    if !sight.is_ok_and(|(sight, _)| sight.output) {
+        return Ok(None);
+    }
+    notes::reads(app, &caller.who, ReadWhat::Output, Some(id)).await?;
+    streams::results(app, id).await.map(Some)
 }
 
 /// Spares the caller a request: the proof that its memory goes on. It asks when it gets none.

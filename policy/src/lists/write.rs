@@ -13,6 +13,7 @@ const STARTERS: &[&str] = &[
     "ash",
     "bash",
     "busybox",
+    "chrt",
     "chroot",
     "csh",
     "dash",
@@ -21,18 +22,27 @@ const STARTERS: &[&str] = &[
     "find",
     "fish",
     "flock",
+    "gosu",
     "ionice",
     "ksh",
+    "mksh",
     "nice",
     "nohup",
     "nsenter",
+    "parallel",
+    "pkexec",
+    "prlimit",
+    "rbash",
     "runuser",
+    "script",
     "setpriv",
     "setsid",
     "sh",
     "ssh",
     "stdbuf",
+    "strace",
     "su",
+    "su-exec",
     "sudo",
     "systemd-run",
     "taskset",
@@ -48,7 +58,7 @@ const STARTERS: &[&str] = &[
 
 /// Shells: to run one with `-c` is a script by another door.
 const SHELLS: &[&str] = &[
-    "ash", "bash", "csh", "dash", "fish", "ksh", "sh", "tcsh", "zsh",
+    "ash", "bash", "csh", "dash", "fish", "ksh", "mksh", "rbash", "sh", "tcsh", "zsh",
 ];
 
 /// Both ways to run a command: a guard holds also where glass is broken.
@@ -217,7 +227,16 @@ fn guards(text: &mut Text, lists: &Lists) {
         text.comment("A shell that is started as a program reads scripts too.");
         text.forbid(
             "no-shell-program",
-            &format!("{}.contains(resource.name)", set(shells)),
+            &format!("{}.contains(resource.name)", set(shells.iter().copied())),
+        );
+        text.comment("Nor behind a program that starts others.");
+        text.forbid(
+            "no-shell-behind",
+            &format!(
+                "{} &&\n    resource.names.containsAny({})",
+                starters(),
+                set(shells)
+            ),
         );
     }
     if !lists.deny.is_empty() {

@@ -259,6 +259,38 @@ fn a_token_is_in_its_own_roles_and_permissions_and_in_nothing_of_its_persons() {
 }
 
 #[test]
+fn a_forbid_of_a_group_holds_for_its_members_tokens_and_a_permit_does_not() {
+    let mut book = Book::peopled();
+    book.change(ChangeBody::GroupChanged {
+        group: "sre".parse().unwrap(),
+        add: vec!["grace".parse().unwrap()],
+        remove: Vec::new(),
+    });
+    book.issue("ci", "read", "command:execute");
+    let token = Case {
+        token: Some("ci".to_owned()),
+        ..exec("grace", &["ls"])
+    };
+    let rule = |head: &str, rest: &str| {
+        format!("@id(\"f\") {head}, action == Action::\"command:execute\", resource){rest};")
+    };
+    let forbid = rule("forbid (principal in Group::\"sre\"", "");
+    let permit_all = permit("p", "", "Role::\"read\"", "true");
+    permitted(book.judge(&permit_all, &token));
+    let found = denied(book.judge(&(permit_all.clone() + &forbid), &token));
+    assert!(matches!(found, Denial::Forbidden(_)), "{found:?}");
+    let member = denied(book.judge(&permit("p", "", SRE, "true"), &token));
+    assert_eq!(member, Denial::NoRule);
+    // A way out that is for a group is not the token's either.
+    let unless = rule(
+        "forbid (principal",
+        " unless { principal in Group::\"sre\" }",
+    );
+    let found = denied(book.judge(&(permit_all + &unless), &token));
+    assert!(matches!(found, Denial::Forbidden(_)), "{found:?}");
+}
+
+#[test]
 fn every_attribute_of_a_command_says_what_it_is() {
     let book = Book::peopled();
     let mut case =
@@ -270,7 +302,7 @@ fn every_attribute_of_a_command_says_what_it_is() {
         "resource.program == \"/usr/bin/cp\"",
         "resource.name == \"cp\"",
         "resource.arguments == [\"-r\", \"a b\", \"../etc/x\"]",
-        "resource.names == [\"cp\", \"-r\", \"a b\", \"x\"]",
+        "resource.names == [\"cp\", \"-r\", \"a b\", \"a\", \"b\", \"x\"]",
         "resource.words == 4",
         "resource.line == \"/usr/bin/cp -r 'a b' ../etc/x\"",
         "resource.name_line like \"cp -r *\"",

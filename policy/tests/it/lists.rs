@@ -94,6 +94,69 @@ fn what_is_denied_stays_denied_by_a_path_or_behind_another_program() {
 }
 
 #[test]
+fn a_script_in_one_word_hides_nothing_that_is_denied_or_protected() {
+    let book = Book::peopled();
+    let strict = toml("deny = [\"rm\"]\nprotected_directories = [\"/etc\"]\n");
+    for words in [
+        &["sudo", "sh", "-c", "rm -rf /srv"][..],
+        &["env", "-S", "rm x"],
+        &["su", "-c", "rm x"],
+        &["watch", "rm x"],
+        &["ssh", "h", "cd /srv;/bin/rm x"],
+        &["sudo", "sh", "-c", "cat /etc/shadow"],
+        &["su", "-c", "cat </etc/shadow"],
+    ] {
+        assert!(!may(&book, &strict, &exec("grace", words)), "{words:?}");
+    }
+    for words in [
+        &["su", "-c", "ls -l /srv"][..],
+        &["watch", "df -h"],
+        &["ls", "/"],
+        &["echo", "rm x"],
+    ] {
+        assert!(may(&book, &strict, &exec("grace", words)), "{words:?}");
+    }
+    let scripts = toml("deny = [\"rm\"]\nshell = true\n");
+    assert!(!may(
+        &book,
+        &scripts,
+        &exec("grace", &["bash", "-c", "rm x"])
+    ));
+    assert!(may(
+        &book,
+        &scripts,
+        &exec("grace", &["bash", "-c", "ls x"])
+    ));
+}
+
+#[test]
+fn without_scripts_no_shell_is_started_by_another_program() {
+    let book = Book::peopled();
+    let none = toml("approvals = 1\n");
+    for words in [
+        &["sudo", "sh", "-c", "ls"][..],
+        &["env", "A=1", "/bin/bash", "script"],
+        &["env", "-S", "sh -c ls"],
+        &["find", ".", "-exec", "dash", "{}", ";"],
+    ] {
+        assert!(!may(&book, &none, &exec("grace", words)), "{words:?}");
+    }
+    assert!(may(&book, &none, &exec("grace", &["sudo", "ls"])));
+    assert!(may(&book, &none, &exec("grace", &["cat", "sh"])));
+    let named = toml("allow = [\"sudo\", \"bash\"]\n");
+    assert!(may(
+        &book,
+        &named,
+        &exec("grace", &["sudo", "bash", "script"])
+    ));
+    assert!(!may(
+        &book,
+        &named,
+        &exec("grace", &["sudo", "sh", "script"])
+    ));
+}
+
+#[test]
 fn protected_directories_and_operations_are_kept() {
     let book = Book::peopled();
     let policy = toml(

@@ -181,11 +181,13 @@ async fn a_batch_is_taken_in_order_and_each_is_answered() {
 #[tokio::test]
 async fn who_prefers_to_wait_gets_the_end_or_a_place_to_look() {
     let server = TestServer::start().await;
+    let session = server.sign_in("alice").await;
     let (request, act) = server.book.request();
     let wait = |seconds: u32| {
         let body = serde_json::to_vec(&pack(&request)).unwrap();
         let call = server
             .call(reqwest::Method::POST, "/v1/statements")
+            .bearer_auth(&session)
             .body(body);
         call.header("prefer", format!("respond-async, wait={seconds}"))
             .send()
@@ -215,4 +217,58 @@ async fn who_prefers_to_wait_gets_the_end_or_a_place_to_look() {
         (results[0].exit_code, results[0].stdout.as_str()),
         (Some(0), "hello\n")
     );
+}
+
+/// A backup, a proxy's log, a colleague's terminal: bytes that were signed once are not whoever signed
+/// them.
+#[tokio::test]
+async fn a_copy_of_a_request_is_no_right_to_its_output_nor_to_a_wait() {
+    let server = TestServer::start().await;
+    let (request, act) = server.book.request();
+    let again = async |session: Option<&str>| {
+        let body = serde_json::to_vec(&pack(&request)).unwrap();
+        let call = server
+            .call(reqwest::Method::POST, "/v1/statements")
+            .header("prefer", "wait=20")
+            .body(body);
+        let call = match session {
+            Some(session) => call.bearer_auth(session),
+            None => call,
+        };
+        let patience = std::time::Duration::from_secs(10);
+        let answer = tokio::time::timeout(patience, call.send()).await;
+        answer.expect("nobody waits for a stranger").unwrap()
+    };
+    server.book.join("reader").await;
+    server.book.grant("read", "user:reader").await;
+    server.book.join("dave").await;
+    let dave = server.sign_in("dave").await;
+    for session in [None, Some(""), Some(dave.as_str())] {
+        let status = again(session).await.status();
+        assert!([200, 201].contains(&status.as_u16()), "{session:?}");
+    }
+    let command = server.book.send(request.clone()).await.unwrap().id;
+    for who in ["bob", "carol"] {
+        let approval = server.book.approval(who, command, &act);
+        server.book.send(approval).await.unwrap();
+    }
+    server.book.run(command).await;
+    let reader = server.sign_in("reader").await;
+    let agent = server.sign_in("web-1").await;
+    let size = server.book.ledger.newest().size();
+    for session in [None, Some(dave.as_str()), Some(&reader), Some(&agent)] {
+        let answer = again(session).await;
+        assert!(answer.headers().contains_key("location"));
+        let receipt: Receipt = json(answer).await;
+        assert_eq!(receipt.results, None, "{session:?}");
+    }
+    assert_eq!(
+        server.book.ledger.newest().size(),
+        size,
+        "and no read is written down in the requester's name"
+    );
+    let alice = server.sign_in("alice").await;
+    let receipt: Receipt = json(again(Some(&alice)).await).await;
+    assert_eq!(receipt.results.unwrap()[0].stdout, "hello\n");
+    assert_eq!(server.book.ledger.newest().size(), size + 1, "hers is");
 }

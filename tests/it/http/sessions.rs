@@ -1,12 +1,13 @@
 //! Sign-in: a signed challenge, once, by a key in force.
 
 use countersign::http::Transport;
+use countersign_protocol::api::ChallengeBody;
 use countersign_protocol::event::{Event, SessionChallenge};
 use countersign_protocol::hash::{Digest, LedgerId};
 use countersign_protocol::statement::Statement;
 
 use crate::statements::{key, public};
-use crate::support::server::problem;
+use crate::support::server::{json, problem};
 use crate::support::{TestLedger, TestServer};
 
 fn fields(answer: &Statement) -> SessionChallenge {
@@ -169,4 +170,17 @@ async fn a_token_that_was_touched_is_no_session() {
             401
         );
     }
+}
+
+#[tokio::test]
+async fn whose_a_key_is_that_opens_nothing_is_told_to_nobody() {
+    let server = TestServer::start().await;
+    let whose = async || {
+        let path = format!("/v1/sessions/challenge?key_id={}", public("carol").key_id());
+        let body: ChallengeBody = json(server.post(&path, &()).await).await;
+        body.principal
+    };
+    assert_eq!(whose().await.as_deref(), Some("carol"));
+    server.book.revoke("carol").await;
+    assert_eq!(whose().await, None);
 }

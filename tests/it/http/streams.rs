@@ -1,15 +1,19 @@
 //! Server-sent events: in order, resumable, over when the command is; an agent's work.
 
+use std::time::Duration;
+
+use countersign::clock::Clock;
 use countersign_protocol::api::{LiveEntry, Notice, Work};
 use countersign_protocol::entry::{self, Entry};
 use countersign_protocol::event::{Event, PolicySnapshot};
 use countersign_protocol::hash::Hash;
+use countersign_protocol::name::SECOND_US;
 use countersign_protocol::proof;
 use reqwest::Response;
 use serde::de::DeserializeOwned;
 
 use crate::statements::{blob, signed};
-use crate::support::TestServer;
+use crate::support::{TestLedger, TestServer};
 
 /// Reads events until `enough` or the end of the stream.
 pub(crate) async fn events<T: DeserializeOwned>(
@@ -194,4 +198,81 @@ async fn streams_end_when_the_server_stops() {
     server.shutdown.cancel();
     let rest: Vec<(u64, Notice)> = events(&mut live, usize::MAX).await;
     assert_eq!(rest.len(), 0);
+}
+
+/// A stream to its end.
+async fn rest(mut response: Response) -> String {
+    let whole = async {
+        let mut text = Vec::new();
+        while let Some(bytes) = response.chunk().await.unwrap() {
+            text.extend_from_slice(&bytes);
+        }
+        String::from_utf8(text).unwrap()
+    };
+    let whole = tokio::time::timeout(Duration::from_secs(10), whole);
+    whole.await.expect("the stream ends")
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_the_right_to_it_and_says_so() {
+    let server = TestServer::start().await;
+    server.book.join("reader").await;
+    server.book.grant("read", "user:reader").await;
+    let session = server.sign_in("reader").await;
+    let (command, _) = server.book.authorized().await;
+    let everything = server.get_as(&session, "/v1/events").await;
+    let path = format!("/v1/commands/{command}/events");
+    let one = server.get_as(&session, &path).await;
+    server.book.take_away("read", "user:reader").await;
+    server.book.run(command).await;
+    for stream in [everything, one] {
+        let text = rest(stream).await;
+        assert!(!text.contains("execution."), "{text}");
+        assert!(!text.contains("aGVsbG8K"), "hello, in base64");
+        let (_before, last) = text.rsplit_once("event: problem\n").expect(&text);
+        assert!(last.contains("\"not_permitted\""), "{last}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_host_writes_is_shown_while_the_right_to_it_lasts() {
+    let server = TestServer::start().await;
+    server.book.join("reader").await;
+    server.book.grant("read", "user:reader").await;
+    server.book.grant("auditor", "user:reader").await;
+    let session = server.sign_in("reader").await;
+    let (command, _) = server.book.authorized().await;
+    let path = format!("/v1/commands/{command}/events");
+    let live = server.get_as(&session, &path).await;
+    server.book.take_away("auditor", "user:reader").await;
+    server.book.run(command).await;
+    let text = rest(live).await;
+    assert!(!text.contains("event: problem"), "{text}");
+    assert_eq!(text.matches("event: entry").count(), 7, "{text}");
+    assert!(!text.contains("aGVsbG8K"), "hello, in base64");
+}
+
+#[tokio::test]
+async fn a_stream_goes_on_no_longer_than_its_session() {
+    let mut book = TestLedger::ready().await;
+    let clock = Clock::fixed(book.clock.now());
+    let machine = std::mem::replace(&mut book.clock, clock.clone());
+    let mut server = TestServer::over(book).await;
+    let session = server.sign_in("alice").await;
+    server.book.clock = machine;
+    let (command, _) = server.book.authorized().await;
+    let path = format!("/v1/commands/{command}/events");
+    let streams = [
+        server.get_as(&session, "/v1/events").await,
+        server.get_as(&session, &path).await,
+    ];
+    clock.advance(15 * 60 * SECOND_US);
+    server.book.run(command).await;
+    for stream in streams {
+        let text = rest(stream).await;
+        assert!(!text.contains("execution."), "{text}");
+        let (_before, last) = text.rsplit_once("event: problem\n").expect(&text);
+        assert!(last.contains("\"no_session\""), "{last}");
+        assert!(!last.contains("event: entry"), "{last}");
+    }
 }

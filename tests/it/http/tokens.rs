@@ -386,3 +386,86 @@ async fn a_command_whose_time_was_over_is_a_504_with_what_it_wrote() {
     assert_eq!(answer["result"]["stdout"], "hello\n");
     assert_eq!(answer["result"]["exit_code"], -1);
 }
+
+#[tokio::test]
+async fn stopping_somebody_elses_command_does_not_show_what_it_wrote() {
+    let server = server().await;
+    server.book.enrol("web-2").await;
+    let owner = ci(&server).await;
+    let both = json!({ "command": "true", "on": ["web-1", "web-2"] });
+    let stopper = Scope {
+        permissions: &[Permission::CommandCancel, Permission::CommandRead],
+        ..Scope::default()
+    };
+    let stopper = issue(&server, "stopper", "ops@example.com", &stopper).await;
+    for (token, sees) in [(&stopper, false), (&owner, true)] {
+        let id = taken(exec(&server, &owner, &both).await).await;
+        approve(&server, id).await;
+        server.book.run(id).await;
+        // One host has written; the other never starts, so that the command ends here.
+        let path = format!("/v1/commands/{id}/cancel");
+        let answer = call(&server, &token.reveal(), &path, &json!({}), "").await;
+        let text = answer.text().await.unwrap();
+        assert!(text.contains("\"status\":\"partial\""), "{text}");
+        assert_eq!(text.contains("hello"), sees, "{text}");
+        let refused = server
+            .get_as(&token.reveal(), &format!("/v1/commands/{id}/output"))
+            .await;
+        assert_eq!(refused.status() == 200, sees, "the same right as there");
+    }
+}
+
+#[tokio::test]
+async fn a_token_for_some_hosts_sees_and_stops_nothing_of_others() {
+    let server = server().await;
+    let scope = Scope {
+        permissions: &[
+            Permission::CommandCancel,
+            Permission::CommandExecute,
+            Permission::CommandRead,
+            Permission::OutputRead,
+        ],
+        labels: &["env=dev"],
+        ..Scope::default()
+    };
+    let dev = issue(&server, "dev", "dev@example.com", &scope).await;
+    let owner = ci(&server).await;
+    let (ran, open) = {
+        let ran = taken(exec(&server, &owner, &body("true")).await).await;
+        approve(&server, ran).await;
+        server.book.run(ran).await;
+        (ran, taken(exec(&server, &owner, &body("true")).await).await)
+    };
+    let statuses = async || {
+        let dev = dev.reveal();
+        let mut statuses = Vec::new();
+        for rest in ["", "/output", "/entries"] {
+            let path = format!("/v1/commands/{ran}{rest}");
+            statuses.push(server.get_as(&dev, &path).await.status().as_u16());
+        }
+        let path = format!("/v1/commands/{open}/cancel");
+        let cancel = call(&server, &dev, &path, &json!({}), "").await;
+        statuses.push(cancel.status().as_u16());
+        let list = server.get_as(&dev, "/v1/commands").await;
+        let list: Value = list.json().await.unwrap();
+        (statuses, list["items"].as_array().unwrap().len())
+    };
+    assert_eq!(statuses().await, (vec![404; 4], 0));
+    let labels = vec!["env=dev.eu".parse().unwrap()];
+    let agent = "web-1".parse().unwrap();
+    server
+        .book
+        .change(ChangeBody::AgentRelabelled { agent, labels })
+        .await;
+    // A command that is cancelled before it began has ended otherwise: 409 with its status.
+    assert_eq!(statuses().await, (vec![200, 200, 200, 409], 2));
+    let labels = vec!["env=prod".parse().unwrap()];
+    let agent = "web-1".parse().unwrap();
+    server
+        .book
+        .change(ChangeBody::AgentRelabelled { agent, labels })
+        .await;
+    let own = format!("/v1/commands/{ran}/output");
+    let own = server.get_as(&owner.reveal(), &own).await;
+    assert_eq!(own.status(), 200, "one's own is one's own wherever it ran");
+}

@@ -206,3 +206,48 @@ async fn the_id_of_zeros_is_no_command() {
         assert_eq!(answer, (404, "unknown_command".into()), "{what}");
     }
 }
+
+/// Who prefers to wait holds a place in memory and asks the database at every step.
+#[tokio::test]
+async fn one_caller_has_a_share_of_the_waiting_calls_and_not_all() {
+    let server = TestServer::start().await;
+    let (request, _) = server.book.request();
+    let command = server.book.send(request).await.unwrap().id;
+    let path = format!("/v1/commands/{command}");
+    let alice = server.sign_in("alice").await;
+    let wait = |session: &str| {
+        let call = server
+            .call(reqwest::Method::GET, &path)
+            .bearer_auth(session);
+        call.header("prefer", "wait=60").send()
+    };
+    let mut waiting = Vec::new();
+    for _each in 0..33 {
+        waiting.push(tokio::spawn(wait(&alice)));
+    }
+    let soon = Duration::from_secs(2);
+    let answered = async {
+        while !waiting.iter().any(tokio::task::JoinHandle::is_finished) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let answered = tokio::time::timeout(Duration::from_secs(15), answered).await;
+    answered.expect("one too many is answered at once");
+    let place = waiting
+        .iter()
+        .position(tokio::task::JoinHandle::is_finished);
+    let told = waiting.remove(place.unwrap()).await.unwrap().unwrap();
+    assert_eq!(told.status(), 200);
+    let bob = server.sign_in("bob").await;
+    let other = tokio::time::timeout(soon, wait(&bob)).await;
+    assert!(other.is_err(), "somebody else still waits");
+    server
+        .book
+        .send(server.book.cancel("alice", command))
+        .await
+        .unwrap();
+    for call in waiting {
+        let text = call.await.unwrap().unwrap().text().await.unwrap();
+        assert!(text.contains("cancelled"), "{text}");
+    }
+}
