@@ -372,7 +372,7 @@ impl State {
             self.commands.insert(id, command);
             return Ok(());
         }
-        self.may_act(id, event)?;
+        self.may_act(id, event, at.time)?;
         let link = self.check_link(event)?;
         let command = self.commands.get_mut(&id).ok_or(Refusal::UnknownCommand)?;
         command.next(event, at)?;
@@ -403,13 +403,16 @@ impl State {
             require(self.rights.has_room_for_a_review(), Refusal::TooManyOpen)?;
         }
         // Where a document is withheld, nobody can judge again what the ledger judged then.
-        self.judgement(command)
+        self.judgement(command, command.requested.time)
             .map_or(Ok(()), |judged| judged.map(drop))
     }
 
-    /// What the policy says of a command that waits, as of the last word that concerns it. Nothing
-    /// where a document that the judge needs is not at hand.
-    fn judgement(&self, command: &Command) -> Option<Result<Requirement, Refusal>> {
+    /// What the policy says at `now` of a command that waits. Nothing where a document that the judge
+    /// needs is not at hand.
+    fn judgement(&self, command: &Command, now: Time) -> Option<Result<Requirement, Refusal>> {
+        if let Err(refusal) = self.still_asks(command, now) {
+            return Some(Err(refusal));
+        }
         let in_force = self.rights.policy()?;
         let targets = command.targets.as_ref()?;
         let question = Question {
@@ -419,9 +422,30 @@ impl State {
             act: command.act(),
             spec: command.spec.as_ref()?,
             targets,
-            now: self.judged_at(command),
+            now,
         };
         Some(judge_request(self.judge(), &in_force.policy, &question))
+    }
+
+    /// A request stands for as long as whoever signed it could sign it: a key that is revoked because
+    /// somebody stole it must not leave requests behind that others still approve.
+    fn still_asks(&self, command: &Command, now: Time) -> Result<(), Refusal> {
+        let request = &command.request;
+        let key = self.rights.key(&request.signer);
+        let signs = key.is_some_and(|key| key.is_in_force(now));
+        require(signs, Refusal::RequesterEnded)?;
+        let Some(token) = &request.token else {
+            return Ok(());
+        };
+        let record = self.rights.token(token);
+        let speaks = record.is_some_and(|record| record.is_in_force(now));
+        let asked = (
+            command.act(),
+            command.spec.as_ref(),
+            command.targets.as_ref(),
+        );
+        let may = speaks && self.rights.token_may_ask(token, asked).is_ok();
+        require(may, Refusal::RequesterEnded)
     }
 
     /// Says whether all that a judge needs is at hand.
@@ -430,7 +454,8 @@ impl State {
         documents && self.rights.policy().is_some()
     }
 
-    /// The time at which a command that waits is judged: of the newest entry that could matter.
+    /// The time at which a command that waits is looked at, where no entry decides: of the newest one
+    /// that could matter.
     fn judged_at(&self, command: &Command) -> Time {
         let last = command.last_word();
         self.rights
@@ -443,7 +468,11 @@ impl State {
     /// # Errors
     /// The policy does not permit it any more, or its words are withheld.
     pub fn requirement(&self, command: &Command) -> Result<Requirement, Refusal> {
-        self.judgement(command).unwrap_or(Err(Refusal::Spec))
+        self.requirement_at(command, self.judged_at(command))
+    }
+
+    fn requirement_at(&self, command: &Command, now: Time) -> Result<Requirement, Refusal> {
+        self.judgement(command, now).unwrap_or(Err(Refusal::Spec))
     }
 
     /// Says whether a person has a seat of what a command that waits needs.
@@ -466,13 +495,13 @@ impl State {
             .collect()
     }
 
-    /// What rights say of an event on an existing command.
-    fn may_act(&self, id: CommandId, event: &Event) -> Result<(), Refusal> {
+    /// What rights say of an event on an existing command, entered at `now`.
+    fn may_act(&self, id: CommandId, event: &Event, now: Time) -> Result<(), Refusal> {
         let command = self.commands.get(&id).ok_or(Refusal::UnknownCommand)?;
         match event {
             Event::CommandApproved(approval) => {
                 let reason = approval.reason.is_some();
-                self.may_judge(command, &approval.principal, |requirement| {
+                self.may_judge(command, (&approval.principal, now), |requirement| {
                     require(reason || !requirement.reason, Refusal::ReasonMissing)
                 })?;
                 let in_force = self.rights.policy().map(|in_force| in_force.reference);
@@ -481,17 +510,19 @@ impl State {
             Event::CommandRejected(rejection) => {
                 let reason = rejection.reason.is_some();
                 let vote = rejection.vote;
-                self.may_judge(command, &rejection.principal, |requirement| {
+                // As of the last word: the hour at which nobody may say yes keeps nobody from a no.
+                let before = self.judged_at(command);
+                self.may_judge(command, (&rejection.principal, before), |requirement| {
                     require(reason || !requirement.reason, Refusal::ReasonMissing)?;
                     let counts = requirement.rejections.is_some_and(|needed| needed > 1);
                     require(counts == vote, Refusal::OtherRejection)
                 })
             }
             Event::CommandVotedDown(down) => {
-                let Some(judged) = self.judgement(command) else {
+                let Some(judged) = self.judgement(command, now) else {
                     return Ok(());
                 };
-                let votes = self.votes_against(command, &judged?);
+                let votes = self.votes_against(command, &judged?, now);
                 require(
                     votes.as_ref() == Some(&down.rejections),
                     Refusal::Binding("rejections"),
@@ -508,11 +539,13 @@ impl State {
                 require(may, Refusal::NotPermitted(Permission::CommandCancel))
             }
             Event::CommandAuthorized(authorized) => {
+                self.still_asks(command, now)?;
                 if !self.is_judgeable(command) {
                     // Withheld: who approved and how many is checked by the lifecycle all the same.
                     return Ok(());
                 }
-                let effect = self.authorization(command).ok_or(Refusal::Quorum)?;
+                // At its own time: one that was held back is judged by what holds when it is entered.
+                let effect = self.authorization(command, now).ok_or(Refusal::Quorum)?;
                 let Effect::Authorize {
                     approvals,
                     policy,
@@ -555,7 +588,7 @@ impl State {
     fn may_judge(
         &self,
         command: &Command,
-        who: &Principal,
+        (who, now): (&Principal, Time),
         further: impl Fn(&Requirement) -> Result<(), Refusal>,
     ) -> Result<(), Refusal> {
         // Four eyes come first, so that a requester learns the real reason.
@@ -564,7 +597,7 @@ impl State {
             // What may follow is the lifecycle's to say.
             return Ok(());
         }
-        let Some(judged) = self.judgement(command) else {
+        let Some(judged) = self.judgement(command, now) else {
             return Ok(());
         };
         let requirement = judged?;
@@ -598,17 +631,17 @@ impl State {
     pub fn effect_of(&self, event: &Event, at: Position) -> Option<Effect> {
         match event {
             Event::CommandApproved(approval) => {
-                self.authorization(self.commands.get(&approval.command)?)
+                self.authorization(self.commands.get(&approval.command)?, at.time)
             }
             Event::CommandRequested(request) if request.act.break_glass => {
-                self.authorization(self.commands.get(&at.id)?)
+                self.authorization(self.commands.get(&at.id)?, at.time)
             }
             Event::CommandRejected(rejection) if rejection.vote => {
                 let command = self.commands.get(&rejection.command)?;
-                let requirement = self.requirement(command).ok()?;
+                let requirement = self.requirement_at(command, at.time).ok()?;
                 Some(Effect::VoteDown {
                     command: command.id,
-                    rejections: self.votes_against(command, &requirement)?,
+                    rejections: self.votes_against(command, &requirement, at.time)?,
                 })
             }
             Event::CommandAuthorized(authorized) => {
@@ -658,15 +691,18 @@ impl State {
     #[must_use]
     pub fn standing(&self, command: &Command) -> Option<quorum::Verdict> {
         match command.stage {
-            Stage::Requested => self.counted(command).map(|counted| counted.verdict),
+            Stage::Requested => {
+                let now = self.judged_at(command);
+                self.counted(command, now).map(|counted| counted.verdict)
+            }
             Stage::Authorized { verdict, .. } => Some(verdict),
             Stage::Rejected | Stage::Withdrawn | Stage::Expired | Stage::Cancelled => None,
         }
     }
 
-    /// The authorization of a command whose approvals suffice here and now.
-    fn authorization(&self, command: &Command) -> Option<Effect> {
-        let counted = self.counted(command)?;
+    /// The authorization of a command whose approvals suffice at `now`.
+    fn authorization(&self, command: &Command, now: Time) -> Option<Effect> {
+        let counted = self.counted(command, now)?;
         if !counted.verdict.is_met() {
             return None;
         }
@@ -680,10 +716,9 @@ impl State {
         })
     }
 
-    fn counted(&self, command: &Command) -> Option<Counted> {
+    fn counted(&self, command: &Command, now: Time) -> Option<Counted> {
         let policy = self.rights.policy()?.reference;
-        let requirement = self.requirement(command).ok()?;
-        let now = self.judged_at(command);
+        let requirement = self.requirement_at(command, now).ok()?;
         let age_us = requirement
             .approval_age_ms
             .map(|ms| ms.saturating_mul(1000));
@@ -724,9 +759,13 @@ impl State {
             .collect()
     }
 
-    /// The votes against a command that count, once there are enough of them.
-    fn votes_against(&self, command: &Command, requirement: &Requirement) -> Option<Vec<u64>> {
-        let now = self.judged_at(command);
+    /// The votes against a command that count at `now`, once there are enough of them.
+    fn votes_against(
+        &self,
+        command: &Command,
+        requirement: &Requirement,
+        now: Time,
+    ) -> Option<Vec<u64>> {
         let counts = |vote: &&Vote| {
             let key = self.rights.key(&vote.key_id);
             key.is_some_and(|key| key.is_in_force(now))

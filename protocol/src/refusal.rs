@@ -147,6 +147,9 @@ refusals! {
     DuplicateApproval, Conflict, "duplicate_approval", "you have approved this already; a person counts once";
     /// Four eyes: the requester does not judge the own request.
     OwnRequest, Forbidden, "own_request", "you asked for this yourself; someone else must judge it";
+    /// Whoever asked could not ask any more.
+    RequesterEnded, Conflict, "requester_ended",
+        "the key or API token that asked for this was revoked, is over, or may not ask for it any more; it cannot be authorized, so have it asked for again";
     /// Not enough distinct people.
     Quorum, Forbidden, "quorum", "the approvals do not suffice";
     /// Not listed in the state machine.
