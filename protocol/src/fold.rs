@@ -631,18 +631,16 @@ impl State {
     pub fn effect_of(&self, event: &Event, at: Position) -> Option<Effect> {
         match event {
             Event::CommandApproved(approval) => {
-                self.authorization(self.commands.get(&approval.command)?, at.time)
+                // A no that did not suffice may do so under the rule in force, and goes before a yes.
+                let command = self.commands.get(&approval.command)?;
+                self.end_by_votes(command, at.time)
+                    .or_else(|| self.authorization(command, at.time))
             }
             Event::CommandRequested(request) if request.act.break_glass => {
                 self.authorization(self.commands.get(&at.id)?, at.time)
             }
             Event::CommandRejected(rejection) if rejection.vote => {
-                let command = self.commands.get(&rejection.command)?;
-                let requirement = self.requirement_at(command, at.time).ok()?;
-                Some(Effect::VoteDown {
-                    command: command.id,
-                    rejections: self.votes_against(command, &requirement, at.time)?,
-                })
+                self.end_by_votes(self.commands.get(&rejection.command)?, at.time)
             }
             Event::CommandAuthorized(authorized) => {
                 let owed = authorized.requirement.break_glass?;
@@ -700,10 +698,20 @@ impl State {
         }
     }
 
-    /// The authorization of a command whose approvals suffice at `now`.
+    /// The end of a command against which enough have voted at `now`.
+    fn end_by_votes(&self, command: &Command, now: Time) -> Option<Effect> {
+        let requirement = self.requirement_at(command, now).ok()?;
+        Some(Effect::VoteDown {
+            command: command.id,
+            rejections: self.votes_against(command, &requirement, now)?,
+        })
+    }
+
+    /// The authorization of a command whose approvals suffice at `now`, and no votes against it.
     fn authorization(&self, command: &Command, now: Time) -> Option<Effect> {
         let counted = self.counted(command, now)?;
-        if !counted.verdict.is_met() {
+        let against = self.votes_against(command, &counted.requirement, now);
+        if !counted.verdict.is_met() || against.is_some() {
             return None;
         }
         Some(Effect::Authorize {

@@ -337,7 +337,7 @@ impl Model {
             let seats = seats.flat_map(|(n, from)| (0..*n).map(move |_| *from));
             self.seated(&seats.collect::<Vec<_>>(), &people)
         };
-        !rules.is_empty() && rules.iter().all(|rule| each(rule))
+        !self.is_voted_down(asked) && !rules.is_empty() && rules.iter().all(|rule| each(rule))
     }
 
     fn is_voted_down(&self, asked: &Asked) -> bool {
@@ -437,7 +437,9 @@ impl Model {
                 };
                 assert_eq!(word.policy, self.policy.1, "of another policy");
                 self.commands.get_mut(&said.command).unwrap().yes.push(word);
-                if self.is_enough(&self.commands[&said.command], time_us) {
+                if self.is_voted_down(&self.commands[&said.command]) {
+                    self.owed = Some(("command.voted_down", said.command));
+                } else if self.is_enough(&self.commands[&said.command], time_us) {
                     self.owed = Some(("command.authorized", said.command));
                 }
             }

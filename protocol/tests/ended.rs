@@ -253,3 +253,68 @@ fn an_authorization_that_was_held_back_is_judged_by_the_time_of_its_entry() {
         }
     }
 }
+
+// Standing noes
+
+/// Two noes of three that were needed, and then a rule that wants two.
+fn against() -> (Book, StatementId) {
+    let mut book = under("2 alice bob,carol,dave,erin rejections=3");
+    let command = book.request("alice", &["web-1"]).unwrap();
+    book.say_no("bob", command, true).unwrap();
+    book.say_no("carol", command, true).unwrap();
+    book.publish_text("2 alice bob,carol,dave,erin rejections=2");
+    (book, command)
+}
+
+#[test]
+fn noes_that_suffice_under_a_later_rule_go_before_any_approval() {
+    let (mut book, command) = against();
+    book.approve("dave", command).unwrap();
+    assert_eq!(book.status(command), "rejected");
+    assert!(matches!(
+        book.approve("erin", command),
+        Err(Refusal::Over(_))
+    ));
+    book.audit().unwrap();
+}
+
+#[test]
+fn an_authorization_against_standing_noes_is_refused_by_everybody() {
+    let (mut book, command) = against();
+    for who in ["dave", "erin"] {
+        // The ledger keeps silent of what it would have to say.
+        let event = book.approval_event(who, command);
+        let statement = Statement::sign(&event, &key(who)).unwrap();
+        book.append_one(statement).unwrap();
+    }
+    let waiting = book.command(command).clone();
+    let effect = Effect::Authorize {
+        command,
+        request_seq: waiting.requested.seq,
+        approvals: waiting.approvals.iter().map(|given| given.seq).collect(),
+        policy: book.state.rights().policy().unwrap().reference,
+        requirement: book.state.requirement(&waiting).unwrap(),
+        members: ["dave", "erin"]
+            .map(|name| countersign_protocol::quorum::Membership {
+                of: format!("user:{name}").parse().unwrap(),
+                people: vec![name.parse().unwrap()],
+            })
+            .to_vec(),
+    };
+    let event = book.ledger_header().effect(effect);
+    assert_eq!(book.sign_and_append("ledger", &event), Err(Refusal::Quorum));
+    // An auditor who is given the same bytes says so too.
+    book.audit().unwrap();
+    let mut entries = book.entries.clone();
+    let word = Statement::sign(&event, &key("ledger")).unwrap();
+    let entry = countersign_protocol::entry::Entry {
+        seq: entries.len() as u64,
+        time: at(book.now),
+        prev: book.last,
+        key_id: word.clone().verify().unwrap().facts().key_id,
+        statement: word,
+    };
+    entries.push(entry.encode().unwrap());
+    let found = book.audit_of(&entries).unwrap_err();
+    assert_eq!(found.reason, Refusal::Quorum.into());
+}
