@@ -319,6 +319,7 @@ impl State {
         let judge = Arc::clone(&self.judge);
         self.rights
             .apply(at, leaf, event, proposal, judge.as_ref())?;
+        self.rights.forget_ended(at.time);
         self.continue_chain(link, at.id);
         Ok(())
     }

@@ -91,8 +91,10 @@ refusals! {
     NothingChanges, Conflict, "nothing_changes", "this would change nothing: it is so already";
     /// Rights could never be changed again.
     LastAdministrators, Conflict, "last_administrators", "fewer administrators would be left than a change takes; make somebody else one first";
-    /// No gateway key in genesis.
-    NoGateway, Conflict, "no_gateway", "this ledger was founded without a gateway key, so it has no API tokens";
+    /// A no on what would be taken from oneself.
+    OwnLoss, Forbidden, "own_loss", "this change takes a key, a role, a group or a token from you; whether it happens is for others to say";
+    /// No gateway key in force.
+    NoGateway, Conflict, "no_gateway", "no gateway key of this ledger is in force, so nobody could sign for an API token";
     /// No such token.
     UnknownToken, Missing, "unknown_token", "no API token of this name was issued";
     /// A token has its name for ever.
@@ -118,7 +120,7 @@ refusals! {
     /// The document of a change did not come with it.
     BodyMissing, Invalid, "body_missing", "the document that the change names is missing or not readable";
     /// No such open change.
-    UnknownChange, Missing, "unknown_change", "no such change is waiting for consent";
+    UnknownChange, Missing, "unknown_change", "no such change is waiting for consent: it took effect, somebody rejected it, or it came to its end, after 7 days or with the key that asked for it; ask for it anew";
     /// No such command.
     UnknownCommand, Missing, "unknown_command", "no such command";
     /// Rights do not allow it.

@@ -515,6 +515,7 @@ impl Model {
             }
             ChangeBody::KeyRevoked { key_id, .. } => {
                 self.keys.remove(&key_id);
+                self.changes.retain(|_, open| open.consents[0].1 != key_id);
             }
             ChangeBody::GroupChanged { group, add, remove } => {
                 for who in add {

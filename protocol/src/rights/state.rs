@@ -268,9 +268,7 @@ impl Rights {
             Event::ChangeRejected(rejection) => {
                 let change = self.changes.get(&rejection.change);
                 let change = change.ok_or(Refusal::UnknownChange)?;
-                let stops = self.may_ask(&rejection.principal, &change.body);
-                stops
-                    .or_else(|_| self.may_consent(&rejection.principal, change, judge, at.time))?;
+                self.may_stop(&rejection.principal, change, judge, at.time)?;
                 self.changes.remove(&rejection.change);
                 return Ok(());
             }
@@ -329,12 +327,10 @@ impl Rights {
         let Proposal { body, policy } = proposal.ok_or(Refusal::BodyMissing)?;
         self.may_ask(&request.principal, &body)?;
         self.may_change(&body, policy.as_ref(), judge, at.time)?;
-        let own = |change: &&OpenChange| {
-            let first = change.consents.first();
-            first.is_some_and(|first| first.principal == request.principal)
-        };
-        let of_one = self.changes.values().filter(own).count();
-        if self.changes.len() >= MAX_OPEN_CHANGES || of_one >= MAX_OPEN_OF_ONE {
+        let changes = self.changes.values();
+        let open = changes.filter_map(|change| change.requester(&self.keys, at.time));
+        let of_one = open.clone().filter(|who| **who == request.principal);
+        if open.clone().count() >= MAX_OPEN_CHANGES || of_one.count() >= MAX_OPEN_OF_ONE {
             return Err(Refusal::TooManyOpen);
         }
         let first = Consent {
@@ -347,9 +343,17 @@ impl Rights {
             policy,
             digest: request.body.digest,
             consents: alloc::vec![first],
+            requested_at: at.time,
         };
         self.changes.insert(at.id, change);
         Ok(())
+    }
+
+    /// Forgets changes that nobody can consent to any more.
+    pub(crate) fn forget_ended(&mut self, now: Time) {
+        let keys = &self.keys;
+        self.changes
+            .retain(|_, change| change.requester(keys, now).is_some());
     }
 
     fn consent(

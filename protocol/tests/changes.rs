@@ -1,0 +1,157 @@
+//! What becomes of a change that waits: whose no stops it, and when it comes to its end. And what
+//! is left of a group.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use countersign_protocol::fold::{Effect, Refusal};
+use countersign_protocol::hash::{Digest, StatementId};
+use countersign_protocol::name::{SECOND_US, Time};
+use countersign_protocol::permission::Permission;
+use countersign_protocol::rights::{CHANGE_EXPIRES_US, ChangeBody, MAX_OPEN_OF_ONE};
+use support::Book;
+
+fn no(book: &mut Book, who: &str, change: StatementId) -> Result<StatementId, Refusal> {
+    let event = say!(person book, who, ChangeRejected { change: change, reason: None });
+    book.sign_and_append(who, &event)
+}
+
+fn relabelled(number: usize) -> ChangeBody {
+    ChangeBody::AgentRelabelled {
+        agent: "web-1".parse().unwrap(),
+        labels: vec![format!("n={number}").parse().unwrap()],
+    }
+}
+
+#[test]
+fn nobody_stops_what_would_be_taken_from_themselves() {
+    let mut book = Book::ready();
+    book.welcome("dave");
+    book.change(Book::granted("admin", "user:dave"));
+    book.change(Book::group("chiefs", &["bob", "carol"], &[]));
+    book.change(Book::granted("write", "group:chiefs"));
+    book.change(book.key_of("carol", "carol-2"));
+    book.change(ChangeBody::TokenIssued {
+        token: "ci-1".parse().unwrap(),
+        principal: "carol".parse().unwrap(),
+        secret: Digest::new([1; 32]),
+        roles: vec![],
+        permissions: vec![Permission::CommandExecute],
+        labels: vec![],
+        commands: vec![],
+        expires_at: Time::from_micros(book.now + 3600 * SECOND_US).unwrap(),
+    });
+    let takes = [
+        Book::ended("carol-2"),
+        Book::revoked("write", "group:chiefs"),
+        Book::group("chiefs", &[], &["carol"]),
+        ChangeBody::TokenRevoked {
+            token: "ci-1".parse().unwrap(),
+        },
+        Book::revoked("admin", "user:carol"),
+    ];
+    for body in takes {
+        let what = format!("{body:?}");
+        let change = book.ask_change("alice", body.clone()).unwrap();
+        assert_eq!(
+            no(&mut book, "carol", change),
+            Err(Refusal::OwnLoss),
+            "{what}"
+        );
+        // Somebody else's no is one, and one's own asking may be taken back.
+        no(&mut book, "bob", change).unwrap_or_else(|refusal| {
+            assert_eq!((refusal, what.contains("chiefs")), (Refusal::OwnLoss, true));
+            no(&mut book, "dave", change).unwrap()
+        });
+        let own = book.ask_change("carol", body.clone()).unwrap();
+        no(&mut book, "carol", own).unwrap();
+        book.change(body);
+    }
+    book.audit().unwrap();
+}
+
+#[test]
+fn a_change_ends_with_the_key_that_asked_for_it() {
+    let mut book = Book::ready();
+    let change = book
+        .ask_change("carol", Book::group("sre", &["bob"], &[]))
+        .unwrap();
+    book.consent("carol", change).unwrap_err();
+    book.change(Book::ended("carol"));
+    // Alice would stand in for her otherwise, and only one more would be needed.
+    for who in ["alice", "bob"] {
+        assert_eq!(book.consent(who, change), Err(Refusal::UnknownChange));
+        assert_eq!(no(&mut book, who, change), Err(Refusal::UnknownChange));
+    }
+    assert!(book.state.rights().change(&change).is_none());
+    book.audit().unwrap();
+}
+
+#[test]
+fn a_rule_that_names_the_requester_is_not_that_of_whoever_consents_next() {
+    let mut book = Book::ready();
+    book.publish_text("2 alice bob,carol\n1 bob bob,carol agents");
+    let drained = ChangeBody::AgentDrained {
+        agent: "web-1".parse().unwrap(),
+    };
+    book.welcome("dave");
+    book.change(Book::granted("admin", "user:dave"));
+    let change = book.ask_change("dave", drained).unwrap();
+    book.change(Book::ended("dave"));
+    assert_eq!(book.consent("bob", change), Err(Refusal::UnknownChange));
+    let drained = |book: &Book| {
+        let agent = book.state.rights().agent_record(&"web-1".parse().unwrap());
+        agent.unwrap().drained
+    };
+    assert!(!drained(&book));
+    book.audit().unwrap();
+}
+
+#[test]
+fn a_change_ends_when_the_key_that_asked_is_over() {
+    let mut book = Book::ready();
+    let mut body = book.key_of("bob", "bob-2");
+    if let ChangeBody::KeyAdded { expires_at, .. } = &mut body {
+        *expires_at = Time::from_micros(book.now + 60 * SECOND_US);
+    }
+    book.change(body);
+    let asked = {
+        let body = book.blob(&relabelled(1).to_document().unwrap());
+        let event =
+            say!(person book, "bob", ChangeRequested { body: body, document: None, reason: None });
+        book.with_key("bob-2", event).unwrap()
+    };
+    book.now += 60 * SECOND_US;
+    assert_eq!(book.consent("alice", asked), Err(Refusal::UnknownChange));
+    assert_eq!(book.consent("carol", asked), Err(Refusal::UnknownChange));
+}
+
+#[test]
+fn a_change_waits_for_a_week_and_then_takes_no_place() {
+    let mut book = Book::ready();
+    let old: Vec<StatementId> = (0..MAX_OPEN_OF_ONE)
+        .map(|number| book.ask_change("alice", relabelled(number)).unwrap())
+        .collect();
+    let full = book.ask_change("alice", relabelled(MAX_OPEN_OF_ONE));
+    assert_eq!(full, Err(Refusal::TooManyOpen));
+    book.now += CHANGE_EXPIRES_US - 1;
+    book.consent("bob", old[0]).unwrap();
+    assert!(book.state.rights().change(&old[0]).is_none());
+    book.now += 1;
+    assert_eq!(book.consent("bob", old[1]), Err(Refusal::UnknownChange));
+    assert_eq!(no(&mut book, "bob", old[1]), Err(Refusal::UnknownChange));
+    // Nor does the ledger's own key make it happen.
+    let seq = book.entries.len() as u64 - 1;
+    let effect = Effect::Change {
+        change: old[1],
+        body: relabelled(1),
+        rests_on: vec![seq],
+    };
+    let event = book.ledger_header().effect(effect);
+    let forged = book.sign_and_append("ledger", &event);
+    assert_eq!(forged, Err(Refusal::Quorum));
+    let anew = book.ask_change("alice", relabelled(1)).unwrap();
+    assert_eq!(book.state.rights().changes().count(), 1);
+    book.consent("bob", anew).unwrap();
+    book.audit().unwrap();
+}
