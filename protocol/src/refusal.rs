@@ -93,6 +93,8 @@ refusals! {
     LastAdministrators, Conflict, "last_administrators", "fewer administrators would be left than a change takes; make somebody else one first";
     /// A no on what would be taken from oneself.
     OwnLoss, Forbidden, "own_loss", "this change takes a key, a role, a group or a token from you; whether it happens is for others to say";
+    /// A group without members that has roles.
+    GroupHoldsRoles, Conflict, "group_holds_roles", "nobody would be left in this group and it holds roles, which a later group of its name would have; take the roles from it first";
     /// No gateway key in force.
     NoGateway, Conflict, "no_gateway", "no gateway key of this ledger is in force, so nobody could sign for an API token";
     /// No such token.

@@ -155,3 +155,27 @@ fn a_change_waits_for_a_week_and_then_takes_no_place() {
     book.consent("bob", anew).unwrap();
     book.audit().unwrap();
 }
+
+#[test]
+fn a_group_that_holds_roles_is_not_emptied_and_a_new_one_of_its_name_holds_none() {
+    let mut book = Book::ready();
+    book.change(Book::group("sre", &["bob", "carol"], &[]));
+    book.change(Book::granted("write", "group:sre"));
+    book.change(Book::group("sre", &[], &["carol"]));
+    let emptied = || Book::group("sre", &[], &["bob"]);
+    let asked = book.ask_change("alice", emptied());
+    assert_eq!(asked, Err(Refusal::GroupHoldsRoles));
+    book.change(Book::revoked("write", "group:sre"));
+    // A role that it is given meanwhile holds the change up.
+    let change = book.ask_change("alice", emptied()).unwrap();
+    book.change(Book::granted("read", "group:sre"));
+    book.consent("carol", change).unwrap();
+    assert!(book.state.rights().change(&change).is_some());
+    book.change(Book::revoked("read", "group:sre"));
+    book.change(emptied());
+    book.welcome("dave");
+    book.change(Book::group("sre", &["dave"], &[]));
+    let roles = book.state.rights().roles_of(&"dave".parse().unwrap()).len();
+    assert_eq!(roles, 0);
+    book.audit().unwrap();
+}

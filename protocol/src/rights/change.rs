@@ -253,7 +253,13 @@ impl Rights {
                 require(self.groups.len() < MAX_HELD, Refusal::TooManyOpen)?;
                 let mut after = self.clone();
                 after.change_group(group, add, remove);
-                after.require_administrators(now)
+                after.require_administrators(now)?;
+                // A later group of this name would have the roles of this one, and nobody would have
+                // said so; nor does a right end without an event that says it.
+                let holds = |(whom, _): &(Whom, RoleName)| *whom == Whom::Group(group.clone());
+                let emptied = !after.groups.contains_key(group);
+                let kept = emptied && self.grants.iter().any(holds);
+                require(!kept, Refusal::GroupHoldsRoles)
             }
             ChangeBody::PolicyPublished { policy: digest } => {
                 let policy = policy.ok_or(Refusal::BodyMissing)?;
@@ -292,8 +298,8 @@ impl Rights {
                 expires_at,
                 ..
             } => {
-                let gateway = self.keys.values().any(|key| key.holder == Holder::Gateway);
-                require(gateway, Refusal::NoGateway)?;
+                let signs = |key: &KeyRecord| key.holder == Holder::Gateway && key.is_in_force(now);
+                require(self.keys.values().any(signs), Refusal::NoGateway)?;
                 require(!self.tokens.contains_key(token), Refusal::TokenTaken)?;
                 require(*expires_at > now, Refusal::Late)?;
                 require(self.tokens.len() < MAX_HELD, Refusal::TooManyOpen)?;
