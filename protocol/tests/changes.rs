@@ -4,12 +4,13 @@
 
 mod support;
 
+use countersign_protocol::event::Administrator;
 use countersign_protocol::fold::{Effect, Refusal};
 use countersign_protocol::hash::{Digest, StatementId};
 use countersign_protocol::name::{SECOND_US, Time};
 use countersign_protocol::permission::Permission;
 use countersign_protocol::rights::{CHANGE_EXPIRES_US, ChangeBody, MAX_OPEN_OF_ONE};
-use support::Book;
+use support::{Book, public};
 
 fn no(book: &mut Book, who: &str, change: StatementId) -> Result<StatementId, Refusal> {
     let event = say!(person book, who, ChangeRejected { change: change, reason: None });
@@ -83,6 +84,60 @@ fn a_change_ends_with_the_key_that_asked_for_it() {
         assert_eq!(book.consent(who, change), Err(Refusal::UnknownChange));
         assert_eq!(no(&mut book, who, change), Err(Refusal::UnknownChange));
     }
+    assert!(book.state.rights().change(&change).is_none());
+    book.audit().unwrap();
+}
+
+/// As [`Book::genesis`], with dave, and three of the four change rights.
+fn of_three() -> Book {
+    Book::found(|genesis| {
+        genesis.threshold = 3;
+        genesis.administrators.push(Administrator {
+            principal: "dave".parse().unwrap(),
+            key: public("dave"),
+        });
+    })
+}
+
+fn changed_by_three(book: &mut Book, body: ChangeBody) {
+    let change = book.ask_change("alice", body).unwrap();
+    book.consent("bob", change).unwrap();
+    book.consent("dave", change).unwrap();
+}
+
+#[test]
+fn nobody_who_consented_takes_the_place_of_a_requester_whose_key_ended() {
+    let mut book = of_three();
+    let change = book
+        .ask_change("carol", Book::group("sre", &["bob"], &[]))
+        .unwrap();
+    book.consent("bob", change).unwrap();
+    changed_by_three(&mut book, Book::ended("carol"));
+    assert!(book.state.rights().change(&change).is_none());
+    assert_eq!(book.consent("alice", change), Err(Refusal::UnknownChange));
+    book.audit().unwrap();
+}
+
+#[test]
+fn a_consent_whose_key_is_over_gives_way_to_a_new_one() {
+    let mut book = of_three();
+    let mut body = book.key_of("bob", "bob-2");
+    if let ChangeBody::KeyAdded { expires_at, .. } = &mut body {
+        *expires_at = Time::from_micros(book.now + 60 * SECOND_US);
+    }
+    changed_by_three(&mut book, body);
+    let change = book
+        .ask_change("alice", Book::group("sre", &["bob"], &[]))
+        .unwrap();
+    let body = book.state.rights().change(&change).unwrap().digest;
+    let first =
+        say!(person book, "bob", ChangeApproved { change: change, body: body, reason: None });
+    book.with_key("bob-2", first).unwrap();
+    assert_eq!(book.consent("bob", change), Err(Refusal::DuplicateApproval));
+    book.now += 60 * SECOND_US;
+    book.consent("bob", change).unwrap();
+    assert_eq!(book.consent("bob", change), Err(Refusal::DuplicateApproval));
+    book.consent("carol", change).unwrap();
     assert!(book.state.rights().change(&change).is_none());
     book.audit().unwrap();
 }

@@ -133,12 +133,18 @@ impl Rights {
         }
     }
 
+    /// Says whether the key of a consent is in force at `now`.
+    pub(super) fn stands(&self, consent: &Consent, now: Time) -> bool {
+        let key = self.keys.get(&consent.key_id);
+        key.is_some_and(|key| key.is_in_force(now))
+    }
+
     /// Those whose consent to a change would count and is not given, sorted.
     #[must_use]
     pub fn awaited(&self, change: &OpenChange, judge: &dyn Judge, now: Time) -> Vec<&Principal> {
         let consented = |person: &Principal| {
             let mut consents = change.consents.iter();
-            consents.any(|given| given.principal == *person)
+            consents.any(|given| given.principal == *person && self.stands(given, now))
         };
         let Some(requester) = change.requester(&self.keys, now) else {
             return Vec::new();
@@ -191,9 +197,7 @@ impl Rights {
         let requester = change.requester(&self.keys, now)?;
         let requirement = self.change_requirement(&change.body, requester, judge, now);
         let counts = |consent: &&Consent| {
-            let key = self.keys.get(&consent.key_id);
-            key.is_some_and(|key| key.is_in_force(now))
-                && self.has_seat(&consent.principal, &requirement)
+            self.stands(consent, now) && self.has_seat(&consent.principal, &requirement)
         };
         let counted: Vec<&Consent> = change.consents.iter().filter(counts).collect();
         let people = counted.iter().map(|consent| &consent.principal);

@@ -368,11 +368,17 @@ impl Rights {
         if change.digest != approval.body {
             return Err(Refusal::Binding("body"));
         }
-        let again = |given: &Consent| given.principal == approval.principal;
+        let again = |given: &Consent| {
+            given.principal == approval.principal && self.stands(given, at.time)
+        };
         if change.consents.iter().any(again) {
             return Err(Refusal::DuplicateApproval);
         }
         if let Some(change) = self.changes.get_mut(&approval.change) {
+            // One of theirs whose key is over counts no more, and this one takes its place.
+            change
+                .consents
+                .retain(|given| given.principal != approval.principal);
             change.consents.push(Consent {
                 principal: approval.principal.clone(),
                 key_id: approval.signer,
@@ -520,6 +526,12 @@ impl Rights {
         }
         // An older key of an agent may go; the name goes only with the current one.
         self.agents.retain(|_, record| record.key != key_id);
+        // First of all, so that nobody's consent moves to the requester's place.
+        let own = |change: &OpenChange| {
+            let first = change.consents.first();
+            first.is_none_or(|first| first.key_id == key_id)
+        };
+        self.changes.retain(|_, change| !own(change));
         for change in self.changes.values_mut() {
             change.consents.retain(|consent| consent.key_id != key_id);
         }
