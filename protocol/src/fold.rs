@@ -487,12 +487,32 @@ impl State {
     /// Everybody who has a seat of what a command that waits needs, sorted; never its requester.
     #[must_use]
     pub fn approvers(&self, command: &Command) -> Vec<&Principal> {
+        let requirement = self.requirement(command);
+        requirement.map_or_else(
+            |_| Vec::new(),
+            |requirement| self.seated(command, &requirement),
+        )
+    }
+
+    /// Those of them who have said neither a yes nor a no that counts: for whom it waits.
+    #[must_use]
+    pub fn awaited(&self, command: &Command) -> Vec<&Principal> {
         let Ok(requirement) = self.requirement(command) else {
             return Vec::new();
         };
+        let now = self.judged_at(command);
+        let mut open = self.seated(command, &requirement);
+        open.retain(|who| {
+            !self.has_approved(command, who, &requirement, now)
+                && !self.has_voted(command, who, &requirement, now)
+        });
+        open
+    }
+
+    fn seated(&self, command: &Command, requirement: &Requirement) -> Vec<&Principal> {
         let people = self.rights.people().into_iter();
         people
-            .filter(|who| *who != command.requester() && self.rights.has_seat(who, &requirement))
+            .filter(|who| *who != command.requester() && self.rights.has_seat(who, requirement))
             .collect()
     }
 
@@ -503,7 +523,9 @@ impl State {
             Event::CommandApproved(approval) => {
                 let reason = approval.reason.is_some();
                 self.may_judge(command, (&approval.principal, now), |requirement| {
-                    require(reason || !requirement.reason, Refusal::ReasonMissing)
+                    require(reason || !requirement.reason, Refusal::ReasonMissing)?;
+                    let again = self.has_approved(command, &approval.principal, requirement, now);
+                    require(!again, Refusal::DuplicateApproval)
                 })?;
                 let in_force = self.rights.policy().map(|in_force| in_force.reference);
                 require(in_force == Some(approval.policy), Refusal::OtherPolicy)
@@ -516,7 +538,9 @@ impl State {
                 self.may_judge(command, (&rejection.principal, before), |requirement| {
                     require(reason || !requirement.reason, Refusal::ReasonMissing)?;
                     let counts = requirement.rejections.is_some_and(|needed| needed > 1);
-                    require(counts == vote, Refusal::OtherRejection)
+                    require(counts == vote, Refusal::OtherRejection)?;
+                    let again = self.has_voted(command, &rejection.principal, requirement, now);
+                    require(!again, Refusal::DuplicateApproval)
                 })
             }
             Event::CommandVotedDown(down) => {
@@ -725,20 +749,56 @@ impl State {
         })
     }
 
-    fn counted(&self, command: &Command, now: Time) -> Option<Counted> {
-        let policy = self.rights.policy()?.reference;
-        let requirement = self.requirement_at(command, now).ok()?;
+    /// Says whether an approval counts at `now`. Its person gives a new one only when it does not.
+    fn counts(&self, given: &Approval, requirement: &Requirement, now: Time) -> bool {
+        let in_force = self.rights.policy().map(|in_force| in_force.reference);
+        let key = self.rights.key(&given.key_id);
         let age_us = requirement
             .approval_age_ms
             .map(|ms| ms.saturating_mul(1000));
-        let counts = |given: &&Approval| {
-            let key = self.rights.key(&given.key_id);
-            key.is_some_and(|key| key.is_in_force(now))
-                && given.policy == policy
-                && (given.with_reason || !requirement.reason)
-                && age_us.is_none_or(|age| now.micros_since(given.time) < age)
-                && self.rights.has_seat(&given.principal, &requirement)
-        };
+        key.is_some_and(|key| key.is_in_force(now))
+            && Some(given.policy) == in_force
+            && (given.with_reason || !requirement.reason)
+            && age_us.is_none_or(|age| now.micros_since(given.time) < age)
+            && self.rights.has_seat(&given.principal, requirement)
+    }
+
+    /// Says whether a vote against a command counts at `now`.
+    fn counts_against(&self, vote: &Vote, requirement: &Requirement, now: Time) -> bool {
+        let key = self.rights.key(&vote.key_id);
+        key.is_some_and(|key| key.is_in_force(now))
+            && self.rights.has_seat(&vote.principal, requirement)
+    }
+
+    fn has_approved(
+        &self,
+        command: &Command,
+        who: &Principal,
+        requirement: &Requirement,
+        now: Time,
+    ) -> bool {
+        let mut own = command
+            .approvals
+            .iter()
+            .filter(|given| given.principal == *who);
+        own.any(|given| self.counts(given, requirement, now))
+    }
+
+    fn has_voted(
+        &self,
+        command: &Command,
+        who: &Principal,
+        requirement: &Requirement,
+        now: Time,
+    ) -> bool {
+        let mut own = command.votes.iter().filter(|vote| vote.principal == *who);
+        own.any(|vote| self.counts_against(vote, requirement, now))
+    }
+
+    fn counted(&self, command: &Command, now: Time) -> Option<Counted> {
+        let policy = self.rights.policy()?.reference;
+        let requirement = self.requirement_at(command, now).ok()?;
+        let counts = |given: &&Approval| self.counts(given, &requirement, now);
         let counted: Vec<_> = command.approvals.iter().filter(counts).collect();
         let people = || counted.iter().map(|given| &given.principal);
         let belongs = |who: &Principal, whom: &Whom| self.rights.belongs(who, whom);
@@ -775,11 +835,7 @@ impl State {
         requirement: &Requirement,
         now: Time,
     ) -> Option<Vec<u64>> {
-        let counts = |vote: &&Vote| {
-            let key = self.rights.key(&vote.key_id);
-            key.is_some_and(|key| key.is_in_force(now))
-                && self.rights.has_seat(&vote.principal, requirement)
-        };
+        let counts = |vote: &&Vote| self.counts_against(vote, requirement, now);
         let counted: Vec<&Vote> = command.votes.iter().filter(counts).collect();
         let people: BTreeSet<&Principal> = counted.iter().map(|vote| &vote.principal).collect();
         let needed = requirement.rejections.unwrap_or(1) as usize;

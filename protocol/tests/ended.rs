@@ -318,3 +318,51 @@ fn an_authorization_against_standing_noes_is_refused_by_everybody() {
     let found = book.audit_of(&entries).unwrap_err();
     assert_eq!(found.reason, Refusal::Quorum.into());
 }
+
+// Again
+
+#[test]
+fn an_approval_that_counts_no_more_gives_way_to_a_new_one() {
+    // Her key is over, or the approval too old.
+    for (policy, asks, wait_us) in [
+        ("2 alice erin,carol", "alice", 30 * MINUTE_US),
+        ("2 alice erin,carol age=60", "alice", MINUTE_US),
+    ] {
+        let mut book = under(policy);
+        book.change(book.key_of("erin", "erin-2"));
+        let command = book.request(asks, &["web-1"]).unwrap();
+        book.approve("erin", command).unwrap();
+        let again = |book: &mut Book| {
+            let event = book.approval_event("erin", command);
+            book.with_key("erin-2", event)
+        };
+        assert_eq!(again(&mut book), Err(Refusal::DuplicateApproval));
+        book.now += wait_us;
+        again(&mut book).unwrap();
+        assert_eq!(again(&mut book), Err(Refusal::DuplicateApproval));
+        book.approve("carol", command).unwrap();
+        assert_eq!(book.status(command), "authorized", "{policy}");
+        book.audit().unwrap();
+    }
+}
+
+#[test]
+fn a_vote_whose_key_ended_gives_way_to_a_new_one() {
+    let mut book = under("2 alice bob,dave,erin rejections=2");
+    book.change(book.key_of("dave", "dave-2"));
+    let command = book.request("alice", &["web-1"]).unwrap();
+    book.say_no("dave", command, true).unwrap();
+    book.change(Book::ended("dave"));
+    let again = |book: &mut Book| {
+        let event = say!(person book, "dave", CommandRejected {
+            command: command, vote: true, reason: None,
+        });
+        book.with_key("dave-2", event)
+    };
+    again(&mut book).unwrap();
+    assert_eq!(again(&mut book), Err(Refusal::DuplicateApproval));
+    assert_eq!(book.status(command), "requested");
+    book.say_no("bob", command, true).unwrap();
+    assert_eq!(book.status(command), "rejected");
+    book.audit().unwrap();
+}

@@ -368,9 +368,8 @@ impl Rights {
         if change.digest != approval.body {
             return Err(Refusal::Binding("body"));
         }
-        let again = |given: &Consent| {
-            given.principal == approval.principal && self.stands(given, at.time)
-        };
+        let again =
+            |given: &Consent| given.principal == approval.principal && self.stands(given, at.time);
         if change.consents.iter().any(again) {
             return Err(Refusal::DuplicateApproval);
         }
