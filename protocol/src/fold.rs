@@ -10,6 +10,7 @@ use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use crate::canonical;
 use crate::command::{Act, CommandSpec};
 use crate::event::{
     Author, ChangeBody, Event, ExecutionCompleted, ExecutionLost, ExecutionStarted, Seen,
@@ -20,7 +21,7 @@ use crate::lifecycle::{Approval, Command, ExecutionStatus, Position, Stage, Vote
 use crate::name::{Principal, SECOND_US, Time, TokenId};
 use crate::permission::{Permission, Whom};
 use crate::policy::{Policy, PolicyRef};
-use crate::quorum::{self, Membership, Requirement};
+use crate::quorum::{self, MAX_COUNTED_BYTES, Membership, Requirement};
 use crate::rights::{Proposal, Rights};
 use crate::statement::Verified;
 use crate::target::TargetList;
@@ -799,21 +800,30 @@ impl State {
         let policy = self.rights.policy()?.reference;
         let requirement = self.requirement_at(command, now).ok()?;
         let counts = |given: &&Approval| self.counts(given, &requirement, now);
-        let counted: Vec<_> = command.approvals.iter().filter(counts).collect();
-        let people = || counted.iter().map(|given| &given.principal);
+        let mut counted: Vec<_> = command.approvals.iter().filter(counts).collect();
+        let mut members = self.members(&requirement, &counted);
+        let people = counted.iter().map(|given| &given.principal);
         let belongs = |who: &Principal, whom: &Whom| self.rights.belongs(who, whom);
-        let verdict = quorum::count(&requirement, command.requester(), people(), belongs);
+        let verdict = quorum::count(&requirement, command.requester(), people.clone(), belongs);
+        // People of one group may approve while one of another is awaited, more of them than can be
+        // written down.
+        if written(&counted, &members) > MAX_COUNTED_BYTES {
+            let mut needed = quorum::needed(&requirement, people, belongs);
+            counted.retain(|given| needed.remove(&given.principal));
+            members = self.members(&requirement, &counted);
+        }
         Some(Counted {
             approvals: counted.iter().map(|given| given.seq).collect(),
             policy,
-            members: self.members(&requirement, &people().collect()),
+            members,
             requirement,
             verdict,
         })
     }
 
     /// Who of these is one of whom, as far as a requirement asks.
-    fn members(&self, requirement: &Requirement, people: &BTreeSet<&Principal>) -> Vec<Membership> {
+    fn members(&self, requirement: &Requirement, counted: &[&Approval]) -> Vec<Membership> {
+        let people: BTreeSet<&Principal> = counted.iter().map(|given| &given.principal).collect();
         let of = |whom: &Whom| {
             let one = people.iter().filter(|who| self.rights.belongs(who, whom));
             one.map(|who| (*who).clone()).collect::<Vec<_>>()
@@ -841,6 +851,13 @@ impl State {
         let needed = requirement.rejections.unwrap_or(1) as usize;
         (people.len() >= needed).then(|| counted.iter().map(|vote| vote.seq).collect())
     }
+}
+
+/// Bytes of JSON that an authorization has for these.
+fn written(approvals: &[&Approval], members: &[Membership]) -> usize {
+    let seqs: Vec<u64> = approvals.iter().map(|given| given.seq).collect();
+    let json = canonical::to_vec(&(seqs, members));
+    json.map_or(usize::MAX, |json| json.len())
 }
 
 /// What a policy asks of a request, as the ledger takes it: the judge's word, and what every request

@@ -121,6 +121,8 @@ refusals! {
     NotAnEvent, Invalid, "not_an_event", "statements of this kind are not events of the log";
     /// The document of a change did not come with it.
     BodyMissing, Invalid, "body_missing", "the document that the change names is missing or not readable";
+    /// No entry has room for what would follow.
+    TooLarge, Conflict, "too_large", "what the ledger would have to write after this does not fit into one entry (16 KiB), so nothing was written; name fewer people, groups or rules at once, or shorter ones";
     /// No such open change.
     UnknownChange, Missing, "unknown_change", "no such change is waiting for consent: it took effect, somebody rejected it, or it came to its end, after 7 days or with the key that asked for it; ask for it anew";
     /// No such command.

@@ -212,6 +212,30 @@ fn a_change_waits_for_a_week_and_then_takes_no_place() {
 }
 
 #[test]
+fn a_change_whose_effect_fits_no_entry_is_not_even_asked_for() {
+    let mut book = Book::ready();
+    let names = |first: char, len: usize| -> Vec<String> {
+        let name = |n: usize| format!("{first}{n:02}{}", "x".repeat(len - 3));
+        (0..64).map(name).collect()
+    };
+    let moved = |add: &[String], remove: &[String]| {
+        let add: Vec<&str> = add.iter().map(String::as_str).collect();
+        let remove: Vec<&str> = remove.iter().map(String::as_str).collect();
+        Book::group("sre", &add, &remove)
+    };
+    let many = moved(&names('a', 128), &names('b', 128));
+    assert_eq!(book.ask_change("alice", many), Err(Refusal::TooLarge));
+    // What fits is judged by what it says.
+    for fits in [
+        moved(&names('a', 128), &[]),
+        moved(&names('a', 64), &names('b', 64)),
+    ] {
+        let asked = book.ask_change("alice", fits);
+        assert_eq!(asked, Err(Refusal::UnknownPerson));
+    }
+}
+
+#[test]
 fn a_group_that_holds_roles_is_not_emptied_and_a_new_one_of_its_name_holds_none() {
     let mut book = Book::ready();
     book.change(Book::group("sre", &["bob", "carol"], &[]));

@@ -24,6 +24,9 @@ pub const MAX_OPEN_OF_ONE: usize = 128;
 /// was about, and what nobody wanted takes no place for ever.
 pub const CHANGE_EXPIRES_US: u64 = 7 * 24 * 3600 * SECOND_US;
 
+/// So many consents an effect has room for, beside what changes; a change takes far fewer.
+pub(super) const ROOM_FOR_CONSENTS: usize = 64;
+
 /// Most reviews that are open at once: who leaves more behind breaks no more glass.
 pub const MAX_OPEN_REVIEWS: usize = 1024;
 

@@ -11,18 +11,20 @@ use alloc::vec::Vec;
 
 use super::records::{
     AgentRecord, Consent, Holder, KeyRecord, MAX_OPEN_CHANGES, MAX_OPEN_OF_ONE, MAX_OPEN_REVIEWS,
-    MAX_WAITING_ENROLMENTS, OpenChange, OpenReview, PolicyInForce, SnapshotRecord, TokenRecord,
+    MAX_WAITING_ENROLMENTS, OpenChange, OpenReview, PolicyInForce, ROOM_FOR_CONSENTS,
+    SnapshotRecord, TokenRecord,
 };
+use crate::effect::LedgerHeader;
 use crate::event::{
     Author, ChangeApproved, ChangeBody, ChangeRequested, Event, Kind, LedgerGenesis, ReviewClosed,
-    ReviewOpened, Signatory,
+    ReviewOpened, Seen, Signatory,
 };
 use crate::fold::Refusal;
 use crate::hash::{CommandId, Hash, KeyId, LedgerId, StatementId};
 use crate::judgement::Judge;
 use crate::key::PublicKey;
 use crate::lifecycle::Position;
-use crate::name::{AgentName, GroupName, Label, Principal, RoleName, Time, TokenId};
+use crate::name::{AgentName, GroupName, Label, MAX_INTEGER, Principal, RoleName, Time, TokenId};
 use crate::permission::{ADMIN, Permission, Whom};
 use crate::policy::{Policy, PolicyRef};
 use crate::{decision_event, execution_event, other_event};
@@ -326,6 +328,7 @@ impl Rights {
     ) -> Result<(), Refusal> {
         let Proposal { body, policy } = proposal.ok_or(Refusal::BodyMissing)?;
         self.may_ask(&request.principal, &body)?;
+        require_sayable(request, at.id, &body)?;
         self.may_change(&body, policy.as_ref(), judge, at.time)?;
         let changes = self.changes.values();
         let open = changes.filter_map(|change| change.requester(&self.keys, at.time));
@@ -605,6 +608,27 @@ impl Rights {
     pub(crate) fn has_room_for_a_review(&self) -> bool {
         self.reviews.len() < MAX_OPEN_REVIEWS
     }
+}
+
+/// The event that would put a change into effect fits into a payload, whatever the numbers in it.
+fn require_sayable(
+    request: &ChangeRequested,
+    change: StatementId,
+    body: &ChangeBody,
+) -> Result<(), Refusal> {
+    let header = LedgerHeader {
+        signer: request.signer,
+        nonce: request.nonce,
+        made_at: request.made_at,
+        ledger: request.ledger,
+        seen: Seen {
+            size: MAX_INTEGER,
+            ..request.seen
+        },
+    };
+    let rests_on = alloc::vec![MAX_INTEGER; ROOM_FOR_CONSENTS];
+    let event = body.clone().into_event(header, change, rests_on);
+    event.to_payload().map(drop).map_err(|_| Refusal::TooLarge)
 }
 
 /// The token in whose name a statement speaks, and for whom.
