@@ -1,6 +1,10 @@
 //! What becomes of a change that waits: whose no stops it, and when it comes to its end. And what
 //! is left of a group.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 mod support;
 

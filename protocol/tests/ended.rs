@@ -2,6 +2,7 @@
 //! Then nothing is authorized, whatever others still approve.
 #![expect(
     clippy::unwrap_used,
+    clippy::indexing_slicing,
     clippy::panic,
     reason = "a test fails by panicking"
 )]
