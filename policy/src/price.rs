@@ -229,7 +229,13 @@ fn demand(deed: Deed, given: &BTreeMap<&str, &str>) -> Result<Demand, String> {
             ));
         }
     }
-    Ok(Demand(seats))
+    let demand = Demand(seats);
+    let alone = Requirement {
+        demands: vec![demand.clone()],
+        ..Requirement::of(total, Vec::new())
+    };
+    alone.check().map_err(|why| why.to_string())?;
+    Ok(demand)
 }
 
 /// A comma list of people; a bare word is a group.

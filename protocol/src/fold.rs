@@ -10,6 +10,7 @@ use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use crate::canonical;
 use crate::command::{Act, CommandSpec};
 use crate::event::{
     Author, ChangeBody, Event, ExecutionCompleted, ExecutionLost, ExecutionStarted, Seen,
@@ -20,7 +21,7 @@ use crate::lifecycle::{Approval, Command, ExecutionStatus, Position, Stage, Vote
 use crate::name::{Principal, SECOND_US, Time, TokenId};
 use crate::permission::{Permission, Whom};
 use crate::policy::{Policy, PolicyRef};
-use crate::quorum::{self, Membership, Requirement};
+use crate::quorum::{self, MAX_COUNTED_BYTES, Membership, Requirement};
 use crate::rights::{Proposal, Rights};
 use crate::statement::Verified;
 use crate::target::TargetList;
@@ -330,6 +331,7 @@ impl State {
         let judge = Arc::clone(&self.judge);
         self.rights
             .apply(at, leaf, event, proposal, judge.as_ref())?;
+        self.rights.forget_ended(at.time);
         self.continue_chain(link, at.id);
         Ok(())
     }
@@ -383,7 +385,7 @@ impl State {
             self.commands.insert(id, command);
             return Ok(());
         }
-        self.may_act(id, event)?;
+        self.may_act(id, event, at.time)?;
         let link = self.check_link(event)?;
         let command = self.commands.get_mut(&id).ok_or(Refusal::UnknownCommand)?;
         command.next(event, at)?;
@@ -414,13 +416,16 @@ impl State {
             require(self.rights.has_room_for_a_review(), Refusal::TooManyOpen)?;
         }
         // Where a document is withheld, nobody can judge again what the ledger judged then.
-        self.judgement(command)
+        self.judgement(command, command.requested.time)
             .map_or(Ok(()), |judged| judged.map(drop))
     }
 
-    /// What the policy says of a command that waits, as of the last word that concerns it. Nothing
-    /// where a document that the judge needs is not at hand.
-    fn judgement(&self, command: &Command) -> Option<Result<Requirement, Refusal>> {
+    /// What the policy says at `now` of a command that waits. Nothing where a document that the judge
+    /// needs is not at hand.
+    fn judgement(&self, command: &Command, now: Time) -> Option<Result<Requirement, Refusal>> {
+        if let Err(refusal) = self.still_asks(command, now) {
+            return Some(Err(refusal));
+        }
         let in_force = self.rights.policy()?;
         let targets = command.targets.as_ref()?;
         let question = Question {
@@ -430,9 +435,30 @@ impl State {
             act: command.act(),
             spec: command.spec.as_ref()?,
             targets,
-            now: self.judged_at(command),
+            now,
         };
         Some(judge_request(self.judge(), &in_force.policy, &question))
+    }
+
+    /// A request stands for as long as whoever signed it could sign it: a key that is revoked because
+    /// somebody stole it must not leave requests behind that others still approve.
+    fn still_asks(&self, command: &Command, now: Time) -> Result<(), Refusal> {
+        let request = &command.request;
+        let key = self.rights.key(&request.signer);
+        let signs = key.is_some_and(|key| key.is_in_force(now));
+        require(signs, Refusal::RequesterEnded)?;
+        let Some(token) = &request.token else {
+            return Ok(());
+        };
+        let record = self.rights.token(token);
+        let speaks = record.is_some_and(|record| record.is_in_force(now));
+        let asked = (
+            command.act(),
+            command.spec.as_ref(),
+            command.targets.as_ref(),
+        );
+        let may = speaks && self.rights.token_may_ask(token, asked).is_ok();
+        require(may, Refusal::RequesterEnded)
     }
 
     /// Says whether all that a judge needs is at hand.
@@ -441,7 +467,8 @@ impl State {
         documents && self.rights.policy().is_some()
     }
 
-    /// The time at which a command that waits is judged: of the newest entry that could matter.
+    /// The time at which a command that waits is looked at, where no entry decides: of the newest one
+    /// that could matter.
     fn judged_at(&self, command: &Command) -> Time {
         let last = command.last_word();
         self.rights
@@ -454,7 +481,11 @@ impl State {
     /// # Errors
     /// The policy does not permit it any more, or its words are withheld.
     pub fn requirement(&self, command: &Command) -> Result<Requirement, Refusal> {
-        self.judgement(command).unwrap_or(Err(Refusal::Spec))
+        self.requirement_at(command, self.judged_at(command))
+    }
+
+    fn requirement_at(&self, command: &Command, now: Time) -> Result<Requirement, Refusal> {
+        self.judgement(command, now).unwrap_or(Err(Refusal::Spec))
     }
 
     /// Says whether a person has a seat of what a command that waits needs.
@@ -468,23 +499,45 @@ impl State {
     /// Everybody who has a seat of what a command that waits needs, sorted; never its requester.
     #[must_use]
     pub fn approvers(&self, command: &Command) -> Vec<&Principal> {
+        let requirement = self.requirement(command);
+        requirement.map_or_else(
+            |_| Vec::new(),
+            |requirement| self.seated(command, &requirement),
+        )
+    }
+
+    /// Those of them who have said neither a yes nor a no that counts: for whom it waits.
+    #[must_use]
+    pub fn awaited(&self, command: &Command) -> Vec<&Principal> {
         let Ok(requirement) = self.requirement(command) else {
             return Vec::new();
         };
+        let now = self.judged_at(command);
+        let mut open = self.seated(command, &requirement);
+        open.retain(|who| {
+            !self.has_approved(command, who, &requirement, now)
+                && !self.has_voted(command, who, &requirement, now)
+        });
+        open
+    }
+
+    fn seated(&self, command: &Command, requirement: &Requirement) -> Vec<&Principal> {
         let people = self.rights.people().into_iter();
         people
-            .filter(|who| *who != command.requester() && self.rights.has_seat(who, &requirement))
+            .filter(|who| *who != command.requester() && self.rights.has_seat(who, requirement))
             .collect()
     }
 
-    /// What rights say of an event on an existing command.
-    fn may_act(&self, id: CommandId, event: &Event) -> Result<(), Refusal> {
+    /// What rights say of an event on an existing command, entered at `now`.
+    fn may_act(&self, id: CommandId, event: &Event, now: Time) -> Result<(), Refusal> {
         let command = self.commands.get(&id).ok_or(Refusal::UnknownCommand)?;
         match event {
             Event::CommandApproved(approval) => {
                 let reason = approval.reason.is_some();
-                self.may_judge(command, &approval.principal, |requirement| {
-                    require(reason || !requirement.reason, Refusal::ReasonMissing)
+                self.may_judge(command, (&approval.principal, now), |requirement| {
+                    require(reason || !requirement.reason, Refusal::ReasonMissing)?;
+                    let again = self.has_approved(command, &approval.principal, requirement, now);
+                    require(!again, Refusal::DuplicateApproval)
                 })?;
                 let in_force = self.rights.policy().map(|in_force| in_force.reference);
                 require(in_force == Some(approval.policy), Refusal::OtherPolicy)
@@ -492,17 +545,21 @@ impl State {
             Event::CommandRejected(rejection) => {
                 let reason = rejection.reason.is_some();
                 let vote = rejection.vote;
-                self.may_judge(command, &rejection.principal, |requirement| {
+                // As of the last word: the hour at which nobody may say yes keeps nobody from a no.
+                let before = self.judged_at(command);
+                self.may_judge(command, (&rejection.principal, before), |requirement| {
                     require(reason || !requirement.reason, Refusal::ReasonMissing)?;
                     let counts = requirement.rejections.is_some_and(|needed| needed > 1);
-                    require(counts == vote, Refusal::OtherRejection)
+                    require(counts == vote, Refusal::OtherRejection)?;
+                    let again = self.has_voted(command, &rejection.principal, requirement, now);
+                    require(!again, Refusal::DuplicateApproval)
                 })
             }
             Event::CommandVotedDown(down) => {
-                let Some(judged) = self.judgement(command) else {
+                let Some(judged) = self.judgement(command, now) else {
                     return Ok(());
                 };
-                let votes = self.votes_against(command, &judged?);
+                let votes = self.votes_against(command, &judged?, now);
                 require(
                     votes.as_ref() == Some(&down.rejections),
                     Refusal::Binding("rejections"),
@@ -519,11 +576,13 @@ impl State {
                 require(may, Refusal::NotPermitted(Permission::CommandCancel))
             }
             Event::CommandAuthorized(authorized) => {
+                self.still_asks(command, now)?;
                 if !self.is_judgeable(command) {
                     // Withheld: who approved and how many is checked by the lifecycle all the same.
                     return Ok(());
                 }
-                let effect = self.authorization(command).ok_or(Refusal::Quorum)?;
+                // At its own time: one that was held back is judged by what holds when it is entered.
+                let effect = self.authorization(command, now).ok_or(Refusal::Quorum)?;
                 let Effect::Authorize {
                     approvals,
                     policy,
@@ -566,7 +625,7 @@ impl State {
     fn may_judge(
         &self,
         command: &Command,
-        who: &Principal,
+        (who, now): (&Principal, Time),
         further: impl Fn(&Requirement) -> Result<(), Refusal>,
     ) -> Result<(), Refusal> {
         // Four eyes come first, so that a requester learns the real reason.
@@ -575,7 +634,7 @@ impl State {
             // What may follow is the lifecycle's to say.
             return Ok(());
         }
-        let Some(judged) = self.judgement(command) else {
+        let Some(judged) = self.judgement(command, now) else {
             return Ok(());
         };
         let requirement = judged?;
@@ -609,18 +668,16 @@ impl State {
     pub fn effect_of(&self, event: &Event, at: Position) -> Option<Effect> {
         match event {
             Event::CommandApproved(approval) => {
-                self.authorization(self.commands.get(&approval.command)?)
+                // A no that did not suffice may do so under the rule in force, and goes before a yes.
+                let command = self.commands.get(&approval.command)?;
+                self.end_by_votes(command, at.time)
+                    .or_else(|| self.authorization(command, at.time))
             }
             Event::CommandRequested(request) if request.act.break_glass => {
-                self.authorization(self.commands.get(&at.id)?)
+                self.authorization(self.commands.get(&at.id)?, at.time)
             }
             Event::CommandRejected(rejection) if rejection.vote => {
-                let command = self.commands.get(&rejection.command)?;
-                let requirement = self.requirement(command).ok()?;
-                Some(Effect::VoteDown {
-                    command: command.id,
-                    rejections: self.votes_against(command, &requirement)?,
-                })
+                self.end_by_votes(self.commands.get(&rejection.command)?, at.time)
             }
             Event::CommandAuthorized(authorized) => {
                 let owed = authorized.requirement.break_glass?;
@@ -669,16 +726,29 @@ impl State {
     #[must_use]
     pub fn standing(&self, command: &Command) -> Option<quorum::Verdict> {
         match command.stage {
-            Stage::Requested => self.counted(command).map(|counted| counted.verdict),
+            Stage::Requested => {
+                let now = self.judged_at(command);
+                self.counted(command, now).map(|counted| counted.verdict)
+            }
             Stage::Authorized { verdict, .. } => Some(verdict),
             Stage::Rejected | Stage::Withdrawn | Stage::Expired | Stage::Cancelled => None,
         }
     }
 
-    /// The authorization of a command whose approvals suffice here and now.
-    fn authorization(&self, command: &Command) -> Option<Effect> {
-        let counted = self.counted(command)?;
-        if !counted.verdict.is_met() {
+    /// The end of a command against which enough have voted at `now`.
+    fn end_by_votes(&self, command: &Command, now: Time) -> Option<Effect> {
+        let requirement = self.requirement_at(command, now).ok()?;
+        Some(Effect::VoteDown {
+            command: command.id,
+            rejections: self.votes_against(command, &requirement, now)?,
+        })
+    }
+
+    /// The authorization of a command whose approvals suffice at `now`, and no votes against it.
+    fn authorization(&self, command: &Command, now: Time) -> Option<Effect> {
+        let counted = self.counted(command, now)?;
+        let against = self.votes_against(command, &counted.requirement, now);
+        if !counted.verdict.is_met() || against.is_some() {
             return None;
         }
         Some(Effect::Authorize {
@@ -691,36 +761,80 @@ impl State {
         })
     }
 
-    fn counted(&self, command: &Command) -> Option<Counted> {
-        let policy = self.rights.policy()?.reference;
-        let requirement = self.requirement(command).ok()?;
-        let now = self.judged_at(command);
+    /// Says whether an approval counts at `now`. Its person gives a new one only when it does not.
+    fn counts(&self, given: &Approval, requirement: &Requirement, now: Time) -> bool {
+        let in_force = self.rights.policy().map(|in_force| in_force.reference);
+        let key = self.rights.key(&given.key_id);
         let age_us = requirement
             .approval_age_ms
             .map(|ms| ms.saturating_mul(1000));
-        let counts = |given: &&Approval| {
-            let key = self.rights.key(&given.key_id);
-            key.is_some_and(|key| key.is_in_force(now))
-                && given.policy == policy
-                && (given.with_reason || !requirement.reason)
-                && age_us.is_none_or(|age| now.micros_since(given.time) < age)
-                && self.rights.has_seat(&given.principal, &requirement)
-        };
-        let counted: Vec<_> = command.approvals.iter().filter(counts).collect();
-        let people = || counted.iter().map(|given| &given.principal);
+        key.is_some_and(|key| key.is_in_force(now))
+            && Some(given.policy) == in_force
+            && (given.with_reason || !requirement.reason)
+            && age_us.is_none_or(|age| now.micros_since(given.time) < age)
+            && self.rights.has_seat(&given.principal, requirement)
+    }
+
+    /// Says whether a vote against a command counts at `now`.
+    fn counts_against(&self, vote: &Vote, requirement: &Requirement, now: Time) -> bool {
+        let key = self.rights.key(&vote.key_id);
+        key.is_some_and(|key| key.is_in_force(now))
+            && self.rights.has_seat(&vote.principal, requirement)
+    }
+
+    fn has_approved(
+        &self,
+        command: &Command,
+        who: &Principal,
+        requirement: &Requirement,
+        now: Time,
+    ) -> bool {
+        let mut own = command
+            .approvals
+            .iter()
+            .filter(|given| given.principal == *who);
+        own.any(|given| self.counts(given, requirement, now))
+    }
+
+    fn has_voted(
+        &self,
+        command: &Command,
+        who: &Principal,
+        requirement: &Requirement,
+        now: Time,
+    ) -> bool {
+        let mut own = command.votes.iter().filter(|vote| vote.principal == *who);
+        own.any(|vote| self.counts_against(vote, requirement, now))
+    }
+
+    fn counted(&self, command: &Command, now: Time) -> Option<Counted> {
+        let policy = self.rights.policy()?.reference;
+        let requirement = self.requirement_at(command, now).ok()?;
+        let counts = |given: &&Approval| self.counts(given, &requirement, now);
+        let mut counted: Vec<_> = command.approvals.iter().filter(counts).collect();
+        let mut members = self.members(&requirement, &counted);
+        let people = counted.iter().map(|given| &given.principal);
         let belongs = |who: &Principal, whom: &Whom| self.rights.belongs(who, whom);
-        let verdict = quorum::count(&requirement, command.requester(), people(), belongs);
+        let verdict = quorum::count(&requirement, command.requester(), people.clone(), belongs);
+        // People of one group may approve while one of another is awaited, more of them than can be
+        // written down.
+        if written(&counted, &members) > MAX_COUNTED_BYTES {
+            let mut needed = quorum::needed(&requirement, people, belongs);
+            counted.retain(|given| needed.remove(&given.principal));
+            members = self.members(&requirement, &counted);
+        }
         Some(Counted {
             approvals: counted.iter().map(|given| given.seq).collect(),
             policy,
-            members: self.members(&requirement, &people().collect()),
+            members,
             requirement,
             verdict,
         })
     }
 
     /// Who of these is one of whom, as far as a requirement asks.
-    fn members(&self, requirement: &Requirement, people: &BTreeSet<&Principal>) -> Vec<Membership> {
+    fn members(&self, requirement: &Requirement, counted: &[&Approval]) -> Vec<Membership> {
+        let people: BTreeSet<&Principal> = counted.iter().map(|given| &given.principal).collect();
         let of = |whom: &Whom| {
             let one = people.iter().filter(|who| self.rights.belongs(who, whom));
             one.map(|who| (*who).clone()).collect::<Vec<_>>()
@@ -735,19 +849,26 @@ impl State {
             .collect()
     }
 
-    /// The votes against a command that count, once there are enough of them.
-    fn votes_against(&self, command: &Command, requirement: &Requirement) -> Option<Vec<u64>> {
-        let now = self.judged_at(command);
-        let counts = |vote: &&Vote| {
-            let key = self.rights.key(&vote.key_id);
-            key.is_some_and(|key| key.is_in_force(now))
-                && self.rights.has_seat(&vote.principal, requirement)
-        };
+    /// The votes against a command that count at `now`, once there are enough of them.
+    fn votes_against(
+        &self,
+        command: &Command,
+        requirement: &Requirement,
+        now: Time,
+    ) -> Option<Vec<u64>> {
+        let counts = |vote: &&Vote| self.counts_against(vote, requirement, now);
         let counted: Vec<&Vote> = command.votes.iter().filter(counts).collect();
         let people: BTreeSet<&Principal> = counted.iter().map(|vote| &vote.principal).collect();
         let needed = requirement.rejections.unwrap_or(1) as usize;
         (people.len() >= needed).then(|| counted.iter().map(|vote| vote.seq).collect())
     }
+}
+
+/// Bytes of JSON that an authorization has for these.
+fn written(approvals: &[&Approval], members: &[Membership]) -> usize {
+    let seqs: Vec<u64> = approvals.iter().map(|given| given.seq).collect();
+    let json = canonical::to_vec(&(seqs, members));
+    json.map_or(usize::MAX, |json| json.len())
 }
 
 /// What a policy asks of a request, as the ledger takes it: the judge's word, and what every request

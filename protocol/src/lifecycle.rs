@@ -576,13 +576,6 @@ impl Command {
             Refusal::Binding("requester"),
         )?;
         self.require(approval.act == *self.act(), Refusal::Binding("act"))?;
-        let again = |given: &Approval| {
-            given.principal == approval.principal && given.policy == approval.policy
-        };
-        self.require(
-            !self.approvals.iter().any(again),
-            Refusal::DuplicateApproval,
-        )?;
         self.approvals.push(Approval {
             principal: approval.principal.clone(),
             key_id: approval.signer,
@@ -596,8 +589,6 @@ impl Command {
 
     fn vote(&mut self, rejection: &CommandRejected, at: Position) -> Result<(), Refusal> {
         self.require(self.stage == Stage::Requested, self.over())?;
-        let again = |vote: &Vote| vote.principal == rejection.principal;
-        self.require(!self.votes.iter().any(again), Refusal::DuplicateApproval)?;
         self.votes.push(Vote {
             principal: rejection.principal.clone(),
             key_id: rejection.signer,

@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use crate::canonical;
 use crate::name::{Principal, RuleName};
 use crate::permission::Whom;
 
@@ -20,6 +21,14 @@ pub const MAX_DEMANDS: usize = 16;
 
 /// Most names in one [`Seats::from`], for the same reason.
 pub const MAX_ELECTORS: usize = 48;
+
+/// Largest requirement as JSON: with [`MAX_COUNTED_BYTES`] and the fields of every statement,
+/// `command.authorized` fits into a payload.
+pub const MAX_REQUIREMENT_BYTES: usize = 6 * 1024;
+
+/// From how many bytes of JSON on approvals and memberships are thinned out to what is needed, for
+/// the same reason.
+pub const MAX_COUNTED_BYTES: usize = 8 * 1024;
 
 /// So many distinct people of these.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -116,6 +125,15 @@ impl Verdict {
     }
 }
 
+impl Demand {
+    /// Its seats one by one, each for one person.
+    fn places(&self) -> Vec<&Seats> {
+        let each = self.0.iter();
+        each.flat_map(|seats| (0..seats.approvals.min(MAX_SEATS)).map(move |_| seats))
+            .collect()
+    }
+}
+
 impl Requirement {
     /// So many distinct people of these, and nothing else.
     #[must_use]
@@ -157,8 +175,9 @@ impl Requirement {
             "demands and rules are sorted, each once",
         )?;
         need(
-            self.rejections != Some(0),
-            "it takes at least one no to end a request",
+            self.rejections
+                .is_none_or(|noes| (1..=MAX_SEATS).contains(&noes)),
+            "it takes 1 to 16 noes to end a request",
         )?;
         for Demand(seats) in &self.demands {
             let sound = |seats: &Seats| {
@@ -175,7 +194,11 @@ impl Requirement {
                 "a demand has 1 to 16 seats, each for 1 to 48 sorted names",
             )?;
         }
-        Ok(())
+        need(
+            canonical::to_vec(self).is_ok_and(|json| json.len() <= MAX_REQUIREMENT_BYTES),
+            "what the rules demand together names too many to be written down (6 KiB); \
+             name groups instead of people, or let fewer rules permit the same",
+        )
     }
 
     /// How many distinct people it takes at least; 0 only where it breaks glass.
@@ -224,11 +247,8 @@ pub fn count_all<'a>(
     let people: Vec<&Principal> = people.into_iter().collect();
     let mut need = 0;
     let mut missing = 0;
-    for Demand(seats) in &requirement.demands {
-        let wanted: Vec<&Seats> = seats
-            .iter()
-            .flat_map(|seats| (0..seats.approvals.min(MAX_SEATS)).map(move |_| seats))
-            .collect();
+    for demand in &requirement.demands {
+        let wanted = demand.places();
         let total = u32::try_from(wanted.len()).unwrap_or(u32::MAX);
         let filled = seated(&wanted, &people, &belongs);
         need = need.max(total);
@@ -238,6 +258,35 @@ pub fn count_all<'a>(
         have: need.saturating_sub(missing),
         need,
     }
+}
+
+/// Of these people, in their order, those who fill a seat that those before them leave empty. What
+/// all of them fill together, these do.
+pub fn needed<'a>(
+    requirement: &Requirement,
+    people: impl IntoIterator<Item = &'a Principal>,
+    belongs: impl Fn(&Principal, &Whom) -> bool,
+) -> BTreeSet<&'a Principal> {
+    let wanted: Vec<Vec<&Seats>> = requirement.demands.iter().map(Demand::places).collect();
+    let filled = |people: &[&Principal]| -> Vec<u32> {
+        let each = wanted.iter();
+        each.map(|places| seated(places, people, &belongs))
+            .collect()
+    };
+    let mut kept: Vec<&Principal> = Vec::new();
+    let mut before = filled(&kept);
+    for person in people {
+        if kept.contains(&person) {
+            continue;
+        }
+        kept.push(person);
+        let after = filled(&kept);
+        if after == before {
+            kept.pop();
+        }
+        before = after;
+    }
+    kept.into_iter().collect()
 }
 
 /// How many seats can be filled at most, one person a seat: a maximum matching, by augmenting paths.
@@ -292,7 +341,8 @@ fn find_person(
 
 #[cfg(test)]
 mod tests {
-    use alloc::string::ToString as _;
+    use alloc::format;
+    use alloc::string::{String, ToString};
 
     use super::*;
 
@@ -390,5 +440,33 @@ mod tests {
         assert!(!counted(&["bob"]).is_met());
         assert!(!counted(&["carol"]).is_met());
         assert!(counted(&["bob", "carol"]).is_met());
+    }
+
+    #[test]
+    fn those_who_are_needed_fill_what_all_fill() {
+        let mut requirement = Requirement::of(1, vec![whom("group:sre")]);
+        requirement.demands.push(Demand(vec![Seats {
+            approvals: 2,
+            from: vec![whom("group:security")],
+        }]));
+        let needed = |names: &[&str]| -> Vec<String> {
+            let given = people(names);
+            let needed = needed(&requirement, &given, belongs);
+            needed.into_iter().map(ToString::to_string).collect()
+        };
+        let given = ["mallory", "alice", "alice", "bob", "bob"];
+        assert_eq!(needed(&given), ["alice", "bob"]);
+        assert_eq!(needed(&["bob", "alice", "bob", "carol"]), ["bob", "carol"]);
+        assert_eq!(needed(&["mallory"]), [""; 0]);
+    }
+
+    #[test]
+    fn a_requirement_that_does_not_fit_is_none() {
+        let named = |len: usize| {
+            let name = |n: usize| whom(&format!("user:{n:02}{}", "x".repeat(len)));
+            Requirement::of(2, (0..MAX_ELECTORS).map(name).collect())
+        };
+        assert_eq!(named(100).check(), Ok(()));
+        assert!(named(126).check().is_err());
     }
 }

@@ -91,8 +91,12 @@ refusals! {
     NothingChanges, Conflict, "nothing_changes", "this would change nothing: it is so already";
     /// Rights could never be changed again.
     LastAdministrators, Conflict, "last_administrators", "fewer administrators would be left than a change takes; make somebody else one first";
-    /// No gateway key in genesis.
-    NoGateway, Conflict, "no_gateway", "this ledger was founded without a gateway key, so it has no API tokens";
+    /// A no on what would be taken from oneself.
+    OwnLoss, Forbidden, "own_loss", "this change takes a key, a role, a group or a token from you; whether it happens is for others to say";
+    /// A group without members that has roles.
+    GroupHoldsRoles, Conflict, "group_holds_roles", "nobody would be left in this group and it holds roles, which a later group of its name would have; take the roles from it first";
+    /// No gateway key in force.
+    NoGateway, Conflict, "no_gateway", "no gateway key of this ledger is in force, so nobody could sign for an API token";
     /// No such token.
     UnknownToken, Missing, "unknown_token", "no API token of this name was issued";
     /// A token has its name for ever.
@@ -117,8 +121,10 @@ refusals! {
     NotAnEvent, Invalid, "not_an_event", "statements of this kind are not events of the log";
     /// The document of a change did not come with it.
     BodyMissing, Invalid, "body_missing", "the document that the change names is missing or not readable";
+    /// No entry has room for what would follow.
+    TooLarge, Conflict, "too_large", "what the ledger would have to write after this does not fit into one entry (16 KiB), so nothing was written; name fewer people, groups or rules at once, or shorter ones";
     /// No such open change.
-    UnknownChange, Missing, "unknown_change", "no such change is waiting for consent";
+    UnknownChange, Missing, "unknown_change", "no such change is waiting for consent: it took effect, somebody rejected it, or it came to its end, after 7 days or with the key that asked for it; ask for it anew";
     /// No such command.
     UnknownCommand, Missing, "unknown_command", "no such command";
     /// Rights do not allow it.
@@ -147,6 +153,9 @@ refusals! {
     DuplicateApproval, Conflict, "duplicate_approval", "you have approved this already; a person counts once";
     /// Four eyes: the requester does not judge the own request.
     OwnRequest, Forbidden, "own_request", "you asked for this yourself; someone else must judge it";
+    /// Whoever asked could not ask any more.
+    RequesterEnded, Conflict, "requester_ended",
+        "the key or API token that asked for this was revoked, is over, or may not ask for it any more; it cannot be authorized, so have it asked for again";
     /// Not enough distinct people.
     Quorum, Forbidden, "quorum", "the approvals do not suffice";
     /// Not listed in the state machine.

@@ -253,6 +253,7 @@ struct Word {
 
 struct Asked {
     who: String,
+    key: KeyId,
     glass: bool,
     yes: Vec<Word>,
     no: Vec<Word>,
@@ -276,7 +277,6 @@ struct Model {
     commands: BTreeMap<StatementId, Asked>,
     changes: BTreeMap<StatementId, Open>,
     reviews: BTreeMap<StatementId, String>,
-    changed_us: u64,
     /// What the ledger owes as its next word.
     owed: Option<(&'static str, StatementId)>,
 }
@@ -292,7 +292,11 @@ impl Model {
         }
     }
 
+    /// None for whoever's key ended since they asked.
     fn rules(&self, asked: &Asked) -> Vec<&'static Rule> {
+        if !self.keys.contains_key(&asked.key) {
+            return vec![];
+        }
         let rules = POLICIES[self.policy.0].iter();
         rules
             .filter(|rule| rule.glass == asked.glass)
@@ -312,18 +316,11 @@ impl Model {
         })
     }
 
-    /// When a command is judged: at the last word about it, or the last change of rights.
-    fn now_us(&self, asked: &Asked) -> u64 {
-        let words = asked.yes.iter().chain(&asked.no).map(|word| word.time_us);
-        words.max().unwrap_or(0).max(self.changed_us)
-    }
-
-    fn is_enough(&self, asked: &Asked) -> bool {
+    fn is_enough(&self, asked: &Asked, now_us: u64) -> bool {
         let rules = self.rules(asked);
         if asked.glass {
             return !rules.is_empty();
         }
-        let now_us = self.now_us(asked);
         let ages = rules.iter().filter_map(|rule| rule.age_s);
         let age_us = ages.min().map_or(u64::MAX, |s| s * SECOND_US);
         let reason = rules.iter().any(|rule| rule.reason);
@@ -340,7 +337,7 @@ impl Model {
             let seats = seats.flat_map(|(n, from)| (0..*n).map(move |_| *from));
             self.seated(&seats.collect::<Vec<_>>(), &people)
         };
-        !rules.is_empty() && rules.iter().all(|rule| each(rule))
+        !self.is_voted_down(asked) && !rules.is_empty() && rules.iter().all(|rule| each(rule))
     }
 
     fn is_voted_down(&self, asked: &Asked) -> bool {
@@ -400,7 +397,6 @@ impl Model {
                     self.keys.insert(one.key.key_id(), who.clone());
                     self.roles.insert((who, "admin".into()));
                 }
-                self.changed_us = time_us;
             }
             Event::ChangeRequested(said) => {
                 let consents = vec![(said.principal.to_string(), said.signer, seq)];
@@ -414,6 +410,7 @@ impl Model {
             Event::CommandRequested(said) => {
                 let asked = Asked {
                     who: said.principal.to_string(),
+                    key: said.signer,
                     glass: said.act.break_glass,
                     yes: vec![],
                     no: vec![],
@@ -440,7 +437,9 @@ impl Model {
                 };
                 assert_eq!(word.policy, self.policy.1, "of another policy");
                 self.commands.get_mut(&said.command).unwrap().yes.push(word);
-                if self.is_enough(&self.commands[&said.command]) {
+                if self.is_voted_down(&self.commands[&said.command]) {
+                    self.owed = Some(("command.voted_down", said.command));
+                } else if self.is_enough(&self.commands[&said.command], time_us) {
                     self.owed = Some(("command.authorized", said.command));
                 }
             }
@@ -469,7 +468,10 @@ impl Model {
             Event::CommandWithdrawn(said) => self.ends(said.command, "withdrawn"),
             Event::CommandAuthorized(said) => {
                 let asked = &self.commands[&said.command];
-                assert!(self.is_enough(asked), "authorized without its quorum");
+                assert!(
+                    self.is_enough(asked, time_us),
+                    "authorized without its quorum"
+                );
                 let named = |seq: &u64| asked.yes.iter().any(|word| word.seq == *seq);
                 assert!(said.approvals.iter().all(named), "approvals of nobody");
                 if asked.glass {
@@ -481,12 +483,10 @@ impl Model {
             Event::ReviewOpened(said) => {
                 self.reviews
                     .insert(said.command, said.requester.to_string());
-                self.changed_us = time_us;
             }
             Event::ReviewClosed(said) => {
                 let broke = self.reviews.remove(&said.command).unwrap();
                 assert_ne!(broke, said.principal.to_string(), "reviewed by oneself");
-                self.changed_us = time_us;
             }
             other => {
                 let Some(effected) = ChangeBody::effected(other) else {
@@ -498,7 +498,6 @@ impl Model {
                     "a change without its quorum"
                 );
                 self.happen(effected.body, seq);
-                self.changed_us = time_us;
             }
         }
     }
@@ -516,6 +515,7 @@ impl Model {
             }
             ChangeBody::KeyRevoked { key_id, .. } => {
                 self.keys.remove(&key_id);
+                self.changes.retain(|_, open| open.consents[0].1 != key_id);
             }
             ChangeBody::GroupChanged { group, add, remove } => {
                 for who in add {

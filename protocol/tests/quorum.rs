@@ -309,6 +309,50 @@ fn the_ledger_votes_nothing_down_by_itself() {
     assert_eq!(book.status(command), "requested");
 }
 
+// What fits
+
+/// More people of one group than an entry can name say yes, before the one of the other group does.
+#[test]
+fn an_authorization_names_those_who_are_needed_when_all_do_not_fit() {
+    let mut book = under("2 alice group:crowd also=1:group:security");
+    let crowd: Vec<(String, String)> = (0..80)
+        .map(|n| (format!("p{n:02}{}", "x".repeat(100)), format!("key-{n}")))
+        .collect();
+    for (person, key) in &crowd {
+        book.change(book.key_of(person, key));
+    }
+    for half in crowd.chunks(40) {
+        let names: Vec<&str> = half.iter().map(|(person, _)| person.as_str()).collect();
+        book.change(Book::group("crowd", &names, &[]));
+    }
+    book.change(Book::group("security", &["dave"], &[]));
+    let command = book.request("alice", &["web-1"]).unwrap();
+    for (person, key) in &crowd {
+        let Event::CommandApproved(mut approval) = book.approval_event("bob", command) else {
+            panic!("an approval")
+        };
+        approval.principal = person.parse().unwrap();
+        book.with_key(key, approval.into()).unwrap();
+    }
+    assert_eq!(book.status(command), "requested");
+    book.approve("dave", command).unwrap();
+    assert_eq!(book.status(command), "authorized");
+    let word = Entry::decode(book.entries.last().unwrap()).unwrap();
+    let event = Event::parse(word.statement.kind, &word.statement.payload).unwrap();
+    let Event::CommandAuthorized(said) = event else {
+        panic!("an authorization")
+    };
+    let seqs: Vec<u64> = book
+        .command(command)
+        .approvals
+        .iter()
+        .map(|given| given.seq)
+        .collect();
+    // The first two of the crowd, and dave.
+    assert_eq!(said.approvals, [seqs[0], seqs[1], seqs[80]]);
+    book.audit().unwrap();
+}
+
 // The ledger's own arithmetic
 
 /// The honest authorization of a command that bob and carol approved, to be changed.

@@ -10,7 +10,7 @@ use countersign_protocol::event::{Event, EventError, PolicySnapshot, Seen};
 use countersign_protocol::fold::{Class, Refusal};
 use countersign_protocol::name::{Principal, SECOND_US, Time};
 use countersign_protocol::permission::{Permission, Whom};
-use countersign_protocol::rights::{ChangeBody, MAX_SNAPSHOTS};
+use countersign_protocol::rights::ChangeBody;
 use countersign_protocol::snapshot::{MAX_VALID_US, Snapshot, held_until};
 
 mod support;
@@ -171,14 +171,41 @@ fn one_administrator_alone_takes_no_snapshot_from_the_hosts() {
     let mut book = ledger();
     let first = sign(&mut book, "alice").unwrap();
     also(&mut book, "bob", &first).unwrap();
-    for _ in 0..2 * MAX_SNAPSHOTS {
+    for _ in 0..20 {
         book.now += SECOND_US;
         sign(&mut book, "carol").unwrap();
     }
     let rights = book.state.rights();
-    assert_eq!(rights.snapshots().len(), MAX_SNAPSHOTS);
+    assert_eq!(rights.snapshots().len(), 2);
     let given = rights.snapshot_for_hosts(at(book.now)).unwrap();
     assert_eq!(given.document, first.document);
+}
+
+#[test]
+fn one_administrator_alone_keeps_no_others_from_a_snapshot() {
+    let mut book = ledger();
+    let first = sign(&mut book, "alice").unwrap();
+    for _ in 0..20 {
+        book.now += SECOND_US;
+        sign(&mut book, "carol").unwrap();
+    }
+    // What she pushed out was her own.
+    also(&mut book, "bob", &first).unwrap();
+    let rights = book.state.rights();
+    let given = rights.snapshot_for_hosts(at(book.now)).unwrap();
+    assert_eq!(given.document, first.document);
+    assert!(rights.words_on(given, at(book.now)).count() >= 2);
+    book.audit().unwrap();
+}
+
+#[test]
+fn what_waits_with_no_word_that_counts_takes_no_place() {
+    let mut book = ledger();
+    sign(&mut book, "alice").unwrap();
+    sign(&mut book, "bob").unwrap();
+    book.now += HOUR_US;
+    sign(&mut book, "carol").unwrap();
+    assert_eq!(book.state.rights().snapshots().len(), 1);
 }
 
 #[test]

@@ -341,7 +341,7 @@ fn a_token_stops_what_it_asked_for_and_more_only_by_right() {
 }
 
 #[test]
-fn a_ledger_without_a_gateway_has_no_tokens() {
+fn a_ledger_without_a_gateway_in_force_issues_no_tokens() {
     let mut book = Book::found(|genesis| genesis.gateway_key = None);
     let token = body(issued(&book));
     assert_eq!(book.ask_change("alice", token), Err(Refusal::NoGateway));
@@ -351,5 +351,13 @@ fn a_ledger_without_a_gateway_has_no_tokens() {
     assert_eq!(
         request(&mut book, "gateway", &["web-1"]),
         Err(Refusal::RevokedKey)
+    );
+    let token = TokenIssued {
+        token: "ci-2".parse().unwrap(),
+        ..issued(&book)
+    };
+    assert_eq!(
+        book.ask_change("alice", body(token)),
+        Err(Refusal::NoGateway)
     );
 }

@@ -77,6 +77,23 @@ enum Failure {
     Final(String),
 }
 
+/// Why a batch was not decided.
+enum Undecided {
+    /// As a whole.
+    Failed(Failure),
+    /// What the ledger would have to say to this statement cannot be said.
+    Unsaid(StatementId),
+}
+
+impl<E> From<E> for Undecided
+where
+    Failure: From<E>,
+{
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
 impl From<sqlx::Error> for Failure {
     fn from(error: sqlx::Error) -> Self {
         tracing::warn!(%error, "the database failed while a batch was written");
@@ -174,7 +191,16 @@ impl Writer {
         }
         let mut connection = self.pool.acquire().await?;
         let mut transaction = connection.begin().await?;
-        let mut decided = self.decide(&mut transaction, admitted, notes, due).await?;
+        let mut unsaid = BTreeSet::new();
+        let mut decided = loop {
+            let asked = (admitted, &unsaid);
+            match self.decide(&mut transaction, asked, notes, due).await {
+                Ok(decided) => break decided,
+                Err(Undecided::Failed(failure)) => return Err(failure),
+                // The state has taken it, and is read back without it.
+                Err(Undecided::Unsaid(id)) => drop(unsaid.insert(id)),
+            }
+        };
         let mut answers = self.repeated(&mut transaction, &mut decided).await?;
         if decided.batch.is_empty() {
             transaction.rollback().await?;
@@ -259,10 +285,10 @@ impl Writer {
     async fn decide(
         &mut self,
         connection: &mut PgConnection,
-        admitted: &[Admitted],
+        (admitted, unsaid): (&[Admitted], &BTreeSet<StatementId>),
         notes: &[Note],
         due: bool,
-    ) -> Result<Decided, Failure> {
+    ) -> Result<Decided, Undecided> {
         let head = store::lock_head(connection).await?;
         // Taken: if anything goes wrong from here on, it is read back.
         let mut state = match self.state.take() {
@@ -281,14 +307,15 @@ impl Writer {
         if newest.size() != head.size || newest.root() != state.edge.root() {
             return Err(Failure::Final(
                 "the head's checkpoint is not of its right edge".to_owned(),
-            ));
+            )
+            .into());
         }
         state.know_root(newest.size(), newest.root());
         let time = match self.time(&state, &head) {
             Ok(time) => time,
             Err(error) => {
                 self.state = Some(state);
-                return Err(Failure::Passing(error));
+                return Err(Failure::Passing(error).into());
             }
         };
         let batch = Batch::new(state.edge.clone(), state.last_leaf, time);
@@ -312,6 +339,7 @@ impl Writer {
             let id = admitted.verified.id();
             let decision = match places.get(&id) {
                 Some(seq) => repeat(connection, &mut decided, admitted, *seq).await?,
+                None if unsaid.contains(&id) => Decision::Refused(Refusal::TooLarge.into()),
                 None => {
                     self.decide_one(connection, &mut decided, admitted, seen)
                         .await?
@@ -354,7 +382,7 @@ impl Writer {
         decided: &mut Decided,
         admitted: &Admitted,
         seen: Seen,
-    ) -> Result<Decision, Failure> {
+    ) -> Result<Decision, Undecided> {
         let Admitted {
             verified,
             attachment,
@@ -393,7 +421,15 @@ impl Writer {
         let mut cause = (event.clone(), sealed.at);
         while let Some(effect) = decided.state.fold.effect_of(&cause.0, cause.1) {
             let event = self.header(decided, seen).effect(effect);
-            let at = self.say(decided, &event)?;
+            let at = match self.say(decided, &event) {
+                Ok(at) => at,
+                // Nobody's statement stops the ledger: it is refused for what would follow from it.
+                Err(Failure::Final(reason)) => {
+                    tracing::error!(%id, %reason, "a statement is refused");
+                    return Err(Undecided::Unsaid(id));
+                }
+                Err(failure) => return Err(failure.into()),
+            };
             cause = (event, at);
         }
         let command = Stream::of(event, id).and_then(|stream| match stream {

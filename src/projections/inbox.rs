@@ -47,19 +47,10 @@ impl Projection for Inbox {
 
 /// Who may approve a command and has not, under the policy in force.
 fn whom(state: &State, command: &Command) -> Vec<Principal> {
-    let in_force = state.rights().policy().map(|in_force| in_force.reference);
     if !waits(command) {
         return Vec::new();
     }
-    let given = |person: &Principal| {
-        let mut given = command.approvals.iter();
-        given.any(|given| given.principal == *person && Some(given.policy) == in_force)
-    };
-    let voted = |person: &Principal| command.votes.iter().any(|vote| vote.principal == *person);
-    let open = state.approvers(command).into_iter();
-    open.filter(|person| !given(person) && !voted(person))
-        .cloned()
-        .collect()
+    state.awaited(command).into_iter().cloned().collect()
 }
 
 /// Those whose consent counts and is not given, for each open change.

@@ -213,7 +213,7 @@ fn two_keys_of_one_person_are_one_person() {
     assert!(matches!(
         world.unproven(id),
         Unproven::Life {
-            source: Refusal::DuplicateApproval,
+            source: Refusal::Quorum,
             ..
         }
     ));

@@ -4,7 +4,7 @@ use countersign_policy::{CedarJudge, RuleChange, diff, review};
 use countersign_protocol::judgement::Judge as _;
 use countersign_protocol::policy::Policy;
 
-use crate::book::text;
+use crate::book::{Book, exec, text};
 
 const HEAD: &str =
     "permit (principal in Group::\"sre\", action == Action::\"command:execute\", resource)";
@@ -41,6 +41,31 @@ fn a_problem_is_a_sentence_with_its_place() {
     assert!(syntax.starts_with("line 2, column "), "{syntax}");
 }
 
+/// Names of groups, as long as they may be.
+fn long_names(count: usize) -> Vec<String> {
+    let name = |n: usize| format!("g{n:02}{}", "x".repeat(125));
+    (0..count).map(name).collect()
+}
+
+/// Each rule could be written down; what both demand together could not.
+#[test]
+fn rules_that_demand_more_together_than_fits_permit_nothing() {
+    let names = long_names(48);
+    let rule = |id: &str, names: &[String]| {
+        format!("@id(\"{id}\") @from(\"{}\") {HEAD};\n", names.join(","))
+    };
+    let both = format!("{}{}", rule("a", &names[..24]), rule("b", &names[24..]));
+    let policy = Policy::new(both).unwrap();
+    let judge = CedarJudge::new();
+    judge.check(&policy).unwrap();
+    let asked = Book::peopled().asked(&exec("dave", &["true"]), |question| {
+        countersign_protocol::fold::judge_request(&judge, &policy, question)
+    });
+    let refused = asked.unwrap_err();
+    let sentence = refused.to_string();
+    assert!(sentence.contains("(6 KiB)"), "{sentence}");
+}
+
 #[test]
 fn what_would_be_no_guard_cannot_be_published() {
     let when = |condition: &str| format!("@id(\"a\") {HEAD} when {{ {condition} }};");
@@ -72,6 +97,7 @@ fn what_would_be_no_guard_cannot_be_published() {
         (note("@also_from(\"security\")"), "NAME:COUNT"),
         (note("@also_from(\"user:alice\")"), "NAME:COUNT"),
         (note("@also_from(\"security:0\")"), "from 1 to 16"),
+        (note(&format!("@from(\"{}\")", long_names(48).join(","))), "(6 KiB)"),
         (note("@expires(\"30\")"), "such as"),
         (note("@expires(\"0s\")"), "such as"),
         (note("@expires(\"1.5h\")"), "such as"),
@@ -128,9 +154,9 @@ fn no_depth_of_a_rule_depends_on_the_stack_that_reads_it() {
     let policy = deep(chain(28));
     let small = std::thread::Builder::new().stack_size(2 * 1024 * 1024);
     let judged = small.spawn(move || {
-        let book = crate::book::Book::peopled();
+        let book = Book::peopled();
         review(&text(&policy)).unwrap();
-        book.judge(&policy, &crate::book::exec("dave", &["ls"]))
+        book.judge(&policy, &exec("dave", &["ls"]))
     });
     let judged = judged.unwrap().join().unwrap();
     assert!(

@@ -3,7 +3,7 @@
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
-use super::{ChangeBody, Consent, Holder, OpenChange, Rights};
+use super::{ChangeBody, Consent, Holder, KeyRecord, OpenChange, Rights};
 use crate::fold::Refusal;
 use crate::hash::{KeyId, StatementId};
 use crate::judgement::{ChangeQuestion, Judge};
@@ -67,24 +67,10 @@ impl Rights {
         require(self.holds(who, right), Refusal::NotPermitted(right))
     }
 
-    /// What an open change takes. Whoever asked for it consented first; `otherwise` stands in for
-    /// them where that consent went with its key.
-    fn requirement_of(
-        &self,
-        change: &OpenChange,
-        otherwise: &Principal,
-        judge: &dyn Judge,
-        now: Time,
-    ) -> Requirement {
-        let first = change.consents.first();
-        let requester = first.map_or(otherwise, |first| &first.principal);
-        self.change_requirement(&change.body, requester, judge, now)
-    }
-
     /// Says whether a person's consent counts towards a change.
     ///
     /// # Errors
-    /// Nobody of the change's quorum.
+    /// Nobody of the change's quorum, or the change has come to its end.
     pub fn may_consent(
         &self,
         who: &Principal,
@@ -92,7 +78,9 @@ impl Rights {
         judge: &dyn Judge,
         now: Time,
     ) -> Result<(), Refusal> {
-        let requirement = self.requirement_of(change, who, judge, now);
+        let requester = change.requester(&self.keys, now);
+        let requester = requester.ok_or(Refusal::UnknownChange)?;
+        let requirement = self.change_requirement(&change.body, requester, judge, now);
         let right = right_to_ask(&change.body);
         require(
             self.has_seat(who, &requirement),
@@ -100,24 +88,72 @@ impl Rights {
         )
     }
 
+    /// Says whether a person's no ends a change.
+    ///
+    /// One no is enough, so nobody has one on what would be taken from themselves: whoever stole an
+    /// administrator's key would keep it for ever. Their own asking anybody may take back.
+    pub(super) fn may_stop(
+        &self,
+        who: &Principal,
+        change: &OpenChange,
+        judge: &dyn Judge,
+        now: Time,
+    ) -> Result<(), Refusal> {
+        let requester = change.requester(&self.keys, now);
+        let own = requester.ok_or(Refusal::UnknownChange)? == who;
+        self.may_ask(who, &change.body)
+            .or_else(|_| self.may_consent(who, change, judge, now))?;
+        require(own || !self.takes_from(who, &change.body), Refusal::OwnLoss)
+    }
+
+    /// Says whether a change takes a key, a role, a group or a token away from somebody.
+    fn takes_from(&self, who: &Principal, body: &ChangeBody) -> bool {
+        match body {
+            ChangeBody::KeyRevoked { key_id, .. } => {
+                let record = self.keys.get(key_id);
+                record.and_then(|record| record.holder.person()) == Some(who)
+            }
+            ChangeBody::RoleRevoked { from, .. } => self.belongs(who, from),
+            ChangeBody::GroupChanged { remove, .. } => remove.contains(who),
+            ChangeBody::TokenRevoked { token } => {
+                let record = self.tokens.get(token);
+                record.is_some_and(|record| record.issued.principal == *who)
+            }
+            ChangeBody::KeyAdded { .. }
+            | ChangeBody::RoleDefined { .. }
+            | ChangeBody::RoleGranted { .. }
+            | ChangeBody::PolicyPublished { .. }
+            | ChangeBody::AgentAccepted { .. }
+            | ChangeBody::AgentRejected { .. }
+            | ChangeBody::AgentRelabelled { .. }
+            | ChangeBody::AgentDrained { .. }
+            | ChangeBody::AgentUndrained { .. }
+            | ChangeBody::AgentRetired { .. }
+            | ChangeBody::TokenIssued { .. } => false,
+        }
+    }
+
+    /// Says whether the key of a consent is in force at `now`.
+    pub(super) fn stands(&self, consent: &Consent, now: Time) -> bool {
+        let key = self.keys.get(&consent.key_id);
+        key.is_some_and(|key| key.is_in_force(now))
+    }
+
     /// Those whose consent to a change would count and is not given, sorted.
     #[must_use]
     pub fn awaited(&self, change: &OpenChange, judge: &dyn Judge, now: Time) -> Vec<&Principal> {
         let consented = |person: &Principal| {
             let mut consents = change.consents.iter();
-            consents.any(|given| given.principal == *person)
+            consents.any(|given| given.principal == *person && self.stands(given, now))
         };
-        let requester = change.consents.first().map(|first| &first.principal);
+        let Some(requester) = change.requester(&self.keys, now) else {
+            return Vec::new();
+        };
         // Judged once, and not for each person.
-        let shared =
-            requester.map(|requester| self.change_requirement(&change.body, requester, judge, now));
-        let counts = |person: &Principal| match &shared {
-            Some(requirement) => self.has_seat(person, requirement),
-            None => self.may_consent(person, change, judge, now).is_ok(),
-        };
+        let requirement = self.change_requirement(&change.body, requester, judge, now);
         let people = self.people().into_iter();
         people
-            .filter(|person| !consented(person) && counts(person))
+            .filter(|person| !consented(person) && self.has_seat(person, &requirement))
             .collect()
     }
 
@@ -151,19 +187,17 @@ impl Rights {
     }
 
     /// Consents by people who count here and now, with keys that do, and what they come to. Nothing
-    /// of a change whose consents all went with their keys.
+    /// of a change that has come to its end.
     fn weigh<'a>(
         &self,
         change: &'a OpenChange,
         judge: &dyn Judge,
         now: Time,
     ) -> Option<(quorum::Verdict, Vec<&'a Consent>)> {
-        let requester = &change.consents.first()?.principal;
+        let requester = change.requester(&self.keys, now)?;
         let requirement = self.change_requirement(&change.body, requester, judge, now);
         let counts = |consent: &&Consent| {
-            let key = self.keys.get(&consent.key_id);
-            key.is_some_and(|key| key.is_in_force(now))
-                && self.has_seat(&consent.principal, &requirement)
+            self.stands(consent, now) && self.has_seat(&consent.principal, &requirement)
         };
         let counted: Vec<&Consent> = change.consents.iter().filter(counts).collect();
         let people = counted.iter().map(|consent| &consent.principal);
@@ -223,7 +257,13 @@ impl Rights {
                 require(self.groups.len() < MAX_HELD, Refusal::TooManyOpen)?;
                 let mut after = self.clone();
                 after.change_group(group, add, remove);
-                after.require_administrators(now)
+                after.require_administrators(now)?;
+                // A later group of this name would have the roles of this one, and nobody would have
+                // said so; nor does a right end without an event that says it.
+                let holds = |(whom, _): &(Whom, RoleName)| *whom == Whom::Group(group.clone());
+                let emptied = !after.groups.contains_key(group);
+                let kept = emptied && self.grants.iter().any(holds);
+                require(!kept, Refusal::GroupHoldsRoles)
             }
             ChangeBody::PolicyPublished { policy: digest } => {
                 let policy = policy.ok_or(Refusal::BodyMissing)?;
@@ -262,8 +302,8 @@ impl Rights {
                 expires_at,
                 ..
             } => {
-                let gateway = self.keys.values().any(|key| key.holder == Holder::Gateway);
-                require(gateway, Refusal::NoGateway)?;
+                let signs = |key: &KeyRecord| key.holder == Holder::Gateway && key.is_in_force(now);
+                require(self.keys.values().any(signs), Refusal::NoGateway)?;
                 require(!self.tokens.contains_key(token), Refusal::TokenTaken)?;
                 require(*expires_at > now, Refusal::Late)?;
                 require(self.tokens.len() < MAX_HELD, Refusal::TooManyOpen)?;

@@ -1,13 +1,13 @@
 //! What the fold of rights holds: keys, hosts, tokens, open changes, open reviews.
 
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use crate::blob::BlobRef;
 use crate::event::{ChangeBody, TokenIssued};
 use crate::hash::{Digest, KeyId};
 use crate::key::PublicKey;
-use crate::name::{AgentName, Label, Principal, Time};
+use crate::name::{AgentName, Label, Principal, SECOND_US, Time};
 use crate::policy::{Policy, PolicyRef};
 
 /// Most enrolments that wait for an administrator; more would let strangers fill the memory.
@@ -19,6 +19,13 @@ pub const MAX_OPEN_CHANGES: usize = 1024;
 /// Those of one person among them: whoever may ask for changes of hosts alone must not keep the
 /// administrators from revoking a key.
 pub const MAX_OPEN_OF_ONE: usize = 128;
+
+/// How long a change waits for consents: who consents to an older one does not know any more what it
+/// was about, and what nobody wanted takes no place for ever.
+pub const CHANGE_EXPIRES_US: u64 = 7 * 24 * 3600 * SECOND_US;
+
+/// So many consents an effect has room for, beside what changes; a change takes far fewer.
+pub(super) const ROOM_FOR_CONSENTS: usize = 64;
 
 /// Most reviews that are open at once: who leaves more behind breaks no more glass.
 pub const MAX_OPEN_REVIEWS: usize = 1024;
@@ -151,6 +158,23 @@ pub struct OpenChange {
     pub digest: Digest,
     /// Who consented: the requester first.
     pub consents: Vec<Consent>,
+    /// When it was asked for.
+    pub requested_at: Time,
+}
+
+impl OpenChange {
+    /// Whoever asked for it, while it waits at `now`: with a key that is in force, and not for ever.
+    /// What somebody asked for with a key that has ended is nobody else's to go on with.
+    pub(super) fn requester(
+        &self,
+        keys: &BTreeMap<KeyId, KeyRecord>,
+        now: Time,
+    ) -> Option<&Principal> {
+        let first = self.consents.first()?;
+        let key = keys.get(&first.key_id)?;
+        let waits = now < self.requested_at.plus_micros(CHANGE_EXPIRES_US);
+        (waits && key.is_in_force(now)).then_some(&first.principal)
+    }
 }
 
 /// A run without approvals that nobody has looked at yet.
@@ -165,10 +189,6 @@ pub struct OpenReview {
     /// Where it was opened.
     pub seq: u64,
 }
-
-/// Most documents of snapshots that are remembered: the one that hosts get, and what waits for more
-/// signatures.
-pub const MAX_SNAPSHOTS: usize = 8;
 
 /// A document that administrators have signed for the hosts.
 #[derive(Debug, Clone, PartialEq, Eq)]

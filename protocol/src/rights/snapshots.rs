@@ -3,12 +3,12 @@
 //! It must not read the documents: the log takes what administrators sign, and whether it is true
 //! is theirs to check before they do.
 
-use super::records::{Consent, Holder, MAX_SNAPSHOTS, SnapshotRecord};
+use super::records::{Consent, Holder, SnapshotRecord};
 use super::state::Rights;
 use crate::event::PolicySnapshot;
 use crate::fold::{MAX_AHEAD_US, Refusal};
 use crate::lifecycle::Position;
-use crate::name::Time;
+use crate::name::{Principal, Time};
 use crate::permission::Permission;
 use crate::snapshot::MAX_VALID_US;
 
@@ -92,7 +92,7 @@ impl Rights {
                 index
             }
             None => {
-                self.make_room(at.time);
+                self.make_room(&word.principal, at.time);
                 self.snapshots.push(SnapshotRecord {
                     document: word.document,
                     expires_at: word.expires_at,
@@ -108,14 +108,20 @@ impl Rights {
         Ok(())
     }
 
-    /// Forgets the oldest document that waits. One that enough have signed stays: a single
-    /// administrator could take it from the hosts otherwise.
-    fn make_room(&mut self, now: Time) {
-        if self.snapshots.len() >= MAX_SNAPSHOTS {
-            let mut all = self.snapshots.iter();
-            let waits = all.position(|snapshot| !self.is_signed_by_enough(snapshot, now));
-            self.snapshots.remove(waits.unwrap_or(0));
-        }
+    /// Forgets what this administrator has waiting, and what waits with no word that counts. Never
+    /// what others have waiting, nor what enough have signed: a single administrator could keep
+    /// everybody from a snapshot, and stop the hosts that need one.
+    fn make_room(&mut self, of: &Principal, now: Time) {
+        let stays = |snapshot: &SnapshotRecord| {
+            let own = snapshot
+                .words
+                .first()
+                .is_some_and(|word| word.principal == *of);
+            let waits = !own && self.words_on(snapshot, now).next().is_some();
+            waits || self.is_signed_by_enough(snapshot, now)
+        };
+        let stay = self.snapshots.iter().filter(|snapshot| stays(snapshot));
+        self.snapshots = stay.cloned().collect();
     }
 
     fn join(

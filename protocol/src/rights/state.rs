@@ -11,18 +11,20 @@ use alloc::vec::Vec;
 
 use super::records::{
     AgentRecord, Consent, Holder, KeyRecord, MAX_OPEN_CHANGES, MAX_OPEN_OF_ONE, MAX_OPEN_REVIEWS,
-    MAX_WAITING_ENROLMENTS, OpenChange, OpenReview, PolicyInForce, SnapshotRecord, TokenRecord,
+    MAX_WAITING_ENROLMENTS, OpenChange, OpenReview, PolicyInForce, ROOM_FOR_CONSENTS,
+    SnapshotRecord, TokenRecord,
 };
+use crate::effect::LedgerHeader;
 use crate::event::{
     Author, ChangeApproved, ChangeBody, ChangeRequested, Event, Kind, LedgerGenesis, ReviewClosed,
-    ReviewOpened, Signatory,
+    ReviewOpened, Seen, Signatory,
 };
 use crate::fold::Refusal;
 use crate::hash::{CommandId, Hash, KeyId, LedgerId, StatementId};
 use crate::judgement::Judge;
 use crate::key::PublicKey;
 use crate::lifecycle::Position;
-use crate::name::{AgentName, GroupName, Label, Principal, RoleName, Time, TokenId};
+use crate::name::{AgentName, GroupName, Label, MAX_INTEGER, Principal, RoleName, Time, TokenId};
 use crate::permission::{ADMIN, Permission, Whom};
 use crate::policy::{Policy, PolicyRef};
 use crate::{decision_event, execution_event, other_event};
@@ -268,9 +270,7 @@ impl Rights {
             Event::ChangeRejected(rejection) => {
                 let change = self.changes.get(&rejection.change);
                 let change = change.ok_or(Refusal::UnknownChange)?;
-                let stops = self.may_ask(&rejection.principal, &change.body);
-                stops
-                    .or_else(|_| self.may_consent(&rejection.principal, change, judge, at.time))?;
+                self.may_stop(&rejection.principal, change, judge, at.time)?;
                 self.changes.remove(&rejection.change);
                 return Ok(());
             }
@@ -328,13 +328,12 @@ impl Rights {
     ) -> Result<(), Refusal> {
         let Proposal { body, policy } = proposal.ok_or(Refusal::BodyMissing)?;
         self.may_ask(&request.principal, &body)?;
+        require_sayable(request, at.id, &body)?;
         self.may_change(&body, policy.as_ref(), judge, at.time)?;
-        let own = |change: &&OpenChange| {
-            let first = change.consents.first();
-            first.is_some_and(|first| first.principal == request.principal)
-        };
-        let of_one = self.changes.values().filter(own).count();
-        if self.changes.len() >= MAX_OPEN_CHANGES || of_one >= MAX_OPEN_OF_ONE {
+        let changes = self.changes.values();
+        let open = changes.filter_map(|change| change.requester(&self.keys, at.time));
+        let of_one = open.clone().filter(|who| **who == request.principal);
+        if open.clone().count() >= MAX_OPEN_CHANGES || of_one.count() >= MAX_OPEN_OF_ONE {
             return Err(Refusal::TooManyOpen);
         }
         let first = Consent {
@@ -347,9 +346,17 @@ impl Rights {
             policy,
             digest: request.body.digest,
             consents: alloc::vec![first],
+            requested_at: at.time,
         };
         self.changes.insert(at.id, change);
         Ok(())
+    }
+
+    /// Forgets changes that nobody can consent to any more.
+    pub(crate) fn forget_ended(&mut self, now: Time) {
+        let keys = &self.keys;
+        self.changes
+            .retain(|_, change| change.requester(keys, now).is_some());
     }
 
     fn consent(
@@ -364,11 +371,16 @@ impl Rights {
         if change.digest != approval.body {
             return Err(Refusal::Binding("body"));
         }
-        let again = |given: &Consent| given.principal == approval.principal;
+        let again =
+            |given: &Consent| given.principal == approval.principal && self.stands(given, at.time);
         if change.consents.iter().any(again) {
             return Err(Refusal::DuplicateApproval);
         }
         if let Some(change) = self.changes.get_mut(&approval.change) {
+            // One of theirs whose key is over counts no more, and this one takes its place.
+            change
+                .consents
+                .retain(|given| given.principal != approval.principal);
             change.consents.push(Consent {
                 principal: approval.principal.clone(),
                 key_id: approval.signer,
@@ -516,6 +528,12 @@ impl Rights {
         }
         // An older key of an agent may go; the name goes only with the current one.
         self.agents.retain(|_, record| record.key != key_id);
+        // First of all, so that nobody's consent moves to the requester's place.
+        let own = |change: &OpenChange| {
+            let first = change.consents.first();
+            first.is_none_or(|first| first.key_id == key_id)
+        };
+        self.changes.retain(|_, change| !own(change));
         for change in self.changes.values_mut() {
             change.consents.retain(|consent| consent.key_id != key_id);
         }
@@ -590,6 +608,27 @@ impl Rights {
     pub(crate) fn has_room_for_a_review(&self) -> bool {
         self.reviews.len() < MAX_OPEN_REVIEWS
     }
+}
+
+/// The event that would put a change into effect fits into a payload, whatever the numbers in it.
+fn require_sayable(
+    request: &ChangeRequested,
+    change: StatementId,
+    body: &ChangeBody,
+) -> Result<(), Refusal> {
+    let header = LedgerHeader {
+        signer: request.signer,
+        nonce: request.nonce,
+        made_at: request.made_at,
+        ledger: request.ledger,
+        seen: Seen {
+            size: MAX_INTEGER,
+            ..request.seen
+        },
+    };
+    let rests_on = alloc::vec![MAX_INTEGER; ROOM_FOR_CONSENTS];
+    let event = body.clone().into_event(header, change, rests_on);
+    event.to_payload().map(drop).map_err(|_| Refusal::TooLarge)
 }
 
 /// The token in whose name a statement speaks, and for whom.

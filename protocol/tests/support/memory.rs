@@ -303,7 +303,11 @@ impl Book {
         }
     }
 
-    fn append_one(&mut self, statement: Statement) -> Result<(Position, Event), Refusal> {
+    /// Appends without what the ledger would have to say to it.
+    pub(crate) fn append_one(
+        &mut self,
+        statement: Statement,
+    ) -> Result<(Position, Event), Refusal> {
         let seq = self.entries.len() as u64;
         let time = Time::from_micros(self.now).unwrap();
         let verified = statement.clone().verify().unwrap();

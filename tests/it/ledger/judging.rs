@@ -281,3 +281,51 @@ async fn a_key_is_nobodys_without_its_own_word() {
     }
     book.send(added(book.claim("dave", "dave"))).await.unwrap();
 }
+
+/// Forty groups and two people who are in all of them, with names as long as they may be: who is one
+/// of whom does not fit into an entry.
+#[tokio::test]
+async fn a_statement_to_which_the_ledger_could_not_answer_is_refused_and_the_ledger_goes_on() {
+    let mut book = TestLedger::ready().await;
+    let people = ["dave", "erin"].map(|name| format!("{name}-{}", "x".repeat(120)));
+    for name in &people {
+        book.join(name).await;
+    }
+    let groups: Vec<String> = (0..40)
+        .map(|n| format!("g{n}-{}", "x".repeat(95)))
+        .collect();
+    for group in &groups {
+        let members: Vec<&str> = people.iter().map(String::as_str).collect();
+        book.regroup(group, &members, &[]).await;
+    }
+    let rule = format!(
+        r#"@id("wide") @approvals("2") @from("{}")
+           permit (principal == User::"alice", action == Action::"command:execute", resource);"#,
+        groups.join(",")
+    );
+    book.policy = book.publish(&Policy::new(rule).unwrap()).await;
+    let (request, act) = book.request();
+    let command = book.send(request).await.unwrap().id;
+    book.send(book.approval(&people[0], command, &act))
+        .await
+        .unwrap();
+    let size = book.ledger.newest().size();
+    // Beside one that nobody has anything against, in one batch or two.
+    let (fine, _) = book.request();
+    let last = book.approval(&people[1], command, &act);
+    let (refused, taken) = tokio::join!(refusal(&book.ledger, last.clone()), book.send(fine));
+    assert_eq!(refused, Refusal::TooLarge);
+    assert_eq!(taken.unwrap().status, Some(CommandStatus::Requested));
+    assert_eq!(book.ledger.newest().size(), size + 1);
+    assert_eq!(refusal(&book.ledger, last).await, Refusal::TooLarge);
+    // With a rule that says it shorter the same people authorize it.
+    book.policy = book
+        .publish(&cedar::names(2, &["alice"], &[&people[0], &people[1]]))
+        .await;
+    for name in &people {
+        book.send(book.approval(name, command, &act)).await.unwrap();
+    }
+    let auditor = audit_database(&book.database.app).await;
+    let found = auditor.state().command(&command).unwrap().status();
+    assert_eq!(found, CommandStatus::Authorized);
+}
