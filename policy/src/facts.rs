@@ -356,21 +356,12 @@ fn common_labels(question: &Question<'_>) -> BTreeSet<String> {
 
 /// The host that a change is about, and the labels that it would get.
 fn agent_of(body: &ChangeBody) -> Option<(&AgentName, &[Label])> {
-    match body {
-        ChangeBody::AgentAccepted { agent, labels, .. }
-        | ChangeBody::AgentRelabelled { agent, labels } => Some((agent, labels)),
-        ChangeBody::AgentRejected { agent, .. }
-        | ChangeBody::AgentDrained { agent }
-        | ChangeBody::AgentUndrained { agent }
-        | ChangeBody::AgentRetired { agent } => Some((agent, &[])),
-        ChangeBody::KeyAdded { .. }
-        | ChangeBody::KeyRevoked { .. }
-        | ChangeBody::RoleDefined { .. }
-        | ChangeBody::RoleGranted { .. }
-        | ChangeBody::RoleRevoked { .. }
-        | ChangeBody::GroupChanged { .. }
-        | ChangeBody::PolicyPublished { .. }
-        | ChangeBody::TokenIssued { .. }
-        | ChangeBody::TokenRevoked { .. } => None,
-    }
+    let labels: &[Label] = if let ChangeBody::AgentAccepted { labels, .. }
+    | ChangeBody::AgentRelabelled { labels, .. } = body
+    {
+        labels
+    } else {
+        &[]
+    };
+    Some((body.agent()?, labels))
 }

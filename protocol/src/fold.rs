@@ -424,6 +424,12 @@ impl State {
         Some(judge_request(self.judge(), &in_force.policy, &question))
     }
 
+    /// Says whether all that a judge needs is at hand.
+    const fn is_judgeable(&self, command: &Command) -> bool {
+        let documents = command.targets.is_some() && command.spec.is_some();
+        documents && self.rights.policy().is_some()
+    }
+
     /// The time at which a command that waits is judged: of the newest entry that could matter.
     fn judged_at(&self, command: &Command) -> Time {
         let last = command.last_word();
@@ -445,7 +451,7 @@ impl State {
     pub fn may_approve(&self, command: &Command, who: &Principal) -> bool {
         let requirement = self.requirement(command);
         who != command.requester()
-            && requirement.is_ok_and(|requirement| self.is_named(&requirement, who))
+            && requirement.is_ok_and(|requirement| self.rights.has_seat(who, &requirement))
     }
 
     /// Everybody who has a seat of what a command that waits needs, sorted; never its requester.
@@ -456,15 +462,8 @@ impl State {
         };
         let people = self.rights.people().into_iter();
         people
-            .filter(|who| *who != command.requester() && self.is_named(&requirement, who))
+            .filter(|who| *who != command.requester() && self.rights.has_seat(who, &requirement))
             .collect()
-    }
-
-    fn is_named(&self, requirement: &Requirement, who: &Principal) -> bool {
-        let electors = requirement.electors();
-        electors
-            .into_iter()
-            .any(|whom| self.rights.belongs(who, whom))
     }
 
     /// What rights say of an event on an existing command.
@@ -509,7 +508,7 @@ impl State {
                 require(may, Refusal::NotPermitted(Permission::CommandCancel))
             }
             Event::CommandAuthorized(authorized) => {
-                if self.judgement(command).is_none() {
+                if !self.is_judgeable(command) {
                     // Withheld: who approved and how many is checked by the lifecycle all the same.
                     return Ok(());
                 }
@@ -569,7 +568,7 @@ impl State {
             return Ok(());
         };
         let requirement = judged?;
-        let named = self.is_named(&requirement, who);
+        let named = self.rights.has_seat(who, &requirement);
         require(named, Refusal::NotPermitted(Permission::CommandApprove))?;
         further(&requirement)
     }
@@ -694,7 +693,7 @@ impl State {
                 && given.policy == policy
                 && (given.with_reason || !requirement.reason)
                 && age_us.is_none_or(|age| now.micros_since(given.time) < age)
-                && self.is_named(&requirement, &given.principal)
+                && self.rights.has_seat(&given.principal, &requirement)
         };
         let counted: Vec<_> = command.approvals.iter().filter(counts).collect();
         let people = || counted.iter().map(|given| &given.principal);
@@ -731,7 +730,7 @@ impl State {
         let counts = |vote: &&Vote| {
             let key = self.rights.key(&vote.key_id);
             key.is_some_and(|key| key.is_in_force(now))
-                && self.is_named(requirement, &vote.principal)
+                && self.rights.has_seat(&vote.principal, requirement)
         };
         let counted: Vec<&Vote> = command.votes.iter().filter(counts).collect();
         let people: BTreeSet<&Principal> = counted.iter().map(|vote| &vote.principal).collect();

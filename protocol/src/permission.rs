@@ -1,6 +1,7 @@
 //! What somebody may do, as `resource:verb`; built-in roles; and how a rule names people.
 //!
-//! A closed list: a permission that nothing asks for would only look like a guard.
+//! A closed list, so that a typing error is no permission. Nothing asks for `command:retry` and
+//! `audit:export` yet: what they are for is not there.
 
 use alloc::string::{String, ToString};
 use core::fmt;

@@ -4,7 +4,8 @@
 //! It is published by the administrators' quorum as an event, so the rules that held at any
 //! position are in the log. Until one is published the built-in one is in force.
 
-use alloc::string::{String, ToString};
+use alloc::string::String;
+use alloc::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -30,9 +31,9 @@ permit (
 );
 ";
 
-/// A policy's text: Cedar, UTF-8.
+/// A policy's text: Cedar, UTF-8. Clones share it: rights are cloned at each step of the lists.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Policy(String);
+pub struct Policy(Arc<str>);
 
 /// The text is too long for a policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -58,13 +59,13 @@ impl Policy {
         if text.len() > MAX_POLICY_BYTES {
             return Err(TooLong);
         }
-        Ok(Self(text))
+        Ok(Self(text.into()))
     }
 
     /// [`BUILT_IN`].
     #[must_use]
     pub fn built_in() -> Self {
-        Self(BUILT_IN.to_string())
+        Self(BUILT_IN.into())
     }
 
     /// The text.

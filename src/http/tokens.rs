@@ -31,16 +31,9 @@ pub(super) async fn list(
 
 fn item(record: &TokenRecord, last_used_us: Option<u64>, now: Time) -> TokenItem {
     let issued = &record.issued;
-    let status = if record.revoked.is_some() {
-        "revoked"
-    } else if record.is_in_force(now) {
-        "in_force"
-    } else {
-        "expired"
-    };
     TokenItem {
         token: issued.token.to_string(),
-        status: status.into(),
+        status: record.standing(now).into(),
         principal: issued.principal.to_string(),
         roles: issued.roles.iter().map(ToString::to_string).collect(),
         permissions: issued.permissions.iter().map(ToString::to_string).collect(),

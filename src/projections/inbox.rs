@@ -6,7 +6,6 @@ use countersign_protocol::fold::State;
 use countersign_protocol::hash::StatementId;
 use countersign_protocol::lifecycle::Command;
 use countersign_protocol::name::Principal;
-use countersign_protocol::rights::OpenChange;
 use sqlx::PgConnection;
 
 use super::page::{Page, waits};
@@ -69,20 +68,9 @@ fn changes(state: &State) -> BTreeMap<StatementId, Vec<Principal>> {
     let Some(now) = rights.changed_at() else {
         return BTreeMap::new();
     };
-    let of = |change: &OpenChange| {
-        let consented = |person: &Principal| {
-            let mut consents = change.consents.iter();
-            consents.any(|given| given.principal == *person)
-        };
-        let people = rights.people().into_iter();
-        people
-            .filter(|person| !consented(person))
-            .filter(|person| {
-                let may = rights.may_consent(person, change, state.judge(), now);
-                may.is_ok()
-            })
-            .cloned()
-            .collect()
+    let of = |change| {
+        let awaited = rights.awaited(change, state.judge(), now).into_iter();
+        awaited.cloned().collect()
     };
     let changes = rights.changes();
     changes.map(|(id, change)| (*id, of(change))).collect()

@@ -14,7 +14,6 @@ use countersign_protocol::refusal::Refusal;
 use countersign_protocol::rights::Rights;
 
 use super::connect::Client;
-use super::people::who_can_sign;
 use super::read::RightsView;
 use super::request::{RequestSpec, freeze};
 use crate::clock;
@@ -59,7 +58,8 @@ pub struct Explained {
 /// Puts names to what a requirement demands.
 #[must_use]
 pub fn price(rights: &Rights, requirement: Requirement, requester: &Principal, now: Time) -> Price {
-    let people: BTreeSet<&Principal> = who_can_sign(rights, now)
+    let people: BTreeSet<&Principal> = rights
+        .who_can_sign(now)
         .into_iter()
         .filter(|who| *who != requester)
         .collect();

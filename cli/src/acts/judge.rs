@@ -51,9 +51,7 @@ fn require_seat(
     rights: &RightsView,
     me: &Principal,
 ) -> Result<(), Failure> {
-    let electors = requirement.electors();
-    let mut named = electors.into_iter();
-    let mine = named.any(|whom| rights.state.rights().belongs(me, whom));
+    let mine = rights.state.rights().has_seat(me, requirement);
     unless(mine, Refusal::NotPermitted(Permission::CommandApprove))
 }
 

@@ -43,7 +43,7 @@ pub use connect::{Client, Connection};
 pub use explain::{Explained, Price, SeatsView, explain, price};
 pub use follow::Step;
 pub use pages::Served;
-pub use people::{keys_of, leaving, who_can_sign};
+pub use people::{keys_of, leaving};
 pub use read::{Found, LoggedEntry, RightsView};
 pub use request::{RequestSpec, Requested};
 pub use review::{OpenReviews, open_review};

@@ -1,31 +1,17 @@
 //! People in the verified rights: whose keys hold now, and what has to go when somebody leaves.
 
-use std::collections::BTreeSet;
-
 use countersign_protocol::hash::KeyId;
 use countersign_protocol::name::{Principal, Time};
 use countersign_protocol::permission::Whom;
-use countersign_protocol::rights::{ChangeBody, Holder, KeyRecord, Rights};
+use countersign_protocol::rights::{ChangeBody, KeyRecord, Rights};
 
 /// The keys that a person has or had, the oldest first.
 #[must_use]
 pub fn keys_of<'a>(rights: &'a Rights, person: &Principal) -> Vec<(&'a KeyId, &'a KeyRecord)> {
-    let own = |record: &KeyRecord| matches!(&record.holder, Holder::Person(name) if name == person);
+    let own = |record: &KeyRecord| record.holder.person() == Some(person);
     let mut keys: Vec<_> = rights.keys().filter(|(_, record)| own(record)).collect();
     keys.sort_by_key(|(id, record)| (record.since, **id));
     keys
-}
-
-/// Everybody with a key in force at `now`: those who can sign.
-#[must_use]
-pub fn who_can_sign(rights: &Rights, now: Time) -> BTreeSet<&Principal> {
-    let in_force = rights.keys().filter(|(_, record)| record.is_in_force(now));
-    in_force
-        .filter_map(|(_, record)| match &record.holder {
-            Holder::Person(name) => Some(name),
-            Holder::Ledger | Holder::Gateway | Holder::Reserved | Holder::Agent(_) => None,
-        })
-        .collect()
 }
 
 /// The changes that take everything from a person: keys in force and API tokens first, then roles

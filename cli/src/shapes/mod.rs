@@ -21,6 +21,6 @@ pub use policy::{
 };
 pub use rights::{
     ClaimShape, GroupShape, IssuedShape, KeyShape, LeaveShape, LeavingShape, PersonShape,
-    ReviewShape, RoleShape, TokenShape, WhoamiShape, claimed, groups, key_word, keys, people,
-    person, review, roles, token_word, tokens,
+    ReviewShape, RoleShape, TokenShape, WhoamiShape, claimed, groups, keys, people, person, review,
+    roles, tokens,
 };

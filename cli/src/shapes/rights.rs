@@ -6,7 +6,7 @@ use countersign_protocol::hash::{CommandId, KeyId};
 use countersign_protocol::key;
 use countersign_protocol::name::{Principal, Time};
 use countersign_protocol::permission::{self, BUILT_IN_ROLES, Permission};
-use countersign_protocol::rights::{Holder, KeyRecord, OpenReview, Rights, TokenRecord};
+use countersign_protocol::rights::{Holder, KeyRecord, OpenReview, Rights};
 use countersign_protocol::short;
 use serde::Serialize;
 
@@ -36,18 +36,6 @@ pub struct KeyShape {
     pub suspect_from: Option<u64>,
 }
 
-/// The word for how a key stands at `now`.
-#[must_use]
-pub fn key_word(record: &KeyRecord, now: Time) -> &'static str {
-    if record.revoked.is_some() {
-        "revoked"
-    } else if record.is_in_force(now) {
-        "in_force"
-    } else {
-        "expired"
-    }
-}
-
 fn key_shape(id: &KeyId, record: &KeyRecord, now: Time) -> KeyShape {
     let (holder, principal) = match &record.holder {
         Holder::Person(name) => ("person", Some(name.to_string())),
@@ -61,7 +49,7 @@ fn key_shape(id: &KeyId, record: &KeyRecord, now: Time) -> KeyShape {
         holder,
         key_id: id.to_string(),
         fingerprint: key::fingerprint(id),
-        status: key_word(record, now),
+        status: record.standing(now),
         since: record.since,
         expires_us: record.expires_at.map(Time::as_micros),
         revoked: record.revoked,
@@ -231,18 +219,6 @@ pub struct TokenShape {
     pub revoked: Option<u64>,
 }
 
-/// The word for how a token stands at `now`.
-#[must_use]
-pub fn token_word(record: &TokenRecord, now: Time) -> &'static str {
-    if record.revoked.is_some() {
-        "revoked"
-    } else if record.is_in_force(now) {
-        "in_force"
-    } else {
-        "expired"
-    }
-}
-
 /// All API tokens.
 #[must_use]
 pub fn tokens(rights: &Rights, uses: &BTreeMap<String, u64>, now: Time) -> Vec<TokenShape> {
@@ -251,7 +227,7 @@ pub fn tokens(rights: &Rights, uses: &BTreeMap<String, u64>, now: Time) -> Vec<T
         TokenShape {
             token: token.to_string(),
             principal: issued.principal.to_string(),
-            status: token_word(record, now),
+            status: record.standing(now),
             roles: issued.roles.iter().map(ToString::to_string).collect(),
             permissions: issued.permissions.clone(),
             may: rights.rights_of_token(record),

@@ -244,6 +244,28 @@ impl ChangeBody {
         canonical::to_vec(self)
     }
 
+    /// The host that it is about; nothing for a change of people, rules or tokens.
+    #[must_use]
+    pub const fn agent(&self) -> Option<&AgentName> {
+        match self {
+            Self::AgentAccepted { agent, .. }
+            | Self::AgentRejected { agent, .. }
+            | Self::AgentRelabelled { agent, .. }
+            | Self::AgentDrained { agent }
+            | Self::AgentUndrained { agent }
+            | Self::AgentRetired { agent } => Some(agent),
+            Self::KeyAdded { .. }
+            | Self::KeyRevoked { .. }
+            | Self::RoleDefined { .. }
+            | Self::RoleGranted { .. }
+            | Self::RoleRevoked { .. }
+            | Self::GroupChanged { .. }
+            | Self::PolicyPublished { .. }
+            | Self::TokenIssued { .. }
+            | Self::TokenRevoked { .. } => None,
+        }
+    }
+
     /// Lists are sorted and short, so that a change has one form.
     pub(crate) fn check(&self) -> Result<(), EventError> {
         let listed = match self {

@@ -3,7 +3,7 @@
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
-use super::{ChangeBody, Holder, OpenChange, Rights};
+use super::{ChangeBody, Consent, Holder, OpenChange, Rights};
 use crate::fold::Refusal;
 use crate::hash::{KeyId, StatementId};
 use crate::judgement::{ChangeQuestion, Judge};
@@ -67,6 +67,20 @@ impl Rights {
         require(self.holds(who, right), Refusal::NotPermitted(right))
     }
 
+    /// What an open change takes. Whoever asked for it consented first; `otherwise` stands in for
+    /// them where that consent went with its key.
+    fn requirement_of(
+        &self,
+        change: &OpenChange,
+        otherwise: &Principal,
+        judge: &dyn Judge,
+        now: Time,
+    ) -> Requirement {
+        let first = change.consents.first();
+        let requester = first.map_or(otherwise, |first| &first.principal);
+        self.change_requirement(&change.body, requester, judge, now)
+    }
+
     /// Says whether a person's consent counts towards a change.
     ///
     /// # Errors
@@ -78,17 +92,33 @@ impl Rights {
         judge: &dyn Judge,
         now: Time,
     ) -> Result<(), Refusal> {
+        let requirement = self.requirement_of(change, who, judge, now);
         let right = right_to_ask(&change.body);
-        let requester = change
-            .consents
-            .first()
-            .map_or(who, |first| &first.principal);
-        let requirement = self.change_requirement(&change.body, requester, judge, now);
-        let named = requirement
-            .electors()
-            .iter()
-            .any(|whom| self.belongs(who, whom));
-        require(named, Refusal::NotPermitted(right))
+        require(
+            self.has_seat(who, &requirement),
+            Refusal::NotPermitted(right),
+        )
+    }
+
+    /// Those whose consent to a change would count and is not given, sorted.
+    #[must_use]
+    pub fn awaited(&self, change: &OpenChange, judge: &dyn Judge, now: Time) -> Vec<&Principal> {
+        let consented = |person: &Principal| {
+            let mut consents = change.consents.iter();
+            consents.any(|given| given.principal == *person)
+        };
+        let requester = change.consents.first().map(|first| &first.principal);
+        // Judged once, and not for each person.
+        let shared =
+            requester.map(|requester| self.change_requirement(&change.body, requester, judge, now));
+        let counts = |person: &Principal| match &shared {
+            Some(requirement) => self.has_seat(person, requirement),
+            None => self.may_consent(person, change, judge, now).is_ok(),
+        };
+        let people = self.people().into_iter();
+        people
+            .filter(|person| !consented(person) && counts(person))
+            .collect()
     }
 
     /// The consents of a change that has enough of them: what its effect rests on.
@@ -100,16 +130,13 @@ impl Rights {
         now: Time,
     ) -> Option<(&ChangeBody, Vec<u64>)> {
         let change = self.changes.get(id)?;
-        let verdict = self.change_standing(change, judge, now);
+        let (verdict, counted) = self.weigh(change, judge, now)?;
         let possible = self.may_change(&change.body, change.policy.as_ref(), judge, now);
         if !verdict.is_met() || possible.is_err() {
             return None;
         }
-        let seqs = self.counting(change, judge, now);
-        Some((
-            &change.body,
-            seqs.iter().map(|consent| consent.seq).collect(),
-        ))
+        let seqs = counted.iter().map(|consent| consent.seq);
+        Some((&change.body, seqs.collect()))
     }
 
     /// How many consents of a change count here and now, and how many it takes.
@@ -119,33 +146,30 @@ impl Rights {
         judge: &dyn Judge,
         now: Time,
     ) -> quorum::Verdict {
-        let requester = change.consents.first().map(|first| &first.principal);
-        let Some(requester) = requester else {
-            return quorum::Verdict { have: 0, need: 1 };
-        };
-        let requirement = self.change_requirement(&change.body, requester, judge, now);
-        let consents = self.counting(change, judge, now);
-        let people = consents.iter().map(|consent| &consent.principal);
-        quorum::count_all(&requirement, people, |who, whom| self.belongs(who, whom))
+        let weighed = self.weigh(change, judge, now);
+        weighed.map_or(quorum::Verdict { have: 0, need: 1 }, |(verdict, _)| verdict)
     }
 
-    /// Consents by people who count here and now, with keys that do.
-    fn counting<'a>(
+    /// Consents by people who count here and now, with keys that do, and what they come to. Nothing
+    /// of a change whose consents all went with their keys.
+    fn weigh<'a>(
         &self,
         change: &'a OpenChange,
         judge: &dyn Judge,
         now: Time,
-    ) -> Vec<&'a super::Consent> {
-        let in_force = |key: &KeyId| self.keys.get(key).is_some_and(|key| key.is_in_force(now));
-        change
-            .consents
-            .iter()
-            .filter(|consent| in_force(&consent.key_id))
-            .filter(|consent| {
-                self.may_consent(&consent.principal, change, judge, now)
-                    .is_ok()
-            })
-            .collect()
+    ) -> Option<(quorum::Verdict, Vec<&'a Consent>)> {
+        let requester = &change.consents.first()?.principal;
+        let requirement = self.change_requirement(&change.body, requester, judge, now);
+        let counts = |consent: &&Consent| {
+            let key = self.keys.get(&consent.key_id);
+            key.is_some_and(|key| key.is_in_force(now))
+                && self.has_seat(&consent.principal, &requirement)
+        };
+        let counted: Vec<&Consent> = change.consents.iter().filter(counts).collect();
+        let people = counted.iter().map(|consent| &consent.principal);
+        let belongs = |who: &Principal, whom: &Whom| self.belongs(who, whom);
+        let verdict = quorum::count_all(&requirement, people, belongs);
+        Some((verdict, counted))
     }
 
     /// Says whether a change could take effect now.
@@ -302,24 +326,11 @@ impl Rights {
 }
 
 /// The permission that whoever asks for a change needs.
-#[must_use]
-pub(super) const fn right_to_ask(body: &ChangeBody) -> Permission {
-    match body {
-        ChangeBody::AgentAccepted { .. }
-        | ChangeBody::AgentRejected { .. }
-        | ChangeBody::AgentRelabelled { .. }
-        | ChangeBody::AgentDrained { .. }
-        | ChangeBody::AgentUndrained { .. }
-        | ChangeBody::AgentRetired { .. } => Permission::AgentManage,
-        ChangeBody::KeyAdded { .. }
-        | ChangeBody::KeyRevoked { .. }
-        | ChangeBody::RoleDefined { .. }
-        | ChangeBody::RoleGranted { .. }
-        | ChangeBody::RoleRevoked { .. }
-        | ChangeBody::GroupChanged { .. }
-        | ChangeBody::PolicyPublished { .. }
-        | ChangeBody::TokenIssued { .. }
-        | ChangeBody::TokenRevoked { .. } => Permission::RightsManage,
+const fn right_to_ask(body: &ChangeBody) -> Permission {
+    if body.agent().is_some() {
+        Permission::AgentManage
+    } else {
+        Permission::RightsManage
     }
 }
 

@@ -8,6 +8,7 @@ use crate::command::{Act, CommandSpec};
 use crate::fold::Refusal;
 use crate::name::{GroupName, Label, Principal, RoleName, Time, TokenId};
 use crate::permission::{self, ADMIN, Permission, Whom};
+use crate::quorum::Requirement;
 use crate::rights::TokenRecord;
 use crate::target::TargetList;
 
@@ -102,25 +103,31 @@ impl Rights {
     #[must_use]
     pub fn people(&self) -> BTreeSet<&Principal> {
         let holders = self.keys.values().map(|record| &record.holder);
-        holders
-            .filter_map(|holder| match holder {
-                Holder::Person(name) => Some(name),
-                Holder::Ledger | Holder::Gateway | Holder::Reserved | Holder::Agent(_) => None,
-            })
+        holders.filter_map(Holder::person).collect()
+    }
+
+    /// Everybody with a key in force at `now`: those who can sign, sorted.
+    #[must_use]
+    pub fn who_can_sign(&self, now: Time) -> BTreeSet<&Principal> {
+        let in_force = self.keys.values().filter(|record| record.is_in_force(now));
+        in_force
+            .filter_map(|record| record.holder.person())
             .collect()
     }
 
     /// Administrators with a key in force at `now`.
     #[must_use]
     pub fn administrators(&self, now: Time) -> BTreeSet<&Principal> {
-        let in_force = self.keys.values().filter(|record| record.is_in_force(now));
-        in_force
-            .filter_map(|record| match &record.holder {
-                Holder::Person(name) => Some(name),
-                Holder::Ledger | Holder::Gateway | Holder::Reserved | Holder::Agent(_) => None,
-            })
-            .filter(|name| self.is_administrator(name))
-            .collect()
+        let mut people = self.who_can_sign(now);
+        people.retain(|name| self.is_administrator(name));
+        people
+    }
+
+    /// Says whether a person has a seat of what is required: is one of those it names.
+    #[must_use]
+    pub fn has_seat(&self, person: &Principal, requirement: &Requirement) -> bool {
+        let mut electors = requirement.electors().into_iter();
+        electors.any(|whom| self.belongs(person, whom))
     }
 
     /// Says whether a token may ask for this at all: its principal, its time, its scope. What the

@@ -38,6 +38,17 @@ pub enum Holder {
     Agent(AgentName),
 }
 
+impl Holder {
+    /// The person whose it is; nobody when it is no person's.
+    #[must_use]
+    pub const fn person(&self) -> Option<&Principal> {
+        match self {
+            Self::Person(name) => Some(name),
+            Self::Ledger | Self::Gateway | Self::Reserved | Self::Agent(_) => None,
+        }
+    }
+}
+
 /// A key that the log knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyRecord {
@@ -62,6 +73,12 @@ impl KeyRecord {
     #[must_use]
     pub fn is_in_force(&self, now: Time) -> bool {
         self.revoked.is_none() && self.expires_at.is_none_or(|end| now < end)
+    }
+
+    /// The word for how it stands at `now`: `in_force`, `expired` or `revoked`.
+    #[must_use]
+    pub fn standing(&self, now: Time) -> &'static str {
+        standing(self.revoked, self.is_in_force(now))
     }
 }
 
@@ -92,6 +109,23 @@ impl TokenRecord {
     #[must_use]
     pub fn is_in_force(&self, now: Time) -> bool {
         self.revoked.is_none() && now < self.issued.expires_at
+    }
+
+    /// The word for how it stands at `now`: `in_force`, `expired` or `revoked`.
+    #[must_use]
+    pub fn standing(&self, now: Time) -> &'static str {
+        standing(self.revoked, self.is_in_force(now))
+    }
+}
+
+/// What is neither revoked nor in force has come to its end.
+const fn standing(revoked: Option<u64>, in_force: bool) -> &'static str {
+    if revoked.is_some() {
+        "revoked"
+    } else if in_force {
+        "in_force"
+    } else {
+        "expired"
     }
 }
 
