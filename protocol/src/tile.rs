@@ -4,7 +4,7 @@
 //! fetch anything.
 
 use alloc::format;
-use alloc::string::String;
+use alloc::string::{String, ToString as _};
 use core::fmt;
 use core::str::FromStr;
 
@@ -108,7 +108,7 @@ impl FromStr for TilePlace {
         let index = digits.parse().map_err(|_| NotATile)?;
         let place = Self::new(index, width).ok_or(NotATile)?;
         // Writing it again finds every other spelling: signs, zeros, missing marks.
-        if alloc::string::ToString::to_string(&place) == text {
+        if place.to_string() == text {
             Ok(place)
         } else {
             Err(NotATile)

@@ -1,0 +1,5 @@
+//! The server and its witnesses: what is published, and what a witness in trouble cannot do.
+
+mod attacks;
+mod collecting;
+mod support;
