@@ -48,6 +48,7 @@ mod station;
 mod stopping;
 pub mod succession;
 pub mod trust;
+mod witnessed;
 
 pub use config::{Config, ConfigError};
 pub use service::run;

@@ -19,7 +19,7 @@ use core::str::FromStr;
 
 use crate::checkpoint::{Checkpoint, CheckpointError, VerifierKey};
 use crate::cosignature::{Cosignature, WitnessKey};
-use crate::name::MAX_NAME_BYTES;
+use crate::name::{MAX_NAME_BYTES, SECOND_US, Time};
 use crate::witness::parse_size;
 
 /// Largest policy in bytes: 96 lines of the longest names and addresses are fewer.
@@ -36,6 +36,13 @@ pub const MAX_GROUPS: usize = 32;
 
 /// Longest address in bytes, as servers and clients commonly take.
 const MAX_URL_BYTES: usize = 2048;
+
+/// How old a cosignature may be that clients and hosts rely on, in seconds: an idle ledger has a new
+/// checkpoint each minute, and witnesses may be away for some of them.
+pub const YOUNG_S: u64 = 10 * 60;
+
+/// How far a witness's clock may be ahead of whoever relies on it, in seconds.
+const AHEAD_S: u64 = 2 * 60;
 
 /// The quorum that asks for nobody; no name of a witness or group.
 const NONE: &str = "none";
@@ -199,6 +206,13 @@ impl WitnessPolicy {
             of: self.witnesses.len(),
         })
     }
+}
+
+/// Says whether a cosignature of that second counts at this time.
+#[must_use]
+pub const fn is_young(seconds: u64, now: Time) -> bool {
+    let now = now.as_micros() / SECOND_US;
+    seconds <= now + AHEAD_S && seconds.saturating_add(YOUNG_S) >= now
 }
 
 fn has(member: Member, signed: &BTreeSet<usize>, groups: &[bool]) -> bool {

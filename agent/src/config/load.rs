@@ -12,6 +12,7 @@ use countersign_protocol::checkpoint::{Origin, VerifierKey};
 use countersign_protocol::command::Mode;
 use countersign_protocol::hash::LedgerId;
 use countersign_protocol::name::{AgentName, OsUser, Principal, SECOND_US};
+use countersign_protocol::witness_policy::WitnessPolicy;
 use reqwest::Url;
 use toml::Spanned;
 
@@ -74,6 +75,8 @@ pub struct Config {
     pub snapshot: Option<SnapshotRule>,
     /// How old the ledger's newest entry may be that a grant shows, in microseconds, if it asks.
     pub max_checkpoint_age_us: Option<u64>,
+    /// The witnesses that must have signed what a grant stands in, if it asks for them.
+    pub witnesses: Option<WitnessPolicy>,
     /// What may run here.
     pub rules: Rules,
     /// Most commands at once.
@@ -213,6 +216,9 @@ impl Config {
             .as_ref()
             .and_then(|table| table.file(folder));
         own_files.extend(administrators.as_deref().map(plain));
+        let witnesses = written.witness_policy.take();
+        let witnesses = witnesses.map(|path| folder.join(path.into_inner()));
+        own_files.extend(witnesses.as_deref().map(plain));
         let in_clear = is_on(written.insecure_http.take());
         let signers = read_signers(signers)?;
         let snapshot = written_snapshot
@@ -223,13 +229,18 @@ impl Config {
             .map(|age_s| source.number(Some(age_s), MAX_AGE_S, (LEAST_SHOWN_S, MAX_AGE_S)))
             .transpose()?;
         let break_glass = glass_breakers(source, written.break_glass.take(), &signers)?;
+        let vkey = vkey(source, &key, &origin)?;
+        let witnesses = witnesses
+            .map(|path| witnesses_of(path, &vkey))
+            .transpose()?;
         Ok(Self {
             server: server(source, &server_at, in_clear)?,
             ca,
             name: name.into_inner(),
             state,
             ledger: ledger.into_inner(),
-            vkey: vkey(source, &key, &origin)?,
+            vkey,
+            witnesses,
             signers,
             snapshot,
             max_checkpoint_age_us: shown.map(|age_s| age_s.saturating_mul(SECOND_US)),
@@ -244,6 +255,17 @@ impl Config {
             },
         })
     }
+}
+
+fn witnesses_of(path: PathBuf, log: &VerifierKey) -> Result<WitnessPolicy, ConfigError> {
+    let text = read_trusted(&path)?;
+    let policy = text.parse::<WitnessPolicy>();
+    let reason = match policy {
+        Ok(policy) if policy.is_about(log) => return Ok(policy),
+        Ok(_other) => format!("it names other logs than the pinned ledger; add `log {log}`"),
+        Err(error) => error.to_string(),
+    };
+    Err(ConfigError::Witnesses { path, reason })
 }
 
 fn signers_of(path: PathBuf) -> Result<AllowedSigners, ConfigError> {

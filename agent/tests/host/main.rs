@@ -37,3 +37,4 @@ mod spool;
 mod surroundings;
 mod users;
 mod whole;
+mod witnessed;

@@ -8,8 +8,7 @@
 use std::path::Path;
 
 use countersign_protocol::checkpoint::CheckpointError;
-use countersign_protocol::name::SECOND_US;
-use countersign_protocol::witness_policy::{QuorumError, WitnessPolicy};
+use countersign_protocol::witness_policy::{QuorumError, WitnessPolicy, YOUNG_S, is_young};
 
 use super::connect::Client;
 use crate::clock;
@@ -17,13 +16,6 @@ use crate::failure::Failure;
 
 /// The policy's name in the ledger's folder of the state home.
 const POLICY_FILE: &str = "witness-policy";
-
-/// How old a cosignature may be: an idle ledger has a new checkpoint each minute, and witnesses may
-/// be away for some of them.
-const YOUNG_S: u64 = 10 * 60;
-
-/// How far a witness's clock may be ahead of this machine's.
-const AHEAD_S: u64 = 2 * 60;
 
 impl Client {
     /// Demands that a quorum of the pinned witnesses has lately signed the ledger's history; with no
@@ -44,8 +36,8 @@ impl Client {
         }
         let note = self.http.text("/checkpoint").await?;
         let checkpoint = self.trust.open(&note)?;
-        let now = clock::now().as_micros() / SECOND_US;
-        let counts = |at: u64| at <= now + AHEAD_S && at + YOUNG_S >= now;
+        let now = clock::now();
+        let counts = |at| is_young(at, now);
         policy.check(&checkpoint, counts).map_err(refused)?;
         self.believe(&note).await?;
         Ok(())
