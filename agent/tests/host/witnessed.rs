@@ -58,13 +58,10 @@ async fn a_grant_runs_when_the_witnesses_have_lately_signed() {
 async fn without_a_quorum_of_young_cosignatures_nothing_runs() {
     let mut rig = rig().await;
     let touch = format!("touch {}", rig.file("ran").display());
-    let shows: [&dyn Fn(&Rig) -> Option<String>; 2] = [
-        &|rig| Some(rig.fake.book().checkpoint().note().to_owned()),
-        &|rig| Some(rig.cosign(610).note().to_owned()),
-    ];
-    for show in shows {
-        let shown = show(&rig);
-        *rig.fake.wire.cosigned.lock().unwrap() = shown;
+    let newest = rig.fake.book().checkpoint().note().to_owned();
+    let old = rig.cosign(610).note().to_owned();
+    for shown in [newest, old] {
+        *rig.fake.wire.cosigned.lock().unwrap() = Some(shown);
         let id = rig.granted(&touch);
         let ended = rig.ended(id).await;
         assert_eq!(ended.status, ExecutionStatus::Refused);

@@ -79,7 +79,7 @@ async fn what_is_malformed_unknown_unsigned_or_unproved_is_refused() {
     assert_eq!(asked(stranger.request(0, 7).to_string()).await, 404);
 
     let mut forged = Log::honest(40);
-    forged.key = ed25519_dalek::SigningKey::from_bytes(&[78; 32]);
+    forged.key = SigningKey::from_bytes(&[78; 32]);
     assert_eq!(asked(forged.request(20, 30).to_string()).await, 403);
     let mut torn = log.request(20, 30);
     torn.note = torn.note.replacen("\n30\n", "\n31\n", 1);
