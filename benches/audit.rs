@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use countersign_cli::verify::{self, Held, EntryRow, Fetch, Options, Pages, Source};
+use countersign_cli::verify::{self, EntryRow, Fetch, Held, Options, Pages, Source};
 use countersign_protocol::audit;
 use countersign_protocol::blob::Blob;
 use countersign_protocol::entry::Entry;

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use countersign::http::TlsFiles;
 use countersign::server::Way;
 use countersign::telemetry::Format;
+use countersign_protocol::checkpoint::{Origin, VerifierKey};
 use countersign_protocol::event::Administrator;
 use countersign_protocol::key::PublicKey;
 use countersign_protocol::origin::{NotAnOrigin, ServerOrigin};
@@ -51,6 +52,8 @@ pub(crate) enum Verb {
     Migrate(Migrate),
     /// Build the lists anew from the log.
     Rebuild(Database),
+    /// Vouch for ledgers: sign each checkpoint that continues the one before, and nothing else.
+    Witness(Witness),
     /// Run this host's agent.
     Agent(countersign_agent::args::Args),
     /// Recompute everything from the bytes of the log.
@@ -205,6 +208,81 @@ pub(crate) struct Serve {
     /// After a move: trust what the database holds if it continues the checkpoint in this file.
     #[arg(long, value_name = "FILE")]
     pub(crate) accept_checkpoint: Option<PathBuf>,
+    /// The witnesses to ask, and which of them are enough, as C2SP tlog-policy: `/checkpoint` then
+    /// answers the newest checkpoint that enough of them have signed.
+    #[arg(long, value_name = "FILE", env = "COUNTERSIGN_WITNESS_POLICY")]
+    pub(crate) witness_policy: Option<PathBuf>,
+    /// How log lines look. What is logged: COUNTERSIGN_LOG.
+    #[arg(long, value_enum, env = "COUNTERSIGN_LOG_FORMAT", default_value_t)]
+    pub(crate) log_format: Format,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  ssh-keygen -t ed25519 -N '' -f witness.key
+  countersign witness --name witness.example.org/w1 --key witness.key --show-key
+  countersign witness --name witness.example.org/w1 --key witness.key \\
+    --state /var/lib/countersign-witness --listen 0.0.0.0:7080 \\
+    --log ledger.example.com/prod+5b0d1a3c+AQ…
+
+Get each --log key from the ledger's operator (`init` prints it as vkey), and give them the line of
+--show-key. Never delete the state folder: without it a witness would sign a second history. It asks
+for nobody's trust but its own operator's, so it should not be the ledger's.")]
+pub(crate) struct Witness {
+    /// The name in its signature lines, for ever: an address without a scheme.
+    #[arg(long, value_name = "NAME", env = "COUNTERSIGN_WITNESS_NAME")]
+    pub(crate) name: Origin,
+    /// The file of its own key, used for nothing else: an OpenSSH ed25519 private key.
+    #[arg(long, value_name = "FILE", env = "COUNTERSIGN_WITNESS_KEY")]
+    pub(crate) key: PathBuf,
+    /// Print the key for policies and end.
+    #[arg(long)]
+    pub(crate) show_key: bool,
+    /// Where it remembers what it signed. One folder, one witness.
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "COUNTERSIGN_WITNESS_STATE",
+        required_unless_present = "show_key"
+    )]
+    pub(crate) state: Option<PathBuf>,
+    /// The verifier key of a log to watch; several times.
+    #[arg(
+        long = "log",
+        value_name = "VKEY",
+        env = "COUNTERSIGN_WITNESS_LOGS",
+        value_delimiter = ',',
+        required_unless_present = "show_key"
+    )]
+    pub(crate) logs: Vec<VerifierKey>,
+    /// Where to listen.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "COUNTERSIGN_LISTEN",
+        default_value = "127.0.0.1:7080"
+    )]
+    pub(crate) listen: SocketAddr,
+    /// Its certificate and those that lead to its CA, PEM. Without one it speaks in clear: all that
+    /// it says is signed and public.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "COUNTERSIGN_TLS_CERT",
+        requires = "tls_key"
+    )]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// The private key of the certificate, PEM, which others cannot read.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "COUNTERSIGN_TLS_KEY",
+        requires = "tls_cert"
+    )]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// A proxy stands before it: all connections come from one address.
+    #[arg(long, env = "COUNTERSIGN_BEHIND_PROXY")]
+    pub(crate) behind_proxy: bool,
     /// How log lines look. What is logged: COUNTERSIGN_LOG.
     #[arg(long, value_enum, env = "COUNTERSIGN_LOG_FORMAT", default_value_t)]
     pub(crate) log_format: Format,

@@ -5,19 +5,23 @@
 //! | [`ledger`] | the only room that appends, through one door |
 //! | [`http`] | the door and the windows |
 //! | [`projections`] | what queries read, built from the log |
+//! | [`cosigned`] | what witnesses sign of this ledger |
 //! | [`deadlines`] | passing time, turned into events |
 //! | [`server`], [`setup`] | the rooms put together; a ledger made |
 //! | [`telemetry`] | logs |
 //! | [`dev`] | a private Postgres, for `dev`, `demo` and the tests |
 //! | [`keys`] | the ledger's secret keys, and randomness |
 //! | [`clock`] | time |
+//! | [`witness`] | a role of its own: vouches that logs show everybody one history |
 //!
 //! `docs/ARCHITECTURE.md` has the arrows between them; `tests/it/architecture.rs` keeps them.
 #![deny(unsafe_code)]
 
 pub mod clock;
+pub mod cosigned;
 pub mod deadlines;
 pub mod dev;
+mod durable;
 pub mod http;
 pub mod keys;
 pub mod ledger;
@@ -25,3 +29,4 @@ pub mod projections;
 pub mod server;
 pub mod setup;
 pub mod telemetry;
+pub mod witness;

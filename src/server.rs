@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::cosigned::{Cosigned, CosignedError};
 use crate::deadlines;
 use crate::http::{
     self, App, ConnectionLimits, Origins, Presence, Tls, TlsError, TlsFiles, Transport,
@@ -68,6 +69,8 @@ pub struct Options {
     pub listen: SocketAddr,
     /// How clients get there.
     pub way: Way,
+    /// The file of the witnesses whose signatures are collected.
+    pub witness_policy: Option<PathBuf>,
     /// Time.
     pub clock: Clock,
 }
@@ -125,6 +128,9 @@ pub enum StartError {
     /// Certificate or key.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The witness policy, or what witnesses have signed.
+    #[error(transparent)]
+    Cosigned(#[from] CosignedError),
     /// The address to listen at.
     #[error("cannot listen at {0}: {1}")]
     Listen(SocketAddr, std::io::Error),
@@ -142,7 +148,9 @@ impl StartError {
                     | OpenError::Entry { .. }
                     | OpenError::Head(_)
                     | OpenError::Checkpoint(_)
-            )
+            ) | Self::Cosigned(CosignedError::Ledger(
+                OpenError::Behind { .. } | OpenError::OtherHistory(_)
+            ))
         )
     }
 }
@@ -205,12 +213,20 @@ impl Server {
         let ledger = Ledger::open(Settings {
             pool: pool.clone(),
             keys,
-            checkpoint_file: options.checkpoint_file,
+            checkpoint_file: options.checkpoint_file.clone(),
             start: options.start,
             clock: options.clock.clone(),
             judge: Arc::new(CedarJudge::new()),
         })
         .await?;
+        let cosigned = match &options.witness_policy {
+            Some(policy) => {
+                let file = &options.checkpoint_file;
+                let cosigned = Cosigned::open(policy, file, ledger.clone()).await?;
+                Some(Arc::new(cosigned))
+            }
+            None => None,
+        };
         let genesis = first_entry(&pool).await?;
         let listener = TcpListener::bind(options.listen)
             .await
@@ -235,7 +251,8 @@ impl Server {
             Origins::of(address, tls.is_some(), &options.way.public_urls),
             options.way.behind_proxy,
         )
-        .with_gateway(gateway);
+        .with_gateway(gateway)
+        .with_cosigned(cosigned.clone());
         let presence = app.presence();
         let mut tasks = JoinSet::new();
         tasks.spawn(follow(
@@ -246,6 +263,9 @@ impl Server {
             shutdown.clone(),
         ));
         tasks.spawn(deadlines::run(ledger, shutdown.clone()));
+        if let Some(cosigned) = cosigned {
+            tasks.spawn(cosigned.run(shutdown.clone()));
+        }
         tasks.spawn(http::write_notes(app.clone(), shutdown.clone()));
         let (router, stop) = (http::router(app), shutdown.clone());
         let transport = Transport {

@@ -3,19 +3,21 @@
 use std::io::{self, IsTerminal as _, Write as _};
 
 use countersign::dev::{self, Binaries, Develop, PostgresError};
+use countersign::http::TlsFiles;
 use countersign::ledger::StartRule;
 use countersign::projections::{self, CompareError};
 use countersign::server::{self, Server};
 use countersign::setup::{self, Founded, Founding};
-use countersign::{clock, telemetry};
+use countersign::{clock, keys, telemetry, witness};
 use countersign_cli::{Globals, Lists, exit_code};
 use countersign_protocol::api::Submission;
+use countersign_protocol::cosignature::WitnessKey;
 use countersign_protocol::statement::Statement;
 use sqlx::Connection as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::arguments::{Arguments, Database, Init, Migrate, Serve, Verb};
+use crate::arguments::{Arguments, Database, Init, Migrate, Serve, Verb, Witness};
 
 /// Does what the arguments say and gives the exit code.
 pub(crate) fn run(arguments: Arguments) -> u8 {
@@ -67,6 +69,7 @@ async fn dispatch(arguments: Arguments) -> u8 {
         Verb::Init(options) => init(options, &arguments.globals).await,
         Verb::Migrate(options) => migrate(options).await,
         Verb::Rebuild(options) => rebuild(options).await,
+        Verb::Witness(options) => watch(options, shutdown).await,
         Verb::Agent(options) => countersign_agent::args::main(options).await,
         Verb::Verify(options) => {
             countersign_cli::verify(&arguments.globals, options, compare_lists).await
@@ -153,6 +156,7 @@ async fn serve(options: Serve, shutdown: CancellationToken) -> u8 {
         start,
         listen: options.listen,
         way: options.way.way(),
+        witness_policy: options.witness_policy,
         clock: clock::Clock::system(),
     };
     server::open_many_files();
@@ -164,6 +168,42 @@ async fn serve(options: Serve, shutdown: CancellationToken) -> u8 {
         Err(error) if error.is_evidence() => {
             tell(&format!("error: {error}"));
             exit_code::TAMPERING
+        }
+        Err(error) => fail(&error.to_string()),
+    }
+}
+
+/// Runs a witness, or prints its key as policies name it.
+async fn watch(options: Witness, shutdown: CancellationToken) -> u8 {
+    telemetry::start(options.log_format, "info");
+    let Some(state) = options.state.filter(|_| !options.show_key) else {
+        return match keys::read(&options.key) {
+            Ok(key) => {
+                let key = WitnessKey::of(&options.name, &key);
+                match writeln!(io::stdout(), "{key}") {
+                    Ok(()) => exit_code::DONE,
+                    Err(error) => fail(&error.to_string()),
+                }
+            }
+            Err(error) => fail(&error.to_string()),
+        };
+    };
+    let pair = options.tls_cert.zip(options.tls_key);
+    let options = witness::Options {
+        name: options.name,
+        key: options.key,
+        state,
+        logs: options.logs,
+        listen: options.listen,
+        tls: pair.map(|(cert, key)| TlsFiles { cert, key }),
+        behind_proxy: options.behind_proxy,
+        clock: clock::Clock::system(),
+    };
+    server::open_many_files();
+    match witness::Witness::start(options, shutdown).await {
+        Ok(witness) => {
+            witness.run().await;
+            exit_code::DONE
         }
         Err(error) => fail(&error.to_string()),
     }

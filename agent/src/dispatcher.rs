@@ -31,6 +31,7 @@ use crate::rules::LocalRefusal;
 use crate::snapshot::SETTING as SNAPSHOT;
 use crate::station::{AgentError, Station, tolerate};
 use crate::trust::ViewError;
+use crate::witnessed;
 
 /// Work that was read and not yet looked at; the server holds the rest back.
 const MAX_UNREAD: usize = 4;
@@ -280,7 +281,7 @@ impl Dispatcher {
         };
         let (grant, verdict) = self.admit(grant, checkpoint).await?;
         match verdict {
-            Ok(Verdict::Run(permit)) => self.start(*permit),
+            Ok(Verdict::Run(permit)) => return self.start_witnessed(*permit, *grant).await,
             // It was new when it came; the server has newer proofs, and a newer snapshot perhaps.
             Ok(Verdict::Refuse { refusal, .. }) if came == Came::Again && is_outdated(&refusal) => {
                 tracing::info!("a grant that waited is asked for again");
@@ -299,6 +300,30 @@ impl Dispatcher {
             Ok(Verdict::Used(command)) => tracing::debug!(%command, "seen before"),
             Err(error) => tracing::warn!(%error, "a grant is not believed; nothing is done"),
         }
+        Ok(())
+    }
+
+    /// The last question before a start: whether the witnesses know of this history, where the host
+    /// asks for them.
+    async fn start_witnessed(&mut self, permit: Permit, grant: Grant) -> Result<(), AgentError> {
+        if let Some(policy) = self.policy.witnesses.clone() {
+            let (client, view) = (&self.station.client, &self.station.view);
+            let now = self.station.clock.now();
+            match witnessed::demand(&policy, client, view, now).await {
+                Ok(Ok(())) => {}
+                Ok(Err(refusal)) => {
+                    self.refuse(permit.command(), permit.remember_until(), refusal);
+                    return Ok(());
+                }
+                Err(ViewError::NoProof(error)) => {
+                    tracing::warn!(%error, "a grant waits for the witnesses' checkpoint");
+                    self.put_aside(Work::Grant(grant), PROOF_PAUSE);
+                    return Ok(());
+                }
+                Err(error) => return tolerate(error),
+            }
+        }
+        self.start(permit);
         Ok(())
     }
 

@@ -49,6 +49,7 @@ mod stopping;
 pub mod succession;
 pub mod summary;
 pub mod trust;
+mod witnessed;
 
 pub use config::{Config, ConfigError};
 pub use service::run;

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign_protocol::witness_policy::WitnessPolicy;
 use tokio::sync::watch;
 
 use crate::admission::{Host, Pins};
@@ -41,6 +42,8 @@ pub(crate) enum ReloadError {
 pub(crate) struct Policy {
     /// People and rules.
     pub(crate) host: Arc<Host>,
+    /// The witnesses that must have signed, if any must.
+    pub(crate) witnesses: Option<Arc<WitnessPolicy>>,
     /// Most commands at once.
     pub(crate) max_runs: usize,
     /// From TERM to KILL.
@@ -74,6 +77,7 @@ impl Policy {
                 snapshots,
                 max_checkpoint_age_us: config.max_checkpoint_age_us,
             }),
+            witnesses: config.witnesses.map(Arc::new),
             max_runs: config.max_runs,
             grace: config.grace,
             drain: config.drain,

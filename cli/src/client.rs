@@ -226,6 +226,19 @@ impl Http {
         parse(path, &self.exchange(request).await?)
     }
 
+    /// Reads a text that is open to all.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn text(&self, path: &str) -> Result<String, ClientError> {
+        let request = || self.client.get(format!("{}{path}", self.base));
+        let bytes = self.exchange(request).await?;
+        String::from_utf8(bytes).map_err(|error| ClientError::Malformed {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })
+    }
+
     /// Sends a JSON document and reads one. Sent again, byte for byte, when it may not have arrived.
     ///
     /// # Errors

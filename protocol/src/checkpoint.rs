@@ -140,28 +140,12 @@ impl VerifierKey {
     pub fn key(&self) -> &[u8; 32] {
         self.key.as_bytes()
     }
-
-    /// First four bytes of SHA-256(name ‖ "\n" ‖ type ‖ key).
-    fn hash(&self) -> [u8; 4] {
-        let digest = Sha256::new()
-            .chain_update(self.origin.as_str())
-            .chain_update([b'\n', ED25519])
-            .chain_update(self.key.as_bytes())
-            .finalize();
-        let [a, b, c, d, ..]: [u8; 32] = digest.into();
-        [a, b, c, d]
-    }
-
-    fn typed(&self) -> Vec<u8> {
-        [ED25519].into_iter().chain(*self.key.as_bytes()).collect()
-    }
 }
 
 /// `name+hash+base64(0x01 ‖ key)`, as signed notes have it.
 impl fmt::Display for VerifierKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (hash, key) = (hex::encode(self.hash()), STANDARD.encode(self.typed()));
-        write!(f, "{}+{hash}+{key}", self.origin)
+        f.write_str(&vkey(&self.origin, ED25519, &self.key))
     }
 }
 
@@ -169,18 +153,82 @@ impl FromStr for VerifierKey {
     type Err = CheckpointError;
 
     fn from_str(text: &str) -> Result<Self, CheckpointError> {
-        let malformed = || CheckpointError::VerifierKey;
-        let (name, rest) = text.split_once('+').ok_or_else(malformed)?;
-        let (_hash, key) = rest.split_once('+').ok_or_else(malformed)?;
-        let typed = STANDARD.decode(key).map_err(|_| malformed())?;
-        let key = typed.strip_prefix(&[ED25519]).ok_or_else(malformed)?;
-        let key = Self::new(name.parse()?, key.try_into().map_err(|_| malformed())?)?;
-        // Comparing the whole text also checks the hash and its one legal spelling.
-        if key.to_string() == text {
-            Ok(key)
-        } else {
-            Err(malformed())
+        let (origin, key) = parse_vkey(text, ED25519).ok_or(CheckpointError::VerifierKey)?;
+        Ok(Self { origin, key })
+    }
+}
+
+/// A key's id in signature lines: first four bytes of SHA-256(name ‖ "\n" ‖ type ‖ key).
+pub(crate) fn key_hash(name: &Origin, kind: u8, key: &Point) -> [u8; 4] {
+    let digest = Sha256::new()
+        .chain_update(name.as_str())
+        .chain_update([b'\n', kind])
+        .chain_update(key.as_bytes())
+        .finalize();
+    let [a, b, c, d, ..]: [u8; 32] = digest.into();
+    [a, b, c, d]
+}
+
+/// A key as signed notes have it: `name+hash+base64(type ‖ key)`.
+pub(crate) fn vkey(name: &Origin, kind: u8, key: &Point) -> String {
+    let typed: Vec<u8> = [kind].into_iter().chain(*key.as_bytes()).collect();
+    let (hash, key) = (
+        hex::encode(key_hash(name, kind, key)),
+        STANDARD.encode(typed),
+    );
+    format!("{name}+{hash}+{key}")
+}
+
+/// Reads a key of this type in its one legal spelling.
+pub(crate) fn parse_vkey(text: &str, kind: u8) -> Option<(Origin, Point)> {
+    let (name, rest) = text.split_once('+')?;
+    let (_hash, key) = rest.split_once('+')?;
+    let typed = STANDARD.decode(key).ok()?;
+    let key = typed.strip_prefix(&[kind])?.try_into().ok()?;
+    let (name, key) = (name.parse().ok()?, Point::from_bytes(key).ok()?);
+    // Comparing the whole text also checks the hash and its one legal spelling.
+    (vkey(&name, kind, &key) == text).then_some((name, key))
+}
+
+/// A line of a signed note that holds a signature, whoever's it is.
+pub(crate) struct SignatureLine<'a> {
+    name: &'a str,
+    hash: [u8; 4],
+    /// What follows the key's id.
+    pub(crate) signature: Vec<u8>,
+}
+
+impl<'a> SignatureLine<'a> {
+    /// Reads a line, without its end.
+    pub(crate) fn parse(line: &'a str) -> Result<Self, CheckpointError> {
+        let malformed = || CheckpointError::Malformed("a signature line");
+        let rest = line.strip_prefix(SIGNATURE_MARK).ok_or_else(malformed)?;
+        let (name, signature) = rest.split_once(' ').ok_or_else(malformed)?;
+        let bytes = STANDARD.decode(signature).map_err(|_| malformed())?;
+        let (hash, signature) = bytes.split_first_chunk::<4>().ok_or_else(malformed)?;
+        if name.is_empty() || name.contains('\n') || signature.is_empty() {
+            return Err(malformed());
         }
+        Ok(Self {
+            name,
+            hash: *hash,
+            signature: signature.to_vec(),
+        })
+    }
+
+    /// Says whether it claims to be by this key.
+    pub(crate) fn is_by(&self, name: &Origin, kind: u8, key: &Point) -> bool {
+        self.name == name.as_str() && self.hash == key_hash(name, kind, key)
+    }
+
+    /// Writes one, without its end.
+    pub(crate) fn write(name: &Origin, kind: u8, key: &Point, signature: &[u8]) -> String {
+        let bytes: Vec<u8> = key_hash(name, kind, key)
+            .iter()
+            .chain(signature)
+            .copied()
+            .collect();
+        format!("{SIGNATURE_MARK}{name} {}", STANDARD.encode(bytes))
     }
 }
 
@@ -243,14 +291,9 @@ impl Checkpoint {
     #[must_use]
     pub fn sign(body: CheckpointBody, key: &SigningKey) -> Self {
         let text = body.to_string();
-        let verifier = VerifierKey {
-            origin: body.origin.clone(),
-            key: Point::from(key),
-        };
-        let mut signature = verifier.hash().to_vec();
-        signature.extend(key.sign(text.as_bytes()).to_bytes());
-        let line = STANDARD.encode(signature);
-        let note = format!("{text}\n{SIGNATURE_MARK}{} {line}\n", body.origin);
+        let signature = key.sign(text.as_bytes()).to_bytes();
+        let line = SignatureLine::write(&body.origin, ED25519, &Point::from(key), &signature);
+        let note = format!("{text}\n{line}\n");
         Self { body, note }
     }
 
@@ -310,6 +353,35 @@ impl Checkpoint {
         &self.body
     }
 
+    /// The lines of all its signatures, without their ends. Only the log's own was checked.
+    pub fn signature_lines(&self) -> impl Iterator<Item = &str> {
+        let lines = self.note.rsplit_once("\n\n").map_or("", |(_, lines)| lines);
+        lines.split_terminator('\n')
+    }
+
+    /// The same checkpoint with further signature lines, given without their ends.
+    ///
+    /// # Errors
+    /// [`CheckpointError::TooLarge`], or [`CheckpointError::Malformed`] for what is no such line.
+    pub fn with_lines<'a>(
+        &self,
+        lines: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self, CheckpointError> {
+        let mut note = self.note.clone();
+        let mut count = self.signature_lines().count();
+        for line in lines {
+            SignatureLine::parse(line)?;
+            note.push_str(line);
+            note.push('\n');
+            count += 1;
+        }
+        if note.len() > MAX_NOTE_BYTES || count > MAX_SIGNATURE_LINES {
+            return Err(CheckpointError::TooLarge);
+        }
+        let body = self.body.clone();
+        Ok(Self { body, note })
+    }
+
     /// The whole note with all its signatures.
     #[must_use]
     pub fn note(&self) -> &str {
@@ -319,20 +391,12 @@ impl Checkpoint {
 
 /// Says whether a signature line is by the known key; an error if so and it fails.
 fn check_line(line: &str, text: &str, key: &VerifierKey) -> Result<bool, CheckpointError> {
-    let malformed = || CheckpointError::Malformed("a signature line");
-    let rest = line.strip_prefix(SIGNATURE_MARK).ok_or_else(malformed)?;
-    let (name, signature) = rest.split_once(' ').ok_or_else(malformed)?;
-    let signature = STANDARD.decode(signature).map_err(|_| malformed())?;
-    let (hash, signature) = signature.split_at_checked(4).ok_or_else(malformed)?;
-    if name.is_empty() || signature.is_empty() {
-        return Err(malformed());
-    }
-    if name != key.origin.as_str() || hash != key.hash() {
+    let line = SignatureLine::parse(line)?;
+    if !line.is_by(&key.origin, ED25519, &key.key) {
         return Ok(false);
     }
-    let signature = signature
-        .try_into()
-        .map_err(|_| CheckpointError::BadSignature)?;
+    let signature = line.signature.as_slice().try_into();
+    let signature = signature.map_err(|_| CheckpointError::BadSignature)?;
     key.key
         .verify(text.as_bytes(), signature)
         .map_err(|_| CheckpointError::BadSignature)?;

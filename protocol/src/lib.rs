@@ -6,7 +6,8 @@
 //! | room | files |
 //! |---|---|
 //! | bytes | [`canonical`] [`hash`] [`short`] [`name`] [`origin`] [`key`] [`sshsig`] [`blob`] [`statement`] [`entry`] [`event`] |
-//! | trees | [`merkle`] [`proof`] [`tlog_proof`] [`checkpoint`] [`target`] |
+//! | trees | [`merkle`] [`proof`] [`tlog_proof`] [`checkpoint`] [`target`] [`tile`] |
+//! | witnesses | [`cosignature`] what a witness says, [`witness_policy`] whose word is enough, [`witness`] how it is asked |
 //! | acts | [`command`] [`policy`] [`judgement`] [`quorum`] [`permission`] [`snapshot`] |
 //! | rules | [`rights`] who may sign, [`lifecycle`] what may follow, [`fold`] both over the log, [`refusal`] why not, [`effect`] what the ledger says then |
 //! | proof | [`audit`] entries in, the first bad one and why out |
@@ -24,6 +25,7 @@ pub mod blob;
 pub mod canonical;
 pub mod checkpoint;
 pub mod command;
+pub mod cosignature;
 pub mod effect;
 pub mod entry;
 pub mod event;
@@ -46,8 +48,11 @@ pub mod snapshot;
 pub mod sshsig;
 pub mod statement;
 pub mod target;
+pub mod tile;
 pub mod tlog_proof;
 pub mod token;
 pub mod view;
 pub mod visible;
 mod wire;
+pub mod witness;
+pub mod witness_policy;

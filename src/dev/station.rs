@@ -145,6 +145,7 @@ impl Station {
             checkpoint_file: home.checkpoint(),
             start: StartRule::FileRequired,
             listen,
+            witness_policy: None,
             way: server::Way {
                 public_urls,
                 ..server::Way::default()

@@ -17,6 +17,7 @@ use super::operations::Readiness;
 use super::origins::Origins;
 use super::sessions::Sessions;
 use crate::clock::Clock;
+use crate::cosigned::Cosigned;
 use crate::keys::Gateway;
 use crate::ledger::Ledger;
 use crate::projections::Reader;
@@ -57,6 +58,8 @@ pub struct App {
     pub(super) denials: Arc<Denials>,
     pub(super) uses: Arc<TokenUses>,
     pub(super) gateway: Option<Arc<Gateway>>,
+    /// Where there is a witness policy.
+    pub(super) cosigned: Option<Arc<Cosigned>>,
     pub(super) metrics: Arc<Metrics>,
     /// Room for large bodies, in units of [`BODY_UNIT`].
     pub(super) bodies: Arc<Semaphore>,
@@ -144,6 +147,7 @@ impl App {
             denials: Arc::default(),
             uses: Arc::default(),
             gateway: None,
+            cosigned: None,
             genesis: genesis.into(),
             judge: ledger.judge(),
             ledger,
@@ -164,6 +168,13 @@ impl App {
     #[must_use]
     pub fn with_gateway(mut self, gateway: Option<Gateway>) -> Self {
         self.gateway = gateway.map(Arc::new);
+        self
+    }
+
+    /// Gives it what witnesses sign.
+    #[must_use]
+    pub fn with_cosigned(mut self, cosigned: Option<Arc<Cosigned>>) -> Self {
+        self.cosigned = cosigned;
         self
     }
 

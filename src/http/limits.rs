@@ -50,6 +50,14 @@ const SESSION: Rate = Rate {
     per_second: 200,
 };
 
+/// Checkpoints and tiles for one address, which anybody may read: a monitor that begins with a
+/// million entries reads four thousand tiles, and each is one query.
+const TILES: Rate = Rate {
+    name: "tiles",
+    burst: 2_000,
+    per_second: 200,
+};
+
 /// Clients that are remembered for one rate, some 5 MiB: whoever comes when all of them are busy
 /// shares one more bucket.
 const REMEMBERED: usize = 64 * 1024;
@@ -175,6 +183,7 @@ pub(super) struct Limits {
     sign_in: Buckets,
     door: Buckets,
     session: Buckets,
+    tiles: Buckets,
 }
 
 impl Limits {
@@ -183,6 +192,7 @@ impl Limits {
             sign_in: Buckets::new(SIGN_IN, REMEMBERED),
             door: Buckets::new(DOOR, REMEMBERED),
             session: Buckets::new(SESSION, REMEMBERED),
+            tiles: Buckets::new(TILES, REMEMBERED),
         }
     }
 }
@@ -212,6 +222,7 @@ fn bucket<'a>(app: &'a App, request: &Request) -> Option<(&'a Buckets, Subject)>
     match path.as_str() {
         "/v1/sessions" | "/v1/sessions/challenge" => Some((&app.limits.sign_in, source())),
         "/v1/statements" | "/v1/statements/batch" => Some((&app.limits.door, source())),
+        "/checkpoint" | "/tile/{level}/{*rest}" => Some((&app.limits.tiles, source())),
         // Whose API token it is says only the log: until then a caller is where it comes from.
         _other if auth::has_token(request.headers()) => Some((&app.limits.door, source())),
         _other => {

@@ -29,6 +29,7 @@ pub(super) struct Metrics {
     requests: Family<RequestLabels, Counter>,
     seconds: Histogram,
     size: Gauge,
+    cosigned: Gauge,
     projected: Gauge,
     streams: Gauge,
 }
@@ -51,6 +52,7 @@ impl Metrics {
             requests: Family::default(),
             seconds: Histogram::new(exponential_buckets(SMALLEST_SECONDS, 2.0, BUCKETS)),
             size: Gauge::default(),
+            cosigned: Gauge::default(),
             projected: Gauge::default(),
             streams: Gauge::default(),
         };
@@ -76,6 +78,11 @@ impl Metrics {
             self.seconds.clone(),
         );
         registry.register("log_entries", "Entries in the log", self.size.clone());
+        registry.register(
+            "cosigned_entries",
+            "Entries under the newest checkpoint that a quorum of witnesses has signed; 0 without a witness policy",
+            self.cosigned.clone(),
+        );
         registry.register(
             "projected_entries",
             "Entries that the projections contain",
@@ -107,9 +114,10 @@ impl Metrics {
     }
 
     /// All of it as Prometheus reads it.
-    pub(super) fn text(&self, size: u64, projected: u64, streams: usize) -> String {
+    pub(super) fn text(&self, size: u64, cosigned: u64, projected: u64, streams: usize) -> String {
         let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         self.size.set(number(size));
+        self.cosigned.set(number(cosigned));
         self.projected.set(number(projected));
         self.streams.set(number(streams as u64));
         let mut text = String::new();

@@ -7,6 +7,7 @@
 //! | `sessions`, `auth`, `access` | sign-in, who is calling, and what of a command they may see |
 //! | `notes` | what the ledger writes down of the door: reads, and who was turned away |
 //! | `log` | ledger, checkpoint, proofs, entries, blobs, streams |
+//! | `tiles` | the log as static files, and the cosigned checkpoint |
 //! | `commands` | lists and lives of commands |
 //! | `people` | inbox, changes, agents, targets |
 //! | `exec`, `tokens` | one call for the holders of API tokens, and the tokens themselves |
@@ -37,6 +38,7 @@ mod serve;
 mod sessions;
 mod statements;
 mod streams;
+mod tiles;
 mod tls;
 mod tokens;
 mod work;

@@ -101,9 +101,10 @@ async fn look(app: &App) -> Result<(), ApiError> {
     responses((status = 200, body = String, content_type = "text/plain")))]
 pub(super) async fn metrics(State(app): State<App>) -> Response {
     let open = super::app::open_streams(&app);
-    let text = app
-        .metrics
-        .text(app.ledger.newest().size(), app.reader.size(), open);
+    let cosigned = app.cosigned.as_ref().and_then(|cosigned| cosigned.newest());
+    let cosigned = cosigned.map_or(0, |note| note.size());
+    let newest = app.ledger.newest().size();
+    let text = app.metrics.text(newest, cosigned, app.reader.size(), open);
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], text).into_response()
 }

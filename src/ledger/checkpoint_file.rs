@@ -3,11 +3,13 @@
 //!
 //! Written after a commit is known and before anyone is answered. What it holds never goes back.
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use countersign_protocol::checkpoint::{Checkpoint, CheckpointError, VerifierKey};
+
+use crate::durable;
 
 /// The file and what it holds.
 #[derive(Debug)]
@@ -84,7 +86,7 @@ impl CheckpointFile {
         if checkpoint.size() <= self.size {
             return Ok(());
         }
-        replace(&self.path, checkpoint.note().as_bytes()).map_err(|source| {
+        durable::replace(&self.path, checkpoint.note().as_bytes()).map_err(|source| {
             CheckpointFileError::Io {
                 path: self.path.clone(),
                 source,
@@ -93,17 +95,4 @@ impl CheckpointFile {
         self.size = checkpoint.size();
         Ok(())
     }
-}
-
-/// Write beside, fsync, rename, fsync the folder: after a crash it is the old file or the new one.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let beside = path.with_extension("new");
-    let mut file = File::create(&beside)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&beside, path)?;
-    let folder = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
-    File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
 }

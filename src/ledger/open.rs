@@ -279,6 +279,16 @@ impl Ledger {
         self.newest.look().await
     }
 
+    /// Checks that the database continues a checkpoint that somebody else kept.
+    ///
+    /// # Errors
+    /// It does not, or the database is away.
+    pub async fn continues(&self, known: &Checkpoint) -> Result<(), OpenError> {
+        let head = store::head(&self.pool).await?;
+        let mut connection = self.pool.acquire().await?;
+        check_continues(&mut connection, &head, known).await
+    }
+
     /// Tells of each newer checkpoint.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Arc<Checkpoint>> {

@@ -249,6 +249,8 @@ fn only_main_and_dev_reach_agent_and_cli() {
         "src/server.rs",
         "src/setup.rs",
         "src/telemetry.rs",
+        "src/witness",
+        "src/cosigned",
     ] {
         holds(room, &["countersign_agent", "countersign_cli"]);
     }
@@ -262,8 +264,44 @@ fn the_ledger_knows_no_room_above_it() {
             "crate::http",
             "crate::projections",
             "crate::deadlines",
+            "crate::cosigned",
             "crate::dev",
             "axum",
+            "reqwest",
+        ],
+    );
+}
+
+/// Who vouches for a ledger does not depend on it: a witness needs no database and no ledger.
+#[test]
+fn a_witness_knows_no_ledger() {
+    holds(
+        "src/witness",
+        &[
+            "crate::ledger",
+            "crate::projections",
+            "crate::server",
+            "crate::cosigned",
+            "crate::dev",
+            "sqlx",
+        ],
+    );
+}
+
+/// Witnesses are asked beside the ledger: nothing there appends, so nothing there can be waited for.
+#[test]
+fn what_asks_witnesses_reads_the_ledger_and_nothing_else() {
+    holds(
+        "src/cosigned",
+        &[
+            "crate::http",
+            "crate::projections",
+            "crate::keys",
+            "crate::dev",
+            ".append(",
+            ".enter(",
+            "INSERT",
+            "UPDATE",
         ],
     );
 }

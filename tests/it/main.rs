@@ -19,6 +19,7 @@ mod statements;
 
 mod architecture;
 mod attacks;
+mod cosigned;
 mod dev;
 mod http;
 mod ledger;
@@ -29,3 +30,4 @@ mod review;
 mod support;
 mod vectors;
 mod verify;
+mod witness;

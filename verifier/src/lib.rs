@@ -21,7 +21,7 @@ mod excerpt;
 mod index;
 mod log;
 mod outputs;
-mod page;
+pub mod page;
 mod report;
 mod verify;
 

@@ -159,6 +159,17 @@ impl Client {
             .await
     }
 
+    /// The newest checkpoint that the server's witnesses have signed.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn cosigned(&self) -> Result<String, ClientError> {
+        let request = self.request(Method::GET, &["checkpoint"])?;
+        let response = send(request.timeout(ANSWER_TIMEOUT)).await?;
+        String::from_utf8(body(response).await?)
+            .map_err(|error| ClientError::Malformed(error.to_string()))
+    }
+
     /// Hashes that lead from the tree of size `from` to that of size `to`.
     ///
     /// # Errors

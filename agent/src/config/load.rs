@@ -12,6 +12,7 @@ use countersign_protocol::checkpoint::{Origin, VerifierKey};
 use countersign_protocol::command::Mode;
 use countersign_protocol::hash::LedgerId;
 use countersign_protocol::name::{AgentName, OsUser, Principal, SECOND_US};
+use countersign_protocol::witness_policy::WitnessPolicy;
 use reqwest::Url;
 use toml::Spanned;
 
@@ -71,6 +72,8 @@ pub struct Config {
     pub snapshot: Option<SnapshotRule>,
     /// How old the ledger's newest entry may be that a grant shows, in microseconds, if it asks.
     pub max_checkpoint_age_us: Option<u64>,
+    /// The witnesses that must have signed what a grant stands in, if it asks for them.
+    pub witnesses: Option<WitnessPolicy>,
     /// What may run here.
     pub rules: Rules,
     /// Most commands at once.
@@ -205,18 +208,26 @@ impl Config {
             pem: String::new(),
         });
         own_files.extend(ca.as_ref().map(|ca| plain(&ca.path)));
+        let witnesses = written.witness_policy.take();
+        let witnesses = witnesses.map(|path| folder.join(path.into_inner()));
+        own_files.extend(witnesses.as_deref().map(plain));
         let in_clear = is_on(written.insecure_http.take());
         let signers = read_signers(signers)?;
         let asked = snapshot::asked(source, folder, &mut written, &mut read_signers)?;
         own_files.extend(asked.file.as_deref().map(plain));
         let break_glass = glass_breakers(source, written.break_glass.take(), &signers)?;
+        let vkey = vkey(source, &key, &origin)?;
+        let witnesses = witnesses
+            .map(|path| witnesses_of(path, &vkey))
+            .transpose()?;
         Ok(Self {
             server: server(source, &server_at, in_clear)?,
             ca,
             name: name.into_inner(),
             state,
             ledger: ledger.into_inner(),
-            vkey: vkey(source, &key, &origin)?,
+            vkey,
+            witnesses,
             signers,
             snapshot: asked.rule,
             max_checkpoint_age_us: asked.max_checkpoint_age_us,
@@ -231,6 +242,17 @@ impl Config {
             },
         })
     }
+}
+
+fn witnesses_of(path: PathBuf, log: &VerifierKey) -> Result<WitnessPolicy, ConfigError> {
+    let text = read_trusted(&path)?;
+    let policy = text.parse::<WitnessPolicy>();
+    let reason = match policy {
+        Ok(policy) if policy.is_about(log) => return Ok(policy),
+        Ok(_other) => format!("it names other logs than the pinned ledger; add `log {log}`"),
+        Err(error) => error.to_string(),
+    };
+    Err(ConfigError::Witnesses { path, reason })
 }
 
 fn signers_of(path: PathBuf) -> Result<AllowedSigners, ConfigError> {

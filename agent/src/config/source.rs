@@ -50,6 +50,14 @@ pub enum ConfigError {
     /// No CA in the CA file.
     #[error("{path} holds no certificate; ca names a PEM file of the CA that issued the server's certificate", path = .0.display())]
     Ca(PathBuf),
+    /// A mistake in the witness policy.
+    #[error("{path}: {reason}", path = path.display())]
+    Witnesses {
+        /// Which file.
+        path: PathBuf,
+        /// What.
+        reason: String,
+    },
     /// A mistake in `allowed_signers`.
     #[error("{path}, {source}", path = path.display())]
     Signers {

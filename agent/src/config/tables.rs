@@ -32,6 +32,7 @@ const SETTINGS: &[&str] = &[
     "expires_at",
     "max_approval_age_s",
     "max_checkpoint_age_s",
+    "witness_policy",
     "max_runs",
     "min_approvals",
     "modes",

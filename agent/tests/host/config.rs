@@ -494,7 +494,9 @@ fn the_example_of_the_manual_is_in_order_once_its_pins_are_filled_in() {
         folder.join("administrators"),
     )
     .unwrap();
+    fs::write(folder.join("witnesses"), "quorum none\n").unwrap();
     let config = files.load_with(&uncommented, &pins).unwrap();
+    assert!(config.witnesses.is_some());
     assert_eq!(config.snapshot.unwrap().threshold, 2);
     assert_eq!(config.max_checkpoint_age_us, Some(300 * SECOND_US));
     let rules = files.load_with(&uncommented, &pins).unwrap().rules;

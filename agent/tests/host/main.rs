@@ -39,3 +39,4 @@ mod surroundings;
 mod users;
 mod waited;
 mod whole;
+mod witnessed;

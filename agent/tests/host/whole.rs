@@ -69,6 +69,7 @@ impl Rig {
             drain: Duration::ZERO,
             spool_max: 256 << 20,
             snapshot: None,
+            witnesses: None,
             max_checkpoint_age_us: None,
             rotation_grace: Duration::ZERO,
         };

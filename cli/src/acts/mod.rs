@@ -38,6 +38,7 @@ mod session;
 mod snapshot;
 mod submit;
 mod what_if;
+mod witnessed;
 
 pub use change::{ChangeStage, ChangeView, Replaced};
 pub use claim::{ClaimError, ClaimFile};

@@ -41,6 +41,15 @@ pub struct Globals {
     /// The pinned origin line of the ledger's checkpoints
     #[arg(long, global = true, env = "COUNTERSIGN_ORIGIN", value_name = "ORIGIN")]
     pub origin: Option<Origin>,
+    /// The witnesses that must have signed what the ledger shows, and how many of them, as C2SP
+    /// tlog-policy; `witness-policy` in the ledger's folder of the state home when left out
+    #[arg(
+        long,
+        global = true,
+        env = "COUNTERSIGN_WITNESS_POLICY",
+        value_name = "FILE"
+    )]
+    pub witness_policy: Option<PathBuf>,
     /// The key that signs: a private ssh-ed25519 key file, or its .pub when an ssh-agent holds it
     #[arg(long, global = true, env = "COUNTERSIGN_KEY", value_name = "FILE")]
     pub key: Option<PathBuf>,
@@ -119,6 +128,10 @@ impl Globals {
     /// # Errors
     /// As [`Globals::connection`] and [`Client::connect`].
     pub async fn connect(&self) -> Result<Client, Failure> {
-        Client::connect(&self.connection()?).await
+        let client = Client::connect(&self.connection()?).await?;
+        client
+            .demand_witnesses(self.witness_policy.as_deref())
+            .await?;
+        Ok(client)
     }
 }

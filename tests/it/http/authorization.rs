@@ -37,6 +37,9 @@ const CLASSES: &[(&str, &str, Class)] = &[
     ("get", "/v1/entries", Class::Person),
     ("get", "/v1/blobs/{digest}", Class::Person),
     ("get", "/v1/streams/rights", Class::Person),
+    ("get", "/checkpoint", Class::Open),
+    ("get", "/tile/{level}/{*rest}", Class::Open),
+    ("get", "/tile/entries/{*rest}", Class::Person),
     ("get", "/v1/commands", Class::Person),
     ("get", "/v1/commands/{id}", Class::Person),
     ("post", "/v1/commands/exec", Class::Token),
@@ -109,7 +112,9 @@ async fn every_other_class_of_callers_is_turned_away() {
             .replace("{digest}", &"0".repeat(64))
             .replace("{id}", &command.to_string())
             .replace("{execution_id}", "job-1")
-            .replace("{name}", "web-1");
+            .replace("{name}", "web-1")
+            .replace("{level}", "0")
+            .replace("{*rest}", "000.p/1");
         let body = if path.ends_with("/exec") || path.ends_with("/shell") {
             r#"{"command":"true","on":["web-1"]}"#
         } else {

@@ -10,5 +10,6 @@ mod reading;
 mod rights;
 mod sessions;
 pub(crate) mod streams;
+mod tiles;
 mod tls;
 mod tokens;

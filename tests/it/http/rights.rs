@@ -79,6 +79,7 @@ async fn every_endpoint_and_every_built_in_role_do_what_the_document_says() {
                 };
                 let url = path
                     .replace("{digest}", &digest)
+                    .replace("{*rest}", "000.p/1")
                     .replace("{id}", &command.to_string());
                 let method: Method = method.to_uppercase().parse().unwrap();
                 let response = server.call(method, &url).bearer_auth(&session).send();

@@ -294,6 +294,7 @@ async fn start(listen: &str, way: Way) -> StartError {
         checkpoint_file: "nowhere".into(),
         start: countersign::ledger::StartRule::FileRequired,
         listen: listen.parse().unwrap(),
+        witness_policy: None,
         way,
         clock: countersign::clock::Clock::system(),
     };

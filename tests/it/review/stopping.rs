@@ -17,6 +17,8 @@ async fn serve(book: &TestLedger, shutdown: &CancellationToken) -> Server {
         start: StartRule::FirstStart,
         listen: "127.0.0.1:0".parse().unwrap(),
         way: Way::default(),
+
+        witness_policy: None,
         clock: Clock::fixed(book.clock.now().plus_micros(120_000_000)),
     };
     Server::start(options, shutdown.clone()).await.unwrap()

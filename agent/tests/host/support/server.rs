@@ -49,6 +49,8 @@ pub(crate) struct Wire {
     pub(crate) unproven: AtomicUsize,
     /// What comes with each grant.
     pub(crate) snapshot: Mutex<Option<SnapshotBody>>,
+    /// What is shown as signed by witnesses.
+    pub(crate) cosigned: Mutex<Option<String>>,
     /// Open streams of work end.
     pub(crate) hang_up: Notify,
     /// How often a stream of work was opened.
@@ -78,6 +80,7 @@ impl Fake {
             refuse: Mutex::new(HashMap::new()),
             unproven: AtomicUsize::new(0),
             snapshot: Mutex::new(None),
+            cosigned: Mutex::default(),
             hang_up: Notify::new(),
             streams: AtomicUsize::new(0),
             refused: AtomicUsize::new(0),
@@ -112,6 +115,13 @@ impl Wire {
         let (path, query) = target.split_once('?').unwrap_or((&target, ""));
         let answer = match path {
             "/v1/ledger" => ok(&self.info()),
+            "/checkpoint" => match self.cosigned.lock().unwrap().clone() {
+                Some(note) => (200, note.into_bytes()),
+                None => {
+                    let problem = refusal(503, "no_quorum");
+                    (503, serde_json::to_vec(&problem).unwrap())
+                }
+            },
             "/v1/sessions/challenge" => ok(&ChallengeBody {
                 challenge: Digest::new([3; 32]).to_string(),
                 ledger: self.info().ledger,

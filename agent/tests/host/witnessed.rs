@@ -1,0 +1,104 @@
+//! A host that pins witnesses runs nothing that they have not lately signed.
+
+use std::fs;
+
+use countersign_protocol::checkpoint::{Checkpoint, Origin};
+use countersign_protocol::cosignature::{Cosignature, WitnessKey};
+use countersign_protocol::event::RefusalReason;
+use countersign_protocol::lifecycle::ExecutionStatus;
+use countersign_protocol::name::SECOND_US;
+
+use crate::support::{at, key};
+use crate::whole::{Rig, approved};
+
+fn witness() -> (Origin, WitnessKey) {
+    let name: Origin = "witness.example.com/w1".parse().unwrap();
+    let known = WitnessKey::of(&name, &key("witness"));
+    (name, known)
+}
+
+/// A rig whose host asks for one witness.
+async fn rig() -> Rig {
+    let policy = format!("witness w {}\nquorum w\n", witness().1);
+    let rig = Rig::new_with(|config| {
+        config.witnesses = Some(policy.parse().unwrap());
+        countersign_agent::orders::Orders::default()
+    })
+    .await;
+    rig.accept().await;
+    rig.listening(1).await;
+    rig
+}
+
+impl Rig {
+    /// The newest checkpoint, signed by the witness so many seconds ago.
+    fn cosign(&self, ago: u64) -> Checkpoint {
+        let newest = self.fake.book().checkpoint();
+        let time = at(self.clock.now().as_micros() - ago * SECOND_US);
+        let line = Cosignature::sign(newest.body(), &witness().0, &key("witness"), time);
+        let note = newest.with_lines([line.line()]).unwrap();
+        *self.fake.wire.cosigned.lock().unwrap() = Some(note.note().to_owned());
+        note
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_runs_when_the_witnesses_have_lately_signed() {
+    let mut rig = rig().await;
+    for ago in [0, 590] {
+        rig.cosign(ago);
+        let id = rig.granted(&format!("echo once >> {}", rig.file("ran").display()));
+        assert_eq!(rig.ended(id).await.status, ExecutionStatus::Completed);
+    }
+    assert_eq!(fs::read_to_string(rig.file("ran")).unwrap(), "once\nonce\n");
+    rig.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_quorum_of_young_cosignatures_nothing_runs() {
+    let mut rig = rig().await;
+    let touch = format!("touch {}", rig.file("ran").display());
+    let newest = rig.fake.book().checkpoint().note().to_owned();
+    let old = rig.cosign(610).note().to_owned();
+    for shown in [newest, old] {
+        *rig.fake.wire.cosigned.lock().unwrap() = Some(shown);
+        let id = rig.granted(&touch);
+        let ended = rig.ended(id).await;
+        assert_eq!(ended.status, ExecutionStatus::Refused);
+        assert_eq!(
+            ended.refused.map(|refused| refused.why),
+            Some(RefusalReason::Grant)
+        );
+    }
+    assert!(!rig.file("ran").exists());
+    rig.stop().await.unwrap();
+}
+
+/// The server is not there yet with a quorum: that may pass, and approvals have their own end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_waits_while_no_cosigned_checkpoint_is_shown() {
+    let mut rig = rig().await;
+    let id = rig.granted(&format!("touch {}", rig.file("ran").display()));
+    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+    assert!(!rig.execution(id).status.is_final() && !rig.file("ran").exists());
+    rig.cosign(0);
+    assert_eq!(rig.ended(id).await.status, ExecutionStatus::Completed);
+    rig.stop().await.unwrap();
+}
+
+/// A history that the witness signed is not the one of the grant: the agent stops, and keeps both.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cosigned_second_history_stops_the_agent() {
+    let mut rig = rig().await;
+    let newest = rig.fake.book().checkpoint();
+    let mut body = newest.body().clone();
+    body.root = countersign_protocol::hash::Hash::new([9; 32]);
+    let second = Checkpoint::sign(body, &key("checkpoint"));
+    let now = rig.clock.now();
+    let line = Cosignature::sign(second.body(), &witness().0, &key("witness"), now);
+    let note = second.with_lines([line.line()]).unwrap();
+    *rig.fake.wire.cosigned.lock().unwrap() = Some(note.note().to_owned());
+    let id = approved(&mut rig.fake.book(), &["true"]);
+    rig.fake.tell(crate::support::Tell::Grant(id));
+    assert!(rig.result().await.is_err());
+}
