@@ -782,7 +782,9 @@ impl State {
             && self.rights.has_seat(&vote.principal, requirement)
     }
 
-    fn has_approved(
+    /// Whether an approval of somebody counts as things stand: another one would be one too many.
+    #[must_use]
+    pub fn has_approved(
         &self,
         command: &Command,
         who: &Principal,

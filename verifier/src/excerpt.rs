@@ -11,11 +11,13 @@ use countersign_protocol::hash::{CommandId, Hash, LedgerId};
 use countersign_protocol::merkle;
 use countersign_protocol::proof;
 use countersign_protocol::tlog_proof::TlogProof;
+use countersign_protocol::witness_policy::WitnessPolicy;
 
 use crate::blobs::Documents;
 use crate::log::{attachment, check_pin, judge, note_word, suspects, verifier, worded};
 use crate::outputs::Outputs;
 use crate::report::{BlobCounts, Findings, Report, Scope};
+use crate::witnesses::{Witnessed, vouch};
 
 type Bad = (&'static str, String);
 
@@ -30,6 +32,7 @@ pub(crate) struct Chosen {
     checkpoint: Option<Checkpoint>,
     entries: u64,
     outputs: Outputs,
+    witnessed: Option<Witnessed>,
     is_whole: bool,
     pub(crate) findings: Findings,
     pub(crate) blobs: BlobCounts,
@@ -46,6 +49,7 @@ impl Chosen {
             checkpoint: None,
             entries: 0,
             outputs: Outputs::default(),
+            witnessed: None,
             is_whole: true,
             findings: Findings::default(),
             blobs: BlobCounts::default(),
@@ -160,6 +164,20 @@ impl Chosen {
         self.is_whole = false;
     }
 
+    /// Demands that enough witnesses vouch for the checkpoint.
+    pub(crate) fn demand(&mut self, witnesses: &WitnessPolicy) {
+        let Some(checkpoint) = &self.checkpoint else {
+            return;
+        };
+        match vouch(witnesses, checkpoint) {
+            Ok(witnessed) => self.witnessed = Some(witnessed),
+            Err((name, reason)) => {
+                let last = checkpoint.size().saturating_sub(1);
+                self.findings.bad(name, last, reason);
+            }
+        }
+    }
+
     /// Compares with what the caller remembers, as far as an excerpt can.
     pub(crate) fn memories(&mut self, remembered: Option<(u64, Hash)>) {
         let (Some((size, root)), Some(checkpoint)) = (remembered, &self.checkpoint) else {
@@ -197,6 +215,7 @@ impl Chosen {
             root: checkpoint.map_or_else(merkle::empty_root, Checkpoint::root),
             pinned,
             checkpoints: u64::from(checkpoint.is_some()),
+            witnessed: self.witnessed,
             blobs: self.blobs,
             outputs: self.outputs.counts,
             not_rejudged: self.fold.not_rejudged(),

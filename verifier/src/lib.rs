@@ -8,6 +8,7 @@
 //!   blobs      the content behind the digests that entries name
 //!   outputs    what a run's end says of its output, against the chunks
 //!   index/     the readable pages of a bundle, written from verified entries alone
+//!   witnesses  who else vouches for the checkpoint
 //!   report     what came out
 //!   page       what a web page calls, as WebAssembly
 //! ```
@@ -24,9 +25,11 @@ mod outputs;
 pub mod page;
 mod report;
 mod verify;
+mod witnesses;
 
 pub use blobs::{Documents, Held, Named, Settled, named, settle};
 pub use log::{Log, claimed_size, compare_root, note_word};
 pub use outputs::OutputCounts;
 pub use report::{BlobCounts, CounterBack, Findings, FirstBad, Report, Scope, Suspect};
 pub use verify::{Expectations, Progress, Unreadable, verify};
+pub use witnesses::Witnessed;

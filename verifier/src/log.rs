@@ -9,10 +9,12 @@ use countersign_protocol::hash::{Hash, KeyId, LedgerId};
 use countersign_protocol::merkle;
 use countersign_protocol::name::Time;
 use countersign_protocol::rights::{KeyRecord, Rights};
+use countersign_protocol::witness_policy::WitnessPolicy;
 
 use crate::blobs::Documents;
 use crate::outputs::Outputs;
 use crate::report::{BlobCounts, CounterBack, Findings, Report, Scope, Suspect};
+use crate::witnesses::{Witnessed, vouch};
 
 /// A log under verification.
 #[derive(Debug)]
@@ -21,6 +23,7 @@ pub struct Log {
     auditor: Auditor,
     last: Option<(Hash, Time)>,
     outputs: Outputs,
+    witnessed: Option<Witnessed>,
     is_whole: bool,
     /// What was found.
     pub findings: Findings,
@@ -39,6 +42,7 @@ impl Log {
             auditor: Auditor::new(judge()),
             last: None,
             outputs: Outputs::default(),
+            witnessed: None,
             is_whole: true,
             findings: Findings::default(),
             blobs: BlobCounts::default(),
@@ -124,8 +128,9 @@ impl Log {
         compare_root(&self.auditor, claim, whose, &mut self.findings)
     }
 
-    /// Opens the note that a source shows as its newest and compares it.
-    pub fn newest(&mut self, note: &str) {
+    /// Opens the note that a source shows as its newest and compares it; with `witnesses`, enough of
+    /// them must vouch for it.
+    pub fn newest(&mut self, note: &str, witnesses: Option<&WitnessPolicy>) {
         let Some(verifier) = self.verifier() else {
             return;
         };
@@ -142,6 +147,13 @@ impl Log {
                 let claim = (newest.size(), newest.root());
                 let good = self.compare_root(claim, "the newest checkpoint");
                 self.checkpoints += u64::from(good);
+                match witnesses.map(|policy| vouch(policy, &newest)).transpose() {
+                    Ok(witnessed) => self.witnessed = witnessed,
+                    Err((name, reason)) => {
+                        let last = newest.size().saturating_sub(1);
+                        self.findings.bad(name, last, reason);
+                    }
+                }
             }
             Ok(_) => {}
         }
@@ -211,6 +223,7 @@ impl Log {
             root: root.unwrap_or_else(merkle::empty_root),
             pinned,
             checkpoints: self.checkpoints,
+            witnessed: self.witnessed,
             blobs: self.blobs,
             outputs: self.outputs.counts,
             not_rejudged: self.auditor.not_rejudged(),

@@ -23,11 +23,13 @@ const PROGRESS_STEP: u64 = 10_000;
 
 const HELP: &str = "countersign-verify: checks an evidence bundle of a countersign ledger, offline
 
-Usage: countersign-verify [--ledger ID] [--checkpoint FILE] [--json] BUNDLE
+Usage: countersign-verify [--ledger ID] [--checkpoint FILE] [--witness-policy FILE]
+                          [--json] BUNDLE
 
   BUNDLE               the file; - reads standard input
   --ledger ID          the ledger that it must be: 64 hex digits, from somebody you trust
   --checkpoint FILE    a checkpoint of yours that a whole log must contain and continue
+  --witness-policy FILE  witnesses of whom enough must vouch for the checkpoint (C2SP tlog-policy)
   --json               the verdict for programs
 
 Examples:
@@ -63,11 +65,12 @@ fn arguments(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments
                 let id = value()?.parse();
                 expectations.ledger = Some(id.map_err(|error| format!("--ledger: {error}"))?);
             }
-            "--checkpoint" => {
+            "--checkpoint" => expectations.checkpoint = Some(text_of(&value()?)?),
+            "--witness-policy" => {
                 let path = value()?;
-                let note = std::fs::read_to_string(&path);
-                let note = note.map_err(|error| format!("cannot read {path}: {error}"))?;
-                expectations.checkpoint = Some(note);
+                let policy = text_of(&path)?.parse();
+                let policy = policy.map_err(|error| format!("{path}: {error}"))?;
+                expectations.witnesses = Some(policy);
             }
             other if other.starts_with('-') && other != "-" => {
                 return Err(format!("there is no option {other}"));
@@ -82,6 +85,10 @@ fn arguments(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments
         expectations,
         json,
     }))
+}
+
+fn text_of(path: &str) -> Result<String, String> {
+    std::fs::read_to_string(path).map_err(|error| format!("cannot read {path}: {error}"))
 }
 
 fn main() -> ExitCode {

@@ -3,9 +3,11 @@
 use std::fmt;
 
 use countersign_protocol::hash::{Hash, KeyId};
+use countersign_protocol::name::SECOND_US;
 use countersign_protocol::visible;
 
 use crate::outputs::OutputCounts;
+use crate::witnesses::Witnessed;
 use serde::Serialize;
 
 /// Where a ledger first fails, and why.
@@ -93,6 +95,8 @@ pub struct Report {
     pub pinned: bool,
     /// Checkpoints whose signature and root hold.
     pub checkpoints: u64,
+    /// What witnesses say of the bundle's checkpoint; nothing when none were asked for.
+    pub witnessed: Option<Witnessed>,
     /// What became of the blobs.
     pub blobs: BlobCounts,
     /// What the output of completed runs came to.
@@ -129,6 +133,14 @@ impl fmt::Display for Report {
             writeln!(
                 f,
                 "no ledger is pinned (--ledger): this is internally consistent only"
+            )?;
+        }
+        if let Some(witnessed) = &self.witnessed {
+            writeln!(
+                f,
+                "{} witnesses vouch for the checkpoint, enough of them by {} s after 1970",
+                witnessed.witnesses,
+                witnessed.by_us.as_micros() / SECOND_US
             )?;
         }
         if self.scope == Scope::Excerpt {

@@ -9,6 +9,7 @@ use countersign_protocol::audit::{self, CheckedEntry, Reason};
 use countersign_protocol::checkpoint::CheckpointError;
 use countersign_protocol::fold::State;
 use countersign_protocol::hash::{Digest, Hash, LedgerId};
+use countersign_protocol::witness_policy::WitnessPolicy;
 
 use crate::blobs::{self, Documents, Held, Named};
 use crate::bundle::{
@@ -31,6 +32,8 @@ pub struct Expectations {
     pub checkpoint: Option<String>,
     /// Size and root of a checkpoint that is remembered.
     pub remembered: Option<(u64, Hash)>,
+    /// Witnesses of whom enough must vouch for the bundle's checkpoint.
+    pub witnesses: Option<WitnessPolicy>,
 }
 
 /// Why there is no verdict.
@@ -112,6 +115,7 @@ enum Body {
 pub(crate) struct Examination {
     manifest: Manifest,
     note: String,
+    witnesses: Option<WitnessPolicy>,
     body: Body,
     gathered: Gathered,
 }
@@ -128,6 +132,7 @@ impl Examination {
         Self {
             manifest,
             note,
+            witnesses: expectations.witnesses.clone(),
             body,
             gathered: Gathered::default(),
         }
@@ -261,8 +266,11 @@ impl Examination {
 
     /// Compares what stands behind the pages with what follows from them, and judges.
     pub(crate) fn finish(mut self, tail: &Tail) -> Report {
-        if let Body::Whole(log) = &mut self.body {
-            log.newest(&self.note);
+        let witnesses = self.witnesses.as_ref();
+        match (&mut self.body, witnesses) {
+            (Body::Whole(log), _) => log.newest(&self.note, witnesses),
+            (Body::Excerpt(chosen), Some(witnesses)) => chosen.demand(witnesses),
+            (Body::Excerpt(_), None) => {}
         }
         self.compare_manifest();
         if self.is_whole() {

@@ -7,11 +7,12 @@ use countersign_protocol::name::{Principal, Time};
 use countersign_protocol::policy::Policy;
 use countersign_protocol::quorum::Requirement;
 use countersign_protocol::refusal::Refusal;
-use countersign_protocol::rights::ChangeBody;
+use countersign_protocol::rights::{ChangeBody, Consent};
 
 use super::connect::Client;
 use super::read::RightsView;
 use super::submit::{Accepted, person_event};
+use crate::clock;
 use crate::entropy;
 use crate::failure::Failure;
 use crate::streams::{Held, Link};
@@ -25,6 +26,8 @@ pub enum ChangeStage {
     InEffect,
     /// Someone said no.
     Rejected,
+    /// Its time, or the key of whoever asked for it, was over before enough consented.
+    Expired,
 }
 
 impl ChangeStage {
@@ -35,6 +38,7 @@ impl ChangeStage {
             Self::Requested => "requested",
             Self::InEffect => "in_effect",
             Self::Rejected => "rejected",
+            Self::Expired => "expired",
         }
     }
 }
@@ -189,6 +193,12 @@ impl RightsView {
         for link in &self.stream.entries {
             view.take(link.entry.verified.event());
         }
+        let rights = self.state.rights();
+        let open = rights.change(&id);
+        let waits = open.is_some_and(|open| rights.is_waiting(open, clock::now()));
+        if view.stage == ChangeStage::Requested && !waits {
+            view.stage = ChangeStage::Expired;
+        }
         Ok(view)
     }
 }
@@ -304,7 +314,13 @@ impl Client {
     ) -> Result<Accepted, Failure> {
         let (rights, me) = self.rights_and_me().await?;
         let change = open_change(&rights, &me, id)?;
-        if change.consents.contains(&me) {
+        let held = rights.state.rights();
+        let stands = |given: &Consent| {
+            let key = held.key(&given.key_id);
+            given.principal == me && key.is_some_and(|key| key.is_in_force(clock::now()))
+        };
+        let open = held.change(id);
+        if open.is_some_and(|open| open.consents.iter().any(stands)) {
             return Err(Refusal::DuplicateApproval.into());
         }
         let why = said(reason)?;

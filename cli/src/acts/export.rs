@@ -155,8 +155,7 @@ impl Client {
         sink: W,
         progress: Progress<'_>,
     ) -> Result<(W, Report), Failure> {
-        let info: LedgerInfo = self.get("/v1/ledger", &[]).await?;
-        let (checkpoint, _standing) = self.believe(&info.checkpoint).await?;
+        let checkpoint = self.vouched().await?;
         let size = checkpoint.size();
         let manifest = self.manifest(Selection::Whole);
         let mut pager = Pager {
@@ -206,9 +205,11 @@ impl Client {
         }
         // Last, so that no right that a command rests on is newer than what is read of rights.
         take(self.rights_stream().await?);
-        let Some(checkpoint) = newest else {
+        let Some(newest) = newest else {
             return Err(Failure::usage("there is nothing to export"));
         };
+        let checkpoint = self.covering(&links, newest, &ids).await?;
+        links.retain(|seq, _| *seq < checkpoint.size());
         let manifest = self.manifest(Selection::Commands(ids.into_iter().collect()));
         let mut pager = Pager {
             writer: Writer::new(sink, manifest, checkpoint.note().to_owned())?,
@@ -227,6 +228,37 @@ impl Client {
         }
         pager.flush()?;
         Ok(pager.writer.finish()?)
+    }
+
+    /// The newest checkpoint that the server shows to everybody: with the words of witnesses, where
+    /// it has some.
+    async fn vouched(&self) -> Result<Checkpoint, Failure> {
+        let note = self.http.text("/checkpoint").await?;
+        Ok(self.believe(&note).await?.0)
+    }
+
+    /// The checkpoint that witnesses vouch for, if it covers all entries of the commands; the newest
+    /// otherwise.
+    async fn covering(
+        &self,
+        links: &BTreeMap<u64, LoggedEntry>,
+        newest: Checkpoint,
+        ids: &BTreeSet<CommandId>,
+    ) -> Result<Checkpoint, Failure> {
+        let vouched = self.vouched().await?;
+        let is_of_one = |link: &&LoggedEntry| {
+            let verified = &link.entry.verified;
+            let stream = Stream::of(verified.event(), verified.id());
+            matches!(stream, Some(Stream::Command(id)) if ids.contains(&id))
+        };
+        let last = links.values().rfind(is_of_one).map(|link| link.entry.seq);
+        let covers = last.is_none_or(|last| last < vouched.size());
+        // A newer one than was read from would promise entries that are not here.
+        if covers && vouched.size() <= newest.size() {
+            Ok(vouched)
+        } else {
+            Ok(newest)
+        }
     }
 
     /// Fetches what belongs to an entry: its proof where one is wanted, and what it names.

@@ -80,8 +80,7 @@ fn may_approve(
     let silent = reason.is_none_or(str::is_empty);
     unless(!needed.reason || !silent, Refusal::ReasonMissing)?;
     unless(now < view.command.act().expires_at, Refusal::Late)?;
-    let mut given = view.command.approvals.iter();
-    let again = given.any(|given| given.principal == *me && given.policy == in_force.reference);
+    let again = rights.state.has_approved(&view.command, me, needed, now);
     unless(!again, Refusal::DuplicateApproval)?;
     require_current_targets(view, rights)?;
     Ok(in_force.reference)

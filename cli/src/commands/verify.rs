@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use countersign_protocol::checkpoint::CheckpointBody;
 use countersign_protocol::hash::{Hash, LedgerId};
+use countersign_protocol::witness_policy::WitnessPolicy;
 use countersign_verifier::{Expectations, Unreadable};
 use serde::Serialize;
 
@@ -180,6 +181,11 @@ fn bundle(globals: &Globals, path: &Path, checkpoint: Option<String>) -> Result<
         ledger: globals.ledger,
         checkpoint,
         remembered: globals.ledger.map(remembered).transpose()?.flatten(),
+        witnesses: globals
+            .witness_policy
+            .as_deref()
+            .map(witnesses)
+            .transpose()?,
     };
     let mut told = progress(globals.json);
     let verified = countersign_verifier::verify(source, &expectations, &mut |done| {
@@ -191,6 +197,14 @@ fn bundle(globals: &Globals, path: &Path, checkpoint: Option<String>) -> Result<
         Unreadable::Io(error) => unreadable(error),
         Unreadable::Note(_) => Failure::usage(error.to_string()),
     })
+}
+
+fn witnesses(path: &Path) -> Result<WitnessPolicy, Failure> {
+    let shown = path.display();
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failure::usage(format!("cannot read {shown}: {error}")))?;
+    text.parse()
+        .map_err(|error| Failure::usage(format!("{shown}: {error}")))
 }
 
 /// Size and root of the newest checkpoint that this client remembers.

@@ -134,7 +134,7 @@ impl Run {
             self.tell(total);
         }
         match note {
-            Some(note) => self.log.newest(&note),
+            Some(note) => self.log.newest(&note, None),
             None if self.log.verifier().is_some() => {
                 let reason = "the ledger shows no checkpoint";
                 self.log.findings.bad("missing_checkpoint", 0, reason);

@@ -67,6 +67,13 @@ impl Rights {
         require(self.holds(who, right), Refusal::NotPermitted(right))
     }
 
+    /// Says whether a change still waits at `now`: it does not for ever, nor past the key of whoever
+    /// asked for it.
+    #[must_use]
+    pub fn is_waiting(&self, change: &OpenChange, now: Time) -> bool {
+        change.requester(&self.keys, now).is_some()
+    }
+
     /// Says whether a person's consent counts towards a change.
     ///
     /// # Errors
