@@ -21,8 +21,8 @@ use secrecy::SecretString;
     name = "countersign",
     version,
     after_help = "Begin with:  countersign demo\n\
-        Exit codes: 0 done, 1 failed, 2 usage, 3 evidence of tampering, 4 refused, 5 unreachable; \
-        `run` and `demo` exit as the command did, 124 when its time ran out, 125 for everything of ours."
+        Exit codes: 0 done, 1 failed, 2 usage, 3 evidence of tampering, 4 refused, 5 unreachable, \
+        6 verified and a part of it suspect; `run` and `demo` exit as the command did, 124 when its time ran out, 125 for everything of ours."
 )]
 pub(crate) struct Arguments {
     #[command(flatten)]

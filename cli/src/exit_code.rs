@@ -18,6 +18,9 @@ pub const REFUSED: u8 = 4;
 /// The server cannot be reached, or stays too busy to answer.
 pub const UNREACHABLE: u8 = 5;
 
+/// `verify` only: everything holds, and something of it is under suspicion.
+pub const SUSPECT: u8 = 6;
+
 /// `run` only: the command was stopped because its time was over, as `timeout` says it.
 pub const RUN_TIMED_OUT: u8 = 124;
 

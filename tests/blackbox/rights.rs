@@ -163,6 +163,16 @@ fn a_person_gets_a_new_key_and_lets_the_old_one_go() {
         (&json!("revoked"), &json!(3))
     );
     assert_eq!(dev.verb("alice", &["whoami"]).status.code(), Some(4));
+    // It holds, and a script sees that a part of it is under suspicion.
+    let verdict = dev.json(
+        "carol",
+        6,
+        &["verify", "--database", dev.env("DATABASE_URL")],
+    );
+    assert_eq!(
+        (&verdict["ok"], &verdict["suspect"][0]["from"]),
+        (&json!(true), &json!(3))
+    );
     // Two administrators stay: of three, one key more cannot be taken together with another.
     change_of(&dev, &["key", "revoke", "bob"]);
     let last = dev.json("alice-2", 4, &["key", "revoke", "carol"]);

@@ -18,6 +18,9 @@ const TAMPERING: u8 = 3;
 /// The file cannot be read, so there is no verdict.
 const UNREADABLE: u8 = 5;
 
+/// Everything holds, and something of it is under suspicion.
+const SUSPECT: u8 = 6;
+
 /// Entries between two words on progress.
 const PROGRESS_STEP: u64 = 10_000;
 
@@ -36,7 +39,8 @@ Examples:
   countersign-verify evidence.tar --ledger 7d1c…e9
   countersign-verify - --json < evidence.tar
 
-Exit codes: 0 everything holds, 2 wrong usage, 3 it does not hold, 5 it could not be read.
+Exit codes: 0 everything holds, 2 wrong usage, 3 it does not hold, 5 it could not be read,
+6 it holds and a part of it is under suspicion.
 ";
 
 struct Arguments {
@@ -123,7 +127,11 @@ fn run(arguments: &Arguments) -> ExitCode {
     match verify(source, &arguments.expectations, &mut progress) {
         Err(error) => say(io::stderr(), &format!("{error}\n"), UNREADABLE),
         Ok(report) => {
-            let code = if report.ok { DONE } else { TAMPERING };
+            let code = match (report.ok, report.is_suspect()) {
+                (false, _) => TAMPERING,
+                (true, true) => SUSPECT,
+                (true, false) => DONE,
+            };
             let text = if arguments.json {
                 json(&report)
             } else {

@@ -111,6 +111,14 @@ pub struct Report {
     pub findings: Vec<String>,
 }
 
+impl Report {
+    /// Whether something that holds is under suspicion all the same.
+    #[must_use]
+    pub const fn is_suspect(&self) -> bool {
+        !self.suspect.is_empty() || !self.counters_back.is_empty()
+    }
+}
+
 /// For people: the verdict, what it rests on, and what it does not show.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -17,9 +17,11 @@ use countersign_policy::CedarJudge;
 use countersign_protocol::audit::check_entry;
 use countersign_protocol::blob::Blob;
 use countersign_protocol::checkpoint::{Checkpoint, CheckpointBody};
+use countersign_protocol::cosignature::{Cosignature, WitnessKey};
 use countersign_protocol::event::{ExecutionCompleted, Outcome, StreamTotals};
 use countersign_protocol::fold::Stream;
 use countersign_protocol::hash::{CommandId, Digest, LedgerId, StatementId};
+use countersign_protocol::name::{SECOND_US, Time};
 use countersign_protocol::proof;
 use countersign_protocol::tlog_proof::TlogProof;
 use countersign_verifier::bundle::{Absence, Manifest, Page, Selection, Writer};
@@ -418,6 +420,83 @@ fn a_forged_authorization_is_found_in_a_bundle() {
     let (bytes, _) = write(manifest(&book, selection), note(&book), vec![page]);
     let report = check(&bytes);
     assert_eq!(found(&report).1, book.tree.size() - 1, "{report}");
+}
+
+/// The bundle's checkpoint with the words of these witnesses at these seconds.
+fn cosigned(book: &Book, words: &[(&str, u64)]) -> String {
+    let size = book.tree.size();
+    let body = CheckpointBody {
+        origin: "ledger.example.com".parse().unwrap(),
+        size,
+        root: book.tree.root_at(size).unwrap(),
+    };
+    let checkpoint = Checkpoint::sign(body, &key("checkpoint"));
+    let lines: Vec<String> = words
+        .iter()
+        .map(|(name, seconds)| {
+            let at = Time::from_micros(seconds * SECOND_US).unwrap();
+            let name_of = name.parse().unwrap();
+            let word = Cosignature::sign(checkpoint.body(), &name_of, &key(name), at);
+            word.line().to_owned()
+        })
+        .collect();
+    let lines = lines.iter().map(String::as_str);
+    checkpoint.with_lines(lines).unwrap().note().to_owned()
+}
+
+#[test]
+fn witnesses_say_by_when_it_was_there_and_too_few_or_forged_ones_are_refused() {
+    let (book, command, _) = story();
+    let vkey = |name: &str| WitnessKey::of(&name.parse().unwrap(), &key(name)).to_string();
+    let names = ["one.example.com", "two.example.com", "three.example.com"];
+    let mut policy = String::new();
+    for (place, name) in names.iter().enumerate() {
+        policy.push_str(&format!("witness w{place} {}\n", vkey(name)));
+    }
+    policy.push_str("group two 2 w0 w1 w2\nquorum two\n");
+    let expectations = Expectations {
+        ledger: Some(ledger(&book)),
+        witnesses: Some(policy.parse().unwrap()),
+        ..Expectations::default()
+    };
+    let bundles = |note: &str| {
+        let whole = write(
+            manifest(&book, Selection::Whole),
+            note.to_owned(),
+            whole_pages(&book),
+        );
+        let mut page = excerpt_page(&book, command);
+        for proof in &mut page.proofs {
+            note.clone_into(&mut proof.note);
+        }
+        let selection = Selection::Commands(vec![command]);
+        let excerpt = write(manifest(&book, selection), note.to_owned(), vec![page]);
+        [whole.0, excerpt.0]
+    };
+    let judge = |bytes: &[u8]| verify(bytes, &expectations, &mut |_| {}).unwrap();
+    for bytes in bundles(&cosigned(&book, &[(names[2], 900), (names[0], 500)])) {
+        let witnessed = judge(&bytes).witnessed.unwrap();
+        assert_eq!(witnessed.witnesses, 2);
+        assert_eq!(witnessed.by_us.as_micros(), 900 * SECOND_US);
+    }
+    for bytes in bundles(&cosigned(&book, &[(names[1], 500), (names[1], 900)])) {
+        assert_eq!(found(&judge(&bytes)).0, "unwitnessed");
+    }
+    let forged = cosigned(&book, &[(names[0], 500), (names[1], 500)]);
+    let at = forged
+        .rfind("= ")
+        .or_else(|| forged.trim_end().rfind(' '))
+        .unwrap()
+        + 20;
+    let other = if forged.as_bytes()[at] == b'A' {
+        "B"
+    } else {
+        "A"
+    };
+    let forged = [&forged[..at], other, &forged[at + 1..]].concat();
+    for bytes in bundles(&forged) {
+        assert!(["forged_checkpoint", "unwitnessed"].contains(&found(&judge(&bytes)).0));
+    }
 }
 
 /// One bit in each of many bytes, over all of two bundles.

@@ -31,7 +31,8 @@ const PROGRESS_STEP: u64 = 10_000;
   countersign verify --database \"$DATABASE_URL\"    the database itself, side tables and lists too
   countersign verify --checkpoint kept.note        ... and it must continue a checkpoint you kept
 
-Exit codes: 0 everything holds, 3 it does not, 5 it could not be read.")]
+Exit codes: 0 everything holds, 3 it does not, 5 it could not be read, 6 it holds and a part of it is
+under suspicion: of a key that an administrator calls suspect, or whose counter went back.")]
 pub struct Arguments {
     /// A bundle as `export` writes it, instead of asking a server; - reads standard input
     #[arg(value_name = "BUNDLE", conflicts_with = "database")]
@@ -160,10 +161,12 @@ fn conclude(globals: &Globals, report: &Report, lists: &str) -> Result<u8, Failu
     } else {
         console::print(&human(report, lists))?;
     }
-    Ok(if report.ok {
-        exit_code::DONE
-    } else {
+    Ok(if !report.ok {
         exit_code::TAMPERING
+    } else if report.is_suspect() {
+        exit_code::SUSPECT
+    } else {
+        exit_code::DONE
     })
 }
 
