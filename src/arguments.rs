@@ -140,17 +140,17 @@ impl Keys {
     }
 }
 
-/// How clients get to the server.
+/// Who ends TLS, and with what.
 #[derive(Debug, Args)]
-pub(crate) struct Reach {
-    /// The server's certificate and those that lead to its CA, PEM; read again when it changes.
+pub(crate) struct Ends {
+    /// The certificate of this server and those that lead to its CA, PEM; read again when it changes.
     #[arg(
         long,
         value_name = "FILE",
         env = "COUNTERSIGN_TLS_CERT",
         requires = "tls_key"
     )]
-    pub(crate) tls_cert: Option<PathBuf>,
+    tls_cert: Option<PathBuf>,
     /// The private key of the certificate, PEM, which others cannot read.
     #[arg(
         long,
@@ -158,11 +158,26 @@ pub(crate) struct Reach {
         env = "COUNTERSIGN_TLS_KEY",
         requires = "tls_cert"
     )]
-    pub(crate) tls_key: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
     /// A proxy before this server ends TLS: listen in clear wherever told, and believe the last
     /// address in its X-Forwarded-For.
     #[arg(long, env = "COUNTERSIGN_BEHIND_PROXY")]
     pub(crate) behind_proxy: bool,
+}
+
+impl Ends {
+    /// The files, when this server ends TLS itself.
+    pub(crate) fn files(&self) -> Option<TlsFiles> {
+        let pair = self.tls_cert.clone().zip(self.tls_key.clone());
+        pair.map(|(cert, key)| TlsFiles { cert, key })
+    }
+}
+
+/// How clients get to the server.
+#[derive(Debug, Args)]
+pub(crate) struct Reach {
+    #[command(flatten)]
+    ends: Ends,
     /// Where clients meet this server, as they are configured; several times. Its own loopback
     /// address is known.
     #[arg(
@@ -177,10 +192,9 @@ pub(crate) struct Reach {
 
 impl Reach {
     pub(crate) fn way(self) -> Way {
-        let pair = self.tls_cert.zip(self.tls_key);
         Way {
-            tls: pair.map(|(cert, key)| TlsFiles { cert, key }),
-            behind_proxy: self.behind_proxy,
+            tls: self.ends.files(),
+            behind_proxy: self.ends.behind_proxy,
             public_urls: self.public_urls,
         }
     }
@@ -263,26 +277,8 @@ pub(crate) struct Witness {
         default_value = "127.0.0.1:7080"
     )]
     pub(crate) listen: SocketAddr,
-    /// Its certificate and those that lead to its CA, PEM. Without one it speaks in clear: all that
-    /// it says is signed and public.
-    #[arg(
-        long,
-        value_name = "FILE",
-        env = "COUNTERSIGN_TLS_CERT",
-        requires = "tls_key"
-    )]
-    pub(crate) tls_cert: Option<PathBuf>,
-    /// The private key of the certificate, PEM, which others cannot read.
-    #[arg(
-        long,
-        value_name = "FILE",
-        env = "COUNTERSIGN_TLS_KEY",
-        requires = "tls_cert"
-    )]
-    pub(crate) tls_key: Option<PathBuf>,
-    /// A proxy stands before it: all connections come from one address.
-    #[arg(long, env = "COUNTERSIGN_BEHIND_PROXY")]
-    pub(crate) behind_proxy: bool,
+    #[command(flatten)]
+    pub(crate) ends: Ends,
     /// How log lines look. What is logged: COUNTERSIGN_LOG.
     #[arg(long, value_enum, env = "COUNTERSIGN_LOG_FORMAT", default_value_t)]
     pub(crate) log_format: Format,

@@ -3,7 +3,6 @@
 use std::io::{self, IsTerminal as _, Write as _};
 
 use countersign::dev::{self, Binaries, Develop, PostgresError};
-use countersign::http::TlsFiles;
 use countersign::ledger::StartRule;
 use countersign::projections::{self, CompareError};
 use countersign::server::{self, Server};
@@ -188,15 +187,14 @@ async fn watch(options: Witness, shutdown: CancellationToken) -> u8 {
             Err(error) => fail(&error.to_string()),
         };
     };
-    let pair = options.tls_cert.zip(options.tls_key);
     let options = witness::Options {
         name: options.name,
         key: options.key,
         state,
         logs: options.logs,
         listen: options.listen,
-        tls: pair.map(|(cert, key)| TlsFiles { cert, key }),
-        behind_proxy: options.behind_proxy,
+        tls: options.ends.files(),
+        behind_proxy: options.ends.behind_proxy,
         clock: clock::Clock::system(),
     };
     server::open_many_files();

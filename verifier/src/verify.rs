@@ -30,7 +30,7 @@ pub struct Expectations {
     pub ledger: Option<LedgerId>,
     /// A checkpoint's note that a whole log must contain and continue.
     pub checkpoint: Option<String>,
-    /// Size and root of a checkpoint that is remembered.
+    /// Size and root of a checkpoint that is remembered: compared where the bundle covers it.
     pub remembered: Option<(u64, Hash)>,
     /// Witnesses of whom enough must vouch for the bundle's checkpoint.
     pub witnesses: Option<WitnessPolicy>,
@@ -243,7 +243,12 @@ impl Examination {
     pub(crate) fn memories(&mut self, expectations: &Expectations) -> Result<(), CheckpointError> {
         let remembered = expectations.remembered;
         match &mut self.body {
-            Body::Whole(log) => log.memories(expectations.checkpoint.as_deref(), remembered),
+            Body::Whole(log) => {
+                // A bundle is of its day: that the log went on since is no cut.
+                let held = log.auditor().size();
+                let covered = remembered.filter(|(size, _)| *size <= held);
+                log.memories(expectations.checkpoint.as_deref(), covered)
+            }
             Body::Excerpt(chosen) => {
                 chosen.memories(remembered);
                 Ok(())

@@ -1,0 +1,39 @@
+//! What a call says.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+/// What is asked for: a program and its arguments, which no shell sees; or one line for `/bin/sh -c`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct ExecBody {
+    /// The program, or the line.
+    pub(super) command: String,
+    /// The program's arguments; a line has none.
+    #[serde(default)]
+    pub(super) args: Vec<String>,
+    /// Where: `HOST` or `HOST/SERVICE`, at least one. A target is always named.
+    pub(super) on: Vec<String>,
+    /// Why; it goes into the log. "asked with an API token" when left out.
+    pub(super) reason: Option<String>,
+    /// An absolute directory.
+    pub(super) cwd: Option<String>,
+    /// The account to run as; the host's configuration decides when left out.
+    pub(super) user: Option<String>,
+    /// Environment variables.
+    #[serde(default)]
+    pub(super) env: BTreeMap<String, String>,
+    /// Standard input, as text.
+    pub(super) stdin: Option<String>,
+    /// Standard input, as base64 of bytes; not both.
+    pub(super) stdin_base64: Option<String>,
+    /// Seconds that it may run: 30 when left out, 300 at most.
+    pub(super) timeout: Option<u64>,
+    /// Bytes of output that are kept of each host: 1 MiB when left out.
+    pub(super) output_limit: Option<u64>,
+    /// Seconds that the request stays open for approvals: an hour when left out.
+    pub(super) expires_in: Option<u64>,
+    /// The caller's own id, as `Idempotency-Key` says it too: the same again is the same command.
+    pub(super) execution_id: Option<String>,
+}
