@@ -18,6 +18,7 @@ use countersign_protocol::name::{Nonce, Time};
 use countersign_protocol::policy::{Policy, PolicyRef};
 use countersign_protocol::rights::ChangeBody;
 use countersign_protocol::statement::Statement;
+use sha2::{Digest as _, Sha256};
 use sqlx::PgPool;
 
 use super::{TestDatabase, database};
@@ -354,10 +355,10 @@ impl TestLedger {
             .id;
         let (signer, nonce, made_at, ledger, seen) = self.header("web-1");
         let (agent_seq, _) = *self.chain.lock().unwrap();
-        let none = StreamTotals {
-            total: 0,
-            kept: 0,
-            sha256: Digest::new([2; 32]),
+        let totals = |bytes: &[u8]| StreamTotals {
+            total: bytes.len() as u64,
+            kept: bytes.len() as u64,
+            sha256: Digest::new(Sha256::digest(bytes).into()),
         };
         let completed = ExecutionCompleted {
             signer,
@@ -377,12 +378,8 @@ impl TestLedger {
             duration_us: 1000,
             cpu_us: 500,
             max_rss: 4096,
-            stdout: StreamTotals {
-                total: 6,
-                kept: 6,
-                ..none
-            },
-            stderr: none,
+            stdout: totals(b"hello\n"),
+            stderr: totals(b""),
             chunks: 1,
             last_chunk,
             tree_gone: true,
