@@ -18,6 +18,9 @@ pub const REFUSED: u8 = 4;
 /// The server cannot be reached, or stays too busy to answer.
 pub const UNREACHABLE: u8 = 5;
 
+/// `replay` only: ^C ended it, as shells say it.
+pub const INTERRUPTED: u8 = 130;
+
 /// `run` only: the command was stopped because its time was over, as `timeout` says it.
 pub const RUN_TIMED_OUT: u8 = 124;
 
