@@ -70,7 +70,11 @@ pub(super) async fn export(globals: &Globals, arguments: Arguments) -> Result<u8
     let target = &arguments.output;
     may_write(target)?;
     let client = globals.connect().await?;
-    if let ([id], true) = (arguments.ids.as_slice(), arguments.cast) {
+    if arguments.cast {
+        let [id] = arguments.ids.as_slice() else {
+            let text = "a cast is of one command; nothing was written";
+            return Err(Failure::usage(text).hint("one cast after the other"));
+        };
         let wish = CastWish {
             id,
             agent: arguments.agent.as_ref(),
