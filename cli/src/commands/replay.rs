@@ -1,7 +1,7 @@
 //! `replay`: a command's output as it came, verified; or as a cast for another player.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -125,22 +125,10 @@ pub(super) fn tell_missing(whole: bool) {
 
 /// Plays.
 pub(super) async fn replay(globals: &Globals, arguments: Arguments) -> Result<u8, Failure> {
-    let only = arguments.agent.as_ref();
     if let Some(target) = &arguments.cast {
-        if target.as_os_str() != casting::STDOUT {
-            export::may_write(target)?;
-        } else if globals.json {
-            return Err(Failure::usage("--cast - and --json both want stdout"));
-        }
-        let client = globals.connect().await?;
-        let wish = CastWish {
-            id: &arguments.id,
-            agent: only,
-            purpose: Purpose::Replay,
-            max_wait: arguments.max_wait,
-        };
-        return casting::cast(&client, globals.json, &wish, target).await;
+        return write_cast(globals, &arguments, target).await;
     }
+    let only = arguments.agent.as_ref();
     let client = globals.connect().await?;
     let id = command(&client, &arguments.id).await?;
     let view = client.fetch_command_for(&id, Purpose::Replay).await?;
@@ -156,6 +144,32 @@ pub(super) async fn replay(globals: &Globals, arguments: Arguments) -> Result<u8
         console::print_json(&shapes::replayed(&view, only))?;
         return Ok(exit_code::DONE);
     }
+    Box::pin(show(&client, &arguments, view)).await
+}
+
+async fn write_cast(
+    globals: &Globals,
+    arguments: &Arguments,
+    target: &Path,
+) -> Result<u8, Failure> {
+    if target.as_os_str() != casting::STDOUT {
+        export::may_write(target)?;
+    } else if globals.json {
+        return Err(Failure::usage("--cast - and --json both want stdout"));
+    }
+    let client = globals.connect().await?;
+    let wish = CastWish {
+        id: &arguments.id,
+        agent: arguments.agent.as_ref(),
+        purpose: Purpose::Replay,
+        max_wait: arguments.max_wait,
+    };
+    casting::cast(&client, globals.json, &wish, target).await
+}
+
+/// Plays to the end or to ^C.
+async fn show(client: &Client, arguments: &Arguments, view: CommandView) -> Result<u8, Failure> {
+    let only = arguments.agent.as_ref();
     let several = only.is_none() && view.command.act().targets.count > 1;
     let mut printer = Printer::new(arguments.raw, several)
         .only(only.map(ToString::to_string))
@@ -164,7 +178,7 @@ pub(super) async fn replay(globals: &Globals, arguments: Arguments) -> Result<u8
         Failure::failed("signals", format!("cannot listen for signals: {error}"))
     })?;
     let played = tokio::select! {
-        played = play(&client, &arguments, view, &mut printer) => Some(played?),
+        played = play(client, arguments, view, &mut printer) => Some(played?),
         _signal = interrupt.recv() => None,
     };
     printer.finish()?;
