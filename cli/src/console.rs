@@ -4,6 +4,7 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 
+use anstream::{AutoStream, ColorChoice};
 use countersign_protocol::api::Base64;
 use serde::Serialize;
 
@@ -65,6 +66,17 @@ pub fn is_terminal(stderr: bool) -> bool {
     } else {
         io::stdout().is_terminal()
     }
+}
+
+/// Whether colours are welcome: it is a terminal, and neither it nor its user (`NO_COLOR`) minds.
+#[must_use]
+pub fn has_colours(stderr: bool) -> bool {
+    let choice = if stderr {
+        AutoStream::choice(&io::stderr())
+    } else {
+        AutoStream::choice(&io::stdout())
+    };
+    is_terminal(stderr) && choice != ColorChoice::Never
 }
 
 /// Whether a person can be asked: both ends of the conversation are a terminal.

@@ -20,6 +20,8 @@ pub const UNREACHABLE: u8 = 5;
 
 /// `verify` only: everything holds, and something of it is under suspicion.
 pub const SUSPECT: u8 = 6;
+/// `replay` only: ^C ended it, as shells say it.
+pub const INTERRUPTED: u8 = 130;
 
 /// `run` only: the command was stopped because its time was over, as `timeout` says it.
 pub const RUN_TIMED_OUT: u8 = 124;

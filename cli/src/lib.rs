@@ -7,6 +7,7 @@
 //! | [`client`] [`events`] [`tls`] | the only code that talks HTTP, and whom it trusts |
 //! | [`trust`] [`home`] | the pinned ledger, and the checkpoint that is remembered |
 //! | [`streams`] [`replay`] [`view`] | a server's bytes turned into what is provably so |
+//! | [`playback`] [`cast`] | output with its timing: when each piece is shown, and as asciicast |
 //! | [`sign`] | `ssh-keygen -Y sign`, or a key in memory |
 //! | [`render`] [`describe`] [`shapes`] [`console`] | escaping, words for people, JSON for scripts, the two streams |
 //! | [`exit_code`] [`failure`] | how a verb ends |
@@ -17,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 pub mod acts;
+pub mod cast;
 pub mod client;
 pub mod clock;
 pub mod commands;
@@ -27,6 +29,7 @@ pub mod events;
 pub mod exit_code;
 pub mod failure;
 pub mod home;
+pub mod playback;
 pub mod render;
 pub mod replay;
 pub mod shapes;

@@ -83,6 +83,8 @@ pub struct Word {
 pub struct Piece {
     /// Which stream.
     pub stream: Stream,
+    /// Microseconds from the start of its run to its first byte, by the host's clock.
+    pub offset_us: u64,
     /// How many bytes it has, also when they are not here.
     pub len: u64,
     /// The bytes.
@@ -282,6 +284,7 @@ impl CommandView {
             let output = self.outputs.entry(chunk.agent.clone()).or_default();
             output.pieces.push(Piece {
                 stream: chunk.stream,
+                offset_us: chunk.offset_us,
                 len: chunk.data.len,
                 bytes: blobs.content(&chunk.data),
             });

@@ -224,4 +224,5 @@ fn a_second_host_joins_by_fingerprint_and_a_command_runs_on_both() {
             .iter()
             .all(|execution| execution["stdout"] == "here\n")
     );
+    crate::replays::of_two_hosts(&dev, id);
 }

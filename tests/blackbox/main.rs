@@ -33,6 +33,7 @@ mod pauses;
 mod policies;
 mod processes;
 mod proxy;
+mod replays;
 mod rights;
 mod rotation;
 mod rules;

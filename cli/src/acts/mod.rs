@@ -48,7 +48,7 @@ pub use export::{Progress as ExportProgress, Search, Wish};
 pub use follow::Step;
 pub use pages::Served;
 pub use people::{keys_of, leaving};
-pub use read::{Found, LoggedEntry, RightsView};
+pub use read::{Found, LoggedEntry, Purpose, RightsView};
 pub use request::{RequestSpec, Requested};
 pub use review::{OpenReviews, open_review};
 pub use session::SessionError;

@@ -53,6 +53,25 @@ pub enum Found {
     Change(StatementId),
 }
 
+/// What a command is read for, when it is not just looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To show its output with its timing.
+    Replay,
+    /// To take it away in a file.
+    Export,
+}
+
+impl Purpose {
+    fn query(self) -> (&'static str, String) {
+        let word = match self {
+            Self::Replay => "replay",
+            Self::Export => "export",
+        };
+        ("purpose", word.to_owned())
+    }
+}
+
 /// An entry of the log that links to a believed checkpoint.
 pub type LoggedEntry = Link;
 
@@ -157,15 +176,37 @@ impl Client {
         Ok(self.fetch_command_and_rights(id).await?.0)
     }
 
+    /// [`Client::fetch_command`], with the word for what it is read for: the server has it in the
+    /// log before it answers.
+    ///
+    /// # Errors
+    /// As [`Client::fetch_command`].
+    pub async fn fetch_command_for(
+        &self,
+        id: &CommandId,
+        purpose: Purpose,
+    ) -> Result<CommandView, Failure> {
+        Ok(self.fetch(id, Some(purpose)).await?.0)
+    }
+
     /// A command, with the rights of the same moment or later.
     pub(super) async fn fetch_command_and_rights(
         &self,
         id: &CommandId,
     ) -> Result<(CommandView, RightsView), Failure> {
+        self.fetch(id, None).await
+    }
+
+    async fn fetch(
+        &self,
+        id: &CommandId,
+        purpose: Option<Purpose>,
+    ) -> Result<(CommandView, RightsView), Failure> {
         let path = format!("/v1/commands/{id}/entries");
+        let query = purpose.map(Purpose::query);
         // Both at once; each is believed by itself, the rights only when they are no older.
         let (body, rights) = tokio::try_join!(
-            self.get::<StreamBody>(&path, &[]),
+            self.get::<StreamBody>(&path, query.as_slice()),
             self.get::<StreamBody>(RIGHTS, &[]),
         )?;
         let mut stream = self.prove_stream(body, Stream::Command(*id)).await?;

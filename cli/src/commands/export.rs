@@ -10,8 +10,9 @@ use countersign_protocol::name::AgentName;
 use countersign_verifier::Report;
 use serde::Serialize;
 
+use super::casting::{self, CastWish};
 use super::{Globals, moment};
-use crate::acts::{Client, Found, Search, Since, Wish};
+use crate::acts::{Client, Found, Purpose, Search, Since, Wish};
 use crate::failure::Failure;
 use crate::{console, exit_code, render};
 
@@ -21,6 +22,7 @@ use crate::{console, exit_code, render};
   countersign export -o ledger.tar                          the whole ledger
   countersign export 7K3M-9QPX -o evidence.tar              one command and all it rests on
   countersign export --from 2026-01-01 --to 2026-04-01 --host web-1 -o q1.tar
+  countersign export 7K3M-9QPX --cast -o run.cast           its output for asciinema
   countersign verify evidence.tar                           what whoever gets it should do
 
 Whoever gets the file needs nothing of ours: its README.txt says how to check it with public tools,
@@ -46,6 +48,13 @@ pub struct Arguments {
     /// Leave out what commands wrote
     #[arg(long)]
     no_output: bool,
+    /// No bundle, but one command's output with its timing as asciicast v2, which any player shows
+    /// and which proves nothing
+    #[arg(long, requires = "ids", conflicts_with = "no_output")]
+    cast: bool,
+    /// With --cast, when several hosts ran it: whose output
+    #[arg(long, value_name = "HOST", requires = "cast")]
+    agent: Option<AgentName>,
 }
 
 #[derive(Serialize)]
@@ -59,11 +68,21 @@ struct Shape<'a> {
 /// Writes a bundle.
 pub(super) async fn export(globals: &Globals, arguments: Arguments) -> Result<u8, Failure> {
     let target = &arguments.output;
-    if target.exists() {
-        let text = format!("{} is there already; nothing was written", target.display());
-        return Err(Failure::usage(text).hint("give another name, or move the file away"));
-    }
+    may_write(target)?;
     let client = globals.connect().await?;
+    if arguments.cast {
+        let [id] = arguments.ids.as_slice() else {
+            let text = "a cast is of one command; nothing was written";
+            return Err(Failure::usage(text).hint("one cast after the other"));
+        };
+        let wish = CastWish {
+            id,
+            agent: arguments.agent.as_ref(),
+            purpose: Purpose::Export,
+            max_wait: None,
+        };
+        return casting::cast(&client, globals.json, &wish, target).await;
+    }
     let partial = partial(target);
     let file = File::create(&partial).map_err(|error| unwritable(&partial, &error))?;
     let made = make(&client, &arguments, globals.json, file, &partial).await;
@@ -145,17 +164,26 @@ async fn wish(client: &Client, arguments: &Arguments, json: bool) -> Result<Wish
     Ok(Wish::Commands(ids))
 }
 
+/// Nothing that is there is written over.
+pub(super) fn may_write(target: &Path) -> Result<(), Failure> {
+    if target.exists() {
+        let text = format!("{} is there already; nothing was written", target.display());
+        return Err(Failure::usage(text).hint("give another name, or move the file away"));
+    }
+    Ok(())
+}
+
 /// Beside the target, so that a rename is one step.
-fn partial(target: &Path) -> PathBuf {
+pub(super) fn partial(target: &Path) -> PathBuf {
     let mut name = target.as_os_str().to_owned();
     name.push(".partial");
     PathBuf::from(name)
 }
 
-fn unwritable(path: &Path, error: &io::Error) -> Failure {
+pub(super) fn unwritable(path: &Path, error: &io::Error) -> Failure {
     let path = path.display();
     Failure::failed("unwritable", format!("cannot write {path}: {error}"))
-        .hint("no bundle was made; look at the folder and the disk")
+        .hint("nothing was made; look at the folder and the disk")
 }
 
 /// Words on progress, for those who watch.

@@ -4,6 +4,7 @@
 mod agent_changes;
 mod agents;
 mod asking;
+mod casting;
 mod changes;
 mod decide;
 mod export;
@@ -16,6 +17,7 @@ mod logs;
 mod moment;
 mod people;
 mod policy;
+mod replay;
 mod request;
 mod reviews;
 mod roles;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use anstyle::{AnsiColor, Color, Style};
 use clap::Args;
 use countersign_protocol::event::{Event, Outcome, Stream};
 use countersign_protocol::lifecycle::{CommandStatus, Execution, ExecutionStatus, Stage};
@@ -41,6 +42,7 @@ pub(super) struct Printer {
     prefixed: bool,
     only: Option<String>,
     silent: bool,
+    coloured: bool,
     streams: BTreeMap<(String, Stream), Lane>,
 }
 
@@ -50,6 +52,9 @@ struct Lane {
     escaper: Escaper,
     line: Vec<u8>,
 }
+
+/// Standard error on terminals, where it stands apart: what failed is red elsewhere too.
+const STDERR_STYLE: Style = Style::new().fg_color(Some(Color::Ansi(AnsiColor::Red)));
 
 /// Most bytes of a line that are held back to be written in one piece after its host's name.
 const MAX_HELD_LINE: usize = 64 * 1024;
@@ -62,6 +67,7 @@ impl Printer {
             prefixed,
             only: None,
             silent: false,
+            coloured: false,
             streams: BTreeMap::new(),
         }
     }
@@ -78,6 +84,20 @@ impl Printer {
         self
     }
 
+    /// Standard error in a colour of its own, where it is escaped and colours are welcome.
+    pub(super) fn coloured(mut self) -> Self {
+        self.coloured = !self.raw && console::has_colours(true);
+        self
+    }
+
+    fn style(&self, to_stderr: bool) -> Style {
+        if self.coloured && to_stderr {
+            STDERR_STYLE
+        } else {
+            Style::new()
+        }
+    }
+
     /// The next bytes of a host's stream.
     pub(super) fn write(
         &mut self,
@@ -90,6 +110,7 @@ impl Printer {
         }
         let to_stderr = stream == Stream::Stderr;
         let escaped = !self.raw && console::is_terminal(to_stderr);
+        let style = self.style(to_stderr);
         let lane = self.streams.entry((agent.to_owned(), stream)).or_default();
         let shown = if escaped {
             lane.escaper.push(bytes).into_bytes()
@@ -97,12 +118,12 @@ impl Printer {
             bytes.to_vec()
         };
         if !self.prefixed {
-            return console::write_raw(to_stderr, &shown);
+            return write_styled(style, to_stderr, &[], &shown);
         }
         for piece in shown.split_inclusive(|byte| *byte == b'\n') {
             lane.line.extend_from_slice(piece);
             if piece.ends_with(b"\n") || lane.line.len() >= MAX_HELD_LINE {
-                lane.flush(agent, to_stderr)?;
+                lane.flush(agent, style, to_stderr)?;
             }
         }
         Ok(())
@@ -113,14 +134,15 @@ impl Printer {
         for ((agent, stream), mut lane) in std::mem::take(&mut self.streams) {
             let to_stderr = stream == Stream::Stderr;
             let rest = lane.escaper.finish();
+            let style = self.style(to_stderr);
             if self.prefixed {
                 lane.line.extend_from_slice(rest.as_bytes());
                 if !lane.line.is_empty() {
                     lane.line.push(b'\n');
-                    lane.flush(&agent, to_stderr)?;
+                    lane.flush(&agent, style, to_stderr)?;
                 }
             } else {
-                console::write_raw(to_stderr, rest.as_bytes())?;
+                write_styled(style, to_stderr, &[], rest.as_bytes())?;
             }
         }
         Ok(())
@@ -128,11 +150,22 @@ impl Printer {
 }
 
 impl Lane {
-    fn flush(&mut self, agent: &str, to_stderr: bool) -> Result<(), Failure> {
+    fn flush(&mut self, agent: &str, style: Style, to_stderr: bool) -> Result<(), Failure> {
         let line = std::mem::take(&mut self.line);
-        let named = [b"[", agent.as_bytes(), b"] ", &line].concat();
-        console::write_raw(to_stderr, &named)
+        let name = [b"[", agent.as_bytes(), b"] "].concat();
+        write_styled(style, to_stderr, &name, &line)
     }
+}
+
+/// Writes a head as it is and a text in its style, in one piece: whoever stops us between two
+/// pieces finds the terminal without a colour left on.
+fn write_styled(style: Style, to_stderr: bool, head: &[u8], text: &[u8]) -> Result<(), Failure> {
+    if text.is_empty() {
+        return Ok(());
+    }
+    let (on, off) = (style.render().to_string(), style.render_reset().to_string());
+    let styled = [head, on.as_bytes(), text, off.as_bytes()].concat();
+    console::write_raw(to_stderr, &styled)
 }
 
 /// Runs.

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use clap::Subcommand;
 
 use super::{
-    Globals, agents, changes, decide, export, inbox, keys, list, log, logs, people, policy,
+    Globals, agents, changes, decide, export, inbox, keys, list, log, logs, people, policy, replay,
     request, reviews, roles, run as run_verb, show, stop, tokens, whoami,
 };
 use crate::console;
@@ -45,6 +45,8 @@ pub enum Verb {
     Agents(agents::Arguments),
     /// The output of a command
     Logs(logs::Arguments),
+    /// Play the output of a command with its timing, or write it as asciicast
+    Replay(replay::Arguments),
     /// The entries of the log, one a line
     Log(log::Arguments),
     /// Write a bundle of evidence that proves itself, for whoever trusts none of us
@@ -90,6 +92,7 @@ async fn dispatch(globals: &Globals, verb: Verb) -> Result<u8, Failure> {
         Verb::Inbox => inbox::inbox(globals).await,
         Verb::Agents(arguments) => Box::pin(agents::agents(globals, arguments)).await,
         Verb::Logs(arguments) => Box::pin(logs::logs(globals, arguments)).await,
+        Verb::Replay(arguments) => Box::pin(replay::replay(globals, arguments)).await,
         Verb::Log(arguments) => Box::pin(log::log(globals, arguments)).await,
         Verb::Export(arguments) => Box::pin(export::export(globals, arguments)).await,
         Verb::Reviews => Box::pin(reviews::reviews(globals)).await,
@@ -250,6 +253,10 @@ mod tests {
             "x policy explain --as alice --on web-1 --action restart nginx",
             "x policy replay --with p.cedar --since 7d",
             "x logs 0123-4567 -f --agent a",
+            "x replay 0123-4567 --agent a --speed 2 --max-wait 2s --from 10s -f --raw",
+            "x replay 0123-4567 --no-wait",
+            "x replay 0123-4567 --cast - --agent a --max-wait 2s",
+            "x export 0123-4567 --cast --agent a -o f",
             "x log --from 7 -f",
             "x key add dave dave.pub",
             "x policy set file",
@@ -288,6 +295,12 @@ mod tests {
         assert_eq!(usage("x agents label web-1"), exit_code::USAGE);
         assert_eq!(usage("x token issue -r read --for ci"), exit_code::USAGE);
         assert_eq!(usage("x review 0123-4567"), exit_code::USAGE);
+        for options in ["--speed 0", "--speed -1", "--speed nan", "--speed 1e9"] {
+            let line = format!("x replay 0123-4567 {options}");
+            assert_eq!(usage(&line), exit_code::USAGE, "{line}");
+        }
+        assert_eq!(usage("x replay 0123-4567 --cast f -f"), exit_code::USAGE);
+        assert_eq!(usage("x export --cast -o f"), exit_code::USAGE);
         let line = "x agents accept a --fingerprint f --rotate --label a=b";
         assert_eq!(usage(line), exit_code::USAGE);
         assert_eq!(usage("x --server run show"), exit_code::USAGE);

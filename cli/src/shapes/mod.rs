@@ -3,11 +3,13 @@
 //! | file | holds |
 //! |---|---|
 //! | `command.rs` | commands, changes, lists, entries |
+//! | `replay.rs` | output with its timing |
 //! | `rights.rs` | people, keys, roles, groups, tokens, reviews |
 //! | `policy.rs` | policies, and what they say of requests |
 
 mod command;
 mod policy;
+mod replay;
 mod rights;
 
 pub use command::{
@@ -19,6 +21,7 @@ pub use policy::{
     RefusalShape, RuleChangeShape, RuleShape, RulingShape, SeatsShape, SnapshotShape, WhatIfShape,
     checked, explained, policy, problems, snapshot, what_if,
 };
+pub use replay::{PieceShape, ReplayShape, RunShape, replayed};
 pub use rights::{
     ClaimShape, GroupShape, IssuedShape, KeyShape, LeaveShape, LeavingShape, PersonShape,
     ReviewShape, RoleShape, TokenShape, WhoamiShape, claimed, groups, keys, people, person, review,
