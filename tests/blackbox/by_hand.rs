@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 
 use crate::folder::Folder;
 use crate::left_out::left_out;
+use crate::rights;
 use crate::support::{Dev, text};
 
 const PAGE: &str = include_str!("../../docs/verify-by-hand.md");
@@ -70,7 +71,7 @@ impl Desk {
     fn follow(&self, bundle: &[u8]) -> Output {
         let file = self.folder.path().join("evidence.tar");
         fs::write(&file, bundle).unwrap();
-        let unpacked = self.inside();
+        let unpacked = self.folder.path().join("unpacked");
         if unpacked.exists() {
             fs::remove_dir_all(unpacked).unwrap();
         }
@@ -78,7 +79,7 @@ impl Desk {
     }
 
     fn inside(&self) -> PathBuf {
-        self.folder.path().join("countersign-bundle")
+        self.folder.path().join("unpacked/countersign-bundle")
     }
 
     /// What the page says of an honest bundle.
@@ -151,13 +152,11 @@ fn member(tar: &[u8], name: &str) -> (String, std::ops::Range<usize>) {
 /// A copy with one byte changed: the `nth` from where some bytes stand last in a member.
 fn changed(tar: &[u8], name: &str, part: &str, nth: usize) -> Vec<u8> {
     let (_, range) = member(tar, name);
-    let content = &tar[range.clone()];
-    let windows = content.windows(part.len());
-    let at = windows
-        .enumerate()
-        .filter(|(_, bytes)| *bytes == part.as_bytes())
-        .last()
-        .map(|(at, _)| range.start + at + nth);
+    let content = &tar[range.start..range.end];
+    let at = content
+        .windows(part.len())
+        .rposition(|bytes| bytes == part.as_bytes())
+        .map(|at| range.start + at + nth);
     let mut copy = tar.to_vec();
     // Another letter or digit of base64 and of hex: the form stays whole.
     let byte = &mut copy[at.unwrap()];
@@ -194,10 +193,17 @@ fn the_page_checks_a_whole_ledger_and_finds_a_changed_byte() {
         return;
     }
     let dev = Dev::start();
+    // A person whom genesis does not name, and a host that nobody ever accepted.
+    rights::change(&dev, &["key", "add", "dave", &rights::claim(&dev)]);
+    rights::enrol(&dev, "web-9");
     asked(&dev);
     let whole = exported(&dev, "whole.tar", &[]);
     let mut desk = Desk::new(&dev);
     desk.holds(&whole);
+    let statements = fs::read_to_string(desk.inside().join("hand/statements")).unwrap();
+    assert!(statements.contains("agent:web-9 agent.enrolled.v1@countersign"));
+    let signers = fs::read_to_string(desk.inside().join("allowed_signers")).unwrap();
+    assert!(!signers.contains("agent:web-9 ") && signers.contains("person:dave "));
 
     // An entry does not link to one that was changed, and nothing stands behind the last.
     let approval = seq_of(&desk, "command.approved");

@@ -51,7 +51,7 @@ fn read(bytes: &[u8]) -> Option<Read> {
     })
 }
 
-/// The two honest ones: all of a ledger, and its one command, which is all but the other command.
+/// The two honest ones: all of a ledger, and its one command with proofs.
 fn honest() -> &'static [(Vec<u8>, Read); 2] {
     static HONEST: OnceLock<[(Vec<u8>, Read); 2]> = OnceLock::new();
     HONEST.get_or_init(|| {
@@ -67,6 +67,7 @@ fn honest() -> &'static [(Vec<u8>, Read); 2] {
     })
 }
 
+/// The same entries, each with a proof: all of them are on rights or on the one command.
 fn excerpt(whole: &Read) -> Vec<u8> {
     let entries = whole.pages.iter().flat_map(|page| page.entries.clone());
     let entries: Vec<Vec<u8>> = entries.collect();
@@ -88,7 +89,7 @@ fn excerpt(whole: &Read) -> Vec<u8> {
     let blobs = whole.pages.iter().flat_map(|page| page.blobs.clone());
     let page = Page {
         first: 0,
-        entries: entries.clone(),
+        entries,
         proofs: proofs.collect(),
         absent: whole.pages[0].absent.clone(),
         blobs: blobs.collect(),

@@ -1,6 +1,10 @@
 //! Makes `src/bundle.tar`, a whole ledger with one command, from the protocol's ledger in memory.
 
-#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "in a test a panic is the report"
+)]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -69,7 +73,7 @@ fn bundle(book: &Book) -> Vec<u8> {
             let entry = check_entry(bytes).unwrap();
             entry.verified.event().blobs()
         });
-        let blob = |digest: Digest| (digest, book.blobs.get(&digest).unwrap().clone());
+        let blob = |digest: Digest| (digest, book.blobs[&digest].clone());
         let blobs: BTreeMap<Digest, Blob> = named.map(|named| blob(named.digest)).collect();
         let page = Page {
             first,

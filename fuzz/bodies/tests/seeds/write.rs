@@ -222,7 +222,7 @@ fn files(story: &Story) {
 /// Edits of the two honest bundles, some bytes that are one, and proofs of the ledger in memory.
 fn bundles(world: &World) {
     // Which bundle, then edits: the file, what, the other file, where (two bytes), how long, and more.
-    let edits: [(&str, &[u8]); 10] = [
+    let edits: [(&str, &[u8]); 11] = [
         ("whole", &[0]),
         ("excerpt", &[1]),
         ("changes-an-entry", &[0, 3, 0, 0, 1, 200, 0, 1]),
@@ -230,6 +230,7 @@ fn bundles(world: &World) {
         ("changes-a-proof", &[1, 6, 0, 0, 0, 60, 0, 1]),
         ("swaps-proofs", &[1, 7, 6, 8]),
         ("anothers-proof", &[1, 7, 7, 8]),
+        ("changes-a-text", &[0, 6, 0, 0, 0, 34, 0, 1]),
         ("drops-a-text", &[0, 6, 4]),
         ("withholds-a-text", &[0, 6, 9, 0, 0, 0, 0, 0]),
         ("erases-a-text", &[0, 6, 9, 0, 0, 0, 0, 1]),
