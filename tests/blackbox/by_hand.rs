@@ -292,7 +292,7 @@ fn the_page_checks_an_excerpt_and_finds_a_changed_byte() {
     other[content.start] ^= 1;
     desk.fails(&other, &blob);
     // What `absent` does not list may not be missing.
-    let mut renamed = bytes.clone();
+    let mut renamed = bytes;
     let at = content.start - 512 + "countersign-bundle/blobs/".len();
     renamed[at] = if renamed[at] == b'0' { b'1' } else { b'0' };
     let header = at - "countersign-bundle/blobs/".len();
