@@ -20,6 +20,7 @@ pub const UNREACHABLE: u8 = 5;
 
 /// `verify` only: everything holds, and something of it is under suspicion.
 pub const SUSPECT: u8 = 6;
+
 /// `replay` only: ^C ended it, as shells say it.
 pub const INTERRUPTED: u8 = 130;
 

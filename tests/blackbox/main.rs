@@ -23,6 +23,7 @@ mod small_disk;
 mod actions;
 mod agents;
 mod bundles;
+mod by_hand;
 mod confined;
 mod contract;
 mod demo;

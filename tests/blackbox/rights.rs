@@ -17,7 +17,7 @@ fn agree(dev: &Dev, who: &str, asked: &Value) {
 }
 
 /// alice asks, carol consents.
-fn change(dev: &Dev, arguments: &[&str]) -> Value {
+pub(crate) fn change(dev: &Dev, arguments: &[&str]) -> Value {
     let asked = dev.json("alice", 0, arguments);
     agree(dev, "carol", &asked);
     asked
@@ -45,7 +45,7 @@ fn items(list: &Value) -> &Vec<Value> {
 }
 
 /// dave claims his key on his own machine, without a server.
-fn claim(dev: &Dev) -> String {
+pub(crate) fn claim(dev: &Dev) -> String {
     keygen(dev, "dave");
     let file = dev.folder().path().join("dave.claim");
     let file = file.to_str().unwrap().to_owned();
@@ -259,7 +259,7 @@ fn a_token_is_shown_once_and_never_again() {
 }
 
 /// A second host that enrols; its fingerprint.
-fn enrol(dev: &Dev, name: &str) -> String {
+pub(crate) fn enrol(dev: &Dev, name: &str) -> String {
     let folder = dev.folder().path().join(name);
     fs::create_dir(&folder).unwrap();
     let own = fs::read_to_string(dev.data().join("agent/agent.toml")).unwrap();

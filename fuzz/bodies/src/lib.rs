@@ -1,4 +1,5 @@
-//! What every parser of the agent promises about any bytes, one function a fuzz target.
+//! What every parser of the agent and of the verifier promises about any bytes, one function a fuzz
+//! target.
 //!
 //! | file | promises about |
 //! |---|---|
@@ -8,6 +9,7 @@
 //! | `rights` | changes of rights, requirements and their counting |
 //! | `files` | `agent.toml`, `allowed_signers`, rules, patterns, the agent's key |
 //! | `journal` | the journal's file and its records |
+//! | `bundles` | evidence bundles and the proofs in them |
 //! | `story` | the ledger behind the seeds: what is true, and what may run |
 //! | `bytes` | reading decisions from a fuzzer's input |
 //!
@@ -21,6 +23,7 @@
 )]
 
 mod admission;
+mod bundles;
 mod bytes;
 mod files;
 mod journal;
@@ -30,6 +33,7 @@ mod story;
 mod wire;
 
 pub use admission::{grant, thief};
+pub use bundles::{bundle, tlog_proof};
 pub use files::{config, key_file, patterns, rules, signers};
 pub use journal::{journal, records};
 pub use rights::{change, requirement};
@@ -43,6 +47,7 @@ pub type Target = (&'static str, fn(&[u8]));
 /// All targets. Each has a file of this name in `fuzz_targets/` and a folder in `seeds/`.
 pub const TARGETS: &[Target] = &[
     ("answers", answers),
+    ("bundle", bundle),
     ("change", change),
     ("config", config),
     ("documents", documents),
@@ -62,4 +67,5 @@ pub const TARGETS: &[Target] = &[
     ("signers", signers),
     ("sshsig", sshsig),
     ("thief", thief),
+    ("tlog_proof", tlog_proof),
 ];

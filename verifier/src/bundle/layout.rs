@@ -107,8 +107,11 @@ pub(super) fn parse_absent(text: &[u8]) -> Option<Vec<(Digest, Absence)>> {
     lines.filter(|lines| lines.is_sorted_by(|a, b| a.0 < b.0))
 }
 
-/// The page's entries, each after its length.
+/// The page's entries, each after its length; nothing when no reader would take the page.
 pub(super) fn join(entries: &[Vec<u8>]) -> Option<Vec<u8>> {
+    if !(1..=PAGE_ENTRIES).contains(&entries.len()) {
+        return None;
+    }
     let mut page = Vec::new();
     for entry in entries {
         page.extend(u16::try_from(entry.len()).ok()?.to_be_bytes());

@@ -14,7 +14,7 @@ use super::manifest::{Manifest, ManifestError};
 use super::reader::Page;
 use super::texts::README;
 use crate::report::Report;
-use crate::verify::Examination;
+use crate::verify::{Examination, Expectations};
 
 /// Why no bundle came out.
 #[derive(Debug, thiserror::Error)]
@@ -46,9 +46,14 @@ impl<W: Write> Writer<W> {
         packer.put(layout::README, README.as_bytes())?;
         packer.put(layout::MANIFEST, &manifest.to_bytes()?)?;
         packer.put(layout::CHECKPOINT, note.as_bytes())?;
+        // Whoever writes it knows which ledger it is of.
+        let expectations = Expectations {
+            ledger: Some(manifest.ledger),
+            ..Expectations::default()
+        };
         Ok(Self {
             packer,
-            examination: Examination::new(manifest, note, &super::super::Expectations::default()),
+            examination: Examination::new(manifest, note, &expectations),
         })
     }
 

@@ -17,6 +17,7 @@ use countersign_protocol::name::Time;
 use countersign_protocol::proof;
 use countersign_protocol::quorum::{BreakGlass, Demand, Requirement, Seats};
 use countersign_protocol::rights::ChangeBody;
+use countersign_protocol::tlog_proof::TlogProof;
 
 use crate::support::book::{Book, key, public};
 use crate::support::grants::{World, grant, stream};
@@ -120,6 +121,7 @@ fn write_the_seeds() {
     let (world, story, ids) = told();
     fs::write(source("story.json"), serde_json::to_vec(&story).unwrap()).unwrap();
     files(&story);
+    bundles(&world);
     wire(&world, &story, &ids);
     statements(&story);
     journals(&story);
@@ -215,6 +217,46 @@ fn files(story: &Story) {
     );
     put("keys", "line", public("web-1").to_openssh());
     put("keys", "blob", public("web-1").to_blob());
+}
+
+/// Edits of the two honest bundles, some bytes that are one, and proofs of the ledger in memory.
+fn bundles(world: &World) {
+    // Which bundle, then edits: the file, what, the other file, where (two bytes), how long, and more.
+    let edits: [(&str, &[u8]); 11] = [
+        ("whole", &[0]),
+        ("excerpt", &[1]),
+        ("changes-an-entry", &[0, 3, 0, 0, 1, 200, 0, 1]),
+        ("changes-the-manifest", &[1, 1, 0, 0, 0, 40, 0, 1]),
+        ("changes-a-proof", &[1, 6, 0, 0, 0, 60, 0, 1]),
+        ("swaps-proofs", &[1, 7, 6, 8]),
+        ("anothers-proof", &[1, 7, 7, 8]),
+        ("changes-a-text", &[0, 6, 0, 0, 0, 34, 0, 1]),
+        ("drops-a-text", &[0, 6, 4]),
+        ("withholds-a-text", &[0, 6, 9, 0, 0, 0, 0, 0]),
+        ("erases-a-text", &[0, 6, 9, 0, 0, 0, 0, 1]),
+    ];
+    for (name, edits) in edits {
+        put("bundle", name, edits);
+    }
+    put(
+        "bundle",
+        "raw",
+        &include_bytes!("../../src/bundle.tar")[..12 << 10],
+    );
+    let (tree, checkpoint) = (&world.book.tree, world.book.checkpoint());
+    for (name, index) in [("first", 0), ("middle", 7)] {
+        let proof = TlogProof {
+            index,
+            hashes: proof::inclusion_proof(tree, index, checkpoint.size()).unwrap(),
+            note: checkpoint.note().to_owned(),
+        };
+        put("tlog_proof", name, proof.to_string());
+    }
+    put(
+        "tlog_proof",
+        "alone",
+        "c2sp.org/tlog-proof@v1\nindex 0\n\nnote\n",
+    );
 }
 
 fn wire(world: &World, story: &Story, ids: &[StatementId]) {
