@@ -255,7 +255,7 @@ fn withheld_content_is_counted_and_content_that_is_just_gone_is_a_failure() {
         write(manifest(&book, Selection::Whole), note(&book), pages)
     };
     let (bytes, report) = withheld(Some(Absence::Withheld));
-    assert_eq!(report, check(&bytes));
+    assert_eq!(report, check_pinned(&bytes, ledger(&book)));
     assert!(report.ok);
     assert_eq!(report.blobs.withheld, 1);
     assert_eq!((report.outputs.ok, report.outputs.partial), (1, 1));
