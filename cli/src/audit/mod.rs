@@ -9,7 +9,7 @@
 //! | `tales.rs` | what a person did, what suspect keys signed, runs without approvals |
 //! | `sources.rs` | [`Sources`]: which entries gave a person their rights |
 //! | `why.rs` | everything that led to one command |
-//! | `query.rs` `parse.rs` | [`Query`]: and, or, not over terms; its text |
+//! | `query.rs` `parse.rs` `token.rs` | [`Query`]: and, or, not over terms; its text |
 //! | `matching.rs` | whether a query fits a row |
 //! | `table.rs` | rows as cells, and as CSV |
 //!
@@ -24,6 +24,7 @@ mod runs;
 mod sources;
 mod table;
 mod tales;
+mod token;
 mod why;
 
 pub use chronicle::{Chronicle, Keep, PartKey, ReviewFact};

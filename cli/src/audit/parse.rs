@@ -11,6 +11,7 @@ use countersign_protocol::name::Time;
 use countersign_protocol::short;
 
 use super::query::{Pattern, Query, Term};
+use super::token::{Token, tokens};
 
 /// Longest text of a query: more is no question that a person asks.
 pub const MAX_QUERY_BYTES: usize = 4096;
@@ -79,20 +80,6 @@ pub enum QueryError {
     },
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Token {
-    Open,
-    Close,
-    And,
-    Or,
-    Not,
-    Term {
-        key: String,
-        value: String,
-        is_quoted: bool,
-    },
-}
-
 /// Reads the text of a query; `time` reads times.
 ///
 /// # Errors
@@ -118,76 +105,6 @@ pub fn parse(text: &str, time: impl Fn(&str) -> Result<Time, String>) -> Result<
         None => Ok(query),
         Some((at, _close)) => Err(QueryError::Bracket { at }),
     }
-}
-
-fn tokens(text: &str) -> Result<Vec<(usize, Token)>, QueryError> {
-    let mut tokens = Vec::new();
-    let mut chars = (1..).zip(text.chars()).peekable();
-    while let Some((at, c)) = chars.next() {
-        if c.is_whitespace() {
-            continue;
-        }
-        if matches!(c, '(' | ')') {
-            tokens.push((at, if c == '(' { Token::Open } else { Token::Close }));
-            continue;
-        }
-        let mut word = String::new();
-        let mut quoted = None;
-        let mut next = Some((at, c));
-        while let Some((at, c)) = next {
-            if c == '"' && word.ends_with(':') {
-                quoted = Some(quote(at, &mut chars)?);
-                break;
-            }
-            if c == '"' {
-                word.push(c);
-                return Err(QueryError::Key { at, word });
-            }
-            word.push(c);
-            let ends = |(_, c): &(usize, char)| c.is_whitespace() || matches!(c, '(' | ')');
-            next = chars.next_if(|one| !ends(one));
-        }
-        tokens.push((at, token(at, word, quoted)?));
-    }
-    Ok(tokens)
-}
-
-/// The text up to the closing quotes; the opening ones are behind us.
-fn quote(at: usize, chars: &mut impl Iterator<Item = (usize, char)>) -> Result<String, QueryError> {
-    let mut text = String::new();
-    while let Some((_, c)) = chars.next() {
-        match c {
-            '"' => return Ok(text),
-            '\\' => match chars.next() {
-                Some((_, escaped @ ('"' | '\\'))) => text.push(escaped),
-                Some((_, other)) => text.extend(['\\', other]),
-                None => break,
-            },
-            other => text.push(other),
-        }
-    }
-    Err(QueryError::Quote { at })
-}
-
-fn token(at: usize, word: String, quoted: Option<String>) -> Result<Token, QueryError> {
-    match (word.as_str(), &quoted) {
-        ("and", None) => return Ok(Token::And),
-        ("or", None) => return Ok(Token::Or),
-        ("not", None) => return Ok(Token::Not),
-        _term => {}
-    }
-    let Some((key, value)) = word.split_once(':') else {
-        return Err(QueryError::Key { at, word });
-    };
-    // Quotes come after the first colon and nothing between: `arg:"a:b"`, never `arg:b:"a"`.
-    if quoted.is_some() && !value.is_empty() {
-        return Err(QueryError::Key { at, word });
-    }
-    Ok(Token::Term {
-        key: key.to_owned(),
-        is_quoted: quoted.is_some(),
-        value: quoted.unwrap_or_else(|| value.to_owned()),
-    })
 }
 
 struct Parser<I: Iterator<Item = (usize, Token)>, T> {

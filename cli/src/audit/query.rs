@@ -80,11 +80,11 @@ pub enum Query {
     /// One condition.
     Term(Term),
     /// The other way round.
-    Not(Box<Query>),
+    Not(Box<Self>),
     /// All of them; two at least.
-    And(Vec<Query>),
+    And(Vec<Self>),
     /// One of them; two at least.
-    Or(Vec<Query>),
+    Or(Vec<Self>),
 }
 
 impl Query {
