@@ -53,6 +53,7 @@ pub struct Chronicle {
     facts: Vec<Fact>,
     ends: BTreeMap<PartKey, Position>,
     labels: BTreeMap<PartKey, Vec<Label>>,
+    words: BTreeMap<CommandId, Vec<String>>,
     reviews: BTreeMap<CommandId, ReviewFact>,
     changes: BTreeMap<StatementId, ChangeBody>,
     output: BTreeMap<PartKey, Vec<(u64, event::Stream, BlobRef)>>,
@@ -72,6 +73,7 @@ impl Chronicle {
             facts: Vec::new(),
             ends: BTreeMap::new(),
             labels: BTreeMap::new(),
+            words: BTreeMap::new(),
             reviews: BTreeMap::new(),
             changes: BTreeMap::new(),
             output: BTreeMap::new(),
@@ -97,6 +99,9 @@ impl Chronicle {
         })?;
         if let Attachment::Change(body, _) = &attachment {
             self.changes.insert(at.id, body.clone());
+        } else if let Attachment::Request(_, Some(spec)) = &attachment {
+            // The state lets go of them once a command is decided.
+            self.words.insert(at.id, spec.argv.clone());
         }
         self.auditor.push(entry, attachment)?;
         self.last = Some(at.time);
@@ -220,6 +225,12 @@ impl Chronicle {
     #[must_use]
     pub fn labels(&self, part: &PartKey) -> &[Label] {
         self.labels.get(part).map_or(&[], Vec::as_slice)
+    }
+
+    /// The words of a command, where they may be read.
+    #[must_use]
+    pub fn words(&self, id: &CommandId) -> Option<&[String]> {
+        self.words.get(id).map(Vec::as_slice)
     }
 
     /// The review of a command that ran without approvals.

@@ -149,7 +149,7 @@ fn row(
         rejected_by: noes.to_vec(),
         break_glass: command.act().break_glass,
         mode: mode_word(command.act().mode),
-        argv: command.spec.as_ref().map(|spec| spec.argv.clone()),
+        argv: chronicle.words(&command.id).map(<[String]>::to_vec),
         user: command.act().user.as_ref().map(ToString::to_string),
         host: agent.to_string(),
         labels: labels.map(ToString::to_string).collect(),

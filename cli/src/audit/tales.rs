@@ -142,9 +142,12 @@ pub(super) fn said(chronicle: &Chronicle, id: &CommandId) -> String {
     let Some(command) = chronicle.state().command(id) else {
         return String::new();
     };
-    let argv = command.spec.as_ref().map(|spec| spec.argv.as_slice());
     let hosts: Vec<String> = command.executions.keys().map(ToString::to_string).collect();
-    format!("{} on {}", words(argv), crate::describe::few(&hosts))
+    format!(
+        "{} on {}",
+        words(chronicle.words(id)),
+        crate::describe::few(&hosts)
+    )
 }
 
 /// A change of rights as the document that people consented to.
@@ -214,7 +217,7 @@ fn glass(chronicle: &Chronicle, command: &Command, now: Time) -> BreakGlassRow {
         seq: command.requested.seq,
         requested_us: command.requested.time.as_micros(),
         requester: command.requester().to_string(),
-        argv: command.spec.as_ref().map(|spec| spec.argv.clone()),
+        argv: chronicle.words(&command.id).map(<[String]>::to_vec),
         hosts: command.executions.keys().map(ToString::to_string).collect(),
         status: command.status().as_str(),
         review: match (closed, is_overdue) {
