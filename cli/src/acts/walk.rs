@@ -121,7 +121,7 @@ impl Client {
         }
         if chronicle.size() == 0 {
             return Err(Failure::usage("the ledger had no entries then")
-                .hint("the first entry is number 0; `countersign log` shows their times"));
+                .hint("give a later time; `countersign log` shows that of each entry"));
         }
         Ok(Past {
             chronicle,

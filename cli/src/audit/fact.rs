@@ -3,6 +3,7 @@
 use countersign_protocol::event::{Author, DeniedWhat, Event, Kind, ReadWhat};
 use countersign_protocol::fold::Stream;
 use countersign_protocol::hash::{CommandId, KeyId, StatementId};
+use countersign_protocol::key;
 use countersign_protocol::name::{AgentName, Principal, Time};
 use countersign_protocol::rights::ChangeBody;
 
@@ -154,6 +155,35 @@ fn about(id: StatementId, event: &Event) -> About {
         ChangeBody::effected(event).map(|effected| effected.change)
     };
     change.map_or(About::Other, About::Change)
+}
+
+/// A change of rights as one line: the document that people consented to, with each key by its
+/// fingerprint and without the proof of possession that came with it.
+pub(super) fn change_line(body: &ChangeBody) -> String {
+    let key = match body {
+        ChangeBody::KeyAdded { key, .. } | ChangeBody::AgentAccepted { key, .. } => Some(key),
+        ChangeBody::KeyRevoked { .. }
+        | ChangeBody::RoleDefined { .. }
+        | ChangeBody::RoleGranted { .. }
+        | ChangeBody::RoleRevoked { .. }
+        | ChangeBody::GroupChanged { .. }
+        | ChangeBody::PolicyPublished { .. }
+        | ChangeBody::AgentRejected { .. }
+        | ChangeBody::AgentRelabelled { .. }
+        | ChangeBody::AgentDrained { .. }
+        | ChangeBody::AgentUndrained { .. }
+        | ChangeBody::AgentRetired { .. }
+        | ChangeBody::TokenIssued { .. }
+        | ChangeBody::TokenRevoked { .. } => None,
+    };
+    let Ok(mut told) = serde_json::to_value(body) else {
+        return String::new();
+    };
+    if let (Some(key), Some(fields)) = (key, told.as_object_mut()) {
+        fields.remove("claim");
+        fields.insert("key".to_owned(), key::fingerprint(&key.key_id()).into());
+    }
+    told.to_string()
 }
 
 /// The word for what was read.

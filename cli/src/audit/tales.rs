@@ -9,7 +9,7 @@ use countersign_protocol::short;
 use serde::Serialize;
 
 use super::chronicle::Chronicle;
-use super::fact::{About, Fact, Who, denied_word, read_word};
+use super::fact::{About, Fact, Who, change_line, denied_word, read_word};
 use super::runs::Span;
 use super::table::{Record, list, maybe, shown, stamp, words};
 
@@ -127,7 +127,9 @@ pub(super) fn deed(chronicle: &Chronicle, fact: &Fact) -> DeedRow {
 fn detail(chronicle: &Chronicle, fact: &Fact) -> String {
     match &fact.about {
         About::Command(id) => said(chronicle, id),
-        About::Change(id) => change_words(chronicle, id),
+        About::Change(id) => chronicle
+            .change(id)
+            .map_or_else(|| words(None), change_line),
         About::Read { what, command, .. } => {
             let of = command.map(|id| format!(" of: {}", said(chronicle, &id)));
             format!("{}{}", read_word(*what), of.unwrap_or_default())
@@ -147,17 +149,6 @@ pub(super) fn said(chronicle: &Chronicle, id: &CommandId) -> String {
         "{} on {}",
         words(chronicle.words(id)),
         crate::describe::few(&hosts)
-    )
-}
-
-/// A change of rights as the document that people consented to.
-pub(super) fn change_words(chronicle: &Chronicle, id: &StatementId) -> String {
-    let body = chronicle
-        .change(id)
-        .and_then(|body| body.to_document().ok());
-    body.map_or_else(
-        || words(None),
-        |body| String::from_utf8_lossy(&body).into_owned(),
     )
 }
 
@@ -328,7 +319,7 @@ impl Record for BreakGlassRow {
         "found",
     ];
     const HEADINGS: &'static [&'static str] = &[
-        "ID", "ASKED BY", "WHEN", "HOSTS", "COMMAND", "REVIEW", "BY", "FOUND",
+        "ID", "ASKED BY", "WHEN", "HOSTS", "COMMAND", "STATUS", "REVIEW", "BY", "FOUND",
     ];
 
     fn cells(&self) -> Vec<String> {
@@ -357,6 +348,7 @@ impl Record for BreakGlassRow {
             shown(Some(self.requested_us)),
             crate::describe::few(&self.hosts),
             words(self.argv.as_deref()),
+            self.status.to_owned(),
             self.review.to_owned(),
             maybe(self.reviewed_by.as_ref()),
             maybe(self.found.as_ref()),

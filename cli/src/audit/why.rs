@@ -14,7 +14,7 @@ use countersign_protocol::view::{outcome_word, refusal_word};
 use serde::Serialize;
 
 use super::chronicle::Chronicle;
-use super::fact::Fact;
+use super::fact::{Fact, change_line};
 use super::sources::Sources;
 use super::table::{Record, maybe, shown, stamp, words};
 use crate::describe;
@@ -247,10 +247,7 @@ fn rights_detail(event: &Event) -> String {
             genesis.threshold
         );
     }
-    let body = ChangeBody::effected(event).and_then(|effected| effected.body.to_document().ok());
-    body.map_or_else(String::new, |body| {
-        String::from_utf8_lossy(&body).into_owned()
-    })
+    ChangeBody::effected(event).map_or_else(String::new, |effected| change_line(&effected.body))
 }
 
 /// Who consented to a change, and where: `carol (12)`.
