@@ -3,6 +3,7 @@
 //! | room | owns |
 //! |---|---|
 //! | [`acts`] | what a person can do, as calls; the verbs and any embedder use it |
+//! | [`audit`] | the log told as rows for an auditor: pure, no server |
 //! | [`commands`] | the command line: one file a verb |
 //! | [`client`] [`events`] [`tls`] | the only code that talks HTTP, and whom it trusts |
 //! | [`trust`] [`home`] | the pinned ledger, and the checkpoint that is remembered |
@@ -18,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 pub mod acts;
+pub mod audit;
 pub mod cast;
 pub mod client;
 pub mod clock;

@@ -22,6 +22,7 @@ mod small_disk;
 
 mod actions;
 mod agents;
+mod audits;
 mod bundles;
 mod by_hand;
 mod confined;

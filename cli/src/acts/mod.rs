@@ -17,6 +17,7 @@
 //! | `explain.rs` | what a policy would say of a request |
 //! | `what_if.rs` | past requests judged again by another policy |
 //! | `export.rs` | a bundle of evidence: chosen commands or the whole log, written so that it proves itself |
+//! | `walk.rs` | the log from its first entry on, audited up to a point of the past |
 //! | `pages.rs` | the whole ledger, for `verify` |
 //! | `follow.rs` | a command as it happens, proved again at its end |
 //!
@@ -37,6 +38,7 @@ mod review;
 mod session;
 mod snapshot;
 mod submit;
+mod walk;
 mod what_if;
 mod witnessed;
 
@@ -48,10 +50,12 @@ pub use export::{Progress as ExportProgress, Search, Wish};
 pub use follow::Step;
 pub use pages::Served;
 pub use people::{keys_of, leaving};
+pub(crate) use read::Wanted;
 pub use read::{Found, LoggedEntry, Purpose, RightsView};
 pub use request::{RequestSpec, Requested};
 pub use review::{OpenReviews, open_review};
 pub use session::SessionError;
 pub use snapshot::{SnapshotDraft, SnapshotStep, SnapshotWish, snapshot_differences};
 pub use submit::{Accepted, ReceiptError};
+pub use walk::{Past, Reach};
 pub use what_if::{Otherwise, Ruling, Since, WhatIf};

@@ -450,14 +450,15 @@ fn stale() -> Failure {
 }
 
 /// What an id on the command line may stand for.
-struct Wanted {
+pub(crate) struct Wanted {
     whole: Option<StatementId>,
     short: Option<[u8; short::SHORT_BYTES]>,
     prefix: Option<String>,
 }
 
 impl Wanted {
-    fn parse(text: &str) -> Result<Self, Failure> {
+    /// Reads an id, a short form or the first digits of an id.
+    pub(crate) fn parse(text: &str) -> Result<Self, Failure> {
         let hex = |c: char| matches!(c, '0'..='9' | 'a'..='f');
         let is_prefix = (MIN_PREFIX..=64).contains(&text.len()) && text.chars().all(hex);
         let wanted = Self {
@@ -472,7 +473,8 @@ impl Wanted {
         Ok(wanted)
     }
 
-    fn fits(&self, id: &StatementId) -> bool {
+    /// Whether this id is meant.
+    pub(crate) fn fits(&self, id: &StatementId) -> bool {
         let by_short = self
             .short
             .is_some_and(|short| id.as_bytes().starts_with(&short));

@@ -103,7 +103,7 @@ pub(super) async fn agents(globals: &Globals, arguments: Arguments) -> Result<u8
 }
 
 /// Everyone who ever enrolled, and what became of them.
-fn items(view: &RightsView) -> Vec<AgentItem> {
+pub(super) fn items(view: &RightsView) -> Vec<AgentItem> {
     let rights = view.state.rights();
     let labels = |agent: &AgentName| rights.labels(agent).map(ToString::to_string).collect();
     let drained = |agent: &AgentName| {
@@ -159,7 +159,11 @@ fn status(item: &AgentItem) -> String {
 
 async fn list(globals: &Globals) -> Result<u8, Failure> {
     let client = globals.connect().await?;
-    let items = items(&client.rights().await?);
+    print(globals, items(&client.rights().await?))
+}
+
+/// Prints hosts.
+pub(super) fn print(globals: &Globals, items: Vec<AgentItem>) -> Result<u8, Failure> {
     if globals.json {
         console::print_json(&shapes::ItemsShape { items, next: None })?;
         return Ok(exit_code::DONE);

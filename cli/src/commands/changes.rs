@@ -35,8 +35,16 @@ pub(super) fn table(changes: &[ChangeView]) -> String {
 /// Lists changes.
 pub(super) async fn changes(globals: &Globals, arguments: Arguments) -> Result<u8, Failure> {
     let client = globals.connect().await?;
-    let mut changes = client.rights().await?.changes()?;
-    changes.retain(|change| arguments.all || change.stage == ChangeStage::Requested);
+    print(globals, client.rights().await?.changes()?, arguments.all)
+}
+
+/// Prints changes, those that are settled only when `all` are wanted.
+pub(super) fn print(
+    globals: &Globals,
+    mut changes: Vec<ChangeView>,
+    all: bool,
+) -> Result<u8, Failure> {
+    changes.retain(|change| all || change.stage == ChangeStage::Requested);
     if globals.json {
         let items = changes.iter().map(shapes::change_item).collect();
         console::print_json(&shapes::ItemsShape { items, next: None })?;

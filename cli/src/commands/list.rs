@@ -1,7 +1,7 @@
 //! `list`: commands, newest first. The server's words, to find one's way; `show` verifies.
 
 use clap::Args;
-use countersign_protocol::api::CommandItem;
+use countersign_protocol::api::{CommandItem, Page};
 use countersign_protocol::lifecycle::CommandStatus;
 use countersign_protocol::name::Time;
 use countersign_protocol::short;
@@ -15,13 +15,13 @@ use crate::{console, describe, exit_code, render, shapes};
 pub struct Arguments {
     /// Only those with this status
     #[arg(long, value_parser = status)]
-    status: Option<&'static str>,
+    pub(super) status: Option<&'static str>,
     /// How many, at most 1000
     #[arg(long, default_value_t = 50)]
-    limit: u64,
+    pub(super) limit: u64,
     /// Where to go on: the `next` of the page before
     #[arg(long)]
-    cursor: Option<String>,
+    pub(super) cursor: Option<String>,
 }
 
 fn status(text: &str) -> Result<&'static str, String> {
@@ -64,16 +64,24 @@ pub(super) async fn list(globals: &Globals, arguments: Arguments) -> Result<u8, 
     query.extend(arguments.status.map(|status| ("status", status.to_owned())));
     query.extend(arguments.cursor.map(|cursor| ("cursor", cursor)));
     let page = client.list(&query).await?;
+    print(globals, page)?;
+    if globals.json {
+        return Ok(exit_code::DONE);
+    }
+    console::note("as the server lists them; `countersign show ID` verifies one");
+    reviews::remind_from(&client).await?;
+    Ok(exit_code::DONE)
+}
+
+/// Prints a page of commands.
+pub(super) fn print(globals: &Globals, page: Page<CommandItem>) -> Result<(), Failure> {
     if globals.json {
         let (items, next) = (page.items, page.next);
-        console::print_json(&shapes::ItemsShape { items, next })?;
-        return Ok(exit_code::DONE);
+        return console::print_json(&shapes::ItemsShape { items, next });
     }
     console::print(&table(&page.items))?;
     if let Some(next) = page.next {
         console::note(&format!("more: --cursor {}", render::word(&next)));
     }
-    console::note("as the server lists them; `countersign show ID` verifies one");
-    reviews::remind_from(&client).await?;
-    Ok(exit_code::DONE)
+    Ok(())
 }

@@ -4,6 +4,8 @@
 mod agent_changes;
 mod agents;
 mod asking;
+mod at;
+mod audit;
 mod casting;
 mod changes;
 mod decide;

@@ -5,8 +5,8 @@ use std::ffi::OsString;
 use clap::Subcommand;
 
 use super::{
-    Globals, agents, changes, decide, export, inbox, keys, list, log, logs, people, policy, replay,
-    request, reviews, roles, run as run_verb, show, stop, tokens, whoami,
+    Globals, agents, at, audit, changes, decide, export, inbox, keys, list, log, logs, people,
+    policy, replay, request, reviews, roles, run as run_verb, show, stop, tokens, whoami,
 };
 use crate::console;
 use crate::exit_code;
@@ -63,6 +63,10 @@ pub enum Verb {
     Policy(policy::Arguments),
     /// The changes of rights that wait, or all of them
     Changes(changes::Arguments),
+    /// What a verb would have said at a point of the past, from the audited log
+    At(at::Arguments),
+    /// An auditor's questions: why, ran, person, break-glass, suspect, search
+    Audit(audit::Arguments),
 }
 
 /// Runs a verb and prints what comes of it, errors too. Gives the exit code.
@@ -105,6 +109,8 @@ async fn dispatch(globals: &Globals, verb: Verb) -> Result<u8, Failure> {
         Verb::Token(arguments) => Box::pin(tokens::token(globals, arguments)).await,
         Verb::Policy(arguments) => Box::pin(policy::policy(globals, arguments)).await,
         Verb::Changes(arguments) => changes::changes(globals, arguments).await,
+        Verb::At(arguments) => Box::pin(at::at(globals, arguments)).await,
+        Verb::Audit(arguments) => Box::pin(audit::audit(globals, arguments)).await,
     }
 }
 
@@ -261,6 +267,18 @@ mod tests {
             "x key add dave dave.pub",
             "x policy set file",
             "x changes --all",
+            "x at 7 show 0123-4567",
+            "x at 2026-01-31T12:00:00Z list --status running --limit 5",
+            "x at 30d inbox --for bob",
+            "x at 7 agents",
+            "x at 7 policy",
+            "x at 7 changes --all",
+            "x audit why 0123-4567 --csv",
+            "x audit ran --host a --user root --from 30d --to 2026-01-31",
+            "x audit person dave --limit 5 --cursor 9-5",
+            "x audit break-glass --without-review",
+            "x audit suspect --marked",
+            "x audit search host:a",
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
         }

@@ -12,6 +12,7 @@ mod cedar;
 mod honest;
 mod keygen;
 mod lying_server;
+mod past;
 mod server;
 
 use countersign_cli::acts::{Client, Connection};

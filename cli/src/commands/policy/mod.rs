@@ -15,3 +15,4 @@ mod publish;
 mod snapshot;
 
 pub(super) use arguments::{Arguments, policy};
+pub(super) use publish::{in_force, print};

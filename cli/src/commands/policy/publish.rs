@@ -14,7 +14,7 @@ use crate::failure::Failure;
 use crate::{console, describe, exit_code, render, shapes};
 
 /// The policy in force.
-pub(super) fn in_force(rights: &Rights) -> Result<&PolicyInForce, Failure> {
+pub(in crate::commands) fn in_force(rights: &Rights) -> Result<&PolicyInForce, Failure> {
     rights.policy().ok_or_else(|| Refusal::NoGenesis.into())
 }
 
@@ -29,7 +29,14 @@ pub(super) async fn show(globals: &Globals, at: Option<u64>) -> Result<u8, Failu
             before.state().rights()
         }
     };
-    let in_force = in_force(rights)?;
+    print(globals, in_force(rights)?)
+}
+
+/// Prints a policy.
+pub(in crate::commands) fn print(
+    globals: &Globals,
+    in_force: &PolicyInForce,
+) -> Result<u8, Failure> {
     if globals.json {
         console::print_json(&shapes::policy(in_force))?;
         return Ok(exit_code::DONE);

@@ -1,0 +1,253 @@
+//! The audit of all entries up to a point, and what rows are made of beside the state that it folds.
+//!
+//! It judges by the protocol's own audit and keeps what that forgets: when a run ended, which labels
+//! a host had when it was asked for, who closed a review.
+
+use std::collections::BTreeMap;
+
+use countersign_protocol::audit::{self, Auditor, Finding};
+use countersign_protocol::blob::BlobRef;
+use countersign_protocol::event::{self, Event};
+use countersign_protocol::fold::{Attachment, State, Stream};
+use countersign_protocol::hash::{CommandId, KeyId, StatementId};
+use countersign_protocol::lifecycle::Position;
+use countersign_protocol::name::{AgentName, Label, Principal, Time};
+use countersign_protocol::rights::ChangeBody;
+
+use super::fact::Fact;
+use crate::replay;
+use crate::streams::{Blobs, Link};
+
+/// What is kept of the entries, beside what they amount to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// All entries of this command, with all that they name.
+    pub command: Option<CommandId>,
+    /// Where the output of every run is to be found.
+    pub output: bool,
+}
+
+/// The review of a run without approvals.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReviewFact {
+    /// The entry that opened it.
+    pub opened: u64,
+    /// By when it should be closed.
+    pub due_at: Time,
+    /// Who closed it, where, when, with which key, and what they found.
+    pub closed: Option<(Principal, Position, KeyId, BlobRef)>,
+}
+
+/// One host's part of a command.
+pub type PartKey = (CommandId, AgentName);
+
+/// All entries up to a point, audited.
+#[derive(Debug)]
+pub struct Chronicle {
+    keep: Keep,
+    auditor: Auditor,
+    last: Option<Time>,
+    rights: Vec<Link>,
+    kept: Vec<Link>,
+    blobs: Blobs,
+    facts: Vec<Fact>,
+    ends: BTreeMap<PartKey, Position>,
+    labels: BTreeMap<PartKey, Vec<Label>>,
+    words: BTreeMap<CommandId, Vec<String>>,
+    reviews: BTreeMap<CommandId, ReviewFact>,
+    changes: BTreeMap<StatementId, ChangeBody>,
+    output: BTreeMap<PartKey, Vec<(u64, event::Stream, BlobRef)>>,
+}
+
+impl Chronicle {
+    /// Before the first entry.
+    #[must_use]
+    pub fn new(keep: Keep) -> Self {
+        Self {
+            keep,
+            auditor: Auditor::new(replay::judge()),
+            last: None,
+            rights: Vec::new(),
+            kept: Vec::new(),
+            blobs: Blobs::default(),
+            facts: Vec::new(),
+            ends: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            words: BTreeMap::new(),
+            reviews: BTreeMap::new(),
+            changes: BTreeMap::new(),
+            output: BTreeMap::new(),
+        }
+    }
+
+    /// Takes the next entry, with the blobs that it names as far as they are needed.
+    ///
+    /// # Errors
+    /// It may not stand there. The chronicle is of no more use then.
+    pub fn take(&mut self, link: Link, blobs: Blobs) -> Result<(), Finding> {
+        let entry = &link.entry;
+        let at = Position {
+            seq: entry.seq,
+            time: entry.time,
+            id: entry.verified.id(),
+        };
+        let event = entry.verified.event();
+        let attachment = audit::attachment(event, |named| blobs.blob(named).cloned());
+        let attachment = attachment.map_err(|refusal| Finding {
+            seq: at.seq,
+            reason: refusal.into(),
+        })?;
+        if let Attachment::Change(body, _) = &attachment {
+            self.changes.insert(at.id, body.clone());
+        } else if let Attachment::Request(_, Some(spec)) = &attachment {
+            // The state lets go of them once a command is decided.
+            self.words.insert(at.id, spec.argv.clone());
+        }
+        self.auditor.push(entry, attachment)?;
+        self.last = Some(at.time);
+        self.facts.extend(Fact::of(at.seq, at.time, at.id, event));
+        self.note(at, event);
+        let stream = Stream::of(event, at.id);
+        if stream == Some(Stream::Rights) {
+            self.blobs.extend(blobs);
+            self.rights.push(link);
+        } else if stream.is_some() && stream == self.keep.command.map(Stream::Command) {
+            self.blobs.extend(blobs);
+            self.kept.push(link);
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, at: Position, event: &Event) {
+        if matches!(event, Event::CommandRequested(_)) {
+            self.note_labels(at.id);
+        } else if let Event::ExecutionCompleted(done) = event {
+            self.ends.insert((done.command, done.agent.clone()), at);
+        } else if let Event::ExecutionRefused(refused) = event {
+            self.ends
+                .insert((refused.command, refused.agent.clone()), at);
+        } else if let Event::ExecutionLost(lost) = event {
+            let key = (lost.command, lost.agent.clone());
+            self.ends.entry(key).or_insert(at);
+        } else if let Event::ExecutionSkipped(skipped) = event {
+            self.ends
+                .insert((skipped.command, skipped.agent.clone()), at);
+        } else if let Event::ReviewOpened(opened) = event {
+            let review = ReviewFact {
+                opened: at.seq,
+                due_at: opened.due_at,
+                closed: None,
+            };
+            self.reviews.insert(opened.command, review);
+        } else if let Event::ReviewClosed(closed) = event {
+            if let Some(review) = self.reviews.get_mut(&closed.command) {
+                let who = closed.principal.clone();
+                review.closed = Some((who, at, closed.signer, closed.reason));
+            }
+        } else if let Event::ExecutionOutput(chunk) = event
+            && self.keep.output
+        {
+            let key = (chunk.command, chunk.agent.clone());
+            let piece = (at.seq, chunk.stream, chunk.data);
+            self.output.entry(key).or_default().push(piece);
+        }
+    }
+
+    /// What the policy saw when it judged the request.
+    fn note_labels(&mut self, id: CommandId) {
+        let state = self.auditor.state();
+        let Some(command) = state.command(&id) else {
+            return;
+        };
+        for agent in command.executions.keys() {
+            let labels: Vec<Label> = state.rights().labels(agent).cloned().collect();
+            if !labels.is_empty() {
+                self.labels.insert((id, agent.clone()), labels);
+            }
+        }
+    }
+
+    /// Number of entries taken.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.auditor.size()
+    }
+
+    /// The time of the newest entry.
+    #[must_use]
+    pub const fn last(&self) -> Option<Time> {
+        self.last
+    }
+
+    /// What the entries amount to.
+    #[must_use]
+    pub const fn state(&self) -> &State {
+        self.auditor.state()
+    }
+
+    /// Requests and changes whose words may not be read here: they were judged without them.
+    #[must_use]
+    pub const fn not_rejudged(&self) -> u64 {
+        self.auditor.not_rejudged()
+    }
+
+    /// The entries on rights.
+    #[must_use]
+    pub fn rights(&self) -> &[Link] {
+        &self.rights
+    }
+
+    /// The entries of the command that is kept.
+    #[must_use]
+    pub fn kept(&self) -> &[Link] {
+        &self.kept
+    }
+
+    /// What the entries on rights and those of the kept command name.
+    #[must_use]
+    pub const fn blobs(&self) -> &Blobs {
+        &self.blobs
+    }
+
+    /// All statements but pieces of output, in order.
+    #[must_use]
+    pub fn facts(&self) -> &[Fact] {
+        &self.facts
+    }
+
+    /// Where one host's part of a command came to its end.
+    #[must_use]
+    pub fn end(&self, part: &PartKey) -> Option<Position> {
+        self.ends.get(part).copied()
+    }
+
+    /// The labels that a host had when a command was asked for on it.
+    #[must_use]
+    pub fn labels(&self, part: &PartKey) -> &[Label] {
+        self.labels.get(part).map_or(&[], Vec::as_slice)
+    }
+
+    /// The words of a command, where they may be read.
+    #[must_use]
+    pub fn words(&self, id: &CommandId) -> Option<&[String]> {
+        self.words.get(id).map(Vec::as_slice)
+    }
+
+    /// The review of a command that ran without approvals.
+    #[must_use]
+    pub fn review(&self, id: &CommandId) -> Option<&ReviewFact> {
+        self.reviews.get(id)
+    }
+
+    /// What a change of rights would change, where that may be read.
+    #[must_use]
+    pub fn change(&self, id: &StatementId) -> Option<&ChangeBody> {
+        self.changes.get(id)
+    }
+
+    /// Where the output of one host's part is, in order: entry, stream, blob. Only when it is kept.
+    #[must_use]
+    pub fn output(&self, part: &PartKey) -> &[(u64, event::Stream, BlobRef)] {
+        self.output.get(part).map_or(&[], Vec::as_slice)
+    }
+}

@@ -1,0 +1,165 @@
+//! The log as it was: audited from bytes, whatever the server says.
+
+use countersign_cli::acts::{Client, Reach, Since};
+use countersign_cli::audit::{Fits, Keep, Sight, fits, of_person, parse, runs, suspect, why};
+use countersign_cli::exit_code;
+use countersign_cli::failure::Failure;
+use countersign_protocol::event::Stream;
+use countersign_protocol::name::Time;
+use countersign_protocol::rights::ChangeBody;
+use serde_json::{Value, json};
+
+use super::book::{Book, public};
+use super::client;
+use super::server::Server;
+
+async fn past(client: &Client, reach: &Reach) -> Result<countersign_cli::acts::Past, Failure> {
+    client.past(reach, &mut |_, _| ()).await
+}
+
+fn until(size: u64) -> Reach {
+    Reach {
+        until: Some(Since::Entry(size)),
+        keep: Keep::default(),
+    }
+}
+
+#[tokio::test]
+async fn an_entry_that_breaks_the_rules_is_found_and_nothing_is_answered() {
+    let mut book = Book::ready();
+    let id = book.request("alice", &["web-1"], &["true"]);
+    let sound = book.entries.len() as u64;
+    let own = book.approval("alice", id);
+    book.smuggle("alice", &own);
+    let server = Server::start(book).await;
+    let home = tempfile::tempdir().unwrap();
+    let bob = client(&server, home.path(), "bob").await;
+    let failure = past(&bob, &Reach::default()).await.unwrap_err();
+    assert_eq!(
+        (failure.exit, failure.code.as_ref()),
+        (exit_code::TAMPERING, "illegal_entry")
+    );
+    assert!(failure.message.contains(&format!("entry {sound}")));
+    // What stands before it is as sound as ever.
+    let before = past(&bob, &until(sound)).await.unwrap();
+    assert_eq!(before.chronicle.size(), sound);
+    assert_eq!(runs(&before.chronicle).len(), 1);
+}
+
+#[tokio::test]
+async fn a_log_that_ends_before_its_checkpoint_is_found() {
+    let server = Server::start(Book::ready()).await;
+    let home = tempfile::tempdir().unwrap();
+    let bob = client(&server, home.path(), "bob").await;
+    server.lies(|path, _status, body| {
+        if path == "/v1/entries" {
+            body["items"] = json!([]);
+        }
+    });
+    let failure = past(&bob, &Reach::default()).await.unwrap_err();
+    assert_eq!(
+        (failure.exit, failure.code.as_ref()),
+        (exit_code::TAMPERING, "cut_off")
+    );
+}
+
+#[tokio::test]
+async fn words_that_were_swapped_are_found_and_words_that_are_withheld_are_told() {
+    let mut book = Book::ready();
+    book.request("alice", &["web-1"], &["true"]);
+    let server = Server::start(book).await;
+    let home = tempfile::tempdir().unwrap();
+    let bob = client(&server, home.path(), "bob").await;
+    server.lies(|path, _status, body| {
+        if path.starts_with("/v1/blobs/") {
+            body["content"] = Value::from("dHJ1ZQ==");
+        }
+    });
+    let failure = past(&bob, &Reach::default()).await.unwrap_err();
+    assert_eq!(
+        (failure.exit, failure.code.as_ref()),
+        (exit_code::TAMPERING, "wrong_content")
+    );
+    server.lies(|path, status, body| {
+        // A document that begins with {"argv".
+        let content = body["content"].as_str().unwrap_or_default();
+        if path.starts_with("/v1/blobs/") && content.starts_with("eyJhcmd2") {
+            *status = 403;
+        }
+    });
+    let seen = past(&bob, &Reach::default()).await.unwrap();
+    assert_eq!(seen.chronicle.not_rejudged(), 1);
+    let rows = runs(&seen.chronicle);
+    assert_eq!(rows[0].argv, None);
+    let time = |_: &str| Err::<Time, _>(String::new());
+    let query = parse("program:true", time).unwrap();
+    assert_eq!(fits(&query, &rows[0], Sight::Unknown), Fits::Unknown);
+}
+
+#[tokio::test]
+async fn rows_tell_who_asked_who_agreed_and_what_came_of_it() {
+    let mut book = Book::ready();
+    let id = book.request("alice", &["web-1"], &["printf", "a b"]);
+    book.carry_out(id);
+    let at = book.entries.len() as u64;
+    let revoked = ChangeBody::KeyRevoked {
+        key_id: public("bob").key_id(),
+        suspect_from: Some(at - 1),
+    };
+    book.change(revoked);
+    let server = Server::start(book).await;
+    let home = tempfile::tempdir().unwrap();
+    let alice = client(&server, home.path(), "alice").await;
+    let keep = Keep {
+        command: Some(id),
+        output: true,
+    };
+    let reach = Reach { until: None, keep };
+    let past = past(&alice, &reach).await.unwrap();
+    let chronicle = &past.chronicle;
+    let rows = runs(chronicle);
+    let row = &rows[0];
+    assert_eq!(row.argv.as_deref().unwrap(), ["printf", "a b"]);
+    assert_eq!(
+        (row.requester.as_str(), row.host.as_str()),
+        ("alice", "web-1")
+    );
+    assert!(row.approved_by.contains(&"bob".to_owned()));
+    assert!(row.started_seq < row.ended_seq && row.ended_us.is_some());
+
+    let time = |_: &str| Err::<Time, _>(String::new());
+    let query = parse("output:hello and host:web-1", time).unwrap();
+    assert_eq!(fits(&query, row, Sight::Unknown), Fits::Unknown);
+    let part = (id, "web-1".parse().unwrap());
+    let (seq, stream, named) = chronicle.output(&part)[0];
+    assert_eq!(stream, Stream::Stdout);
+    let blobs = alice.fetch_blobs(seq, &[named]).await.unwrap();
+    let bytes = [blobs.blob(&named).unwrap().content().to_vec()];
+    assert_eq!(fits(&query, row, Sight::Read(&bytes)), Fits::Yes);
+
+    let told = why(chronicle, &past.command(&id).unwrap());
+    let kinds: Vec<&str> = told.entries.iter().map(|row| row.kind).collect();
+    for kind in [
+        "ledger.genesis",
+        "agent.accepted",
+        "command.requested",
+        "execution.completed",
+    ] {
+        assert!(kinds.contains(&kind), "{kinds:?}");
+    }
+    // The revocation came later, and led to nothing.
+    assert!(!kinds.contains(&"key.revoked"));
+    assert!(
+        told.rules.iter().all(|rule| rule.text.is_some()),
+        "{:?}",
+        told.rules
+    );
+
+    let deeds = of_person(chronicle, &"bob".parse().unwrap(), &Default::default());
+    assert!(deeds.iter().any(|deed| deed.kind == "command.approved"));
+    let rows = suspect(chronicle);
+    assert!(rows.iter().all(|row| row.deed.who == "bob"));
+    assert!(rows.iter().any(|row| row.standing == "revoked_later"));
+    let marked = |row: &&countersign_cli::audit::SuspectRow| row.standing == "suspect";
+    assert!(rows.iter().filter(marked).all(|row| row.deed.seq >= at - 1));
+}
