@@ -26,6 +26,7 @@ mod bundles;
 mod confined;
 mod contract;
 mod demo;
+mod idle;
 mod life;
 mod managed;
 mod outages;

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use clap::Subcommand;
 
 use super::{
-    Globals, agents, changes, decide, export, inbox, keys, list, log, logs, people, policy,
+    Globals, agents, changes, decide, export, inbox, keys, list, log, logs, nothing_ran, people, policy,
     request, reviews, roles, run as run_verb, show, stop, tokens, whoami,
 };
 use crate::console;
@@ -49,6 +49,8 @@ pub enum Verb {
     Log(log::Arguments),
     /// Write a bundle of evidence that proves itself, for whoever trusts none of us
     Export(export::Arguments),
+    /// Whether a host started nothing from one time to another, proved by its own signed statements
+    NothingRan(nothing_ran::Arguments),
     /// Keys of people: claim, add, revoke, rotate
     Key(keys::Arguments),
     /// What roles mean and who has them
@@ -92,6 +94,7 @@ async fn dispatch(globals: &Globals, verb: Verb) -> Result<u8, Failure> {
         Verb::Logs(arguments) => Box::pin(logs::logs(globals, arguments)).await,
         Verb::Log(arguments) => Box::pin(log::log(globals, arguments)).await,
         Verb::Export(arguments) => Box::pin(export::export(globals, arguments)).await,
+        Verb::NothingRan(arguments) => Box::pin(nothing_ran::nothing_ran(globals, arguments)).await,
         Verb::Reviews => Box::pin(reviews::reviews(globals)).await,
         Verb::Review(arguments) => Box::pin(reviews::review(globals, arguments)).await,
         Verb::Whoami => whoami::whoami(globals).await,
