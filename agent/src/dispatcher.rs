@@ -17,12 +17,14 @@ use countersign_protocol::event::RefusalReason;
 use countersign_protocol::hash::CommandId;
 use countersign_protocol::name::Time;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::admission::{MAX_CHECKPOINT_AGE, Permit, Pins, Verdict};
 use crate::config::Config;
+use crate::idle;
 use crate::listener;
 use crate::manager::Pulse;
 use crate::orders::Orders;
@@ -119,6 +121,12 @@ pub(crate) struct Dispatcher {
     again: Arc<Notify>,
     pub(crate) tasks: JoinSet<Ended>,
     pub(crate) aside: JoinSet<Work>,
+    /// When the next idle statement is due, if any is.
+    idle_due: Option<Instant>,
+    /// The last one; one at a time is under way.
+    idle: Option<AbortHandle>,
+    /// Somebody wants one that speaks up to now.
+    idle_asked: bool,
 }
 
 impl Dispatcher {
@@ -133,6 +141,7 @@ impl Dispatcher {
         let memory = Arc::clone(&station.snapshots);
         let policy = Policy::of(config, pins, station.identity.created(), memory);
         station.spool.bound(policy.spool_max);
+        let idle_due = idle::next(policy.idle_every);
         Self {
             station,
             policy,
@@ -144,6 +153,9 @@ impl Dispatcher {
             again: Arc::default(),
             tasks: JoinSet::new(),
             aside: JoinSet::new(),
+            idle_due,
+            idle: None,
+            idle_asked: false,
         }
     }
 
@@ -175,6 +187,9 @@ impl Dispatcher {
         if !matches!(result, Ok(End::Left)) {
             self.end_all(&mut pulse).await;
         }
+        if matches!(result, Ok(End::Asked)) {
+            self.say_last().await;
+        }
         if let Err(error) = listener.await {
             tracing::error!(%error, "the listener died");
         }
@@ -202,6 +217,7 @@ impl Dispatcher {
         pulse: &mut Pulse,
         leave: &CancellationToken,
     ) -> Result<End, AgentError> {
+        let mut asked = orders.idle.subscribe();
         loop {
             if self.leaving && self.tasks.is_empty() {
                 return Ok(End::Left);
@@ -216,10 +232,18 @@ impl Dispatcher {
                 () = leave.cancelled(), if !self.leaving => self.leaving = true,
                 Some(ended) = self.tasks.join_next() => {
                     pulse.during(self.take_end(ended)).await?;
+                    if self.idle_asked {
+                        self.speak_of_idle_time();
+                    }
                 }
                 Some(again) = self.aside.join_next() => if let Ok(again) = again {
                     self.take((again, Came::Again), &orders.stop, pulse).await?;
                 },
+                Ok(()) = asked.changed() => {
+                    self.idle_asked = true;
+                    self.speak_of_idle_time();
+                }
+                () = when(self.idle_due) => self.speak_of_idle_time(),
                 next = work.recv(), if !busy => match next {
                     Some(next) => self.take((next, Came::Now), &orders.stop, pulse).await?,
                     None => return Err(AgentError::Task("the listener is gone".into())),
@@ -228,14 +252,32 @@ impl Dispatcher {
         }
     }
 
+    /// Beside all else: it waits for its turn, and a server that is away holds it up alone.
+    fn speak_of_idle_time(&mut self) {
+        self.idle_due = idle::next(self.policy.idle_every);
+        let under_way = self.idle.as_ref().is_some_and(|last| !last.is_finished());
+        // Once its key leaves, the last one is said at the end.
+        if under_way || self.leaving {
+            return;
+        }
+        self.idle_asked = false;
+        let station = Arc::clone(&self.station);
+        let said = async move { (None, station.say_idle().await) };
+        self.idle = Some(self.tasks.spawn(said));
+    }
+
     /// Another configuration for the grants from here on. Never while a grant is looked at, and
     /// what runs keeps what it was started with.
     fn reload(&mut self) {
         let config = Config::clone(&self.live.borrow_and_update());
         let host = &self.policy.host;
         let memory = Arc::clone(&host.snapshots);
+        let before = self.policy.idle_every;
         self.policy = Policy::of(config, host.pins.clone(), host.journal_since, memory);
         self.station.spool.bound(self.policy.spool_max);
+        if self.policy.idle_every != before {
+            self.idle_due = idle::next(self.policy.idle_every);
+        }
     }
 
     /// One piece of work; a server that is slow with its proofs does not keep the agent from
@@ -459,6 +501,14 @@ impl Dispatcher {
         let compacted = tokio::task::spawn_blocking(move || spool.compact(now)).await;
         compacted.map_err(died)??;
         Ok(())
+    }
+}
+
+/// At that time, or never.
+async fn when(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -9,7 +9,7 @@
 //! | [`spool`] | the journal: used grants, statements before they are sent |
 //! | [`client`] | HTTP: the only code that talks to the server |
 //! | [`execution`] | the executor: a verified plan in, what happened out |
-//! | `dispatcher` `listener` `running` `delivery` `stopping` `enrolment` `reload` `station` | the world and the executor, joined by messages |
+//! | `dispatcher` `listener` `running` `delivery` `stopping` `enrolment` `idle` `reload` `station` | the world and the executor, joined by messages |
 //! | [`succession`] `rotation` `rotate_key` | a second key takes the first one's place: on the disk, and while the agent runs |
 //! | [`key`] [`clock`] | the private key and randomness; the time |
 //! | [`orders`] [`manager`] | what a running agent is told, and what it tells the service manager |
@@ -31,6 +31,7 @@ mod enrolment;
 pub mod execution;
 mod facts;
 mod held;
+mod idle;
 pub mod key;
 mod listener;
 pub mod manager;

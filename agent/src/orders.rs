@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::manager::Manager;
@@ -21,6 +21,8 @@ pub struct Orders {
     pub at_once: CancellationToken,
     /// Read the configuration again.
     pub reload: Arc<Notify>,
+    /// Say now what is said of idle time once in a while: a number that goes up each time.
+    pub idle: Arc<watch::Sender<u64>>,
     /// The file to read then; without one a reload does nothing.
     pub file: Option<PathBuf>,
     /// Who is told about it.
@@ -29,7 +31,7 @@ pub struct Orders {
 
 impl Orders {
     /// Those that this process gets as signals: TERM and INT stop, a second of them at once; HUP
-    /// reads `file` again.
+    /// reads `file` again; USR1 asks for an idle statement.
     ///
     /// # Errors
     /// A signal cannot be listened for.
@@ -42,6 +44,7 @@ impl Orders {
         let mut term = signal(SignalKind::terminate())?;
         let mut int = signal(SignalKind::interrupt())?;
         let mut hup = signal(SignalKind::hangup())?;
+        let mut usr1 = signal(SignalKind::user_defined1())?;
         let told = orders.clone();
         tokio::spawn(async move {
             loop {
@@ -49,10 +52,17 @@ impl Orders {
                     _ = term.recv() => told.told_to_stop(),
                     _ = int.recv() => told.told_to_stop(),
                     _ = hup.recv() => told.reload.notify_one(),
+                    _ = usr1.recv() => told.ask_for_idle(),
                 }
             }
         });
         Ok(orders)
+    }
+
+    /// Each key that is served says for how long it has started nothing more.
+    pub fn ask_for_idle(&self) {
+        self.idle
+            .send_modify(|asked| *asked = asked.wrapping_add(1));
     }
 
     fn told_to_stop(&self) {

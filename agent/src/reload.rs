@@ -50,6 +50,8 @@ pub(crate) struct Policy {
     pub(crate) grace: Duration,
     /// How long commands may go on when the agent is told to stop.
     pub(crate) drain: Duration,
+    /// The pause between two idle statements, if it makes any by itself.
+    pub(crate) idle_every: Option<Duration>,
     /// Bytes of the journal from which on there is no room.
     pub(crate) spool_max: u64,
 }
@@ -81,6 +83,7 @@ impl Policy {
             max_runs: config.max_runs,
             grace: config.grace,
             drain: config.drain,
+            idle_every: config.idle_every,
             spool_max: config.spool_max,
         }
     }

@@ -23,6 +23,7 @@ use crate::client::{Client, SignIn};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::dispatcher::{Dispatcher, End, Places};
+use crate::idle::Spoken;
 use crate::key::Identity;
 use crate::manager::{Manager, Pulse};
 use crate::orders::Orders;
@@ -99,6 +100,7 @@ pub(crate) fn station(
     (view, snapshots, manager): (Arc<View>, Arc<Snapshots>, Arc<Manager>),
     clock: &Clock,
 ) -> Station {
+    let spoken = Spoken::of(&identity, &spool, clock);
     Station {
         name: config.name.clone(),
         ledger: config.ledger,
@@ -110,6 +112,7 @@ pub(crate) fn station(
         clock: clock.clone(),
         give_up: CancellationToken::new(),
         turn: Mutex::new(()),
+        spoken,
         manager,
     }
 }
@@ -471,6 +474,8 @@ async fn retire(station: &Station) -> Result<bool, AgentError> {
         for started in station.spool.open_runs() {
             station.finish(started).await?;
         }
+        // Up to its end there is no gap in what it says of its time.
+        station.say_idle().await?;
         let said = station.say(About::Retired, vec![], vec![], |header, chain| {
             let (agent_seq, agent_prev) = (chain.next, chain.prev);
             agent_event!(

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::client::{Backoff, Client, ClientError};
 use crate::clock::Clock;
+use crate::idle::Spoken;
 use crate::key::{self, Identity, IdentityError};
 use crate::manager::Manager;
 use crate::snapshot::{MemoryError, Snapshots};
@@ -144,6 +145,8 @@ pub(crate) struct Station {
     pub(crate) give_up: CancellationToken,
     /// Held by whoever speaks on the chain.
     pub(crate) turn: Mutex<()>,
+    /// Until when it has said that it started nothing more.
+    pub(crate) spoken: Spoken,
     /// Who is told what the agent is doing.
     pub(crate) manager: Arc<Manager>,
 }

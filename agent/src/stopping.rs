@@ -19,6 +19,10 @@ const LAST_DELIVERY: Duration = Duration::from_secs(5);
 /// What is left of that, at the least, for a command that had to be killed.
 const AFTER_KILL: Duration = Duration::from_secs(1);
 
+/// How long it tries to say that nothing was started up to its end. The journal has it in any case, and
+/// then it is said at the next start.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
 impl Dispatcher {
     /// Lets what runs go on for the configured time, unless it is told to stop at once. Grants are
     /// left to the next start; cancels by people still count.
@@ -100,6 +104,22 @@ impl Dispatcher {
                 },
                 () = pulse.beat() => {}
             }
+        }
+        timer.abort();
+    }
+
+    /// Up to the moment of a stop by order there is no gap in what it says of its time.
+    pub(crate) async fn say_last(&self) {
+        if self.policy.idle_every.is_none() || self.station.give_up.is_cancelled() {
+            return;
+        }
+        let give_up = self.station.give_up.clone();
+        let timer = tokio::spawn(async move {
+            tokio::time::sleep(LAST_WORD).await;
+            give_up.cancel();
+        });
+        if let Err(error) = self.station.say_idle().await {
+            tracing::error!(%error, "while stopping");
         }
         timer.abort();
     }

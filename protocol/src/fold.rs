@@ -78,11 +78,12 @@ impl Stream {
         }
     }
 
-    /// The stream of an event whose statement has this id; heartbeats belong to none.
+    /// The stream of an event whose statement has this id; heartbeats and idle statements
+    /// belong to none.
     #[must_use]
     pub const fn of(event: &Event, id: StatementId) -> Option<Self> {
         let command = match event {
-            crate::other_event!() => return None,
+            crate::other_event!() | Event::AgentIdle(_) => return None,
             crate::rights_event!() => return Some(Self::Rights),
             Event::CommandRequested(_) => id,
             Event::CommandApproved(event) => event.command,
@@ -129,6 +130,7 @@ pub const fn agent_link(event: &Event) -> Option<(KeyId, u64, StatementId)> {
         Event::ExecutionRefused(e) => Some((e.signer, e.agent_seq, e.agent_prev)),
         Event::ExecutionCompleted(e) => Some((e.signer, e.agent_seq, e.agent_prev)),
         Event::AgentKeyRetired(e) => Some((e.signer, e.agent_seq, e.agent_prev)),
+        Event::AgentIdle(e) => Some((e.signer, e.agent_seq, e.agent_prev)),
         Event::ExecutionLost(e) => match (e.agent_seq, e.agent_prev) {
             (Some(seq), Some(prev)) => Some((e.signer, seq, prev)),
             _presumed => None,
@@ -305,7 +307,12 @@ impl State {
         self.rights.may_sign(event, verified.key(), at.time)?;
         check_made_at(event, at.time)?;
         match Stream::of(event, at.id) {
-            None => Ok(()),
+            None => {
+                // Of no stream, and yet an idle statement stands on its agent's chain.
+                let link = self.check_link(event)?;
+                self.continue_chain(link, at.id);
+                Ok(())
+            }
             Some(Stream::Rights) => {
                 let proposal = match attachment {
                     Attachment::Change(body, policy) => Some(Proposal { body, policy }),
@@ -616,6 +623,7 @@ impl State {
             | Event::ExecutionCompleted(_)
             | Event::ExecutionLost(_)
             | Event::CommandRequested(_)
+            | Event::AgentIdle(_)
             | crate::rights_event!()
             | crate::other_event!() => Ok(()),
         }
@@ -700,6 +708,7 @@ impl State {
             | Event::ChangeRejected(_)
             | Event::AgentEnrolled(_)
             | Event::AgentKeyRetired(_)
+            | Event::AgentIdle(_)
             | Event::ReviewOpened(_)
             | Event::ReviewClosed(_)
             | Event::PolicySnapshot(_)

@@ -445,9 +445,10 @@ impl Command {
                 run.complete(done)
             }
             Event::ExecutionLost(lost) => self.lose(lost, at),
-            Event::CommandRequested(_) | crate::rights_event!() | crate::other_event!() => {
-                Err(Refusal::Transition)
-            }
+            Event::CommandRequested(_)
+            | Event::AgentIdle(_)
+            | crate::rights_event!()
+            | crate::other_event!() => Err(Refusal::Transition),
         }
     }
 

@@ -291,6 +291,7 @@ const fn host_of(event: &Event) -> Option<&AgentName> {
         countersign_protocol::rights_event!()
         | countersign_protocol::decision_event!()
         | countersign_protocol::other_event!()
+        | Event::AgentIdle(_)
         | Event::CommandRequested(_) => None,
     }
 }

@@ -39,6 +39,13 @@ const MAX_GRACE_S: u64 = 60;
 /// wait for it.
 const MAX_DRAIN_S: u64 = 300;
 
+/// The pause between two idle statements when the host does not say: they are kept for ever, and of the
+/// time since the last one nothing is proved yet.
+const DEFAULT_IDLE_S: u64 = 3600;
+
+/// The longest: with less than one a day there is little to prove.
+const MAX_IDLE_S: u64 = 24 * 3600;
+
 /// Above this an agent's journal would be the reason for a full disk.
 const MAX_SPOOL: u64 = 1 << 40;
 
@@ -84,6 +91,8 @@ pub struct Config {
     pub rotation_grace: Duration,
     /// How long commands may go on when the agent is told to stop.
     pub drain: Duration,
+    /// The pause between two statements that nothing was started; without one only when it is asked.
+    pub idle_every: Option<Duration>,
     /// Bytes of the journal from which on no command starts and output waits in its command.
     pub spool_max: u64,
 }
@@ -193,6 +202,8 @@ impl Config {
         let max_runs = source.number(written.max_runs.take(), 10, (1, MAX_RUNS))?;
         let grace_s = source.number(written.grace_s.take(), 5, (0, MAX_GRACE_S))?;
         let drain_s = source.number(written.drain_s.take(), 10, (0, MAX_DRAIN_S))?;
+        let idle = written.idle_every_s.take();
+        let idle_every_s = source.number(idle, DEFAULT_IDLE_S, (0, MAX_IDLE_S))?;
         let bounds = (spool::LEAST_BYTES, MAX_SPOOL);
         let spool_max = bytes(source, written.spool_max.take(), spool::FULL_BYTES, bounds)?;
         // No approval that was given before the new key counts on this host any longer than that.
@@ -234,6 +245,7 @@ impl Config {
             max_runs,
             grace: Duration::from_secs(grace_s),
             drain: Duration::from_secs(drain_s),
+            idle_every: (idle_every_s > 0).then(|| Duration::from_secs(idle_every_s)),
             spool_max,
             rotation_grace: Duration::from_secs(rotation_s),
             rules: Rules {

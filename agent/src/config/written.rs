@@ -84,6 +84,7 @@ pub(super) struct Written {
     pub(super) max_runs: Setting<usize>,
     pub(super) grace_s: Setting<u64>,
     pub(super) drain_s: Setting<u64>,
+    pub(super) idle_every_s: Setting<u64>,
     pub(super) spool_max: Setting<Amount>,
     pub(super) rotation_grace_s: Setting<u64>,
     #[serde(default)]
@@ -220,6 +221,7 @@ impl Written {
             "max_runs" => self.max_runs,
             "grace_s" => self.grace_s,
             "drain_s" => self.drain_s,
+            "idle_every_s" => self.idle_every_s,
             "spool_max" => self.spool_max,
             "rotation_grace_s" => self.rotation_grace_s,
             "shell_allow" => self.shell.allow,

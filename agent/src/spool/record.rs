@@ -32,6 +32,8 @@ pub enum About {
     Lost(StatementId),
     /// `agent.key_retired`: the last word.
     Retired,
+    /// `agent.idle`.
+    Idle,
 }
 
 /// What one output stream of a run amounted to.

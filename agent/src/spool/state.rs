@@ -356,7 +356,7 @@ impl State {
                 };
                 self.runs.insert(id, run);
             }
-            About::Refused(_) => {}
+            About::Refused(_) | About::Idle => {}
             About::Retired => self.retired = true,
             About::Completed(started) | About::Lost(started) => {
                 self.close(&started);

@@ -130,6 +130,7 @@ fn a_mistake_is_told_with_its_line() {
         ("max_runs = 0", "between"),
         ("grace_s = 3600", "between"),
         ("drain_s = 301", "between"),
+        ("idle_every_s = 86401", "between"),
         ("spool_max = \"4M\"", "between"),
         ("spool_max = \"none\"", "between"),
         ("spool_max = \"8E\"", "size like"),

@@ -67,6 +67,7 @@ impl Rig {
             max_runs: 4,
             grace: Duration::from_millis(200),
             drain: Duration::ZERO,
+            idle_every: Some(Duration::from_secs(3600)),
             spool_max: 256 << 20,
             snapshot: None,
             witnesses: None,

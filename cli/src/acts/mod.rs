@@ -16,6 +16,7 @@
 //! | `snapshot.rs` | the policy snapshot for the hosts |
 //! | `explain.rs` | what a policy would say of a request |
 //! | `what_if.rs` | past requests judged again by another policy |
+//! | `nothing_ran.rs` | whether nothing ran on a host from one time to another |
 //! | `export.rs` | a bundle of evidence: chosen commands or the whole log, written so that it proves itself |
 //! | `walk.rs` | the log from its first entry on, audited up to a point of the past |
 //! | `pages.rs` | the whole ledger, for `verify` |
@@ -30,6 +31,7 @@ mod explain;
 mod export;
 mod follow;
 mod judge;
+mod nothing_ran;
 mod pages;
 mod people;
 mod read;

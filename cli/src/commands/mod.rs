@@ -17,6 +17,7 @@ mod list;
 mod log;
 mod logs;
 mod moment;
+mod nothing_ran;
 mod people;
 mod policy;
 mod replay;

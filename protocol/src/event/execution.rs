@@ -281,6 +281,23 @@ payload! {
     }
 }
 
+payload! {
+    /// From one time to another this key started nothing but what stands before this statement on its
+    /// chain. `agent_prev` binds all of that, so the statement proves what is missing as well.
+    agent AgentIdle {
+        /// Position on the key's chain.
+        agent_seq: u64,
+        /// The key's previous statement on its chain; zeros when it never said anything.
+        agent_prev: StatementId,
+        /// From when, by the agent's own clock.
+        from: Time,
+        /// Until when; not before `from`, and not after `made_at`.
+        to: Time,
+        /// Runs that this key has started and whose end it has not said, at `to`.
+        running: u64,
+    }
+}
+
 /// Who says that a run is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -178,6 +178,7 @@ kinds! {
     AgentUndrained, "agent.undrained", Ledger;
     AgentRetired, "agent.retired", Ledger;
     AgentKeyRetired, "agent.key_retired", Agent;
+    AgentIdle, "agent.idle", Agent;
     CommandRequested, "command.requested", Person;
     CommandApproved, "command.approved", Person;
     CommandRejected, "command.rejected", Person;
@@ -328,6 +329,10 @@ impl Event {
                 "an output chunk holds 1 byte to 64 KiB",
             ),
             Self::ExecutionCompleted(completed) => completed.check(),
+            Self::AgentIdle(idle) => holds(
+                idle.from <= idle.to && idle.to <= idle.made_at,
+                "an idle statement is about a time that has a beginning, and is over",
+            ),
             Self::ExecutionLost(lost) => holds(
                 match lost.form {
                     LossForm::Presumed => lost.agent_seq.is_none() && lost.agent_prev.is_none(),
@@ -395,6 +400,7 @@ impl Event {
             | Self::LedgerGenesis(_)
             | Self::AgentEnrolled(_)
             | Self::AgentKeyRetired(_)
+            | Self::AgentIdle(_)
             | Self::ReviewOpened(_)
             | Self::CommandVotedDown(_)
             | Self::CommandAuthorized(_)

@@ -21,7 +21,7 @@ pub use change::{
     PolicyPublished, ProgramName, RoleDefined, RoleGranted, RoleRevoked, TokenIssued, TokenRevoked,
 };
 pub use execution::{
-    AgentKeyRetired, CgroupInForce, ExecutionCompleted, ExecutionLost, ExecutionOutput,
+    AgentIdle, AgentKeyRetired, CgroupInForce, ExecutionCompleted, ExecutionLost, ExecutionOutput,
     ExecutionRefused, ExecutionStarted, InForce, LimitsInForce, LossForm, Outcome, ProgramFacts,
     RefusalReason, Stream, StreamTotals,
 };

@@ -282,7 +282,7 @@ impl Rights {
             Event::PolicySnapshot(word) => return self.sign_snapshot(word, at),
             crate::effecting_event!() => self.take_effect(at, event, judge),
             decision_event!() | execution_event!() | Event::CommandRequested(_) => return Ok(()),
-            other_event!() => return Err(Refusal::NotAnEvent),
+            other_event!() | Event::AgentIdle(_) => return Err(Refusal::NotAnEvent),
         }?;
         self.changed_at = Some(at.time);
         Ok(())
@@ -640,6 +640,7 @@ const fn token_of(event: &Event) -> Option<(&TokenId, &Principal)> {
         crate::rights_event!()
         | execution_event!()
         | other_event!()
+        | Event::AgentIdle(_)
         | Event::CommandApproved(_)
         | Event::CommandRejected(_)
         | Event::CommandVotedDown(_)

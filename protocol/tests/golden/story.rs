@@ -70,6 +70,7 @@ impl Golden {
         a_lost_command(&mut book);
         time_runs_out(&mut book, command);
         a_key_is_rotated(&mut book);
+        nothing_runs(&mut book);
         rights::a_token_asks(&mut book);
         rights::a_command_is_voted_down(&mut book);
         rights::glass_is_broken(&mut book);
@@ -379,6 +380,18 @@ fn a_key_is_rotated(book: &mut Book) {
         agent_seq: agent_seq, agent_prev: agent_prev,
     });
     book.sign_and_append("web-1", &retired).unwrap();
+}
+
+/// web-2 says for how long it has started nothing.
+fn nothing_runs(book: &mut Book) {
+    let from = Time::from_micros(book.now).unwrap();
+    book.now += OPEN_US;
+    let to = Time::from_micros(book.now).unwrap();
+    let (agent_seq, agent_prev) = book.chain("web-2");
+    let idle = say!(agent book, "web-2", AgentIdle {
+        agent_seq: agent_seq, agent_prev: agent_prev, from: from, to: to, running: 0,
+    });
+    book.sign_and_append("web-2", &idle).unwrap();
 }
 
 /// Carol reads output that is not hers; a stranger is turned away, and so is a token.

@@ -10,6 +10,7 @@ use crate::acts::{Client, Found, Past, Reach, Since};
 use crate::audit::{
     self, Fits, Keep, Query, RunRow, Sight, Span, Why, break_glass, fits, of_person, runs, suspect,
 };
+use crate::commands::nothing_ran::nothing_ran;
 use crate::commands::{Globals, at, moment};
 use crate::failure::Failure;
 use crate::shapes::{self, CommandShape};
@@ -22,6 +23,7 @@ pub(in crate::commands) async fn audit(
 ) -> Result<u8, Failure> {
     let json = globals.json;
     match arguments.question {
+        Question::NothingRan(arguments) => nothing_ran(globals, arguments).await,
         Question::Why { id, form } => why(globals, &id, &form).await,
         Question::Ran {
             host,

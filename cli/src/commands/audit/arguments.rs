@@ -4,13 +4,14 @@ use clap::{Args, Subcommand};
 use countersign_protocol::name::{AgentName, Principal};
 
 use crate::acts::Since;
-use crate::commands::moment;
+use crate::commands::{moment, nothing_ran};
 
 /// Which question.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
   countersign audit why 7K3M-9QPX
   countersign audit ran --host web-1 --user root --from 2026-01-01 --to 2026-02-01
+  countersign audit nothing-ran --host web-1 --from 24h --to 1h
   countersign audit person dave --from 90d --csv > dave.csv
   countersign audit break-glass --without-review
   countersign audit suspect
@@ -43,6 +44,8 @@ pub(super) struct Form {
 
 #[derive(Debug, Clone, Subcommand)]
 pub(super) enum Question {
+    /// Whether a host started nothing from one time to another, proved by its own signed statements
+    NothingRan(nothing_ran::Arguments),
     /// Everything that led to a command: rights, rules, request, approvals, start and end
     Why {
         /// The command: XXXX-XXXX, the whole id, or at least its first 8 digits
