@@ -395,6 +395,7 @@ fn searches(dev: &Dev, asked: &str, fails: &str) {
     assert_eq!(found("host:loc* and mode:shell and from:1h"), [fails]);
     assert_eq!(found(&format!("id:{}", &asked[..8])), [asked]);
     assert_eq!(found("to:1h"), [""; 0]);
+    dev.json("alice", 2, &["audit", "suspect", "--csv"]);
     let wrong = dev.json("alice", 2, &["audit", "search", "exit:many"]);
     assert!(
         wrong["error"]["message"]

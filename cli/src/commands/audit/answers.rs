@@ -21,6 +21,11 @@ pub(in crate::commands) async fn audit(
     arguments: Arguments,
 ) -> Result<u8, Failure> {
     let json = globals.json;
+    if json && arguments.question.form().csv {
+        return Err(Failure::usage(
+            "--json and --csv are two forms of one answer; give one of them",
+        ));
+    }
     match arguments.question {
         Question::Why { id, form } => why(globals, &id, &form).await,
         Question::Ran {
