@@ -86,8 +86,11 @@ fn answers(dev: &Dev, ids: &[String]) -> Vec<Value> {
     questions(ids).into_iter().map(ask).collect()
 }
 
+/// A size of the log, and what the live verbs said of it.
+type Said = (u64, Vec<Value>);
+
 /// What the live verbs say, all of it of one size of the log: reading may itself be an entry.
-fn said(dev: &Dev, ids: &[String]) -> (u64, Vec<Value>) {
+fn said(dev: &Dev, ids: &[String]) -> Said {
     for _try in 0..20 {
         let before = size(dev);
         let answers = answers(dev, ids);
@@ -101,7 +104,7 @@ fn said(dev: &Dev, ids: &[String]) -> (u64, Vec<Value>) {
 #[test]
 fn what_the_verbs_said_at_a_size_is_what_the_log_says_of_it_later() {
     let dev = Dev::start();
-    let mut told: Vec<(Vec<String>, (u64, Vec<Value>))> = Vec::new();
+    let mut told: Vec<(Vec<String>, Said)> = Vec::new();
     let mut ids: Vec<String> = Vec::new();
     let mut keep = |ids: &[String]| told.push((ids.to_vec(), said(&dev, ids)));
     keep(&ids);
@@ -143,7 +146,13 @@ fn what_the_verbs_said_at_a_size_is_what_the_log_says_of_it_later() {
     // A time is as good as a number: the last entry that is not younger.
     let (ids, (size, answers)) = &told[3];
     let lines = text(&dev.verb("alice", &["log", "--json"]).stdout);
-    let line: Value = serde_json::from_str(lines.lines().nth(*size as usize - 1).unwrap()).unwrap();
+    let line: Value = serde_json::from_str(
+        lines
+            .lines()
+            .nth(usize::try_from(size - 1).unwrap())
+            .unwrap(),
+    )
+    .unwrap();
     let micros = line["time_us"].as_u64().unwrap();
     let stamp = dev.sql(&format!(
         "SELECT to_char((timestamptz 'epoch' + interval '1 microsecond' * {micros}) AT TIME ZONE 'UTC', \
@@ -395,6 +404,7 @@ fn searches(dev: &Dev, asked: &str, fails: &str) {
     assert_eq!(found("host:loc* and mode:shell and from:1h"), [fails]);
     assert_eq!(found(&format!("id:{}", &asked[..8])), [asked]);
     assert_eq!(found("to:1h"), [""; 0]);
+    dev.json("alice", 2, &["audit", "suspect", "--csv"]);
     let wrong = dev.json("alice", 2, &["audit", "search", "exit:many"]);
     assert!(
         wrong["error"]["message"]

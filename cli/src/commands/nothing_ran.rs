@@ -28,7 +28,7 @@ Reads the whole log and needs audit:read. Exit 0: proved; 1: not proved, and why
 tampered with. The proof is the host's own word, once an hour, bound to all that it ever started: it
 says nothing of what runs there without countersign. To have the last hour too, ask the agent to speak
 now: send it USR1.")]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// The host
     #[arg(long, value_name = "HOST")]
     host: AgentName,

@@ -22,6 +22,11 @@ pub(in crate::commands) async fn audit(
     arguments: Arguments,
 ) -> Result<u8, Failure> {
     let json = globals.json;
+    if json && arguments.question.form().csv {
+        return Err(Failure::usage(
+            "--json and --csv are two forms of one answer; give one of them",
+        ));
+    }
     match arguments.question {
         Question::NothingRan(arguments) => nothing_ran(globals, arguments).await,
         Question::Why { id, form } => why(globals, &id, &form).await,

@@ -32,7 +32,7 @@ pub struct Arguments {
 #[derive(Debug, Clone, Args)]
 pub(super) struct Form {
     /// As CSV on stdout
-    #[arg(long, conflicts_with = "json")]
+    #[arg(long)]
     pub(super) csv: bool,
     /// How many rows at most; 200, or all of them as CSV
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -112,6 +112,20 @@ Examples:
         #[command(flatten)]
         form: Form,
     },
+}
+
+impl Question {
+    /// In which form the answer is wanted.
+    pub(super) const fn form(&self) -> &Form {
+        match self {
+            Self::Why { form, .. }
+            | Self::Ran { form, .. }
+            | Self::Person { form, .. }
+            | Self::BreakGlass { form, .. }
+            | Self::Suspect { form, .. }
+            | Self::Search { form, .. } => form,
+        }
+    }
 }
 
 /// From one time on, up to another.
