@@ -370,7 +370,6 @@ fn uncovered(wanted: (Time, Time), mut spans: Vec<(Time, Time)>) -> Vec<(Time, T
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use proptest::prelude::*;
 
