@@ -20,11 +20,13 @@ fn said(book: &Book) -> Vec<AgentIdle> {
         let statement = Entry::decode(bytes).unwrap().statement;
         Event::parse(statement.kind, &statement.payload).unwrap()
     });
-    let idle = |event| match event {
-        Event::AgentIdle(idle) => Some(idle),
-        _ => None,
-    };
-    statements.filter_map(idle).collect()
+    let mut said = Vec::new();
+    for event in statements {
+        if let Event::AgentIdle(idle) = event {
+            said.push(idle);
+        }
+    }
+    said
 }
 
 async fn says(rig: &Rig, times: usize) -> AgentIdle {
