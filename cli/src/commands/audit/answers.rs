@@ -22,7 +22,7 @@ pub(in crate::commands) async fn audit(
     arguments: Arguments,
 ) -> Result<u8, Failure> {
     let json = globals.json;
-    if json && arguments.question.form().csv {
+    if json && arguments.question.is_csv() {
         return Err(Failure::usage(
             "--json and --csv are two forms of one answer; give one of them",
         ));

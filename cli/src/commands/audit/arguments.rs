@@ -115,15 +115,16 @@ Examples:
 }
 
 impl Question {
-    /// In which form the answer is wanted.
-    pub(super) const fn form(&self) -> &Form {
+    /// Whether the answer is wanted as CSV. Nothing-ran has one answer, and no rows.
+    pub(super) const fn is_csv(&self) -> bool {
         match self {
+            Self::NothingRan(_) => false,
             Self::Why { form, .. }
             | Self::Ran { form, .. }
             | Self::Person { form, .. }
             | Self::BreakGlass { form, .. }
             | Self::Suspect { form, .. }
-            | Self::Search { form, .. } => form,
+            | Self::Search { form, .. } => form.csv,
         }
     }
 }
