@@ -22,7 +22,8 @@ RUN groupadd --system --gid 10001 countersign \
     && install -d -o countersign -g countersign -m 0711 /var/lib/countersign \
     && install -d -o countersign -g countersign -m 0700 \
         /var/lib/countersign/ledger /var/lib/countersign/checkpoint /var/lib/countersign/agent
-COPY --from=build /build/target/release/countersign /build/target/release/countersign-agent /usr/local/bin/
+COPY --from=build /build/target/release/countersign /build/target/release/countersign-agent \
+    /build/target/release/countersign-verify /usr/local/bin/
 COPY LICENSE-APACHE LICENSE-MIT /usr/share/doc/countersign/
 USER countersign
 WORKDIR /var/lib/countersign
