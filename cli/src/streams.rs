@@ -142,9 +142,14 @@ impl Blobs {
             if !named.contains(&digest) {
                 return Err(StreamError::StrayBlob);
             }
-            self.held.insert(digest, blob);
+            self.hold(digest, blob);
         }
         Ok(())
+    }
+
+    /// Takes in a blob that was compared with what a statement names.
+    pub(crate) fn hold(&mut self, digest: Digest, blob: Blob) {
+        self.held.insert(digest, blob);
     }
 
     /// Notes that a server says this one was erased.

@@ -4,13 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
-use countersign_protocol::api::{BlobBody, LedgerInfo, ProofBody};
+use countersign_protocol::api::ProofBody;
 use countersign_protocol::audit::CheckedEntry;
-use countersign_protocol::blob::{Blob, BlobRef};
+use countersign_protocol::blob::Blob;
 use countersign_protocol::checkpoint::Checkpoint;
 use countersign_protocol::event::Event;
 use countersign_protocol::fold::Stream;
-use countersign_protocol::hash::{CommandId, Digest, Hash};
+use countersign_protocol::hash::{CommandId, Digest};
 use countersign_protocol::name::{AgentName, Time};
 use countersign_protocol::proof;
 use countersign_protocol::target::TargetList;
@@ -22,12 +22,9 @@ use countersign_verifier::bundle::{
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::connect::Client;
-use super::read::LoggedEntry;
+use super::read::{LoggedEntry, Purpose};
 use crate::failure::Failure;
-use crate::streams::{ProvenStream, StreamError};
-
-/// Entries that are asked for at once.
-const ASK_ENTRIES: u64 = 500;
+use crate::streams::{Held, ProvenStream, StreamError};
 
 /// Blobs or proofs that are on their way at once: a server answers each from an index.
 const AT_ONCE: usize = 8;
@@ -163,21 +160,15 @@ impl Client {
             page: None,
             bytes: 0,
         };
-        let (mut next, mut prev) = (0, None);
-        while next < size {
-            let limit = ASK_ENTRIES.min(size - next);
-            let links = self.entries_to_export(next, limit, prev).await?;
-            let Some(last) = links.last() else {
-                return Err(short_log(next, size));
-            };
-            (next, prev) = (last.entry.seq + 1, Some(last.entry.leaf));
+        let mut log = self.stretch(Some(Purpose::Export), 0, size);
+        while let Some(links) = log.page().await? {
             let mut ready = stream::iter(links)
                 .map(|link| self.ready(link, None, without_output))
                 .buffered(AT_ONCE);
             while let Some(entry) = ready.try_next().await? {
                 pager.put(entry)?;
             }
-            progress(next, size);
+            progress(log.at(), size);
         }
         pager.flush()?;
         Ok(pager.writer.finish()?)
@@ -201,7 +192,9 @@ impl Client {
             }
         };
         for id in &ids {
-            take(self.command_to_export(id).await?);
+            let path = format!("/v1/commands/{id}/entries");
+            let asked = Stream::Command(*id);
+            take(self.stream(&path, Some(Purpose::Export), asked).await?);
         }
         // Last, so that no right that a command rests on is newer than what is read of rights.
         take(self.rights_stream().await?);
@@ -284,30 +277,16 @@ impl Client {
         for named in event.blobs() {
             if left_out {
                 ready.absent.insert(named.digest, Absence::Withheld);
-            } else {
-                self.content(entry.seq, &named, &mut ready).await?;
+                continue;
+            }
+            match self.blob(entry.seq, &named).await? {
+                Held::Here(blob) => drop(ready.blobs.insert(named.digest, blob)),
+                Held::Redacted => drop(ready.absent.insert(named.digest, Absence::Erased)),
+                Held::Withheld => drop(ready.absent.insert(named.digest, Absence::Withheld)),
             }
         }
         ready.bytes = link.bytes;
         Ok(ready)
-    }
-
-    async fn content(&self, seq: u64, named: &BlobRef, ready: &mut Ready) -> Result<(), Failure> {
-        let path = format!("/v1/blobs/{}", named.digest);
-        match self.get::<BlobBody>(&path, &[]).await {
-            Ok(body) => {
-                let blob = body.into_blob().filter(|blob| blob.verify(named).is_ok());
-                let blob = blob.ok_or(StreamError::StrayBlob)?;
-                ready.blobs.insert(named.digest, blob);
-            }
-            Err(error) => match error.status() {
-                Some(403) => drop(ready.absent.insert(named.digest, Absence::Withheld)),
-                Some(404) => return Err(StreamError::MissingBlob { seq }.into()),
-                Some(410) => drop(ready.absent.insert(named.digest, Absence::Erased)),
-                _other => return Err(error.into()),
-            },
-        }
-        Ok(())
     }
 
     async fn prove_inclusion(
@@ -337,24 +316,16 @@ impl Client {
         search: &Search,
         progress: Progress<'_>,
     ) -> Result<BTreeSet<CommandId>, Failure> {
-        let info: LedgerInfo = self.get("/v1/ledger", &[]).await?;
-        let (checkpoint, _standing) = self.believe(&info.checkpoint).await?;
-        let size = checkpoint.size();
+        let size = self.newest().await?.size();
         let mut found = BTreeSet::new();
-        let (mut next, mut prev): (u64, Option<Hash>) = (0, None);
-        while next < size {
-            let limit = ASK_ENTRIES.min(size - next);
-            let links = self.entries_to_export(next, limit, prev).await?;
-            let Some(last) = links.last() else {
-                return Err(short_log(next, size));
-            };
-            (next, prev) = (last.entry.seq + 1, Some(last.entry.leaf));
+        let mut log = self.stretch(Some(Purpose::Export), 0, size);
+        while let Some(links) = log.page().await? {
             for link in &links {
                 if self.is_found(search, &link.entry).await? {
                     found.insert(link.entry.verified.id());
                 }
             }
-            progress(next, size);
+            progress(log.at(), size);
         }
         Ok(found)
     }
@@ -372,10 +343,13 @@ impl Client {
             return Ok(true);
         };
         let list = &request.act.targets.list;
-        let path = format!("/v1/blobs/{}", list.digest);
-        let body: BlobBody = self.get(&path, &[]).await?;
-        let blob = body.into_blob().filter(|blob| blob.verify(list).is_ok());
-        let blob = blob.ok_or(StreamError::StrayBlob)?;
+        let Held::Here(blob) = self.blob(entry.seq, list).await? else {
+            let text = format!(
+                "entry {}: its hosts were erased or are not for you to read, so that nobody can say here whether it is looked for",
+                entry.seq
+            );
+            return Err(Failure::refused("withheld", text).hint("name the commands by their ids"));
+        };
         let targets = TargetList::parse(blob.content(), &request.act.targets);
         let targets = targets.map_err(|error| {
             Failure::tampering(
@@ -385,26 +359,4 @@ impl Client {
         })?;
         Ok(targets.line_of(host).is_some())
     }
-
-    async fn command_to_export(&self, id: &CommandId) -> Result<ProvenStream, Failure> {
-        let path = format!("/v1/commands/{id}/entries?purpose=export");
-        self.stream(&path, Stream::Command(*id)).await
-    }
-
-    async fn entries_to_export(
-        &self,
-        from: u64,
-        limit: u64,
-        prev: Option<Hash>,
-    ) -> Result<Vec<LoggedEntry>, Failure> {
-        self.entries_for(Some("export"), from, limit, prev).await
-    }
-}
-
-fn short_log(next: u64, size: u64) -> Failure {
-    Failure::tampering(
-        "cut_off",
-        format!("the checkpoint is of {size} entries, and the server shows {next}"),
-    )
-    .hint("no bundle was made; audit the ledger (countersign verify)")
 }

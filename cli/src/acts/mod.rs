@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `connect.rs` | [`Client`]: the pinned ledger, sign-in, which checkpoints are believed |
 //! | `session.rs` | the cached bearer token of a signed challenge |
-//! | `read.rs` | rights, commands, blobs and entries, each verified from bytes; finding by short form |
+//! | `read.rs` | rights, commands and blobs, each verified from bytes; finding by short form |
 //! | `submit.rs` | a statement made, signed, sent, and its receipt verified |
 //! | `request.rs` | asking for a command |
 //! | `judge.rs` | approve, reject, withdraw, cancel |
@@ -18,6 +18,7 @@
 //! | `what_if.rs` | past requests judged again by another policy |
 //! | `nothing_ran.rs` | whether nothing ran on a host from one time to another |
 //! | `export.rs` | a bundle of evidence: chosen commands or the whole log, written so that it proves itself |
+//! | `log.rs` | the log page by page, each linked to a believed checkpoint |
 //! | `walk.rs` | the log from its first entry on, audited up to a point of the past |
 //! | `pages.rs` | the whole ledger, for `verify` |
 //! | `follow.rs` | a command as it happens, proved again at its end |
@@ -31,6 +32,7 @@ mod explain;
 mod export;
 mod follow;
 mod judge;
+mod log;
 mod nothing_ran;
 mod pages;
 mod people;

@@ -11,9 +11,6 @@ use super::export::Progress;
 use super::read::RightsView;
 use crate::failure::Failure;
 
-/// Entries that are asked for at once: a few hundred kilobytes.
-const PAGE: u64 = 500;
-
 impl Client {
     /// What the whole log says about a host from `from` to `to`, and how many entries it had.
     ///
@@ -31,17 +28,12 @@ impl Client {
         let rights = self.rights().await?;
         let size = rights.stream.checkpoint.size();
         let mut auditor = IdleAuditor::new(host.clone());
-        let (mut next, mut prev) = (0, None);
-        while next < size {
-            let links = self.entries(next, PAGE.min(size - next), prev).await?;
-            let Some(last) = links.last() else {
-                return Err(cut_off(next, size));
-            };
-            (next, prev) = (last.entry.seq + 1, Some(last.entry.leaf));
+        let mut log = self.stretch(None, 0, size);
+        while let Some(links) = log.page().await? {
             for link in &links {
                 auditor.push(&link.entry)?;
             }
-            progress(next, size);
+            progress(log.at(), size);
         }
         let found = auditor.about(from, to);
         for life in &found.keys {
@@ -73,12 +65,4 @@ impl RightsView {
         )
         .hint("the server shows two histories; audit the ledger (countersign verify)"))
     }
-}
-
-fn cut_off(next: u64, size: u64) -> Failure {
-    Failure::tampering(
-        "cut_off",
-        format!("the checkpoint is of {size} entries, and the server shows {next}"),
-    )
-    .hint("audit the ledger (countersign verify)")
 }

@@ -4,23 +4,21 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_protocol::api::{
-    BlobBody, CommandItem, EntryItem, Inbox, Page, ProofBody, StreamBody, TokenItem,
-};
-use countersign_protocol::blob::BlobRef;
+use countersign_protocol::api::{BlobBody, CommandItem, Inbox, Page, StreamBody, TokenItem};
+use countersign_protocol::blob::{Blob, BlobRef};
 use countersign_protocol::event::Event;
 use countersign_protocol::fold::{State, Stream};
-use countersign_protocol::hash::{CommandId, Hash, StatementId};
+use countersign_protocol::hash::{CommandId, StatementId};
 use countersign_protocol::key;
 use countersign_protocol::name::Principal;
 use countersign_protocol::rights::Holder;
-use countersign_protocol::{audit, proof, short};
+use countersign_protocol::short;
 
 use super::connect::Client;
 use crate::clock;
 use crate::failure::Failure;
 use crate::replay::{self, Replay};
-use crate::streams::{Blobs, Link, ProvenStream, StreamError};
+use crate::streams::{Blobs, Held, Link, ProvenStream, StreamError};
 use crate::view::CommandView;
 
 /// How often a read is repeated for a server that has not caught up with what it answered before.
@@ -63,7 +61,7 @@ pub enum Purpose {
 }
 
 impl Purpose {
-    fn query(self) -> (&'static str, String) {
+    pub(super) fn query(self) -> (&'static str, String) {
         let word = match self {
             Self::Replay => "replay",
             Self::Export => "export",
@@ -131,7 +129,7 @@ impl Client {
 
     /// The rights, proven.
     pub(super) async fn rights_stream(&self) -> Result<ProvenStream, Failure> {
-        self.stream(RIGHTS, Stream::Rights).await
+        self.stream(RIGHTS, None, Stream::Rights).await
     }
 
     /// The rights and who this client is in them.
@@ -153,8 +151,14 @@ impl Client {
         Err(stale())
     }
 
-    pub(super) async fn stream(&self, path: &str, asked: Stream) -> Result<ProvenStream, Failure> {
-        let body: StreamBody = self.get(path, &[]).await?;
+    pub(super) async fn stream(
+        &self,
+        path: &str,
+        purpose: Option<Purpose>,
+        asked: Stream,
+    ) -> Result<ProvenStream, Failure> {
+        let query = purpose.map(Purpose::query);
+        let body: StreamBody = self.get(path, query.as_slice()).await?;
         self.prove_stream(body, asked).await
     }
 
@@ -259,6 +263,23 @@ impl Client {
         Ok(())
     }
 
+    /// A blob that the entry at `seq` names: what was signed, or why it is not to be had.
+    pub(super) async fn blob(&self, seq: u64, named: &BlobRef) -> Result<Held<Blob>, Failure> {
+        let path = format!("/v1/blobs/{}", named.digest);
+        match self.get::<BlobBody>(&path, &[]).await {
+            Ok(body) => {
+                let blob = body.into_blob().filter(|blob| blob.verify(named).is_ok());
+                Ok(Held::Here(blob.ok_or(StreamError::StrayBlob)?))
+            }
+            Err(error) => match error.status() {
+                Some(403) => Ok(Held::Withheld),
+                Some(404) => Err(StreamError::MissingBlob { seq }.into()),
+                Some(410) => Ok(Held::Redacted),
+                _other => Err(error.into()),
+            },
+        }
+    }
+
     /// Fetches one blob that the entry at `seq` names.
     pub(super) async fn fetch_blob(
         &self,
@@ -266,20 +287,10 @@ impl Client {
         named: &BlobRef,
         blobs: &mut Blobs,
     ) -> Result<(), Failure> {
-        let path = format!("/v1/blobs/{}", named.digest);
-        match self.get::<BlobBody>(&path, &[]).await {
-            Ok(body) => {
-                blobs.take(vec![body], &[named.digest].into())?;
-                if blobs.blob(named).is_none() {
-                    return Err(StreamError::StrayBlob.into());
-                }
-            }
-            Err(error) => match error.status() {
-                Some(403) => blobs.withhold(named.digest),
-                Some(404) => return Err(StreamError::MissingBlob { seq }.into()),
-                Some(410) => blobs.redact(named.digest),
-                _other => return Err(error.into()),
-            },
+        match self.blob(seq, named).await? {
+            Held::Here(blob) => blobs.hold(named.digest, blob),
+            Held::Redacted => blobs.redact(named.digest),
+            Held::Withheld => blobs.withhold(named.digest),
         }
         Ok(())
     }
@@ -368,77 +379,6 @@ impl Client {
             .filter_map(|item| Some((item.token, item.last_used_us?)))
             .collect())
     }
-
-    /// A page of the log from `from` on, linked entry by entry to a believed checkpoint.
-    ///
-    /// `prev` is the leaf of the entry before, when the caller has it. Empty past the end.
-    ///
-    /// # Errors
-    /// Unreachable, not allowed, or evidence of tampering.
-    pub async fn entries(
-        &self,
-        from: u64,
-        limit: u64,
-        prev: Option<Hash>,
-    ) -> Result<Vec<LoggedEntry>, Failure> {
-        self.entries_for(None, from, limit, prev).await
-    }
-
-    /// [`Client::entries`], with the word for what they are read for.
-    pub(super) async fn entries_for(
-        &self,
-        purpose: Option<&str>,
-        from: u64,
-        limit: u64,
-        prev: Option<Hash>,
-    ) -> Result<Vec<LoggedEntry>, Failure> {
-        let mut query = vec![("from", from.to_string()), ("limit", limit.to_string())];
-        query.extend(purpose.map(|purpose| ("purpose", purpose.to_owned())));
-        let page: Page<EntryItem> = self.get("/v1/entries", &query).await?;
-        let links = check_page(page.items, from, prev)?;
-        let Some(last) = links.last() else {
-            return Ok(links);
-        };
-        // Each entry holds the hash of the one before, so the last one's proof covers the page.
-        let query = [("seq", last.entry.seq.to_string())];
-        let body: ProofBody = self.get("/v1/proofs/inclusion", &query).await?;
-        let (checkpoint, _standing) = self.believe(&body.checkpoint).await?;
-        let seq = last.entry.seq;
-        let (size, root) = (checkpoint.size(), checkpoint.root());
-        proof::verify_inclusion(&last.entry.leaf, seq, size, &body.proof, &root)
-            .map_err(|error| StreamError::NotIncluded { seq, error })?;
-        Ok(links)
-    }
-}
-
-fn check_page(
-    items: Vec<EntryItem>,
-    from: u64,
-    mut prev: Option<Hash>,
-) -> Result<Vec<Link>, StreamError> {
-    let mut links = Vec::with_capacity(items.len());
-    for (item, expected) in items.into_iter().zip(from..) {
-        let (seq, bytes) = (item.seq, item.entry.0);
-        if seq != expected {
-            return Err(StreamError::Order(seq));
-        }
-        let entry =
-            audit::check_entry(&bytes).map_err(|reason| StreamError::Entry { seq, reason })?;
-        if entry.seq != seq {
-            let found = entry.seq;
-            return Err(StreamError::Place {
-                claimed: seq,
-                found,
-            });
-        }
-        if prev.is_some_and(|prev| prev != entry.prev) {
-            let reason = audit::Reason::Link;
-            return Err(StreamError::Entry { seq, reason });
-        }
-        prev = Some(entry.leaf);
-        links.push(Link { bytes, entry });
-    }
-    Ok(links)
 }
 
 fn stale() -> Failure {

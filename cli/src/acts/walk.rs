@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use countersign_protocol::api::LedgerInfo;
 use countersign_protocol::blob::BlobRef;
 use countersign_protocol::checkpoint::Checkpoint;
 use countersign_protocol::event::Event;
@@ -20,9 +19,6 @@ use crate::audit::{Chronicle, Keep};
 use crate::failure::Failure;
 use crate::streams::{Blobs, ProvenStream};
 use crate::view::CommandView;
-
-/// Entries that are asked for at once.
-const PAGE: u64 = 500;
 
 /// Blobs that are on their way at once: a server answers each from an index.
 const AT_ONCE: usize = 8;
@@ -88,22 +84,11 @@ impl Client {
     /// # Errors
     /// The log may not be read, the point is not in it, or evidence of tampering.
     pub async fn past(&self, reach: &Reach, progress: Progress<'_>) -> Result<Past, Failure> {
-        let info: LedgerInfo = self.get("/v1/ledger", &[]).await?;
-        let (checkpoint, _standing) = self.believe(&info.checkpoint).await?;
+        let checkpoint = self.newest().await?;
         let (end, youngest) = bounds(reach.until, checkpoint.size())?;
         let mut chronicle = Chronicle::new(reach.keep);
-        let mut prev = None;
-        while chronicle.size() < end {
-            let next = chronicle.size();
-            let mut links = self.entries(next, PAGE.min(end - next), prev).await?;
-            let Some(last) = links.last() else {
-                return Err(Failure::tampering(
-                    "cut_off",
-                    format!("the checkpoint is of {end} entries, and the server shows {next}"),
-                )
-                .hint("nothing was answered; audit the ledger (countersign verify)"));
-            };
-            prev = Some(last.entry.leaf);
+        let mut log = self.stretch(None, 0, end);
+        while let Some(mut links) = log.page().await? {
             let read = links.len();
             // Times ascend with places: the audit sees to it.
             links.retain(|link| youngest.is_none_or(|youngest| link.entry.time <= youngest));

@@ -19,9 +19,6 @@ use crate::failure::Failure;
 use crate::replay::Replay;
 use crate::streams::Blobs;
 
-/// Entries that are asked for at once: a few hundred kilobytes.
-const PAGE: u64 = 500;
-
 /// From where on past requests are looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Since {
@@ -72,24 +69,20 @@ impl Client {
     pub async fn what_if(&self, policy: &Policy, since: Since) -> Result<WhatIf, Failure> {
         let rights = self.rights().await?;
         let end = rights.stream.checkpoint.size();
-        let mut next = match since {
+        let from = match since {
             Since::Entry(seq) => seq,
             Since::Time(time) => self.first_at(time, end).await?,
         };
         let mut replay = Replay::new(Arc::clone(&rights.stream));
         let mut found = WhatIf::default();
-        let mut prev = None;
-        while next < end {
-            let links = self.entries(next, PAGE.min(end - next), prev).await?;
-            let Some(last) = links.last() else { break };
+        let mut log = self.stretch(None, from, end);
+        while let Some(links) = log.page().await? {
             for link in &links {
                 if matches!(link.entry.verified.event(), Event::CommandRequested(_)) {
                     replay.rights_before(link.entry.seq)?;
                     self.judge_again(policy, &replay, link, &mut found).await?;
                 }
             }
-            next = last.entry.seq + 1;
-            prev = Some(last.entry.leaf);
         }
         Ok(found)
     }
