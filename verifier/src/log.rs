@@ -147,6 +147,13 @@ impl Log {
                 let claim = (newest.size(), newest.root());
                 let good = self.compare_root(claim, "the newest checkpoint");
                 self.checkpoints += u64::from(good);
+                let (covered, held) = (newest.size(), self.auditor.size());
+                if covered < held {
+                    let reason = format!(
+                        "{held} entries are here, and the newest checkpoint is of {covered}: nobody vouches for what stands behind it"
+                    );
+                    self.findings.bad("uncovered", covered, reason);
+                }
                 match witnesses.map(|policy| vouch(policy, &newest)).transpose() {
                     Ok(witnessed) => self.witnessed = witnessed,
                     Err((name, reason)) => {

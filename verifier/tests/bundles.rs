@@ -377,6 +377,21 @@ fn a_bundle_says_by_name_what_is_wrong_with_it() {
     assert_eq!(name(&[b'x'; 2048]), "bad_container");
 }
 
+/// Whoever holds the ledger's other key can append, and cannot sign the checkpoint.
+#[test]
+fn entries_behind_the_checkpoint_are_found() {
+    let (book, _, _) = story();
+    let covered = book.tree.size() - 1;
+    let body = CheckpointBody {
+        origin: "ledger.example.com".parse().unwrap(),
+        size: covered,
+        root: book.tree.root_at(covered).unwrap(),
+    };
+    let older = Checkpoint::sign(body, &key("checkpoint")).note().to_owned();
+    let (bytes, _) = write(manifest(&book, Selection::Whole), older, whole_pages(&book));
+    assert_eq!(found(&check(&bytes)), ("uncovered", covered));
+}
+
 /// The first occurrence of some bytes, replaced by as many others.
 fn replace(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
     assert_eq!(from.len(), to.len());
