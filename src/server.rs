@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_policy::CedarJudge;
 use countersign_protocol::hash::LedgerId;
 use countersign_protocol::judgement::Judge;
 use countersign_protocol::origin::ServerOrigin;
@@ -27,6 +26,7 @@ use crate::http::{
 use crate::keys::{KeyFileError, LedgerKeys};
 use crate::ledger::{Ledger, OpenError, Settings, StartRule, store};
 use crate::projections::{self, Reader};
+use crate::setup;
 
 /// Connections to the database for the projections, and enough for reads on small machines. The
 /// ledger has some of its own for what is written.
@@ -216,7 +216,7 @@ impl Server {
             checkpoint_file: options.checkpoint_file.clone(),
             start: options.start,
             clock: options.clock.clone(),
-            judge: Arc::new(CedarJudge::new()),
+            judge: setup::judge(),
         })
         .await?;
         let cosigned = match &options.witness_policy {

@@ -3,7 +3,7 @@
 //! Entries are taken in the order of their places, so each statement is judged by the rights that
 //! held where it stands.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use countersign_policy::CedarJudge;
 use countersign_protocol::audit::{self, Excerpt, Finding};
@@ -21,19 +21,10 @@ impl From<Finding> for Failure {
     }
 }
 
-/// One for all, so that a policy is read once.
-static JUDGE: LazyLock<Arc<CedarJudge>> = LazyLock::new(|| Arc::new(CedarJudge::new()));
-
 /// Who reads policies here.
 #[must_use]
 pub fn judge() -> Arc<dyn Judge> {
-    Arc::clone(&*JUDGE) as Arc<dyn Judge>
-}
-
-/// The same one, for what only this reader of policies can tell: which rules speak.
-#[must_use]
-pub fn cedar() -> &'static CedarJudge {
-    &JUDGE
+    Arc::<CedarJudge>::clone(CedarJudge::shared())
 }
 
 /// A fold under way.

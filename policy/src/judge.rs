@@ -1,7 +1,7 @@
 //! The door: a [`Judge`] that reads Cedar, with the few policies it last read kept compiled.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use countersign_protocol::judgement::{ChangeQuestion, Denial, Judge, Judgement, Question};
 use countersign_protocol::policy::Policy;
@@ -50,6 +50,13 @@ impl CedarJudge {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// One for a whole program that reads one ledger after the other, so that a policy is compiled once.
+    #[must_use]
+    pub fn shared() -> &'static Arc<Self> {
+        static SHARED: LazyLock<Arc<CedarJudge>> = LazyLock::new(Arc::default);
+        &SHARED
     }
 
     fn compiled(&self, policy: &Policy) -> Outcome {

@@ -1,11 +1,15 @@
 //! A whole log from its first entry on: what a database, a server's pages and a bundle are all
 //! checked by, and what they are compared with at the end.
 
+use std::sync::Arc;
+
+use countersign_policy::CedarJudge;
 use countersign_protocol::audit;
 use countersign_protocol::audit::{Auditor, CheckedEntry, Reason};
 use countersign_protocol::checkpoint::{Checkpoint, CheckpointError, VerifierKey};
 use countersign_protocol::fold::{Attachment, State};
 use countersign_protocol::hash::{Hash, KeyId, LedgerId};
+use countersign_protocol::judgement::Judge;
 use countersign_protocol::merkle;
 use countersign_protocol::name::Time;
 use countersign_protocol::rights::{KeyRecord, Rights};
@@ -339,11 +343,7 @@ pub fn claimed_size(note: &str) -> Option<u64> {
     note.lines().nth(1)?.parse().ok()
 }
 
-/// Who reads policies: one for all, so that each is read once.
-pub(crate) fn judge() -> std::sync::Arc<dyn countersign_protocol::judgement::Judge> {
-    use std::sync::{Arc, LazyLock};
-
-    static JUDGE: LazyLock<Arc<countersign_policy::CedarJudge>> =
-        LazyLock::new(|| Arc::new(countersign_policy::CedarJudge::new()));
-    Arc::clone(&*JUDGE) as Arc<dyn countersign_protocol::judgement::Judge>
+/// Who reads policies here.
+pub(crate) fn judge() -> Arc<dyn Judge> {
+    Arc::<CedarJudge>::clone(CedarJudge::shared())
 }

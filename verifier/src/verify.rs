@@ -270,7 +270,22 @@ impl Examination {
     }
 
     /// Compares what stands behind the pages with what follows from them, and judges.
-    pub(crate) fn finish(mut self, tail: &Tail) -> Report {
+    fn finish(mut self, tail: &Tail) -> Report {
+        self.settle();
+        if self.is_whole() {
+            self.compare_tail(tail);
+        }
+        self.report()
+    }
+
+    /// Judges where what stands behind the pages was just written from them.
+    pub(crate) fn close(mut self) -> Report {
+        self.settle();
+        self.report()
+    }
+
+    /// The checkpoint and the manifest.
+    fn settle(&mut self) {
         let witnesses = self.witnesses.as_ref();
         match (&mut self.body, witnesses) {
             (Body::Whole(log), _) => log.newest(&self.note, witnesses),
@@ -278,25 +293,25 @@ impl Examination {
             (Body::Excerpt(_), None) => {}
         }
         self.compare_manifest();
-        if self.is_whole() {
-            let expected = self.tail();
-            let last = self.gathered.last();
-            let (_, findings) = self.counts();
-            for (name, same) in [
-                (
-                    "allowed_signers",
-                    tail.allowed_signers == expected.allowed_signers,
-                ),
-                ("index.json", tail.index_json == expected.index_json),
-                ("index.html", tail.index_html == expected.index_html),
-            ] {
-                if !same {
-                    let reason = format!("{name} says something else than the entries do");
-                    findings.bad("changed_index", last, reason);
-                }
+    }
+
+    fn compare_tail(&mut self, tail: &Tail) {
+        let expected = self.tail();
+        let last = self.gathered.last();
+        let (_, findings) = self.counts();
+        for (name, same) in [
+            (
+                "allowed_signers",
+                tail.allowed_signers == expected.allowed_signers,
+            ),
+            ("index.json", tail.index_json == expected.index_json),
+            ("index.html", tail.index_html == expected.index_html),
+        ] {
+            if !same {
+                let reason = format!("{name} says something else than the entries do");
+                findings.bad("changed_index", last, reason);
             }
         }
-        self.report()
     }
 
     /// The manifest's words are those of genesis.
@@ -319,7 +334,7 @@ impl Examination {
         }
     }
 
-    pub(crate) fn report(self) -> Report {
+    fn report(self) -> Report {
         match self.body {
             Body::Whole(log) => log.report(),
             Body::Excerpt(chosen) => chosen.report(),

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use countersign_policy::Explanation;
+use countersign_policy::{CedarJudge, Explanation};
 use countersign_protocol::fold;
 use countersign_protocol::judgement::Question;
 use countersign_protocol::name::{AgentName, Principal, Time};
@@ -18,7 +18,6 @@ use super::read::RightsView;
 use super::request::{RequestSpec, freeze};
 use crate::clock;
 use crate::failure::Failure;
-use crate::replay;
 
 /// Seats of a demand, and everybody who may sit on one of them now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,7 +120,7 @@ pub fn explain(
     Ok(Explained {
         outcome: outcome.map(|requirement| price(rights, requirement, requester, now)),
         drained: hosts.into_iter().cloned().collect(),
-        rules: replay::cedar().explain(policy, &question),
+        rules: CedarJudge::shared().explain(policy, &question),
     })
 }
 

@@ -99,7 +99,7 @@ impl<W: Write> Writer<W> {
         self.packer
             .put(layout::INDEX_HTML, tail.index_html.as_bytes())?;
         let sink = self.packer.finish()?;
-        Ok((sink, self.examination.finish(&tail)))
+        Ok((sink, self.examination.close()))
     }
 }
 

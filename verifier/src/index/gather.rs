@@ -10,6 +10,7 @@ use countersign_protocol::fold::Stream;
 use countersign_protocol::hash::{CommandId, Digest};
 use countersign_protocol::key;
 use countersign_protocol::visible;
+use serde::Serialize;
 
 /// Commands that an index tells of, the newest: a page that a browser still opens.
 const MAX_COMMANDS: usize = 2_000;
@@ -36,7 +37,7 @@ const MAX_COLUMNS: usize = 2_000;
 type Content = BTreeMap<Digest, Blob>;
 
 /// Somebody's words in the log.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub(super) struct Word {
     pub(super) seq: u64,
     pub(super) time_us: u64,

@@ -6,7 +6,8 @@
 use jiff::Timestamp;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::shape::{CommandShape, HostShape, Index, WordShape};
+use super::gather::Word;
+use super::shape::{CommandShape, HostShape, Index};
 use crate::report::Scope;
 
 /// Light and dark, for screens and paper.
@@ -86,7 +87,7 @@ fn command(command: &CommandShape) -> Markup {
     }
 }
 
-fn words(words: &[WordShape], more: u64) -> Markup {
+fn words(words: &[Word], more: u64) -> Markup {
     html! {
         table {
             thead { tr { th { "Entry" } th { "Time" } th { "Who" } th { "What" } th { "In their words" } } }

@@ -27,7 +27,7 @@ pub(super) struct Index {
     /// Older commands that the bundle holds and this index does not.
     pub(super) more_commands: u64,
     pub(super) people: Vec<PersonShape>,
-    pub(super) changes: Vec<WordShape>,
+    pub(super) changes: Vec<Word>,
     pub(super) more_changes: u64,
 }
 
@@ -43,20 +43,10 @@ pub(super) struct CommandShape {
     pub(super) cwd: Option<String>,
     pub(super) user: Option<String>,
     pub(super) break_glass: bool,
-    pub(super) words: Vec<WordShape>,
+    pub(super) words: Vec<Word>,
     pub(super) more_words: u64,
     pub(super) hosts: Vec<HostShape>,
     pub(super) more_hosts: u64,
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct WordShape {
-    pub(super) seq: u64,
-    pub(super) time_us: u64,
-    pub(super) kind: &'static str,
-    pub(super) by: String,
-    pub(super) key: String,
-    pub(super) text: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -98,7 +88,7 @@ pub(super) fn shape(manifest: &Manifest, gathered: &Gathered, state: &State, siz
         commands: commands.collect(),
         more_commands: gathered.more_commands,
         people: people(state.rights()),
-        changes: gathered.changes.iter().map(word).collect(),
+        changes: gathered.changes.iter().cloned().collect(),
         more_changes: gathered.more_changes,
     }
 }
@@ -141,22 +131,11 @@ fn command(id: CommandId, story: &Story, state: &State) -> Option<CommandShape> 
         cwd: story.cwd.clone(),
         user: command.act().user.as_ref().map(ToString::to_string),
         break_glass: command.act().break_glass,
-        words: story.words.iter().map(word).collect(),
+        words: story.words.clone(),
         more_words: story.more_words,
         more_hosts: u64::try_from(all - hosts.len()).unwrap_or(u64::MAX),
         hosts,
     })
-}
-
-fn word(word: &Word) -> WordShape {
-    WordShape {
-        seq: word.seq,
-        time_us: word.time_us,
-        kind: word.kind,
-        by: word.by.clone(),
-        key: word.key.clone(),
-        text: word.text.clone(),
-    }
 }
 
 /// Everybody with a key, as things stand at the end.
