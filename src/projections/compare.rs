@@ -33,28 +33,43 @@ impl From<sqlx::Error> for CompareError {
     }
 }
 
-/// A projection whose rows are not what the log says.
+/// A projection that is not what the log says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Difference {
-    /// Which.
-    pub projection: &'static str,
-    /// Rows that should not be there.
-    pub surplus: u64,
-    /// Rows that should be and are not.
-    pub missing: u64,
+pub enum Difference {
+    /// Its rows are others.
+    Rows {
+        /// Which.
+        projection: &'static str,
+        /// Rows that should not be there.
+        surplus: u64,
+        /// Rows that should be and are not.
+        missing: u64,
+    },
+    /// Its cursor is past the end of the log: the entries up to there would never come into it.
+    Ahead {
+        /// Which.
+        projection: &'static str,
+        /// Entries past the end.
+        by: u64,
+    },
 }
 
 impl std::fmt::Display for Difference {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self {
-            projection,
-            surplus,
-            missing,
-        } = self;
-        write!(
-            f,
-            "the list {projection} is not what the log says: {surplus} rows too many or changed, {missing} missing or changed"
-        )
+        match self {
+            Self::Rows {
+                projection,
+                surplus,
+                missing,
+            } => write!(
+                f,
+                "the list {projection} is not what the log says: {surplus} rows too many or changed, {missing} missing or changed"
+            ),
+            Self::Ahead { projection, by } => write!(
+                f,
+                "the list {projection} says that it holds {by} entries more than there are, and would leave them out when they come"
+            ),
+        }
     }
 }
 
@@ -81,12 +96,8 @@ pub async fn compare(
         // No server has made any yet.
         return Ok(Vec::new());
     }
-    let next: i64 = sqlx::query_scalar("SELECT coalesce(min(next), 0) FROM projections.cursors")
-        .fetch_one(&mut *transaction)
-        .await?;
-    if next < size {
-        return Err(CompareError::Behind(size.abs_diff(next)));
-    }
+    let mut found = Vec::new();
+    every!(P => found.extend(ahead::<P>(&mut transaction, size).await?));
     // Temporary tables are created and found first; nothing that stays is written.
     sqlx::query("SET LOCAL search_path = pg_temp, public")
         .execute(&mut *transaction)
@@ -103,11 +114,30 @@ pub async fn compare(
         every!(P => P::apply(&mut transaction, &page).await?);
         fold.drop_settled();
     }
-    let mut found = Vec::new();
     every!(P => found.extend(difference::<P>(&mut transaction).await?));
     transaction.rollback().await?;
     debug_assert_eq!(signed(fold.next()), size);
     Ok(found)
+}
+
+/// How far a projection's cursor is past the end. None is where no server has moved it yet.
+async fn ahead<P: Projection>(
+    connection: &mut PgConnection,
+    size: i64,
+) -> Result<Option<Difference>, CompareError> {
+    let next: Option<i64> =
+        sqlx::query_scalar("SELECT next FROM projections.cursors WHERE name = $1")
+            .bind(P::NAME)
+            .fetch_optional(connection)
+            .await?;
+    let next = next.unwrap_or(0);
+    if next < size {
+        return Err(CompareError::Behind(size.abs_diff(next)));
+    }
+    Ok((next > size).then_some(Difference::Ahead {
+        projection: P::NAME,
+        by: next.abs_diff(size),
+    }))
 }
 
 async fn difference<P: Projection>(
@@ -123,7 +153,7 @@ async fn difference<P: Projection>(
     let count =
         |name| Ok::<_, sqlx::Error>(u64::try_from(row.try_get::<i64, _>(name)?).unwrap_or(0));
     let (surplus, missing) = (count("surplus")?, count("missing")?);
-    Ok((surplus + missing > 0).then_some(Difference {
+    Ok((surplus + missing > 0).then_some(Difference::Rows {
         projection: name,
         surplus,
         missing,
