@@ -1,10 +1,15 @@
 //! The log as tiles: read, checked and put together by crates that are not ours.
 
+use std::path::{Path, PathBuf};
+
 use countersign_protocol::checkpoint::VerifierKey;
 use countersign_protocol::entry;
 use reqwest::Method;
 use tlog_tiles::{Hash, Tile};
 
+use crate::folder::Folder;
+use crate::left_out::left_out;
+use crate::statements::public;
 use crate::support::TestServer;
 use crate::support::server::{json, problem};
 
@@ -110,6 +115,69 @@ async fn other_peoples_code_reads_the_log_and_finds_its_root() {
         let before = tlog_tiles::tree_hash(old, &reader).unwrap();
         tlog_tiles::check_tree(&proof, size, root, old, before).unwrap();
     }
+}
+
+/// Where Debian puts the sources of Go's packages: `golang-golang-x-mod-dev`.
+const GO_SOURCES: &str = "/usr/share/gocode";
+
+/// Builds `tests/tiles/reader.go`. None where this machine has no Go or not the packages.
+#[expect(clippy::disallowed_methods, reason = "the test starts go")]
+fn go_reader(folder: &Path) -> Option<PathBuf> {
+    let packages = Path::new(GO_SOURCES).join("src/golang.org/x/mod/sumdb/tlog");
+    if std::process::Command::new("go")
+        .arg("version")
+        .output()
+        .is_err()
+        || !packages.exists()
+    {
+        left_out(
+            "golang-go and golang-golang-x-mod-dev are not installed: whether Go's own reader of checksum databases reads this log",
+        );
+        return None;
+    }
+    let built = std::process::Command::new("go")
+        .args(["build", "-o"])
+        .arg(folder.join("reader"))
+        .arg("reader.go")
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tiles"))
+        .envs([("GO111MODULE", "off"), ("GOPATH", GO_SOURCES)])
+        .env("GOCACHE", folder.join("cache"))
+        .output()
+        .unwrap();
+    assert!(built.status.success(), "{built:?}");
+    Some(folder.join("reader"))
+}
+
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "the test starts the reader")]
+async fn go_reads_the_log_and_finds_its_root() {
+    let folder = Folder::new("go");
+    let Some(reader) = go_reader(folder.path()) else {
+        return;
+    };
+    let server = long().await;
+    let token = server.sign_in("alice").await;
+    let read = async |vkey: String| {
+        tokio::process::Command::new(&reader)
+            .args([server.url(), &vkey])
+            .env("TOKEN", &token)
+            .output()
+            .await
+            .unwrap()
+    };
+    let ours = server.book.ledger.verifier();
+    // What it reads is written down before it goes out; from then on the log stands still.
+    let _first = read(ours.to_string()).await;
+    let newest = server.book.ledger.newest();
+    let said = read(ours.to_string()).await;
+    assert!(said.status.success(), "{said:?}");
+    let said = String::from_utf8(said.stdout).unwrap();
+    assert_eq!(said, format!("{} {}\n", newest.size(), newest.root()));
+    // The right name, another key.
+    let other = VerifierKey::of(ours.origin(), &public("other")).unwrap();
+    let refused = read(other.to_string()).await;
+    assert!(!refused.status.success());
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("no verifiable signatures"));
 }
 
 #[tokio::test]
