@@ -10,6 +10,7 @@
 //! | `files` | `agent.toml`, `allowed_signers`, rules, patterns, the agent's key |
 //! | `journal` | the journal's file and its records |
 //! | `bundles` | evidence bundles and the proofs in them |
+//! | `witnesses` | what witnesses are asked and answer, their policies, places of tiles |
 //! | `story` | the ledger behind the seeds: what is true, and what may run |
 //! | `bytes` | reading decisions from a fuzzer's input |
 //!
@@ -31,6 +32,7 @@ mod rights;
 mod statements;
 mod story;
 mod wire;
+mod witnesses;
 
 pub use admission::{grant, thief};
 pub use bundles::{bundle, tlog_proof};
@@ -40,16 +42,21 @@ pub use rights::{change, requirement};
 pub use statements::{documents, entry, keys, note, payload, sshsig};
 pub use story::{Runs, Story, story};
 pub use wire::{answers, events, proofs};
+pub use witnesses::{
+    Cosigned, add_checkpoint, cosigned, cosigned_note, tile_place, witness_policy,
+};
 
 /// A name and what is promised about any input.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets. Each has a file of this name in `fuzz_targets/` and a folder in `seeds/`.
 pub const TARGETS: &[Target] = &[
+    ("add_checkpoint", add_checkpoint),
     ("answers", answers),
     ("bundle", bundle),
     ("change", change),
     ("config", config),
+    ("cosigned_note", cosigned_note),
     ("documents", documents),
     ("entry", entry),
     ("events", events),
@@ -67,5 +74,7 @@ pub const TARGETS: &[Target] = &[
     ("signers", signers),
     ("sshsig", sshsig),
     ("thief", thief),
+    ("tile_place", tile_place),
     ("tlog_proof", tlog_proof),
+    ("witness_policy", witness_policy),
 ];

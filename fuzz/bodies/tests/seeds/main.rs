@@ -100,10 +100,10 @@ macro_rules! holds {
 }
 
 holds! {
-    answers_holds bundle_holds change_holds config_holds documents_holds entry_holds events_holds
-    grant_holds journal_holds key_file_holds keys_holds note_holds patterns_holds payload_holds
-    proofs_holds records_holds requirement_holds rules_holds signers_holds sshsig_holds thief_holds
-    tlog_proof_holds
+    add_checkpoint_holds answers_holds bundle_holds change_holds config_holds cosigned_note_holds
+    documents_holds entry_holds events_holds grant_holds journal_holds key_file_holds keys_holds
+    note_holds patterns_holds payload_holds proofs_holds records_holds requirement_holds rules_holds
+    signers_holds sshsig_holds thief_holds tile_place_holds tlog_proof_holds witness_policy_holds
 }
 
 #[test]

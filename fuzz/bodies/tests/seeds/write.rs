@@ -9,6 +9,7 @@ use countersign_fuzz_bodies::{Runs, Story, TARGETS};
 use countersign_protocol::api::{Base64, BlobBody, LedgerInfo, Receipt, Submission, Work};
 use countersign_protocol::canonical;
 use countersign_protocol::command::{Act, Environment};
+use countersign_protocol::cosignature::WitnessKey;
 use countersign_protocol::entry::{self, Entry};
 use countersign_protocol::event::Outcome;
 use countersign_protocol::hash::{CommandId, Digest, KeyId, StatementId};
@@ -123,6 +124,7 @@ fn write_the_seeds() {
     files(&story);
     bundles(&world);
     wire(&world, &story, &ids);
+    witnesses();
     statements(&story);
     journals(&story);
 }
@@ -256,6 +258,49 @@ fn bundles(world: &World) {
         "tlog_proof",
         "alone",
         "c2sp.org/tlog-proof@v1\nindex 0\n\nnote\n",
+    );
+}
+
+fn witnesses() {
+    let note = &countersign_fuzz_bodies::cosigned().note;
+    put("cosigned_note", "whole", note);
+    let (body, lines) = note.split_once("\n\n").unwrap();
+    let lines: Vec<&str> = lines.lines().collect();
+    put("cosigned_note", "twice", format!("{note}{}\n", lines[1]));
+    put(
+        "cosigned_note",
+        "alone",
+        format!("{body}\n\n{}\n", lines[0]),
+    );
+    let hash = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
+    put("add_checkpoint", "first", format!("old 0\n\n{note}"));
+    put(
+        "add_checkpoint",
+        "proof",
+        format!("old 3\n{hash}\n{hash}\n\n{note}"),
+    );
+    for (name, place) in [
+        ("full", "000"),
+        ("partial", "001.p/44"),
+        ("far", "x001/x234/067"),
+        ("far-partial", "x001/x234/067.p/255"),
+    ] {
+        put("tile_place", name, place);
+    }
+    let witness = |name: &str| {
+        let key = WitnessKey::of(&name.parse().unwrap(), &key(name));
+        format!("witness {name} {key} https://{name}\n")
+    };
+    let (one, two) = (witness("one"), witness("two"));
+    put("witness_policy", "nobody", "quorum none\n");
+    put("witness_policy", "one", format!("{one}quorum one\n"));
+    put(
+        "witness_policy",
+        "groups",
+        format!(
+            "# ours\n{one}{two}{}group in 1 one two\ngroup out all in three\nquorum out\n",
+            witness("three")
+        ),
     );
 }
 
