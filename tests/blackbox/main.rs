@@ -15,6 +15,8 @@ mod cedar;
 mod certificates;
 #[path = "../support/folder.rs"]
 mod folder;
+#[path = "../support/forger.rs"]
+mod forger;
 #[path = "../support/left_out.rs"]
 mod left_out;
 #[path = "../support/small_disk.rs"]
@@ -28,6 +30,7 @@ mod by_hand;
 mod confined;
 mod contract;
 mod demo;
+mod evil;
 mod idle;
 mod life;
 mod managed;

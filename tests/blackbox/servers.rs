@@ -16,6 +16,7 @@ use crate::support::{Dev, PROGRAM, free_port, signal, text, until};
 pub(crate) struct Server {
     pub(crate) child: Child,
     pub(crate) url: String,
+    pub(crate) log: std::path::PathBuf,
 }
 
 impl Server {
@@ -26,7 +27,25 @@ impl Server {
         checkpoint: &std::path::Path,
         first: bool,
     ) -> Self {
+        let server = Self::spawn(dev, database, keys, checkpoint, first);
+        until("the server is ready", || server.is_ready());
+        server
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        http(&self.url, "/readyz").contains("200 OK")
+    }
+
+    /// One that may never become ready; what it says goes to `log`.
+    pub(crate) fn spawn(
+        dev: &Dev,
+        database: &str,
+        keys: &std::path::Path,
+        checkpoint: &std::path::Path,
+        first: bool,
+    ) -> Self {
         let port = free_port();
+        let log = dev.folder().path().join(format!("serve-{port}"));
         let mut command = Command::new(PROGRAM);
         command
             .args(["serve", "--listen", &format!("127.0.0.1:{port}")])
@@ -36,19 +55,15 @@ impl Server {
             .arg("--checkpoint")
             .arg(checkpoint)
             .args(dev.public.iter().flat_map(|url| ["--public-url", url]))
-            .stderr(fs::File::create(dev.folder().path().join(format!("serve-{port}"))).unwrap());
+            .stderr(fs::File::create(&log).unwrap());
         if first {
             command.arg("--first-start");
         }
-        let child = command.spawn().unwrap();
-        let server = Self {
-            child,
+        Self {
+            child: command.spawn().unwrap(),
             url: format!("http://127.0.0.1:{port}"),
-        };
-        until("the server is ready", || {
-            http(&server.url, "/readyz").contains("200 OK")
-        });
-        server
+            log,
+        }
     }
 }
 

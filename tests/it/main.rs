@@ -12,6 +12,8 @@ mod cedar;
 mod certificates;
 #[path = "../support/folder.rs"]
 mod folder;
+#[path = "../support/forger.rs"]
+mod forger;
 #[path = "../support/left_out.rs"]
 mod left_out;
 #[path = "../support/statements.rs"]

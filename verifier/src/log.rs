@@ -158,19 +158,28 @@ impl Log {
                     );
                     self.findings.bad("uncovered", covered, reason);
                 }
-                match witnesses.map(|policy| vouch(policy, &newest)).transpose() {
-                    Ok(witnessed) => self.witnessed = witnessed,
-                    Err((name, reason)) => {
-                        let last = newest.size().saturating_sub(1);
-                        self.findings.bad(name, last, reason);
-                    }
-                }
+                self.demand(witnesses, &newest);
             }
             Ok(_) => {}
         }
     }
 
-    /// Compares with what the caller holds: only that can show that the end was cut off.
+    /// Where there is a policy, enough of its witnesses must vouch for a checkpoint.
+    fn demand(&mut self, witnesses: Option<&WitnessPolicy>, checkpoint: &Checkpoint) {
+        match witnesses
+            .map(|policy| vouch(policy, checkpoint))
+            .transpose()
+        {
+            Ok(witnessed) => self.witnessed = witnessed.or(self.witnessed),
+            Err((name, reason)) => {
+                let last = checkpoint.size().saturating_sub(1);
+                self.findings.bad(name, last, reason);
+            }
+        }
+    }
+
+    /// Compares with what the caller holds: only that can show that the end was cut off. With
+    /// `witnesses`, enough of them must vouch for the checkpoint that was given.
     ///
     /// # Errors
     /// The checkpoint that was given is damaged.
@@ -178,12 +187,14 @@ impl Log {
         &mut self,
         checkpoint: Option<&str>,
         remembered: Option<(u64, Hash)>,
+        witnesses: Option<&WitnessPolicy>,
     ) -> Result<(), CheckpointError> {
         if let (Some(note), Some(verifier)) = (checkpoint, self.verifier()) {
             match Checkpoint::open(note, &verifier) {
                 Ok(given) => {
                     let claim = (given.size(), given.root());
                     self.compare_root(claim, "the checkpoint that was given");
+                    self.demand(witnesses, &given);
                 }
                 Err(error @ (CheckpointError::OtherOrigin | CheckpointError::Unsigned)) => {
                     let reason = format!("the checkpoint that was given: {error}");

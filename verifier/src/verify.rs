@@ -247,7 +247,7 @@ impl Examination {
                 // A bundle is of its day: that the log went on since is no cut.
                 let held = log.auditor().size();
                 let covered = remembered.filter(|(size, _)| *size <= held);
-                log.memories(expectations.checkpoint.as_deref(), covered)
+                log.memories(expectations.checkpoint.as_deref(), covered, None)
             }
             Body::Excerpt(chosen) => {
                 chosen.memories(remembered);

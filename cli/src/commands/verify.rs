@@ -114,8 +114,20 @@ where
         let report = bundle(globals, path, checkpoint)?;
         return conclude(globals, &report, "not compared");
     }
+    let witnesses = globals
+        .witness_policy
+        .as_deref()
+        .map(witnesses)
+        .transpose()?;
     let source = match &arguments.database {
+        Some(_) if witnesses.is_some() && checkpoint.is_none() => {
+            return Err(Failure::usage(
+                "a database holds no cosignatures, so the witnesses' policy has nothing to judge here",
+            )
+            .hint("give --checkpoint FILE with a note that they signed, as /checkpoint of the server gives it"));
+        }
         Some(url) => Source::Database(url.clone()),
+        // The policy was held against the server's own cosigned note on the way in.
         None => Source::Pages(Box::new(Served::new(globals.connect().await?))),
     };
     let mut report = recompute(Options {
@@ -123,6 +135,7 @@ where
         ledger: globals.ledger,
         checkpoint,
         remembered: globals.ledger.map(remembered).transpose()?.flatten(),
+        witnesses: witnesses.filter(|_policy| arguments.database.is_some()),
         progress: progress(globals.json),
     })
     .await?;

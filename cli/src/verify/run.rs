@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use countersign_protocol::hash::{Hash, LedgerId};
+use countersign_protocol::witness_policy::WitnessPolicy;
 use countersign_verifier::{Log, Report, claimed_size};
 
 use super::blobs;
@@ -26,6 +27,8 @@ pub struct Options {
     pub checkpoint: Option<String>,
     /// Size and root of the newest checkpoint that the caller remembers.
     pub remembered: Option<(u64, Hash)>,
+    /// Enough of these must vouch for `checkpoint`.
+    pub witnesses: Option<WitnessPolicy>,
     /// Called after every page.
     pub progress: Option<Progress>,
 }
@@ -39,6 +42,7 @@ impl Options {
             ledger: None,
             checkpoint: None,
             remembered: None,
+            witnesses: None,
             progress: None,
         }
     }
@@ -56,6 +60,7 @@ pub async fn verify(options: Options) -> Result<Report, VerifyError> {
         ledger,
         checkpoint,
         remembered,
+        witnesses,
         progress,
     } = options;
     let mut run = Run {
@@ -68,7 +73,7 @@ pub async fn verify(options: Options) -> Result<Report, VerifyError> {
         Source::Pages(mut pages) => run.pages(pages.as_mut()).await?,
     }
     run.log
-        .memories(checkpoint.as_deref(), remembered)
+        .memories(checkpoint.as_deref(), remembered, witnesses.as_ref())
         .map_err(VerifyError::Note)?;
     Ok(run.log.report())
 }

@@ -12,6 +12,7 @@ use countersign_cli::failure::Failure;
 use countersign_cli::sign::Signer;
 use countersign_cli::tls::Way;
 use countersign_cli::trust::Pins;
+use countersign_cli::verify::{self, Options, Source};
 use countersign_protocol::checkpoint::{Checkpoint, CheckpointBody, Origin};
 use countersign_protocol::cosignature::{Cosignature, WitnessKey};
 use countersign_protocol::hash::Hash;
@@ -228,4 +229,30 @@ async fn the_command_line_takes_the_policy() {
             "{told}"
         );
     }
+}
+
+/// A database holds no cosignatures: whoever verifies it brings a note that witnesses signed.
+#[tokio::test]
+async fn a_database_is_held_against_a_note_that_witnesses_signed() {
+    let book = TestLedger::ready().await;
+    let newest = book.ledger.newest();
+    let (name, signing, policy) = witness();
+    let line = Cosignature::sign(newest.body(), &name, &signing, book.clock.now());
+    let signed = newest.with_lines([line.line()]).unwrap();
+    let judge = async |note: &Checkpoint| {
+        let url = book.database.app_url().await;
+        verify::verify(Options {
+            checkpoint: Some(note.note().to_owned()),
+            witnesses: Some(policy.parse().unwrap()),
+            ..Options::new(Source::Database(url))
+        })
+        .await
+        .unwrap()
+    };
+    let report = judge(&signed).await;
+    assert!(report.ok, "{report:?}");
+    assert_eq!(report.witnessed.unwrap().witnesses, 1);
+    let report = judge(&newest).await;
+    assert!(!report.ok && report.witnessed.is_none());
+    assert_eq!(report.first_bad.unwrap().name, "unwitnessed");
 }

@@ -2,13 +2,12 @@
 
 use countersign_cli::verify;
 
-use super::forge::Forger;
 use super::story::{Story, bad};
 
 #[tokio::test]
 async fn cutting_the_last_rows_is_found_by_what_is_remembered_however_many() {
     let story = Story::new().await;
-    let mut forger = Forger::new(&story).await;
+    let mut forger = story.forger().await;
     let ends = forger.sizes();
     for size in (1..story.size).rev() {
         forger.cut(size);
@@ -25,7 +24,7 @@ async fn cutting_the_last_rows_is_found_by_what_is_remembered_however_many() {
 async fn cutting_is_found_by_a_checkpoint_that_was_kept() {
     let story = Story::new().await;
     let note = story.book.ledger.newest().note().to_owned();
-    let mut forger = Forger::new(&story).await;
+    let mut forger = story.forger().await;
     forger.cut(story.size - 1);
     forger.put().await;
     let options = || verify::Options {
@@ -43,7 +42,7 @@ async fn cutting_is_found_by_a_checkpoint_that_was_kept() {
 #[tokio::test]
 async fn a_stranger_sees_a_cut_only_inside_a_batch() {
     let story = Story::new().await;
-    let mut forger = Forger::new(&story).await;
+    let mut forger = story.forger().await;
     let ends = forger.sizes();
     let mut inside = 0;
     for size in (1..story.size).rev() {
@@ -64,9 +63,10 @@ async fn a_stranger_sees_a_cut_only_inside_a_batch() {
 #[tokio::test]
 async fn a_cut_that_leaves_a_checkpoint_behind_is_found_by_it() {
     let story = Story::new().await;
-    let mut forger = Forger::new(&story).await;
+    let mut forger = story.forger().await;
     forger.cut(10);
-    forger.keep_newest_note(&story).await;
+    let note = story.book.ledger.newest().note().to_owned();
+    forger.notes.insert(story.size, note);
     forger.put().await;
     let (seq, reason) = bad(&story.verify_as_stranger().await);
     assert_eq!(seq, 10);

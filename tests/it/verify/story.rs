@@ -1,9 +1,11 @@
 //! A ledger with something of everything in it, what a superuser does to it, and the verdict.
 
+use countersign::keys::LedgerKeys;
 use countersign_cli::verify::{self, Options, Report, Source, VerifyError};
 use countersign_protocol::hash::{Digest, Hash, LedgerId, StatementId};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, PgPool, Row as _};
 
+use crate::forger::Forger;
 use crate::support::TestLedger;
 
 /// A finished command, one that waits for approval, one with a caller's own id, in this order.
@@ -37,6 +39,12 @@ impl Story {
 
     pub(super) fn owner(&self) -> &PgPool {
         &self.book.database.owner
+    }
+
+    /// Somebody who owns its database and has its keys.
+    pub(super) async fn forger(&self) -> Forger {
+        let keys = LedgerKeys::read(self.book.folder.path()).unwrap();
+        Forger::new(self.owner(), self.book.ledger.verifier().origin(), keys).await
     }
 
     pub(super) fn ledger(&self) -> LedgerId {
