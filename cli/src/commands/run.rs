@@ -14,7 +14,7 @@ use crate::acts::Step;
 use crate::failure::Failure;
 use crate::render::Escaper;
 use crate::view::CommandView;
-use crate::{console, describe, exit_code, render, shapes};
+use crate::{alike, console, describe, exit_code, render, shapes};
 
 /// As for `request`.
 #[derive(Debug, Clone, Args)]
@@ -204,6 +204,9 @@ pub(super) async fn run(globals: &Globals, arguments: Arguments) -> Result<u8, F
         console::print_json(&shapes::command(&view))?;
     }
     tell_end(&view);
+    for line in alike::summary(&view.command.executions) {
+        console::note(&format!("countersign: {line}"));
+    }
     Ok(exit(&view))
 }
 
@@ -310,54 +313,8 @@ fn exit(view: &CommandView) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use countersign_protocol::event::{ExecutionCompleted, StreamTotals};
-    use countersign_protocol::hash::{Digest, Hash, KeyId, LedgerId, StatementId};
-    use countersign_protocol::name::{Nonce, Time};
-
     use super::*;
-
-    fn ended(outcome: Outcome, exit_code: Option<u8>, signal: Option<u8>) -> Execution {
-        let totals = StreamTotals {
-            total: 0,
-            kept: 0,
-            sha256: Digest::new([0; 32]),
-        };
-        let root = Hash::ZERO;
-        let done = ExecutionCompleted {
-            signer: KeyId::new([0; 32]),
-            agent: "a".parse().unwrap(),
-            nonce: Nonce::new([0; 16]),
-            made_at: Time::from_micros(0).unwrap(),
-            ledger: LedgerId::new([0; 32]),
-            seen: countersign_protocol::event::Seen { size: 1, root },
-            command: StatementId::ZERO,
-            agent_seq: 0,
-            agent_prev: StatementId::ZERO,
-            started: StatementId::ZERO,
-            detail: None,
-            outcome,
-            exit_code,
-            signal,
-            duration_us: 0,
-            cpu_us: 0,
-            max_rss: 0,
-            stdout: totals,
-            stderr: totals,
-            chunks: 0,
-            last_chunk: StatementId::ZERO,
-            tree_gone: true,
-        };
-        Execution {
-            status: ExecutionStatus::Completed,
-            started: None,
-            chunks: 0,
-            last_chunk: StatementId::ZERO,
-            completed: Some(done),
-            refused: None,
-            lost: None,
-            late: false,
-        }
-    }
+    use crate::alike::tests::ended;
 
     #[test]
     fn run_exits_as_a_shell_would() {

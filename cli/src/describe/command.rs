@@ -15,9 +15,9 @@ use countersign_protocol::view::outcome_word;
 use sha2::{Digest as _, Sha256};
 
 use super::requirement::{duration, requirement, votes};
-use crate::render;
 use crate::streams::Held;
 use crate::view::{CommandView, Deed, Start, Word};
+use crate::{alike, render};
 
 /// Standard input that is shown whole to whoever approves; of more the beginning and the digest.
 const MAX_STDIN_SHOWN: usize = 64 * 1024;
@@ -223,6 +223,9 @@ pub fn command(view: &CommandView) -> String {
     }
     for word in &view.words {
         row(&mut out, deed(word.deed), &word_line(word));
+    }
+    for (first, line) in alike::summary(&view.command.executions).iter().enumerate() {
+        row(&mut out, if first == 0 { "came out" } else { "" }, line);
     }
     for (agent, part) in &view.command.executions {
         out.push('\n');

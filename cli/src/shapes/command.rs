@@ -16,6 +16,7 @@ use countersign_protocol::view::{self as protocol_view, Written};
 use serde::Serialize;
 
 use crate::acts::{ChangeView, Replaced};
+use crate::alike::{self, Group, Verdict};
 use crate::console::base64;
 use crate::streams::Link;
 use crate::view::CommandView;
@@ -116,6 +117,10 @@ pub struct CommandShape {
     status: &'static str,
     request: RequestShape,
     approvals: Vec<ApprovalShape>,
+    /// How many hosts came out how; empty before it is authorized.
+    tally: BTreeMap<Verdict, u64>,
+    /// Hosts that said the same, the largest group first.
+    groups: Vec<Group>,
     executions: Vec<ExecutionResult>,
 }
 
@@ -191,6 +196,8 @@ pub fn command(view: &CommandView) -> CommandShape {
         status: view.command.status().as_str(),
         request: request(view),
         approvals: approvals.collect(),
+        tally: alike::tally(&view.command.executions),
+        groups: alike::groups(&view.command.executions),
         executions: parts
             .map(|(agent, part)| execution(view, agent, part))
             .collect(),
