@@ -30,8 +30,9 @@ struct Stage {
 impl Stage {
     /// None where there cannot be two clusters.
     fn set(replication: Replication) -> Option<Self> {
-        let pair = Pair::start(replication)?;
-        let dev = Arc::new(Dev::start());
+        let dev = thread::spawn(Dev::start);
+        let pair = Pair::start(replication);
+        let (dev, pair) = (Arc::new(dev.join().unwrap()), pair?);
         pair.primary
             .sql("postgres", "CREATE ROLE countersign_app LOGIN");
         pair.primary.sql("postgres", "CREATE DATABASE countersign");
@@ -298,7 +299,9 @@ fn an_asynchronous_standby_that_is_behind_is_refused_and_nothing_is_written_ther
         "{:?}",
         promoted.elapsed()
     );
-    assert!(stage.log(&server).contains("the ledger stops"));
+    until("the ledger has stopped", || {
+        stage.log(&server).contains("the ledger stops")
+    });
     assert!(http(&server.url, "/readyz").contains("503"));
     let turned_away = stage.ask(&server.url, "alice");
     assert!(
@@ -315,6 +318,44 @@ fn an_asynchronous_standby_that_is_behind_is_refused_and_nothing_is_written_ther
     }
     assert_eq!(rows(standby), held, "nothing was written there");
     assert_eq!(noted(&stage.checkpoint("a")), (committed, note));
+}
+
+#[test]
+fn what_one_machine_alone_has_committed_is_not_acknowledged() {
+    let Some(stage) = Stage::set(Replication::Synchronous) else {
+        return;
+    };
+    let (primary, standby) = (&stage.pair.primary, &stage.pair.standby);
+    let server = stage.server("a", &stage.both());
+    let asked = stage.asked(&server.url, "alice");
+    let size = "SELECT size FROM head";
+    let before = primary.sql("countersign", size);
+    standby.kill();
+    // An approval has no texts of its own, which would wait for the standby before it does.
+    let approve = ["--server", &server.url, "approve", &asked, "--yes"];
+    let mut waiting = stage
+        .dev
+        .command("bob", &approve)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let commits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+    until("a COMMIT waits for the standby", || {
+        primary.sql("postgres", commits) != "0"
+    });
+    // It comes back and shows the entry, which its standby does not have.
+    primary.kill();
+    primary.start();
+    let with_it = primary.sql("countersign", size);
+    assert_ne!(with_it, before, "the entry is in the primary's log");
+    assert_eq!(ended_within(&mut waiting, Duration::from_secs(4)), None);
+    standby.start();
+    let told = waiting.wait_with_output().unwrap();
+    assert!(told.status.success(), "{}", text(&told.stderr));
+    primary.kill();
+    standby.promote();
+    assert_eq!(standby.sql("countersign", size), with_it);
 }
 
 #[test]
