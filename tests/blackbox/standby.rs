@@ -350,6 +350,8 @@ fn what_one_machine_alone_has_committed_is_not_acknowledged() {
     let with_it = primary.sql("countersign", size);
     assert_ne!(with_it, before, "the entry is in the primary's log");
     assert_eq!(ended_within(&mut waiting, Duration::from_secs(4)), None);
+    let is_receipt = |line: &str| line.contains("appended") && line.contains("command.approved");
+    assert!(!stage.log(&server).lines().any(is_receipt));
     standby.start();
     let told = waiting.wait_with_output().unwrap();
     assert!(told.status.success(), "{}", text(&told.stderr));
