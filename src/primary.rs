@@ -125,24 +125,23 @@ impl Addresses {
     /// # Errors
     /// [`PrimaryError::Address`].
     pub(crate) fn read(text: &SecretString) -> Result<Self, PrimaryError> {
-        let mut rest = text.expose_secret();
+        let is_next = |rest: &str| {
+            let rest = rest.trim_start();
+            rest.starts_with("postgres://") || rest.starts_with("postgresql://")
+        };
         let mut addresses = Vec::new();
-        loop {
-            let end = [",postgres://", ",postgresql://"]
-                .iter()
-                .filter_map(|next| rest.find(next))
-                .min();
-            let (one, more) = match end {
-                Some(end) => (rest.get(..end), rest.get(end + 1..)),
-                None => (Some(rest), None),
-            };
-            let one = one.ok_or(PrimaryError::Address)?.trim();
-            addresses.push(one.parse().map_err(|_| PrimaryError::Address)?);
-            match more {
-                Some(more) => rest = more,
-                None => return Ok(Self(addresses)),
+        let mut one = String::new();
+        for part in text.expose_secret().split(',') {
+            if is_next(part) && !one.is_empty() {
+                addresses.push(address(&one)?);
+                one.clear();
+            } else if !one.is_empty() {
+                one.push(',');
             }
+            one.push_str(part);
         }
+        addresses.push(address(&one)?);
+        Ok(Self(addresses))
     }
 
     /// With settings that each connection asks of the database.
@@ -254,7 +253,7 @@ impl Addresses {
             match self.search().await {
                 Ok(found) => return found,
                 Err(nowhere) if !is_told => {
-                    tracing::warn!(%nowhere, "no address of the database takes writes");
+                    tracing::warn!(why = %nowhere, "no address of the database takes writes");
                     is_told = true;
                 }
                 Err(_) => {}
@@ -291,7 +290,7 @@ async fn until_lost(held: &mut Found) -> bool {
         match timeout(SILENCE, takes_writes(&mut held.connection)).await {
             Ok(Ok(())) => {}
             Ok(Err(not)) => {
-                tracing::warn!(%not, "the primary is lost; looking for it");
+                tracing::warn!(why = %not, "the primary is lost; looking for it");
                 return false;
             }
             Err(_) => {
@@ -333,6 +332,15 @@ impl From<Nowhere> for PrimaryError {
             }
         }
     }
+}
+
+fn address(text: &str) -> Result<PgConnectOptions, PrimaryError> {
+    let address: PgConnectOptions = text.trim().parse().map_err(|_| PrimaryError::Address)?;
+    // Several hosts in one address, as libpq reads them, would be looked up as one name.
+    if address.get_host().contains(',') {
+        return Err(PrimaryError::Address);
+    }
+    Ok(address)
 }
 
 /// A pool whose connections are asked, each when it is new, whether they take writes.
@@ -380,5 +388,40 @@ fn place(address: &PgConnectOptions) -> String {
     match address.get_socket() {
         Some(socket) => socket.display().to_string(),
         None => format!("{}:{}", address.get_host(), address.get_port()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Vec<String>, PrimaryError> {
+        let addresses = Addresses::read(&SecretString::from(text))?;
+        Ok(addresses.0.iter().map(place).collect())
+    }
+
+    #[test]
+    fn addresses_are_divided_where_another_one_begins() {
+        let two = "postgres://a:p,w@db1/x, postgresql://b@db2:6000/x";
+        for text in [two, &two.replace(", ", ",")] {
+            assert_eq!(read(text).unwrap(), ["db1:5432", "db2:6000"], "{text}");
+        }
+        let one = "postgresql:///x?host=%2Frun%2Fpg&user=a";
+        assert_eq!(read(one).unwrap(), ["/run/pg"]);
+    }
+
+    #[test]
+    fn what_is_no_address_is_told_without_repeating_it() {
+        for text in ["", "secret", "postgres://a:secret@db1,db2/x"] {
+            let told = read(text).unwrap_err();
+            assert!(matches!(told, PrimaryError::Address), "{text}: {told}");
+            assert!(!told.to_string().contains("secret"), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_debug_form_holds_no_password() {
+        let addresses = Addresses::read(&SecretString::from("postgres://a:secret@db1/x")).unwrap();
+        assert_eq!(format!("{addresses:?}"), "[\"db1:5432\"]");
     }
 }

@@ -230,6 +230,15 @@ fn a_synchronous_standby_takes_over_and_nothing_acknowledged_is_lost_or_doubled(
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("a standby, which is read-only"), "{said}");
     assert!(said.contains("promote the standby first"), "{said}");
+    let read_only = |value: &str| {
+        let set = format!("ALTER ROLE {APP} SET default_transaction_read_only = {value}");
+        stage.pair.primary.sql("postgres", &set);
+    };
+    read_only("on");
+    let (code, said) = stage.refused("nobody", &url(&stage.pair.primary));
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("takes no writes"), "{said}");
+    read_only("off");
     // Named first it is passed over.
     let other_way = format!("{},{}", url(&stage.pair.standby), url(&stage.pair.primary));
     let servers = [stage.server("a", &both), stage.server("b", &other_way)];
