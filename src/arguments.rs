@@ -109,7 +109,8 @@ pub(crate) struct Dev {
 /// The database, as the role that serves.
 #[derive(Debug, Args)]
 pub(crate) struct Database {
-    /// The database's address, as the role that serves. Rather from the environment: it may hold a
+    /// The database's address, as the role that serves. Several have a comma between: the one that
+    /// takes writes is used, also after a failover. Rather from the environment: it may hold a
     /// password, and arguments can be read by others.
     #[arg(long, value_name = "URL", env = "DATABASE_URL", hide_env_values = true)]
     pub(crate) database: SecretString,

@@ -7,6 +7,7 @@
 //! | [`projections`] | what queries read, built from the log |
 //! | [`cosigned`] | what witnesses sign of this ledger |
 //! | [`deadlines`] | passing time, turned into events |
+//! | [`primary`] | which of the database's addresses takes writes |
 //! | [`server`], [`setup`] | the rooms put together; a ledger made |
 //! | [`telemetry`] | logs |
 //! | [`dev`] | a private Postgres, for `dev`, `demo` and the tests |
@@ -25,6 +26,7 @@ mod durable;
 pub mod http;
 pub mod keys;
 pub mod ledger;
+pub mod primary;
 pub mod projections;
 pub mod server;
 pub mod setup;

@@ -2,16 +2,16 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use countersign_protocol::hash::LedgerId;
 use countersign_protocol::judgement::Judge;
 use countersign_protocol::origin::ServerOrigin;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 use sqlx::PgPool;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::postgres::PgPoolOptions;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -25,6 +25,7 @@ use crate::http::{
 };
 use crate::keys::{KeyFileError, LedgerKeys};
 use crate::ledger::{Ledger, OpenError, Settings, StartRule, store};
+use crate::primary::{Addresses, FellSilent, PrimaryError};
 use crate::projections::{self, Reader};
 use crate::setup;
 
@@ -57,7 +58,8 @@ const SESSION: [(&str, &str); 4] = [
 /// What a server needs.
 #[derive(Debug)]
 pub struct Options {
-    /// The database, as the role that serves. May hold a password.
+    /// The database, as the role that serves; several addresses have a comma between, and the one
+    /// that takes writes is used. May hold a password.
     pub database: SecretString,
     /// The folder of the ledger's keys.
     pub keys: PathBuf,
@@ -106,9 +108,9 @@ pub enum StartError {
     /// The ledger's keys.
     #[error(transparent)]
     Keys(#[from] KeyFileError),
-    /// The database's address.
-    #[error("the database's address cannot be read; it looks like postgres://user@host/name")]
-    Address,
+    /// The database's address, or where it leads.
+    #[error(transparent)]
+    Database(#[from] PrimaryError),
     /// The ledger.
     #[error(transparent)]
     Ledger(#[from] OpenError),
@@ -165,24 +167,23 @@ pub struct Server {
     pool: PgPool,
     presence: Presence,
     shutdown: CancellationToken,
+    silent: Arc<OnceLock<FellSilent>>,
     tasks: JoinSet<()>,
 }
 
-/// Connects as the role that serves.
+/// Connects to the primary as the role that serves.
 ///
 /// # Errors
-/// The address is not one, or nobody answers there.
+/// The address is not one, nobody answers there, or nothing there takes writes.
 pub async fn connect(database: &SecretString) -> Result<PgPool, StartError> {
-    let options: PgConnectOptions = database
-        .expose_secret()
-        .parse()
-        .map_err(|_| StartError::Address)?;
-    PgPoolOptions::new()
+    open_pool(&Addresses::read(database)?.with(SESSION)).await
+}
+
+async fn open_pool(addresses: &Addresses) -> Result<PgPool, StartError> {
+    let options = PgPoolOptions::new()
         .max_connections(CONNECTIONS)
-        .acquire_timeout(ACQUIRE)
-        .connect_with(options.options(SESSION))
-        .await
-        .map_err(|error| OpenError::Database(error).into())
+        .acquire_timeout(ACQUIRE);
+    Ok(addresses.pool(options).await?)
 }
 
 /// Lets this process open as many files as its machine allows: each connection takes one, and many
@@ -206,7 +207,8 @@ impl Server {
     pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Self, StartError> {
         options.way.check(options.listen)?;
         let tls = options.way.tls.map(Tls::open).transpose()?;
-        let pool = connect(&options.database).await?;
+        let addresses = Addresses::read(&options.database)?.with(SESSION);
+        let pool = open_pool(&addresses).await?;
         let keys = LedgerKeys::read(&options.keys)?;
         let session_secret = keys.session_secret();
         let gateway = keys.gateway();
@@ -262,6 +264,13 @@ impl Server {
             ledger.judge(),
             shutdown.clone(),
         ));
+        let silent = Arc::new(OnceLock::new());
+        tasks.spawn(watch_primary(
+            addresses,
+            ledger.pools().clone(),
+            Arc::clone(&silent),
+            shutdown.clone(),
+        ));
         tasks.spawn(deadlines::run(ledger, shutdown.clone()));
         if let Some(cosigned) = cosigned {
             tasks.spawn(cosigned.run(shutdown.clone()));
@@ -283,6 +292,7 @@ impl Server {
             pool,
             presence,
             shutdown,
+            silent,
             tasks,
         })
     }
@@ -318,9 +328,18 @@ impl Server {
     }
 
     /// Waits for the word to stop, and then until everything has ended.
-    pub async fn run(mut self) {
+    ///
+    /// # Errors
+    /// It stops by itself: see [`FellSilent`].
+    pub async fn run(mut self) -> Result<(), FellSilent> {
         self.shutdown.cancelled().await;
-        while self.tasks.join_next().await.is_some() {}
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        if let Some(silent) = self.silent.get() {
+            // What waits for a silent database is not waited for.
+            let _waiting = tokio::time::timeout(CLOSE, ended).await;
+            return Err(silent.clone());
+        }
+        ended.await;
         // A batch that waits for the database does not keep the process: it is not committed, and
         // nobody was told that it is.
         if tokio::time::timeout(CLOSE, self.pool.close())
@@ -329,6 +348,21 @@ impl Server {
         {
             tracing::warn!("the database does not answer; its connections are dropped");
         }
+        Ok(())
+    }
+}
+
+/// Keeps the ledger's connections on the primary; ends the server where that is not possible.
+async fn watch_primary(
+    addresses: Addresses,
+    pools: [PgPool; 3],
+    silent: Arc<OnceLock<FellSilent>>,
+    shutdown: CancellationToken,
+) {
+    if let Err(error) = addresses.watch(pools, shutdown.clone()).await {
+        tracing::error!(%error, "this server ends");
+        let _first = silent.set(error);
+        shutdown.cancel();
     }
 }
 

@@ -11,13 +11,14 @@ use countersign_protocol::hash::{Hash, LedgerId};
 use countersign_protocol::judgement::Judge;
 use countersign_protocol::key::PublicKey;
 use countersign_protocol::statement::{Statement, StatementError};
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
 use crate::clock::Clock;
 use crate::keys::{self, KeyFileError, LedgerKeys};
 use crate::ledger::{Ledger, OpenError, Settings, StartRule, history};
+use crate::primary::{Addresses, PrimaryError};
 
 /// The schema, compiled in.
 pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
@@ -28,6 +29,9 @@ pub enum SetupError {
     /// The database.
     #[error("the database: {0}")]
     Database(#[from] sqlx::Error),
+    /// Its address, or where it leads.
+    #[error(transparent)]
+    Address(#[from] PrimaryError),
     /// A migration.
     #[error("the schema could not be brought up to date: {0}")]
     Migrate(#[from] sqlx::migrate::MigrateError),
@@ -47,10 +51,8 @@ pub enum SetupError {
 /// # Errors
 /// See [`SetupError`].
 pub async fn migrate(owner: &SecretString) -> Result<(), SetupError> {
-    let pool = PgPoolOptions::new()
-        .max_connections(1)
-        .connect(owner.expose_secret())
-        .await?;
+    let options = PgPoolOptions::new().max_connections(1);
+    let pool = Addresses::read(owner)?.pool(options).await?;
     MIGRATIONS.run(&pool).await?;
     pool.close().await;
     Ok(())

@@ -160,10 +160,10 @@ async fn serve(options: Serve, shutdown: CancellationToken) -> u8 {
     };
     server::open_many_files();
     match Server::start(options, shutdown).await {
-        Ok(server) => {
-            server.run().await;
-            exit_code::DONE
-        }
+        Ok(server) => match server.run().await {
+            Ok(()) => exit_code::DONE,
+            Err(silent) => fail(&silent.to_string()),
+        },
         Err(error) if error.is_evidence() => {
             tell(&format!("error: {error}"));
             exit_code::TAMPERING

@@ -27,6 +27,7 @@ use super::postgres::{Cluster, Durability, Options, PostgresError, Role};
 use crate::clock::Clock;
 use crate::keys::{self, KeyFileError};
 use crate::ledger::StartRule;
+use crate::primary::FellSilent;
 use crate::server::{self, Server, StartError};
 use crate::setup::{self, Founding, SetupError};
 
@@ -106,7 +107,7 @@ pub(super) struct Station {
     owner_url: String,
     shutdown: CancellationToken,
     agent: AgentProcess,
-    server: tokio::task::JoinHandle<()>,
+    server: tokio::task::JoinHandle<Result<(), FellSilent>>,
     cluster: Cluster,
 }
 

@@ -72,7 +72,7 @@ pub enum OpenError {
     },
     /// The database is behind what was committed.
     #[error(
-        "the database is behind: it has {database} entries, this server has committed {file}. It was restored from a backup or cut. Nothing is served; restore the newest database, or begin a new ledger that names this one"
+        "the database is behind: it has {database} entries, this server has committed {file}. It was restored from a backup or cut, or a standby was promoted that had not received the rest. Nothing is served; find the database that has it all, or begin a new ledger that names this one"
     )]
     Behind {
         /// Entries in the database.

@@ -10,7 +10,6 @@ use countersign_protocol::hash::LedgerId;
 use countersign_protocol::judgement::Judge;
 use countersign_protocol::key::PublicKey;
 use countersign_protocol::statement::Statement;
-use sqlx::postgres::PgPoolOptions;
 use sqlx::{Acquire as _, PgPool};
 use tokio::sync::{oneshot, watch};
 
@@ -68,7 +67,8 @@ pub struct Settings {
 #[derive(Debug, Clone)]
 pub struct Ledger {
     admission: Admission,
-    pool: PgPool,
+    /// What is read through, what is written through, what is stored through.
+    pools: [PgPool; 3],
     entrance: Arc<Entrance>,
     newest: Arc<Newest>,
     /// Keeps the follower going.
@@ -172,8 +172,10 @@ impl Ledger {
             Arc::clone(&stopped),
         ));
         let listening = newest.watch();
+        let [writing, storing] =
+            [WRITER_CONNECTIONS, ADMISSION_CONNECTIONS].map(|most| own_pool(&pool, most));
         let writer = Writer {
-            pool: own_pool(&pool, WRITER_CONNECTIONS),
+            pool: writing.clone(),
             keys,
             clock,
             state: Some(state),
@@ -186,8 +188,8 @@ impl Ledger {
         tokio::spawn(writer.run(waiting));
         tokio::spawn(Arc::clone(&newest).follow());
         Ok(Self {
-            admission: Admission::new(own_pool(&pool, ADMISSION_CONNECTIONS)),
-            pool,
+            admission: Admission::new(storing.clone()),
+            pools: [pool, writing, storing],
             entrance: Arc::new(entrance),
             newest,
             listening,
@@ -252,7 +254,7 @@ impl Ledger {
     /// # Errors
     /// [`AppendError::Unavailable`].
     pub async fn purge_unreferenced_blobs(&self) -> Result<u64, AppendError> {
-        let mut connection = self.pool.acquire().await.map_err(away)?;
+        let mut connection = self.pool().acquire().await.map_err(away)?;
         store::purge_unreferenced_blobs(&mut connection)
             .await
             .map_err(away)
@@ -284,8 +286,8 @@ impl Ledger {
     /// # Errors
     /// It does not, or the database is away.
     pub async fn continues(&self, known: &Checkpoint) -> Result<(), OpenError> {
-        let head = store::head(&self.pool).await?;
-        let mut connection = self.pool.acquire().await?;
+        let head = store::head(self.pool()).await?;
+        let mut connection = self.pool().acquire().await?;
         check_continues(&mut connection, &head, known).await
     }
 
@@ -316,7 +318,13 @@ impl Ledger {
     /// The database, for reading.
     #[must_use]
     pub const fn pool(&self) -> &PgPool {
-        &self.pool
+        let [reading, ..] = &self.pools;
+        reading
+    }
+
+    /// All of its ways to the database, for whoever knows where that is now.
+    pub(crate) const fn pools(&self) -> &[PgPool; 3] {
+        &self.pools
     }
 }
 
@@ -325,12 +333,10 @@ fn away(error: sqlx::Error) -> AppendError {
     AppendError::Unavailable
 }
 
-/// A pool of its own, to the same database.
+/// A pool of its own, to the same database, which asks the same of each connection.
 fn own_pool(pool: &PgPool, connections: u32) -> PgPool {
-    PgPoolOptions::new()
-        .max_connections(connections)
-        .acquire_timeout(pool.options().get_acquire_timeout())
-        .connect_lazy_with((*pool.connect_options()).clone())
+    let options = pool.options().clone().max_connections(connections);
+    options.connect_lazy_with((*pool.connect_options()).clone())
 }
 
 async fn check_schema(pool: &PgPool) -> Result<(), OpenError> {

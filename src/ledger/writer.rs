@@ -203,7 +203,10 @@ impl Writer {
         };
         let mut answers = self.repeated(&mut transaction, &mut decided).await?;
         if decided.batch.is_empty() {
-            transaction.rollback().await?;
+            // Nothing was written, and yet: when the commit of this lock is acknowledged, so is all
+            // that it stands on. A primary that came back from a crash shows entries that its
+            // standby may not have, and a receipt for one of those would be worth nothing.
+            transaction.commit().await?;
             self.keep(decided.state, &decided.touched);
             return Ok(finish(answers, decided.decisions, |_| None));
         }
@@ -560,7 +563,11 @@ impl Writer {
                 let mut transaction = self.pool.begin().await?;
                 // Waits for the lost transaction to be over, one way or the other.
                 store::lock_head(&mut transaction).await?;
-                store::note(&mut transaction, wanted.size).await
+                let note = store::note(&mut transaction, wanted.size).await?;
+                // Acknowledged as a batch would be, by the standbys too: what is found may have been
+                // committed on this machine alone.
+                transaction.commit().await?;
+                Ok::<_, sqlx::Error>(note)
             };
             match asked.await {
                 Ok(note) if note.as_deref() == Some(wanted.note.as_str()) => return Ok(()),

@@ -75,7 +75,7 @@ impl Drop for Server {
 }
 
 /// A GET by hand.
-fn http(base: &str, path: &str) -> String {
+pub(crate) fn http(base: &str, path: &str) -> String {
     use std::io::{Read as _, Write as _};
     let address = base.strip_prefix("http://").unwrap();
     let Ok(mut stream) = std::net::TcpStream::connect(address) else {

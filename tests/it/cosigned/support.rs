@@ -43,7 +43,7 @@ pub(super) fn line(name: &str, vkey: &str, url: &str) -> String {
 pub(super) struct Witnessed {
     pub(super) url: String,
     stop: DropGuard,
-    ran: tokio::task::JoinHandle<()>,
+    ran: tokio::task::JoinHandle<Result<(), countersign::primary::FellSilent>>,
 }
 
 impl Witnessed {
@@ -82,7 +82,7 @@ impl Witnessed {
 
     pub(super) async fn stop(self) {
         drop(self.stop);
-        self.ran.await.unwrap();
+        self.ran.await.unwrap().unwrap();
     }
 
     /// Status and text of a resource that is open to all.

@@ -322,10 +322,10 @@ async fn clear_text_is_for_loopback_unless_a_proxy_ends_tls() {
             ..way
         };
         let told = start(listen, behind_proxy).await;
-        assert!(matches!(told, StartError::Address), "{told}");
+        assert!(matches!(told, StartError::Database(_)), "{told}");
     }
     let told = start("127.0.0.1:0", Way::default()).await;
-    assert!(matches!(told, StartError::Address), "{told}");
+    assert!(matches!(told, StartError::Database(_)), "{told}");
     // Whoever is met elsewhere says where, or nobody could sign in.
     let nameless = Way {
         behind_proxy: true,

@@ -54,6 +54,7 @@ async fn a_server_stops_while_another_holds_the_head() {
     tokio::time::timeout(Duration::from_secs(9), stopped)
         .await
         .expect("the server stops within ten seconds")
+        .unwrap()
         .unwrap();
 }
 
