@@ -42,7 +42,8 @@ pub struct Auditor {
     statements: BTreeSet<StatementId>,
     client_refs: BTreeMap<(Principal, Digest), StatementId>,
     not_rejudged: u64,
-    /// What the next entry must be, after a run without approvals.
+    /// What the next entry must be: after a run without approvals its review, after a part of a
+    /// redaction the next part.
     owed: Option<Effect>,
     /// The largest counter that each security key has shown.
     counters: BTreeMap<KeyId, u32>,
@@ -101,7 +102,13 @@ impl Auditor {
     /// checkpoint is never between the two.
     #[must_use]
     pub const fn owes_a_review(&self) -> bool {
-        self.owed.is_some()
+        matches!(self.owed, Some(Effect::OpenReview { .. }))
+    }
+
+    /// Whether the log ends in the middle of a redaction. A checkpoint is never between two parts.
+    #[must_use]
+    pub const fn owes_a_redaction(&self) -> bool {
+        matches!(self.owed, Some(Effect::Change { .. }))
     }
 
     /// Entries whose security key showed a smaller counter than before.
@@ -192,7 +199,10 @@ impl Auditor {
         };
         self.state
             .admit(&entry.verified, at, entry.leaf, attachment)?;
-        if matches!(event, Event::CommandAuthorized(_)) {
+        if matches!(
+            event,
+            Event::CommandAuthorized(_) | Event::BlobRedacted(_)
+        ) {
             self.owed = self.state.effect_of(event, at);
         }
         let facts = entry.verified.facts();
@@ -213,10 +223,15 @@ impl Auditor {
                 due_at: opened.due_at,
             });
         }
-        if self.owed.take() == opens {
-            Ok(())
-        } else {
-            Err(Reason::Review)
+        match self.owed.take() {
+            // That it is of the change that is owed, and of which texts, the fold has to say.
+            Some(Effect::Change { change, .. }) => {
+                let goes_on =
+                    matches!(event, Event::BlobRedacted(redacted) if redacted.change == change);
+                goes_on.then_some(()).ok_or(Reason::Redaction)
+            }
+            owed if owed == opens => Ok(()),
+            _other => Err(Reason::Review),
         }
     }
 }
