@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use super::entry::{CheckedEntry, Finding, Reason, attachment, check_entry};
 use crate::blob::{Blob, BlobRef};
+use crate::erasure::Naming;
 use crate::event::Event;
 use crate::fold::{self, Attachment, Effect, Refusal, State};
 use crate::hash::{Digest, Hash, KeyId, StatementId};
@@ -66,6 +67,11 @@ impl Auditor {
             counters: BTreeMap::new(),
             went_back: Vec::new(),
         }
+    }
+
+    /// Says who names the texts that the next entry may erase, as far as the auditor's caller knows.
+    pub fn name_texts(&mut self, naming: Naming) {
+        self.state.name_texts(naming);
     }
 
     /// Number of entries taken.
