@@ -64,7 +64,10 @@ pub fn may_erase<'a>(
 
 /// It is over, and no hold covers it.
 fn may_touch(rights: &Rights, held: Option<&Command>, id: &CommandId) -> Result<(), Refusal> {
-    let hold = held.map_or_else(|| rights.hold_naming(id), |command| rights.hold_over(command));
+    let hold = held.map_or_else(
+        || rights.hold_naming(id),
+        |command| rights.hold_over(command),
+    );
     if let Some(hold) = hold {
         return Err(Refusal::Held(hold.clone()));
     }

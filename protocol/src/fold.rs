@@ -12,10 +12,10 @@ use alloc::vec::Vec;
 
 use crate::canonical;
 use crate::command::{Act, CommandSpec};
+use crate::erasure::{self, Naming};
 use crate::event::{
     Author, ChangeBody, Erased, Event, ExecutionCompleted, ExecutionLost, ExecutionStarted, Seen,
 };
-use crate::erasure::{self, Naming};
 use crate::hash::{CommandId, Hash, KeyId, StatementId};
 use crate::judgement::{Denial, Judge, Judgement, Question};
 use crate::lifecycle::{Approval, Command, ExecutionStatus, Position, Stage, Vote};
@@ -251,7 +251,12 @@ impl State {
     /// # Errors
     /// Why not.
     pub fn may_erase(&self, erased: Erased<'_>) -> Result<(), Refusal> {
-        erasure::may_erase(&self.rights, |id| self.commands.get(id), &self.naming, erased)
+        erasure::may_erase(
+            &self.rights,
+            |id| self.commands.get(id),
+            &self.naming,
+            erased,
+        )
     }
 
     /// Who reads the policy.
@@ -345,8 +350,8 @@ impl State {
     /// Nobody names again what was redacted: it would be a text that nobody has ever had.
     fn check_texts(&self, event: &Event) -> Result<(), Refusal> {
         let is_gone = |digest| self.rights.redacted(digest).is_some();
-        let gone = self.rights.has_redacted()
-            && event.blobs().iter().any(|blob| is_gone(&blob.digest));
+        let gone =
+            self.rights.has_redacted() && event.blobs().iter().any(|blob| is_gone(&blob.digest));
         require(!gone, Refusal::Redacted)
     }
 

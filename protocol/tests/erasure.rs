@@ -8,12 +8,12 @@
 mod support;
 
 use countersign_protocol::audit::{self, Reason};
+use countersign_protocol::effect::LedgerHeader;
 use countersign_protocol::erasure::Naming;
 use countersign_protocol::event::{Event, MAX_REDACTED, REDACTED_AT_ONCE};
 use countersign_protocol::fold::{Refusal, Stream};
 use countersign_protocol::hash::{Digest, StatementId};
 use countersign_protocol::rights::ChangeBody;
-use countersign_protocol::effect::LedgerHeader;
 use countersign_protocol::statement::Statement;
 use support::{Book, key, public};
 
@@ -143,7 +143,8 @@ fn with_a_threshold_of_one_it_still_takes_two_to_erase_or_to_lift_a_hold() {
         .unwrap();
     assert!(book.state.rights().change(&change).is_some());
     // A hold is quickly placed, by one; and lifted by two.
-    book.ask_change("alice", hold("case-1", &[command])).unwrap();
+    book.ask_change("alice", hold("case-1", &[command]))
+        .unwrap();
     assert_eq!(book.consent("bob", change), Err(held("case-1")));
     let lift = book.ask_change("alice", lifted("case-1")).unwrap();
     assert!(book.state.rights().change(&lift).is_some());
@@ -217,9 +218,11 @@ fn a_hold_covers_all_of_a_host_and_all_of_a_requester() {
         }
         book.change(lifted("case-1"));
     }
-    assert!(about(None, None).to_document().is_ok_and(|document| {
-        ChangeBody::parse(&document).is_err()
-    }));
+    assert!(
+        about(None, None)
+            .to_document()
+            .is_ok_and(|document| { ChangeBody::parse(&document).is_err() })
+    );
     book.audit().unwrap();
 }
 
@@ -289,7 +292,9 @@ fn many_texts_are_erased_by_events_one_behind_the_other() {
     assert_eq!(book.state.rights().changes().count(), 0);
     book.audit().unwrap();
     // Cut in the middle it is found as soon as the log goes on, and said when it does not.
-    let cut = book.audit_of(&book.entries[..book.entries.len() - 1]).unwrap();
+    let cut = book
+        .audit_of(&book.entries[..book.entries.len() - 1])
+        .unwrap();
     assert!(cut.owes_a_redaction());
 }
 

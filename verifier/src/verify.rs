@@ -165,9 +165,7 @@ impl Examination {
 
     fn count(&mut self, settled: blobs::Settled) -> Documents {
         match &mut self.body {
-            Body::Whole(log) => {
-                settled.count(&mut log.blobs, &mut log.findings, &mut log.erasures)
-            }
+            Body::Whole(log) => settled.count(&mut log.blobs, &mut log.findings, &mut log.erasures),
             Body::Excerpt(chosen) => settled.count(
                 &mut chosen.blobs,
                 &mut chosen.findings,

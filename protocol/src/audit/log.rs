@@ -205,10 +205,7 @@ impl Auditor {
         };
         self.state
             .admit(&entry.verified, at, entry.leaf, attachment)?;
-        if matches!(
-            event,
-            Event::CommandAuthorized(_) | Event::BlobRedacted(_)
-        ) {
+        if matches!(event, Event::CommandAuthorized(_) | Event::BlobRedacted(_)) {
             self.owed = self.state.effect_of(event, at);
         }
         let facts = entry.verified.facts();
