@@ -131,7 +131,7 @@ fn a_secret_that_was_printed_by_mistake_is_held_then_erased_by_two_and_gone() {
         &["logs", command.as_str()][..],
         &["replay", &command, "--no-wait"],
         &["audit", "why", &command],
-        &["at", "30", "list"],
+        &["at", "20", "show", &command],
     ] {
         let done = dev.verb("alice", verb);
         assert_eq!(

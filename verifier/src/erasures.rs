@@ -75,9 +75,11 @@ impl Erasures {
         self.gone.values().any(|gone| !gone.said)
     }
 
-    /// Behind the last entry: what no entry has said is a failure.
+    /// Behind the last entry: what no entry has said is a failure. Where reading stopped before the end
+    /// it is only counted, for the entry that says so may stand behind.
     pub(crate) fn settle(
         self,
+        is_whole: bool,
         counts: &mut BlobCounts,
         findings: &mut Findings,
     ) -> Vec<RedactedBy> {
@@ -87,6 +89,9 @@ impl Erasures {
                 continue;
             }
             counts.erased += gone.names;
+            if !is_whole {
+                continue;
+            }
             let reason = format!(
                 "the blob {digest} that the entry names was redacted without an event that says so"
             );

@@ -214,7 +214,9 @@ impl Chosen {
             let reason = format!("the command {missing} that the bundle is about is not in it");
             self.findings.bad("missing_command", 0, reason);
         }
-        let redacted_by = self.erasures.settle(&mut self.blobs, &mut self.findings);
+        let redacted_by = self
+            .erasures
+            .settle(self.is_whole, &mut self.blobs, &mut self.findings);
         let checkpoint = self.checkpoint.as_ref();
         let rights = self.fold.state().rights();
         let pinned = self.ledger.is_some() && self.ledger == rights.ledger();

@@ -231,7 +231,9 @@ impl Log {
                 "a redaction of many texts stops here, and its next part is not there",
             );
         }
-        let redacted_by = self.erasures.settle(&mut self.blobs, &mut self.findings);
+        let redacted_by = self
+            .erasures
+            .settle(self.is_whole, &mut self.blobs, &mut self.findings);
         let root = self.auditor.root_at(size);
         let back = self.auditor.went_back().iter();
         let counters_back = back.map(|back| CounterBack {
