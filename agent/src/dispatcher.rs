@@ -48,6 +48,10 @@ const LONGEST_ASIDE: Duration = Duration::from_secs(60);
 /// How long a grant waits for a server that does not answer with its proof.
 const PROOF_PAUSE: Duration = Duration::from_secs(1);
 
+/// How long texts that were delivered stay in the journal, at the most, while little waits: a minute's
+/// writing anew costs nothing beside the runs that it follows.
+const FORGET_EVERY: Duration = Duration::from_secs(30);
+
 /// Commands cancelled before they came, remembered so that they are not started.
 const MAX_CANCELLED: usize = 1024;
 
@@ -218,6 +222,8 @@ impl Dispatcher {
         leave: &CancellationToken,
     ) -> Result<End, AgentError> {
         let mut asked = orders.idle.subscribe();
+        let mut forget = tokio::time::interval(FORGET_EVERY);
+        forget.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             if self.leaving && self.tasks.is_empty() {
                 return Ok(End::Left);
@@ -244,12 +250,21 @@ impl Dispatcher {
                     self.speak_of_idle_time();
                 }
                 () = when(self.idle_due) => self.speak_of_idle_time(),
+                _tick = forget.tick() => pulse.during(self.forget()).await?,
                 next = work.recv(), if !busy => match next {
                     Some(next) => self.take((next, Came::Now), &orders.stop, pulse).await?,
                     None => return Err(AgentError::Task("the listener is gone".into())),
                 },
             }
         }
+    }
+
+    /// Clears what the ledger has out of the journal: what is erased there must not stay here.
+    async fn forget(&self) -> Result<(), AgentError> {
+        let (spool, now) = (Arc::clone(&self.station.spool), self.station.clock.now());
+        let forgotten = tokio::task::spawn_blocking(move || spool.forget(now)).await;
+        forgotten.map_err(died)??;
+        Ok(())
     }
 
     /// Beside all else: it waits for its turn, and a server that is away holds it up alone.

@@ -162,6 +162,11 @@ impl Blobs {
         self.withheld.insert(digest);
     }
 
+    /// What a server says was erased.
+    pub fn said_redacted(&self) -> impl Iterator<Item = &Digest> {
+        self.redacted.iter()
+    }
+
     /// Takes over what another set holds.
     pub fn extend(&mut self, other: Self) {
         self.held.extend(other.held);

@@ -17,6 +17,7 @@ use countersign_protocol::quorum::Requirement;
 use countersign_protocol::refusal::Refusal;
 use sha2::{Digest as _, Sha256};
 
+use crate::acts::Redaction;
 use crate::failure::Failure;
 use crate::streams::{Blobs, Held, Link};
 
@@ -198,6 +199,8 @@ pub struct CommandView {
     /// What was required when it was authorized; while it waits, what is required now, or why
     /// nothing that people say would suffice.
     pub requirement: Result<Requirement, Refusal>,
+    /// What was erased of it, by whom and why, where the rights were read too.
+    pub redactions: Vec<Redaction>,
     /// The entries it was read from, in order.
     pub entries: Vec<Link>,
     /// Size of the believed checkpoint that covers them all.
@@ -239,6 +242,7 @@ impl CommandView {
             texts: BTreeMap::new(),
             starts: BTreeMap::new(),
             requirement: state.requirement(&command),
+            redactions: Vec::new(),
             entries: Vec::new(),
             size,
             command,

@@ -12,8 +12,9 @@ use alloc::vec::Vec;
 
 use crate::canonical;
 use crate::command::{Act, CommandSpec};
+use crate::erasure::{self, Naming};
 use crate::event::{
-    Author, ChangeBody, Event, ExecutionCompleted, ExecutionLost, ExecutionStarted, Seen,
+    Author, ChangeBody, Erased, Event, ExecutionCompleted, ExecutionLost, ExecutionStarted, Seen,
 };
 use crate::hash::{CommandId, Hash, KeyId, StatementId};
 use crate::judgement::{Denial, Judge, Judgement, Question};
@@ -222,6 +223,8 @@ pub struct State {
     chains: BTreeMap<KeyId, AgentChain>,
     /// Runs of the commands that are held and not over, by the key that started them.
     running: BTreeSet<(KeyId, CommandId)>,
+    /// Who names the texts that a redaction is about, where that is known.
+    naming: Naming,
 }
 
 impl State {
@@ -234,7 +237,26 @@ impl State {
             commands: BTreeMap::new(),
             chains: BTreeMap::new(),
             running: BTreeSet::new(),
+            naming: Naming::new(),
         }
+    }
+
+    /// Says who names the texts that the next decisions may erase. What was said before is forgotten.
+    pub fn name_texts(&mut self, naming: Naming) {
+        self.naming = naming;
+    }
+
+    /// Says whether texts may be erased here and now.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn may_erase(&self, erased: Erased<'_>) -> Result<(), Refusal> {
+        erasure::may_erase(
+            &self.rights,
+            |id| self.commands.get(id),
+            &self.naming,
+            erased,
+        )
     }
 
     /// Who reads the policy.
@@ -306,6 +328,7 @@ impl State {
         }
         self.rights.may_sign(event, verified.key(), at.time)?;
         check_made_at(event, at.time)?;
+        self.check_texts(event)?;
         match Stream::of(event, at.id) {
             None => {
                 // Of no stream, and yet an idle statement stands on its agent's chain.
@@ -324,6 +347,45 @@ impl State {
         }
     }
 
+    /// Nobody names again what was redacted: it would be a text that nobody has ever had.
+    fn check_texts(&self, event: &Event) -> Result<(), Refusal> {
+        let is_gone = |digest| self.rights.redacted(digest).is_some();
+        let gone =
+            self.rights.has_redacted() && event.blobs().iter().any(|blob| is_gone(&blob.digest));
+        require(!gone, Refusal::Redacted)
+    }
+
+    /// Asked for, consented to, done: each time it is looked at whether it may be erased.
+    fn check_erasure(
+        &self,
+        event: &Event,
+        proposal: Option<&Proposal>,
+        now: Time,
+    ) -> Result<(), Refusal> {
+        // Who may not even ask learns of no hold.
+        if let (Event::ChangeRequested(request), Some(proposal)) = (event, proposal)
+            && let Some(erased) = proposal.body.erased()
+        {
+            self.rights.may_ask(&request.principal, &proposal.body)?;
+            return self.may_erase(erased);
+        }
+        if let Event::ChangeApproved(approval) = event
+            && let Some(change) = self.rights.change(&approval.change)
+            && let Some(erased) = change.body.erased()
+        {
+            self.rights
+                .may_consent(&approval.principal, change, self.judge(), now)?;
+            return self.may_erase(erased);
+        }
+        let Event::BlobRedacted(redacted) = event else {
+            return Ok(());
+        };
+        self.may_erase(Erased {
+            command: redacted.command,
+            digests: &redacted.digests,
+        })
+    }
+
     fn admit_rights(
         &mut self,
         event: &Event,
@@ -335,6 +397,7 @@ impl State {
         if let Event::AgentKeyRetired(retired) = event {
             self.require_no_run(retired.signer)?;
         }
+        self.check_erasure(event, proposal.as_ref(), at.time)?;
         let judge = Arc::clone(&self.judge);
         self.rights
             .apply(at, leaf, event, proposal, judge.as_ref())?;
@@ -712,17 +775,27 @@ impl State {
             | Event::ReviewOpened(_)
             | Event::ReviewClosed(_)
             | Event::PolicySnapshot(_)
-            | crate::effecting_event!()
             | crate::execution_event!()
             | crate::other_event!() => None,
+            crate::effecting_event!() => {
+                let Event::BlobRedacted(redacted) = event else {
+                    return None;
+                };
+                // Of many texts there is more to erase.
+                self.change_effect(redacted.change, at.time)
+            }
         }
     }
 
     fn change_effect(&self, change: StatementId, now: Time) -> Option<Effect> {
         let (body, rests_on) = self.rights.ready(&change, self.judge(), now)?;
+        if let Some(erased) = body.erased() {
+            self.may_erase(erased).ok()?;
+        }
+        let (body, _later) = body.in_parts();
         Some(Effect::Change {
             change,
-            body: body.clone(),
+            body,
             rests_on,
         })
     }

@@ -9,7 +9,7 @@
 //! | trees | [`merkle`] [`proof`] [`tlog_proof`] [`checkpoint`] [`target`] [`tile`] |
 //! | witnesses | [`cosignature`] what a witness says, [`witness_policy`] whose word is enough, [`witness`] how it is asked |
 //! | acts | [`command`] [`policy`] [`judgement`] [`quorum`] [`permission`] [`snapshot`] |
-//! | rules | [`rights`] who may sign, [`lifecycle`] what may follow, [`fold`] both over the log, [`refusal`] why not, [`effect`] what the ledger says then |
+//! | rules | [`rights`] who may sign, [`lifecycle`] what may follow, [`fold`] both over the log, [`erasure`] what may be erased, [`refusal`] why not, [`effect`] what the ledger says then |
 //! | proof | [`audit`] entries in, the first bad one and why out |
 //! | reading | [`view`] the fold as rows of lists, [`visible`] foreign text made safe to show |
 //! | tokens | [`token`] the secret of an API token |
@@ -28,6 +28,7 @@ pub mod command;
 pub mod cosignature;
 pub mod effect;
 pub mod entry;
+pub mod erasure;
 pub mod event;
 pub mod fold;
 pub mod hash;

@@ -110,6 +110,16 @@ name_newtype! {
 }
 
 name_newtype! {
+    /// A legal hold: `case-2026-07`. Never the name of whom it is about.
+    HoldName, "name of a hold", MARKS
+}
+
+name_newtype! {
+    /// The law or rule by which something is erased, as a word: `gdpr-17`.
+    LegalBasis, "legal basis", MARKS
+}
+
+name_newtype! {
     /// The public name of an API token: what lists show and statements carry.
     TokenId, "token id", MARKS_OF_PARTS
 }

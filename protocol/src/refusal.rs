@@ -3,7 +3,7 @@
 use alloc::string::String;
 
 use crate::lifecycle::CommandStatus;
-use crate::name::RuleName;
+use crate::name::{HoldName, RuleName};
 use crate::permission::Permission;
 
 /// How a refusal should be met by whoever gets it.
@@ -188,6 +188,18 @@ refusals! {
     Spec, Invalid, "spec", "the command's words are missing, or not what was signed";
     /// The targets do not match what is signed.
     Targets, Invalid, "targets", "the list of targets is missing, or not the one that was signed";
+    /// A legal hold covers it.
+    Held(HoldName), Conflict, "held", "the legal hold {0} covers a command that names this: nothing of it is erased until the hold is lifted";
+    /// No such hold.
+    UnknownHold, Missing, "unknown_hold", "no hold of this name is in force";
+    /// A hold of this name is in force.
+    HoldTaken, Conflict, "hold_taken", "a hold of this name is in force; lift it first, or take another name";
+    /// Erased by an entry.
+    Redacted, Conflict, "redacted", "an entry of the log has redacted this text: it cannot be named anew, brought back or erased again";
+    /// Only what is over is erased.
+    NotSettled, Conflict, "not_settled", "a command that names this is not over, and what it needs is not erased; wait for its end or cancel it";
+    /// Not of what a redaction may be about.
+    NotErasable(&'static str), Conflict, "not_erasable", "this cannot be erased: {0}";
     /// The caller's own id stands for something else.
     ClientRef, Conflict, "client_ref", "this client_ref was used for another request";
 }

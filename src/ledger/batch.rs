@@ -125,6 +125,9 @@ impl Batch {
             rows.agent_links.1.push(store::signed(agent_seq));
             rows.agent_links.2.push(id.as_bytes().to_vec());
         }
+        if matches!(event, Event::BlobRedacted(_)) {
+            rows.redactions.push(place);
+        }
         let nodes = &mut self.tree.0;
         nodes.insert((0, seq), sealed.leaf);
         self.edge.push(sealed.leaf, |level, index, root| {

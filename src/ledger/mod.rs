@@ -17,6 +17,7 @@ mod admission;
 mod batch;
 mod blob_store;
 mod checkpoint_file;
+mod erasing;
 mod error;
 pub mod history;
 mod newest;

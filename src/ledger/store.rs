@@ -63,6 +63,8 @@ pub struct BatchRows {
     pub opened: Vec<Vec<u8>>,
     /// Streams that closed.
     pub closed: Vec<Vec<u8>>,
+    /// Places of redactions: what they name is erased in the same transaction.
+    pub redactions: Vec<i64>,
 }
 
 /// Postgres has no unsigned integers. A size past 2^63 cannot be stored and is the largest there is.
@@ -231,6 +233,37 @@ pub async fn naming(
     .fetch_optional(connection)
     .await?;
     row.as_ref().map(entry_row).transpose()
+}
+
+/// The streams whose entries name these blobs, at most `limit` lines; none for an entry of no stream.
+///
+/// # Errors
+/// The database's.
+pub async fn naming_streams(
+    connection: &mut PgConnection,
+    digests: &[Digest],
+    limit: u64,
+) -> Result<Vec<(Digest, Option<StatementId>)>, sqlx::Error> {
+    let wanted: Vec<&[u8]> = digests
+        .iter()
+        .map(|digest| digest.as_bytes().as_slice())
+        .collect();
+    let rows = sqlx::query(
+        "SELECT DISTINCT r.digest, s.stream FROM blob_references r JOIN statements s USING (seq)
+         WHERE r.digest = ANY($1) LIMIT $2",
+    )
+    .bind(wanted)
+    .bind(signed(limit))
+    .fetch_all(connection)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            let digest = hash(row.try_get("digest")?)?;
+            let stream: Option<Vec<u8>> = row.try_get("stream")?;
+            let stream = stream.map(|bytes| id(&bytes)).transpose()?;
+            Ok((Digest::new(*digest.as_bytes()), stream))
+        })
+        .collect()
 }
 
 /// Streams that are not settled at the head and began before `before`.
@@ -527,6 +560,12 @@ async fn insert_side_tables(
     if !rows.closed.is_empty() {
         sqlx::query("DELETE FROM open_streams WHERE stream = ANY($1)")
             .bind(&rows.closed)
+            .execute(&mut *connection)
+            .await?;
+    }
+    if !rows.redactions.is_empty() {
+        sqlx::query("SELECT erase_blobs(seq) FROM unnest($1::bigint[]) AS seq")
+            .bind(&rows.redactions)
             .execute(&mut *connection)
             .await?;
     }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use countersign_protocol::checkpoint::{Checkpoint, CheckpointBody, Origin, VerifierKey};
 use countersign_protocol::effect::{LedgerHeader, Note};
+use countersign_protocol::erasure::Naming;
 use countersign_protocol::event::{Event, Seen};
 use countersign_protocol::fold::{self, Attachment, Refusal, State, Stream};
 use countersign_protocol::hash::{CommandId, Hash, LedgerId, StatementId};
@@ -24,6 +25,7 @@ use sqlx::{Acquire as _, PgConnection, PgPool};
 
 use super::admission::Admitted;
 use super::batch::{Batch, Sealed};
+use super::erasing::look_around;
 use super::error::{AppendError, OpenError};
 use super::newest::{Newest, check_continues};
 use super::queue::{DueAnswer, Exit, Turn};
@@ -70,7 +72,7 @@ pub(super) struct Writer {
 }
 
 /// Why a batch did not happen.
-enum Failure {
+pub(super) enum Failure {
     /// It may work next time; nothing was written, or it is not known.
     Passing(AppendError),
     /// What was read contradicts what is known: nothing may be written any more.
@@ -124,12 +126,12 @@ enum Decision {
 }
 
 /// A decided batch with all that its answers need.
-struct Decided {
-    head: HeadRow,
-    batch: Batch,
-    state: Folded,
+pub(super) struct Decided {
+    pub(super) head: HeadRow,
+    pub(super) batch: Batch,
+    pub(super) state: Folded,
     decisions: Vec<Decision>,
-    touched: BTreeSet<CommandId>,
+    pub(super) touched: BTreeSet<CommandId>,
 }
 
 impl Writer {
@@ -353,6 +355,7 @@ impl Writer {
             }
             decided.decisions.push(decision);
         }
+        decided.state.fold.name_texts(Naming::new());
         for note in notes {
             let event = self.header(&decided, seen).note(note.clone());
             self.say(&mut decided, &event)?;
@@ -415,6 +418,9 @@ impl Writer {
             if let Err(refusal) = fold::check_seen(&claimed, size, root) {
                 return Ok(Decision::Refused(refusal.into()));
             }
+        }
+        if let Some(refusal) = look_around(connection, decided, event, attachment).await? {
+            return Ok(Decision::Refused(refusal.into()));
         }
         let sealed = match enter(decided, verified, attachment.clone()) {
             Ok(sealed) => sealed,

@@ -31,6 +31,7 @@ mod clusters;
 mod confined;
 mod contract;
 mod demo;
+mod erasing;
 mod evil;
 mod idle;
 mod life;

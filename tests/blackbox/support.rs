@@ -290,6 +290,12 @@ impl Dev {
         text(&output.stdout).trim().to_owned()
     }
 
+    /// Ends it by order.
+    pub(crate) fn stop(&mut self) {
+        signal(self.pid(), "TERM");
+        self.wait();
+    }
+
     /// Waits until it has ended.
     pub(crate) fn wait(&mut self) -> Option<i32> {
         let begun = Instant::now();

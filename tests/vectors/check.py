@@ -489,11 +489,16 @@ def check_blobs(vectors):
         demand(digest == blob["digest"], f"blob {blob['digest']}: digest")
         demand(len(content) == blob["len"], f"blob {blob['digest']}: length")
         held[digest] = blob["len"]
-    named = set()
+    named, gone, redacted = set(), set(), set()
     for line, entry in load_log(vectors):
-        for digest, length in references(parse_payload(entry["payload"])):
-            demand(held.get(digest) == length, f"entry {line['seq']}: blob {digest} is missing")
-            named.add(digest)
+        payload = parse_payload(entry["payload"])
+        for digest, length in references(payload):
+            demand(digest not in redacted, f"entry {line['seq']}: blob {digest} was redacted")
+            demand(held.get(digest, length) == length, f"entry {line['seq']}: blob {digest}")
+            (named if digest in held else gone).add(digest)
+        if line["namespace"] == "blob.redacted.v1@countersign":
+            redacted.update(payload["digests"])
+    demand(gone == redacted, "a blob is missing, or is here and was redacted")
     demand(named == set(held), "a blob that nobody names")
     return len(held)
 

@@ -5,8 +5,10 @@ use std::collections::HashMap;
 use countersign_protocol::audit::CheckedEntry;
 use countersign_protocol::blob::{Blob, BlobRef};
 use countersign_protocol::event::Event;
+use countersign_protocol::fold::Stream;
 use countersign_protocol::hash::Digest;
 
+use crate::erasures::Erasures;
 use crate::report::{BlobCounts, Findings};
 
 /// What a source holds under a digest. Nothing is believed of it.
@@ -32,6 +34,8 @@ pub struct Named {
     pub seq: u64,
     /// The blob.
     pub blob: BlobRef,
+    /// The stream of that entry.
+    pub stream: Option<Stream>,
     /// Whether checking the entry needs its content.
     pub is_document: bool,
 }
@@ -39,6 +43,7 @@ pub struct Named {
 /// The blobs that an entry names.
 pub fn named(seq: u64, entry: &CheckedEntry) -> impl Iterator<Item = Named> + use<> {
     let event = entry.verified.event();
+    let stream = Stream::of(event, entry.verified.id());
     let documents = if let Event::ChangeRequested(request) = event {
         [Some(request.body), request.document]
     } else if let Event::CommandRequested(request) = event {
@@ -51,6 +56,7 @@ pub fn named(seq: u64, entry: &CheckedEntry) -> impl Iterator<Item = Named> + us
     event.blobs().into_iter().map(move |blob| Named {
         seq,
         blob,
+        stream,
         is_document: documents.contains(&Some(blob)),
     })
 }
@@ -98,8 +104,13 @@ pub fn settle(batch: Vec<Named>, found: &HashMap<Digest, Held>) -> Settled {
 }
 
 impl Settled {
-    /// Counts what came out, and hands the documents on.
-    pub fn count(self, counts: &mut BlobCounts, findings: &mut Findings) -> Documents {
+    /// Counts what came out, and hands the documents on. What is erased waits for an entry that says so.
+    pub fn count(
+        self,
+        counts: &mut BlobCounts,
+        findings: &mut Findings,
+        erasures: &mut Erasures,
+    ) -> Documents {
         for (named, verdict) in self.verdicts {
             let digest = named.blob.digest;
             let mut bad = |name, what: &str| {
@@ -108,13 +119,7 @@ impl Settled {
             match verdict {
                 Verdict::Ok => counts.ok += 1,
                 Verdict::Withheld => counts.withheld += 1,
-                Verdict::Erased => {
-                    counts.erased += 1;
-                    bad(
-                        "erased_unsaid",
-                        "that the entry names was redacted without an event that says so",
-                    );
-                }
+                Verdict::Erased => erasures.note(&named),
                 Verdict::Mismatch => {
                     counts.mismatch += 1;
                     bad(

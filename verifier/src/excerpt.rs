@@ -14,7 +14,8 @@ use countersign_protocol::tlog_proof::TlogProof;
 use countersign_protocol::witness_policy::WitnessPolicy;
 
 use crate::blobs::Documents;
-use crate::log::{attachment, check_pin, judge, note_word, suspects, verifier, worded};
+use crate::erasures::Erasures;
+use crate::log::{attachment, check_pin, erased, judge, note_word, suspects, verifier, worded};
 use crate::outputs::Outputs;
 use crate::report::{BlobCounts, Findings, Report, Scope};
 use crate::witnesses::{Witnessed, vouch};
@@ -36,6 +37,7 @@ pub(crate) struct Chosen {
     is_whole: bool,
     pub(crate) findings: Findings,
     pub(crate) blobs: BlobCounts,
+    pub(crate) erasures: Erasures,
 }
 
 impl Chosen {
@@ -53,6 +55,7 @@ impl Chosen {
             is_whole: true,
             findings: Findings::default(),
             blobs: BlobCounts::default(),
+            erasures: Erasures::default(),
         }
     }
 
@@ -102,9 +105,18 @@ impl Chosen {
         }
         self.check_belongs(entry)?;
         let attachment = attachment(entry, documents).map_err(worded)?;
+        // Of another command's texts it is not known here who names them.
+        if let Event::BlobRedacted(said) = entry.verified.event()
+            && self.wanted.contains(&said.command)
+        {
+            self.fold.name_texts(self.erasures.naming(erased(said)));
+        }
         self.fold
             .push(entry, attachment)
             .map_err(|finding| worded(finding.reason))?;
+        if let Event::BlobRedacted(said) = entry.verified.event() {
+            self.erasures.say(entry.seq, said);
+        }
         self.entries += 1;
         let (id, event) = (entry.verified.id(), entry.verified.event());
         self.outputs.take(id, event, documents)?;
@@ -202,6 +214,9 @@ impl Chosen {
             let reason = format!("the command {missing} that the bundle is about is not in it");
             self.findings.bad("missing_command", 0, reason);
         }
+        let redacted_by = self
+            .erasures
+            .settle(self.is_whole, &mut self.blobs, &mut self.findings);
         let checkpoint = self.checkpoint.as_ref();
         let rights = self.fold.state().rights();
         let pinned = self.ledger.is_some() && self.ledger == rights.ledger();
@@ -217,6 +232,7 @@ impl Chosen {
             checkpoints: u64::from(checkpoint.is_some()),
             witnessed: self.witnessed,
             blobs: self.blobs,
+            redacted_by,
             outputs: self.outputs.counts,
             not_rejudged: self.fold.not_rejudged(),
             suspect,

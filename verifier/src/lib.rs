@@ -6,6 +6,7 @@
 //!   log        a whole log from its first entry on; also what a database or a server is checked by
 //!   excerpt    chosen entries, each proved to be in a checkpoint
 //!   blobs      the content behind the digests that entries name
+//!   erasures   what is erased, until an entry says so
 //!   outputs    what a run's end says of its output, against the chunks
 //!   index/     the readable pages of a bundle, written from verified entries alone
 //!   witnesses  who else vouches for the checkpoint
@@ -18,6 +19,7 @@
 
 mod blobs;
 pub mod bundle;
+mod erasures;
 mod excerpt;
 mod index;
 mod log;
@@ -28,8 +30,9 @@ mod verify;
 mod witnesses;
 
 pub use blobs::{Documents, Held, Named, Settled, named, settle};
+pub use erasures::Erasures;
 pub use log::{Log, claimed_size, compare_root, note_word};
 pub use outputs::OutputCounts;
-pub use report::{BlobCounts, CounterBack, Findings, FirstBad, Report, Scope, Suspect};
+pub use report::{BlobCounts, CounterBack, Findings, FirstBad, RedactedBy, Report, Scope, Suspect};
 pub use verify::{Expectations, Progress, Unreadable, verify};
 pub use witnesses::Witnessed;

@@ -7,6 +7,7 @@ use countersign_policy::CedarJudge;
 use countersign_protocol::audit;
 use countersign_protocol::audit::{Auditor, CheckedEntry, Reason};
 use countersign_protocol::checkpoint::{Checkpoint, CheckpointError, VerifierKey};
+use countersign_protocol::event::{BlobRedacted, Erased, Event};
 use countersign_protocol::fold::{Attachment, State};
 use countersign_protocol::hash::{Hash, KeyId, LedgerId};
 use countersign_protocol::judgement::Judge;
@@ -16,6 +17,7 @@ use countersign_protocol::rights::{KeyRecord, Rights};
 use countersign_protocol::witness_policy::WitnessPolicy;
 
 use crate::blobs::Documents;
+use crate::erasures::Erasures;
 use crate::outputs::Outputs;
 use crate::report::{BlobCounts, CounterBack, Findings, Report, Scope, Suspect};
 use crate::witnesses::{Witnessed, vouch};
@@ -33,6 +35,8 @@ pub struct Log {
     pub findings: Findings,
     /// What became of blobs.
     pub blobs: BlobCounts,
+    /// What is erased where it was looked for.
+    pub erasures: Erasures,
     /// Checkpoints that hold.
     pub checkpoints: u64,
 }
@@ -50,6 +54,7 @@ impl Log {
             is_whole: true,
             findings: Findings::default(),
             blobs: BlobCounts::default(),
+            erasures: Erasures::default(),
             checkpoints: 0,
         }
     }
@@ -103,8 +108,14 @@ impl Log {
         let entry = entry.map_err(worded)?;
         check_pin(self.ledger, &entry)?;
         let attachment = attachment(&entry, documents).map_err(worded)?;
+        if let Event::BlobRedacted(said) = entry.verified.event() {
+            self.auditor.name_texts(self.erasures.naming(erased(said)));
+        }
         let pushed = self.auditor.push(&entry, attachment);
         pushed.map_err(|finding| worded(finding.reason))?;
+        if let Event::BlobRedacted(said) = entry.verified.event() {
+            self.erasures.say(seq, said);
+        }
         self.last = Some((entry.leaf, entry.time));
         let (id, event) = (entry.verified.id(), entry.verified.event());
         self.outputs.take(id, event, documents)
@@ -224,6 +235,16 @@ impl Log {
                 "a run without approvals was authorized here and its review was not opened",
             );
         }
+        if self.auditor.owes_a_redaction() {
+            self.findings.bad(
+                "redaction_owed",
+                size.saturating_sub(1),
+                "a redaction of many texts stops here, and its next part is not there",
+            );
+        }
+        let redacted_by = self
+            .erasures
+            .settle(self.is_whole, &mut self.blobs, &mut self.findings);
         let root = self.auditor.root_at(size);
         let back = self.auditor.went_back().iter();
         let counters_back = back.map(|back| CounterBack {
@@ -247,6 +268,7 @@ impl Log {
             checkpoints: self.checkpoints,
             witnessed: self.witnessed,
             blobs: self.blobs,
+            redacted_by,
             outputs: self.outputs.counts,
             not_rejudged: self.auditor.not_rejudged(),
             suspect,
@@ -282,6 +304,14 @@ pub fn compare_root(
         return false;
     }
     true
+}
+
+/// What an entry erases.
+pub(crate) fn erased(said: &BlobRedacted) -> Erased<'_> {
+    Erased {
+        command: said.command,
+        digests: &said.digests,
+    }
 }
 
 /// The name and the sentence of what is wrong with an entry.

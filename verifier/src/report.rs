@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use countersign_protocol::hash::{Hash, KeyId};
-use countersign_protocol::name::SECOND_US;
-use countersign_protocol::visible;
+use countersign_protocol::hash::{CommandId, Hash, KeyId, StatementId};
+use countersign_protocol::name::{LegalBasis, SECOND_US};
+use countersign_protocol::{short, visible};
 
 use crate::outputs::OutputCounts;
 use crate::witnesses::Witnessed;
@@ -49,6 +49,25 @@ pub struct BlobCounts {
     pub mismatch: u64,
     /// Stored, and named by no entry: sent ahead of a statement, purged after an hour.
     pub unreferenced: u64,
+}
+
+/// An entry that erased texts, and what it rests on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RedactedBy {
+    /// The entry.
+    pub seq: u64,
+    /// The change that it puts into effect: who asked for it and why.
+    pub change: StatementId,
+    /// The command whose texts they were.
+    pub command: CommandId,
+    /// Where the consents stand, the request first.
+    pub rests_on: Vec<u64>,
+    /// By which law or rule.
+    pub legal_basis: LegalBasis,
+    /// Texts that it names.
+    pub named: u64,
+    /// Those of them that were looked for here and are gone.
+    pub texts: u64,
 }
 
 /// A range in which signatures of a revoked key are under suspicion.
@@ -99,6 +118,8 @@ pub struct Report {
     pub witnessed: Option<Witnessed>,
     /// What became of the blobs.
     pub blobs: BlobCounts,
+    /// Entries that erased texts.
+    pub redacted_by: Vec<RedactedBy>,
     /// What the output of completed runs came to.
     pub outputs: OutputCounts,
     /// Entries that could not be judged again because a document behind them is not at hand.
@@ -170,6 +191,25 @@ impl fmt::Display for Report {
                 f,
                 "{} texts are withheld: their digests stand in the log",
                 self.blobs.withheld
+            )?;
+        }
+        if self.blobs.redacted > 0 {
+            writeln!(
+                f,
+                "{} texts are redacted: their digests stand in the log, and who erased them and why",
+                self.blobs.redacted
+            )?;
+        }
+        for by in &self.redacted_by {
+            let consents: Vec<String> = by.rests_on.iter().map(ToString::to_string).collect();
+            writeln!(
+                f,
+                "redacted at entry {}: {} texts of command {}, legal basis {}, wanted in entries {}",
+                by.seq,
+                by.named,
+                short::short(&by.command),
+                by.legal_basis,
+                consents.join(", ")
             )?;
         }
         if self.not_rejudged > 0 {

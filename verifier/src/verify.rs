@@ -18,7 +18,7 @@ use crate::bundle::{
 use crate::excerpt::Chosen;
 use crate::index::{self, Gathered};
 use crate::log::Log;
-use crate::report::{BlobCounts, Findings, Report};
+use crate::report::{Findings, Report};
 
 /// Hears how many entries are done.
 pub type Progress<'a> = &'a mut dyn FnMut(u64);
@@ -156,10 +156,21 @@ impl Examination {
         }
     }
 
-    fn counts(&mut self) -> (&mut BlobCounts, &mut Findings) {
+    fn findings(&mut self) -> &mut Findings {
         match &mut self.body {
-            Body::Whole(log) => (&mut log.blobs, &mut log.findings),
-            Body::Excerpt(chosen) => (&mut chosen.blobs, &mut chosen.findings),
+            Body::Whole(log) => &mut log.findings,
+            Body::Excerpt(chosen) => &mut chosen.findings,
+        }
+    }
+
+    fn count(&mut self, settled: blobs::Settled) -> Documents {
+        match &mut self.body {
+            Body::Whole(log) => settled.count(&mut log.blobs, &mut log.findings, &mut log.erasures),
+            Body::Excerpt(chosen) => settled.count(
+                &mut chosen.blobs,
+                &mut chosen.findings,
+                &mut chosen.erasures,
+            ),
         }
     }
 
@@ -235,9 +246,7 @@ impl Examination {
             let reason = format!("no entry of its page names the blob {stray}");
             return Err(("stray_blob", reason));
         }
-        let settled = blobs::settle(all, &found);
-        let (counts, findings) = self.counts();
-        Ok(settled.count(counts, findings))
+        Ok(self.count(blobs::settle(all, &found)))
     }
 
     pub(crate) fn memories(&mut self, expectations: &Expectations) -> Result<(), CheckpointError> {
@@ -298,7 +307,7 @@ impl Examination {
     fn compare_tail(&mut self, tail: &Tail) {
         let expected = self.tail();
         let last = self.gathered.last();
-        let (_, findings) = self.counts();
+        let findings = self.findings();
         for (name, same) in [
             (
                 "allowed_signers",
@@ -323,7 +332,7 @@ impl Examination {
         if genesis.is_none() {
             return;
         }
-        let (_, findings) = self.counts();
+        let findings = self.findings();
         if !same_ledger {
             let reason = "the manifest names another ledger than the first entry is";
             findings.bad("other_ledger", 0, reason);

@@ -18,11 +18,12 @@ use countersign_protocol::audit::check_entry;
 use countersign_protocol::blob::Blob;
 use countersign_protocol::checkpoint::{Checkpoint, CheckpointBody};
 use countersign_protocol::cosignature::{Cosignature, WitnessKey};
-use countersign_protocol::event::{ExecutionCompleted, Outcome, StreamTotals};
+use countersign_protocol::event::{Event, ExecutionCompleted, Outcome, StreamTotals};
 use countersign_protocol::fold::Stream;
 use countersign_protocol::hash::{CommandId, Digest, LedgerId, StatementId};
 use countersign_protocol::name::{SECOND_US, Time};
 use countersign_protocol::proof;
+use countersign_protocol::rights::ChangeBody;
 use countersign_protocol::tlog_proof::TlogProof;
 use countersign_verifier::bundle::{Absence, Manifest, Page, Selection, Writer};
 use countersign_verifier::{Expectations, Report, Scope, verify};
@@ -58,7 +59,7 @@ fn totals(bytes: &[u8]) -> StreamTotals {
 
 fn complete(book: &mut Book, command: CommandId, stdout: &[u8]) {
     let mut event = book.complete_event("web-1", command, 0);
-    if let countersign_protocol::event::Event::ExecutionCompleted(done) = &mut event {
+    if let Event::ExecutionCompleted(done) = &mut event {
         let ExecutionCompleted {
             outcome: Outcome::Exited,
             ..
@@ -94,7 +95,7 @@ fn manifest(book: &Book, selection: Selection) -> Manifest {
     }
 }
 
-/// The page of these entries, with all that they name.
+/// The page of these entries, with all that they name; what the book has not is said to be erased.
 fn page(book: &Book, seqs: &[u64]) -> Page {
     let entries: Vec<Vec<u8>> = seqs
         .iter()
@@ -104,14 +105,18 @@ fn page(book: &Book, seqs: &[u64]) -> Page {
         let entry = check_entry(bytes).unwrap();
         entry.verified.event().blobs()
     });
-    let blobs: BTreeMap<Digest, Blob> = named
-        .map(|named| (named.digest, book.blobs[&named.digest].clone()))
-        .collect();
+    let (mut blobs, mut absent) = (BTreeMap::new(), BTreeMap::new());
+    for named in named {
+        match book.blobs.get(&named.digest) {
+            Some(blob) => drop(blobs.insert(named.digest, blob.clone())),
+            None => drop(absent.insert(named.digest, Absence::Erased)),
+        }
+    }
     Page {
         first: seqs[0],
         entries,
         proofs: Vec::new(),
-        absent: BTreeMap::new(),
+        absent,
         blobs,
     }
 }
@@ -263,6 +268,111 @@ fn withheld_content_is_counted_and_content_that_is_just_gone_is_a_failure() {
     assert_eq!(found(&check(&bytes)).0, "erased_unsaid");
     let (bytes, _) = withheld(None);
     assert_eq!(found(&check(&bytes)).0, "missing_content");
+}
+
+fn redaction(command: CommandId, digest: Digest) -> ChangeBody {
+    ChangeBody::BlobRedacted {
+        command,
+        digests: vec![digest],
+        legal_basis: "gdpr-17".parse().unwrap(),
+    }
+}
+
+fn digest_of(book: &Book, content: &[u8]) -> Digest {
+    let mut blobs = book.blobs.iter();
+    *blobs.find(|(_, blob)| blob.content() == content).unwrap().0
+}
+
+#[test]
+fn erased_content_is_counted_where_an_entry_says_so_and_an_excerpt_has_that_entry() {
+    let (mut book, command, other) = story();
+    let output = digest_of(&book, b"hello\n");
+    book.change(redaction(command, output));
+    book.blobs.remove(&output);
+    let seq = book.tree.size() - 1;
+    for bytes in [whole(&book), excerpt(&book, command).0] {
+        let report = check_pinned(&bytes, ledger(&book));
+        assert_eq!(report.first_bad, None);
+        assert_eq!((report.blobs.redacted, report.blobs.erased), (1, 0));
+        assert_eq!(
+            (report.redacted_by[0].seq, report.redacted_by[0].texts),
+            (seq, 1)
+        );
+        assert!(
+            report
+                .to_string()
+                .contains(&format!("redacted at entry {seq}"))
+        );
+    }
+    // Of another command nothing is missing; that something was erased is told all the same.
+    let report = check(&excerpt(&book, other).0);
+    assert_eq!((report.first_bad, report.blobs.redacted), (None, 0));
+    assert_eq!(report.redacted_by[0].texts, 0);
+    // Left out of the excerpt, the entry excuses nothing.
+    let mut page = excerpt_page(&book, command);
+    page.entries.pop();
+    page.proofs.pop();
+    let manifest = manifest(&book, Selection::Commands(vec![command]));
+    let (_, report) = write(manifest, note(&book), vec![page]);
+    assert_eq!(found(&report).0, "erased_unsaid");
+}
+
+#[test]
+fn a_redaction_excuses_no_other_text() {
+    let (mut book, command, _) = story();
+    book.change(redaction(command, digest_of(&book, b"hello\n")));
+    let reason = digest_of(&book, b"because");
+    book.blobs.remove(&reason);
+    let pages = whole_pages(&book);
+    let (bytes, _) = write(manifest(&book, Selection::Whole), note(&book), pages);
+    assert_eq!(found(&check(&bytes)).0, "erased_unsaid");
+}
+
+/// The book asks nobody who names a text: a ledger that lets too much pass.
+#[test]
+fn a_redaction_of_what_a_held_an_open_or_no_such_command_names_is_found() {
+    let (mut book, command, other) = story();
+    let Event::CommandRequested(mut event) = book.request_event("alice", &["web-1"]) else {
+        unreachable!("a request");
+    };
+    event.reason = book.command(command).request.reason;
+    let reason = event.reason.digest;
+    let shares = book.sign_and_append("alice", &event.into()).unwrap();
+    let erase = |book: &mut Book, command| {
+        book.change(redaction(command, reason));
+        book.blobs.remove(&reason);
+        let pages = whole_pages(book);
+        let (bytes, _) = write(manifest(book, Selection::Whole), note(book), pages);
+        let report = check(&bytes);
+        assert_eq!(found(&report).1, book.tree.size() - 1);
+        found(&report).0
+    };
+    let (mut open, _, _) = (book, command, other);
+    open.say_no("bob", other, false).unwrap();
+    assert_eq!(erase(&mut open, command), "not_settled");
+    for (held, name) in [(true, "held"), (false, "not_erasable")] {
+        let (mut book, command, other) = story();
+        let Event::CommandRequested(mut event) = book.request_event("alice", &["web-1"]) else {
+            unreachable!("a request");
+        };
+        event.reason = book.command(command).request.reason;
+        assert_eq!(event.reason.digest, reason);
+        let second = book.sign_and_append("alice", &event.into()).unwrap();
+        assert_eq!(second, shares);
+        book.say_no("bob", second, false).unwrap();
+        book.say_no("bob", other, false).unwrap();
+        let mut of = other;
+        if held {
+            book.change(ChangeBody::HoldPlaced {
+                hold: "case-1".parse().unwrap(),
+                commands: vec![second],
+                agent: None,
+                requester: None,
+            });
+            of = command;
+        }
+        assert_eq!(erase(&mut book, of), name);
+    }
 }
 
 #[test]

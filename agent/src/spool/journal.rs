@@ -25,6 +25,10 @@ pub const FILE: &str = "journal";
 /// A smaller journal is not worth writing anew: some thousand commands.
 const COMPACT_BYTES: u64 = 4 << 20;
 
+/// While more than this waits to be delivered, what was delivered is not cleared away by itself: each
+/// time all of the rest would be copied.
+const FORGET_BYTES: u64 = 16 << 20;
+
 /// When the host says nothing else: above this no new command is taken and output waits in its command, so that a ledger that is
 /// away fills no disk: three of the largest outputs. While the journal is written anew, the half of
 /// it that still counts is there twice.
@@ -211,6 +215,24 @@ impl Spool {
         let worth =
             inner.log.len >= inner.compact_bytes && inner.log.state.weight() <= inner.log.len / 2;
         if inner.broken || !worth {
+            return Ok(false);
+        }
+        match self.write_anew(&mut inner, Some(now)) {
+            Ok(()) => Ok(true),
+            Err(SpoolError::NoRoom { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes the journal anew when texts lie in it that the ledger has: it is no archive, and what is
+    /// erased there must not stay here. Says whether it did. What runs and what waits stays.
+    ///
+    /// # Errors
+    /// As [`Spool::compact`].
+    pub fn forget(&self, now: Time) -> Result<bool, SpoolError> {
+        let mut inner = self.lock();
+        let state = &inner.log.state;
+        if inner.broken || !state.is_spent() || state.weight() > FORGET_BYTES {
             return Ok(false);
         }
         match self.write_anew(&mut inner, Some(now)) {

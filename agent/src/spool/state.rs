@@ -86,6 +86,8 @@ pub struct State {
     runs: BTreeMap<StatementId, Run>,
     /// What all waiting chunks take up.
     waiting: u64,
+    /// The file holds texts that the ledger has and nobody needs here any more.
+    spent: bool,
 }
 
 /// What a used grant takes up in the journal.
@@ -134,7 +136,13 @@ impl State {
             word: None,
             runs: BTreeMap::new(),
             waiting: 0,
+            spent: false,
         })
+    }
+
+    /// Whether the file holds texts that were delivered, or can never be.
+    pub(super) const fn is_spent(&self) -> bool {
+        self.spent
     }
 
     /// Whose journal this is.
@@ -287,12 +295,14 @@ impl State {
                 }
                 let gone = run.pending.drain(..chunks).map(|chunk| chunk.weight).sum();
                 self.waiting = self.waiting.saturating_sub(gone);
+                self.spent |= chunks > 0;
             }
             Record::Broken { started } => {
                 let run = self.run(*started)?;
                 run.broken = true;
                 let gone = run.pending.drain(..).map(|chunk| chunk.weight).sum();
                 self.waiting = self.waiting.saturating_sub(gone);
+                self.spent = true;
             }
             Record::Ended { started, facts } => {
                 if self.run(*started)?.ended.replace(facts.clone()).is_some() {
@@ -325,6 +335,8 @@ impl State {
         };
         let gone = run.pending.iter().map(|chunk| chunk.weight).sum();
         self.waiting = self.waiting.saturating_sub(gone);
+        // Its end may have had words in it.
+        self.spent = true;
         true
     }
 
@@ -337,6 +349,7 @@ impl State {
             .word
             .take_if(|word| word.id == id)
             .ok_or(Illegal("an answer to nothing"))?;
+        self.spent |= !word.submission.blobs.is_empty();
         if !accepted {
             return Ok(());
         }

@@ -5,6 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use countersign_agent::spool::{About, Birth, EndFacts, FILE, Record, Spool, SpoolError, Totals};
 use countersign_protocol::api::{Base64, BlobBody, Submission};
 use countersign_protocol::event::Outcome;
@@ -164,6 +166,41 @@ fn written_anew_in_the_middle_of_a_run_it_keeps_what_waits() {
     spool.append(vec![answered(other), delivered(3)]).unwrap();
     assert_eq!(spool.pending_count(&STARTED), 0);
     assert_eq!(spool.run(&STARTED).unwrap().chunks, 16);
+}
+
+/// Whether the file holds these bytes, as a submission has them: in base64.
+fn holds(folder: &Path, text: &[u8]) -> bool {
+    let coded = STANDARD.encode(text);
+    let file = fs::read(folder.join(FILE)).unwrap();
+    file.windows(coded.len())
+        .any(|some| some == coded.as_bytes())
+}
+
+#[test]
+fn what_was_delivered_does_not_stay_in_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = running(folder.path(), u64::MAX);
+    let [secret, waits] = [b"the password is hunter2".as_slice(), b"still to be told"];
+    spool
+        .append(vec![chunk(0, secret), chunk(1, waits)])
+        .unwrap();
+    // How the run began was said already, and goes.
+    assert!(spool.forget(at(50)).unwrap());
+    assert!(holds(folder.path(), secret), "it waits");
+    spool.append(vec![delivered(1)]).unwrap();
+    assert!(holds(folder.path(), secret), "delivered, and in the file");
+    assert!(spool.forget(at(50)).unwrap());
+    assert!(!holds(folder.path(), secret));
+    assert!(holds(folder.path(), waits));
+    assert!(!spool.forget(at(50)).unwrap(), "once is enough");
+    spool.append(vec![delivered(1), ended()]).unwrap();
+    drop(spool);
+    // After a restart too, and never the grants that were used.
+    let spool = Spool::open(folder.path()).unwrap();
+    assert!(spool.forget(at(50)).unwrap());
+    assert!(!holds(folder.path(), waits));
+    assert!(spool.is_used(&COMMAND));
+    assert_eq!(spool.run(&STARTED).unwrap().chunks, 2);
 }
 
 #[test]

@@ -29,6 +29,9 @@ use crate::streams::{Held, ProvenStream, StreamError};
 /// Blobs or proofs that are on their way at once: a server answers each from an index.
 const AT_ONCE: usize = 8;
 
+/// What a verifier calls a text that is erased without an entry that says so.
+const ERASED_UNSAID: &str = "erased_unsaid";
+
 /// What to export.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wish {
@@ -130,12 +133,27 @@ impl Client {
         };
         match &report.first_bad {
             None => Ok((sink, report)),
+            Some(bad) if bad.name == ERASED_UNSAID && self.erased_after(&report).await? => {
+                Err(Failure::failed(
+                    "erased_meanwhile",
+                    "texts were erased while the bundle was made, by entries behind its checkpoint; no bundle was made",
+                )
+                .hint("export again"))
+            }
             Some(bad) => Err(Failure::tampering(
                 bad.name,
                 format!("entry {} does not hold: {}", bad.seq, bad.reason),
             )
             .hint("no bundle was made; audit the ledger (countersign verify)")),
         }
+    }
+
+    /// Whether entries behind the bundle's checkpoint erase something: then what is missing in it may
+    /// be theirs.
+    async fn erased_after(&self, report: &Report) -> Result<bool, Failure> {
+        let rights = self.rights().await?;
+        let mut redacted = rights.state.rights().all_redacted();
+        Ok(redacted.any(|(_, seq)| seq >= report.size))
     }
 
     fn manifest(&self, selection: Selection) -> Manifest {
@@ -152,7 +170,15 @@ impl Client {
         sink: W,
         progress: Progress<'_>,
     ) -> Result<(W, Report), Failure> {
-        let checkpoint = self.vouched().await?;
+        let vouched = self.vouched().await?;
+        // What was erased since witnesses vouched is missing in a bundle that ends there.
+        let rights = self.rights().await?;
+        let mut redacted = rights.state.rights().all_redacted();
+        let checkpoint = if redacted.any(|(_, seq)| seq >= vouched.size()) {
+            self.newest().await?
+        } else {
+            vouched
+        };
         let size = checkpoint.size();
         let manifest = self.manifest(Selection::Whole);
         let mut pager = Pager {
@@ -245,7 +271,14 @@ impl Client {
             matches!(stream, Some(Stream::Command(id)) if ids.contains(&id))
         };
         let last = links.values().rfind(is_of_one).map(|link| link.entry.seq);
-        let covers = last.is_none_or(|last| last < vouched.size());
+        // Nor one that does not cover what was erased, by which entry.
+        let is_redaction =
+            |link: &&LoggedEntry| matches!(link.entry.verified.event(), Event::BlobRedacted(_));
+        let erased = links
+            .values()
+            .rfind(is_redaction)
+            .map(|link| link.entry.seq);
+        let covers = last.max(erased).is_none_or(|last| last < vouched.size());
         // A newer one than was read from would promise entries that are not here.
         if covers && vouched.size() <= newest.size() {
             Ok(vouched)

@@ -9,6 +9,7 @@
 //! | `request.rs` | asking for a command |
 //! | `judge.rs` | approve, reject, withdraw, cancel |
 //! | `change.rs` | changes of rights |
+//! | `erase.rs` | what the texts of a command are, and which were erased by whom |
 //! | `claim.rs` | a key's own word whose it is, and the file in which it travels |
 //! | `people.rs` | whose keys hold, and what goes when somebody leaves |
 //! | `token.rs` | the secret of an API token |
@@ -28,6 +29,7 @@
 mod change;
 mod claim;
 mod connect;
+mod erase;
 mod explain;
 mod export;
 mod follow;
@@ -49,6 +51,7 @@ mod witnessed;
 pub use change::{ChangeStage, ChangeView, Replaced};
 pub use claim::{ClaimError, ClaimFile};
 pub use connect::{Client, Connection};
+pub use erase::{Redaction, Text, TextKind, counted, texts};
 pub use explain::{Explained, Price, SeatsView, explain, price};
 pub use export::{Progress as ExportProgress, Search, Wish};
 pub use follow::Step;

@@ -15,6 +15,7 @@ use countersign_protocol::rights::Holder;
 use countersign_protocol::short;
 
 use super::connect::Client;
+use super::erase;
 use crate::clock;
 use crate::failure::Failure;
 use crate::replay::{self, Replay};
@@ -222,13 +223,16 @@ impl Client {
         };
         self.fetch_missing(&stream.entries, &mut stream.blobs)
             .await?;
+        let rights = self.require_said(rights, &stream).await?;
+        let redactions = erase::redactions(&rights, &stream.entries)?;
         let mut replay = Replay::new(Arc::clone(&rights.stream));
         for link in &stream.entries {
             replay.take(link, &stream.blobs)?;
         }
         let state = replay.finish()?;
         let size = stream.checkpoint.size();
-        let view = CommandView::new(*id, &state, stream.entries, &stream.blobs, size)?;
+        let mut view = CommandView::new(*id, &state, stream.entries, &stream.blobs, size)?;
+        view.redactions = redactions;
         Ok((view, rights))
     }
 

@@ -174,7 +174,10 @@ pub(super) fn change_line(body: &ChangeBody) -> String {
         | ChangeBody::AgentUndrained { .. }
         | ChangeBody::AgentRetired { .. }
         | ChangeBody::TokenIssued { .. }
-        | ChangeBody::TokenRevoked { .. } => None,
+        | ChangeBody::TokenRevoked { .. }
+        | ChangeBody::BlobRedacted { .. }
+        | ChangeBody::HoldPlaced { .. }
+        | ChangeBody::HoldLifted { .. } => None,
     };
     let Ok(mut told) = serde_json::to_value(body) else {
         return String::new();

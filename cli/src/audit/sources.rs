@@ -64,6 +64,9 @@ impl Sources {
                 self.agents.entry(agent).or_default().insert(seq);
             }
             ChangeBody::AgentRejected { .. }
+            | ChangeBody::BlobRedacted { .. }
+            | ChangeBody::HoldPlaced { .. }
+            | ChangeBody::HoldLifted { .. }
             | ChangeBody::AgentDrained { .. }
             | ChangeBody::AgentUndrained { .. } => {}
             ChangeBody::AgentRetired { agent } => drop(self.agents.remove(&agent)),

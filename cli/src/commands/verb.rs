@@ -5,8 +5,9 @@ use std::ffi::OsString;
 use clap::Subcommand;
 
 use super::{
-    Globals, agents, at, audit, changes, decide, export, inbox, keys, list, log, logs, people,
-    policy, replay, request, reviews, roles, run as run_verb, show, stop, tokens, whoami,
+    Globals, agents, at, audit, changes, decide, export, holds, inbox, keys, list, log, logs,
+    people, policy, redact, replay, request, retention, reviews, roles, run as run_verb, show,
+    stop, tokens, whoami,
 };
 use crate::console;
 use crate::exit_code;
@@ -51,6 +52,12 @@ pub enum Verb {
     Log(log::Arguments),
     /// Write a bundle of evidence that proves itself, for whoever trusts none of us
     Export(export::Arguments),
+    /// Ask for texts of a command that is over to be erased, for ever
+    Redact(redact::Arguments),
+    /// Legal holds: what must not be erased
+    Hold(holds::Arguments),
+    /// What rules of retention would erase; with --propose, ask for it
+    Retention(retention::Arguments),
     /// Keys of people: claim, add, revoke, rotate
     Key(keys::Arguments),
     /// What roles mean and who has them
@@ -99,6 +106,9 @@ async fn dispatch(globals: &Globals, verb: Verb) -> Result<u8, Failure> {
         Verb::Replay(arguments) => Box::pin(replay::replay(globals, arguments)).await,
         Verb::Log(arguments) => Box::pin(log::log(globals, arguments)).await,
         Verb::Export(arguments) => Box::pin(export::export(globals, arguments)).await,
+        Verb::Redact(arguments) => Box::pin(redact::redact(globals, arguments)).await,
+        Verb::Hold(arguments) => Box::pin(holds::hold(globals, arguments)).await,
+        Verb::Retention(arguments) => Box::pin(retention::retention(globals, arguments)).await,
         Verb::Reviews => Box::pin(reviews::reviews(globals)).await,
         Verb::Review(arguments) => Box::pin(reviews::review(globals, arguments)).await,
         Verb::Whoami => whoami::whoami(globals).await,
@@ -267,6 +277,12 @@ mod tests {
             "x key add dave dave.pub",
             "x policy set file",
             "x changes --all",
+            "x redact 0123-4567 --only output,stdin --only reason --reason r --legal-basis gdpr-17 --yes",
+            "x redact 0123-4567 --digest 0000000000000000000000000000000000000000000000000000000000000000 --reason r --legal-basis gdpr-17",
+            "x hold place case-1 0123-4567 --host web-1 --by alice --reason r",
+            "x hold lift case-1 --reason r",
+            "x hold list",
+            "x retention --rules f --propose --yes",
             "x at 7 show 0123-4567",
             "x at 2026-01-31T12:00:00Z list --status running --limit 5",
             "x at 30d inbox --for bob",
@@ -313,6 +329,11 @@ mod tests {
         assert_eq!(usage("x agents label web-1"), exit_code::USAGE);
         assert_eq!(usage("x token issue -r read --for ci"), exit_code::USAGE);
         assert_eq!(usage("x review 0123-4567"), exit_code::USAGE);
+        assert_eq!(
+            usage("x redact 0123-4567 --reason r --legal-basis b"),
+            exit_code::USAGE
+        );
+        assert_eq!(usage("x hold place case-1 --reason r"), exit_code::USAGE);
         for options in ["--speed 0", "--speed -1", "--speed nan", "--speed 1e9"] {
             let line = format!("x replay 0123-4567 {options}");
             assert_eq!(usage(&line), exit_code::USAGE, "{line}");

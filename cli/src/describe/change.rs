@@ -168,6 +168,46 @@ fn change_body(out: &mut String, view: &ChangeView) {
             row(out, "until", &render::time(*expires_at));
         }
         ChangeBody::TokenRevoked { token } => row(out, "revokes", &format!("API token {token}")),
+        ChangeBody::BlobRedacted {
+            command,
+            digests,
+            legal_basis,
+        } => {
+            let short = short::short(command);
+            row(
+                out,
+                "erases",
+                &format!(
+                    "{} texts of command {short}, for ever (see them: countersign show {short})",
+                    digests.len()
+                ),
+            );
+            row(out, "command", &command.to_string());
+            row(out, "legal basis", legal_basis.as_str());
+            let digests: Vec<String> = digests.iter().map(ToString::to_string).collect();
+            paragraph(out, "digests", &digests.join("\n"));
+        }
+        ChangeBody::HoldPlaced {
+            hold,
+            commands,
+            agent,
+            requester,
+        } => {
+            row(out, "holds", &format!("nothing of it is erased: {hold}"));
+            let commands: Vec<String> = commands.iter().map(ToString::to_string).collect();
+            if !commands.is_empty() {
+                paragraph(out, "commands", &commands.join("\n"));
+            }
+            if let Some(agent) = agent {
+                row(out, "on host", agent.as_str());
+            }
+            if let Some(requester) = requester {
+                row(out, "asked by", requester.as_str());
+            }
+        }
+        ChangeBody::HoldLifted { hold } => {
+            row(out, "lifts", &format!("the legal hold {hold}"));
+        }
     }
 }
 

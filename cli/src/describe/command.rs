@@ -14,6 +14,7 @@ use countersign_protocol::short;
 use countersign_protocol::view::outcome_word;
 use sha2::{Digest as _, Sha256};
 
+use super::erasure::redactions;
 use super::requirement::{duration, requirement, votes};
 use crate::streams::Held;
 use crate::view::{CommandView, Deed, Start, Word};
@@ -58,7 +59,7 @@ pub fn status(status: CommandStatus) -> String {
 pub(super) fn absent<T>(held: &Held<T>) -> &'static str {
     match held {
         Held::Here(_) => "",
-        Held::Redacted => "(erased, says the server)",
+        Held::Redacted => "(erased)",
         Held::Withheld => "(you may not read this)",
     }
 }
@@ -230,6 +231,10 @@ pub fn command(view: &CommandView) -> String {
     for (agent, part) in &view.command.executions {
         out.push('\n');
         execution(&mut out, view, agent, part);
+    }
+    if !view.redactions.is_empty() {
+        out.push('\n');
+        out.push_str(&redactions(&view.redactions));
     }
     let _infallible = writeln!(
         out,

@@ -15,6 +15,7 @@ use countersign_protocol::short;
 use countersign_protocol::view::{self as protocol_view, Written};
 use serde::Serialize;
 
+use super::RedactionShape;
 use crate::acts::{ChangeView, Replaced};
 use crate::alike::{self, Group, Verdict};
 use crate::console::base64;
@@ -122,6 +123,9 @@ pub struct CommandShape {
     /// Hosts that said the same, the largest group first.
     groups: Vec<Group>,
     executions: Vec<ExecutionResult>,
+    /// What was erased, by whom and why; left out where nothing was.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    redactions: Vec<RedactionShape>,
 }
 
 /// `show` of a change of rights.
@@ -201,6 +205,7 @@ pub fn command(view: &CommandView) -> CommandShape {
         executions: parts
             .map(|(agent, part)| execution(view, agent, part))
             .collect(),
+        redactions: super::erasure::redactions(&view.redactions),
     }
 }
 

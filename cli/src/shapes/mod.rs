@@ -5,9 +5,11 @@
 //! | `command.rs` | commands, changes, lists, entries |
 //! | `replay.rs` | output with its timing |
 //! | `rights.rs` | people, keys, roles, groups, tokens, reviews |
+//! | `erasure.rs` | what was erased, what would be, and legal holds |
 //! | `policy.rs` | policies, and what they say of requests |
 
 mod command;
+mod erasure;
 mod policy;
 mod replay;
 mod rights;
@@ -15,6 +17,9 @@ mod rights;
 pub use command::{
     ApprovalShape, ChangeShape, CommandShape, InboxShape, ItemsShape, JudgedShape, ReplacedShape,
     RequestShape, RequestedShape, change, change_item, command, entry_line, requested,
+};
+pub use erasure::{
+    ErasingShape, HoldShape, ProposalShape, RedactionShape, TextShape, holds, redactions, text,
 };
 pub use policy::{
     CheckedShape, ExplainedShape, OtherwiseShape, PolicyShape, PriceShape, ProblemShape,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use countersign_protocol::audit::CheckedEntry;
 use countersign_protocol::hash::Digest;
-use countersign_verifier::{BlobCounts, Documents, Findings, Held, Named, named, settle};
+use countersign_verifier::{Documents, Held, Log, Named, named, settle};
 
 use super::error::VerifyError;
 use super::pipeline::source_error;
@@ -23,8 +23,7 @@ const INLINE_BYTES: u64 = 512 * 1024;
 pub(super) async fn check<'a>(
     pages: &mut dyn Pages,
     entries: impl Iterator<Item = (u64, &'a CheckedEntry)>,
-    counts: &mut BlobCounts,
-    findings: &mut Findings,
+    log: &mut Log,
 ) -> Result<Documents, VerifyError> {
     let mut documents = Documents::new();
     let mut batch: Vec<Named> = Vec::new();
@@ -33,14 +32,14 @@ pub(super) async fn check<'a>(
         let len = named.blob.len;
         if !batch.is_empty() && (bytes + len > ASK_BYTES || batch.len() >= ASK_DIGESTS) {
             let full = std::mem::take(&mut batch);
-            check_batch(pages, full, bytes, counts, findings, &mut documents).await?;
+            check_batch(pages, full, bytes, log, &mut documents).await?;
             bytes = 0;
         }
         bytes += len;
         batch.push(named);
     }
     if !batch.is_empty() {
-        check_batch(pages, batch, bytes, counts, findings, &mut documents).await?;
+        check_batch(pages, batch, bytes, log, &mut documents).await?;
     }
     Ok(documents)
 }
@@ -49,8 +48,7 @@ async fn check_batch(
     pages: &mut dyn Pages,
     batch: Vec<Named>,
     bytes: u64,
-    counts: &mut BlobCounts,
-    findings: &mut Findings,
+    log: &mut Log,
     documents: &mut Documents,
 ) -> Result<(), VerifyError> {
     let mut digests: Vec<Digest> = batch.iter().map(|named| named.blob.digest).collect();
@@ -68,6 +66,6 @@ async fn check_batch(
         let settled = tokio::task::spawn_blocking(move || settle(batch, &found)).await;
         settled.map_err(|_| VerifyError::Worker)?
     };
-    documents.extend(settled.count(counts, findings));
+    documents.extend(settled.count(&mut log.blobs, &mut log.findings, &mut log.erasures));
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use countersign_protocol::audit::Auditor;
 use countersign_protocol::checkpoint::{Checkpoint, CheckpointError, VerifierKey};
-use countersign_protocol::hash::Hash;
+use countersign_protocol::hash::{Digest, Hash};
 use countersign_protocol::lifecycle::Command;
 use countersign_protocol::merkle::NodeSource as _;
 use countersign_protocol::name::Time;
@@ -23,6 +23,9 @@ const TILE_HEIGHT: u8 = 8;
 
 /// Notes that one thread opens at a time: some 10 ms of work.
 const NOTES: usize = 256;
+
+/// Digests that are asked about at once: the length of one SQL array.
+const ERASED_AT_ONCE: usize = 4096;
 
 type Opened = (u64, String, Result<Checkpoint, CheckpointError>);
 
@@ -257,6 +260,32 @@ pub(super) async fn open_streams(
     }
     if let Some((seq, what)) = first {
         findings.table("open_streams", seq, what);
+    }
+    Ok(())
+}
+
+/// What an entry erased is not stored: a backup that was read back may hold it again.
+pub(super) async fn erased(
+    database: &mut Database,
+    auditor: &Auditor,
+    findings: &mut Findings,
+) -> Result<(), VerifyError> {
+    let all: Vec<(Digest, u64)> = auditor
+        .state()
+        .rights()
+        .all_redacted()
+        .map(|(digest, seq)| (*digest, seq))
+        .collect();
+    for some in all.chunks(ERASED_AT_ONCE) {
+        let digests: Vec<Digest> = some.iter().map(|(digest, _)| *digest).collect();
+        for digest in database.stored(&digests).await? {
+            let seq = some.iter().find(|(erased, _)| *erased == digest);
+            let seq = seq.map_or(auditor.size(), |(_, seq)| *seq);
+            let reason = format!(
+                "the blob {digest} that this entry erased is stored all the same: was a backup read back? Erase it again (SELECT erase_blobs({seq}))"
+            );
+            findings.bad("not_erased", seq, reason);
+        }
     }
     Ok(())
 }

@@ -179,6 +179,27 @@ impl Database {
         )
     }
 
+    /// Those of these blobs whose content is stored.
+    pub(super) async fn stored(&mut self, digests: &[Digest]) -> Result<Vec<Digest>, sqlx::Error> {
+        let wanted: Vec<&[u8]> = digests
+            .iter()
+            .map(|digest| digest.as_bytes().as_slice())
+            .collect();
+        let rows = sqlx::query(
+            "SELECT digest FROM blobs
+             WHERE digest = ANY($1) AND (content IS NOT NULL OR salt IS NOT NULL)",
+        )
+        .bind(wanted)
+        .fetch_all(&mut self.0)
+        .await?;
+        let digest = |row: &PgRow| {
+            let digest: Vec<u8> = row.try_get("digest")?;
+            Digest::from_slice(&digest)
+                .ok_or_else(|| sqlx::Error::Decode("a digest has 32 bytes".into()))
+        };
+        rows.iter().map(digest).collect()
+    }
+
     /// Blobs that no entry names.
     pub(super) async fn unreferenced(&mut self) -> Result<u64, sqlx::Error> {
         let row = sqlx::query(

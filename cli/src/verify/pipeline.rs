@@ -53,10 +53,10 @@ pub(super) fn cores() -> usize {
 }
 
 impl Pipeline {
-    /// Reads from the first entry to before `end`, or to where the source ends.
-    pub(super) fn new(end: u64) -> Self {
+    /// Reads from entry `next` to before `end`, or to where the source ends.
+    pub(super) fn new(next: u64, end: u64) -> Self {
         Self {
-            next: 0,
+            next,
             end,
             parts: cores(),
             pages: VecDeque::new(),

@@ -14,6 +14,9 @@ use super::pipeline::{Checked, Pipeline, source_error};
 use super::source::{Pages, Source};
 use super::tables::{Expected, SideTables};
 
+/// How often a log is read on because something was erased while it was read.
+const MEANWHILE: usize = 4;
+
 /// Hears how many entries of how many are done.
 pub type Progress = Box<dyn FnMut(u64, u64) + Send>;
 
@@ -91,7 +94,7 @@ impl Run {
         let head = database.head().await?;
         let total = head.as_ref().map_or(0, |head| head.size);
         let mut tables = SideTables::default();
-        let mut pipeline = Pipeline::new(u64::MAX);
+        let mut pipeline = Pipeline::new(0, u64::MAX);
         while self.log.is_whole()
             && let Some(page) = pipeline.next(&mut database).await?
         {
@@ -122,21 +125,36 @@ impl Run {
             closing::subtrees(&mut database, auditor, findings).await?;
             closing::open_streams(&mut database, auditor, findings).await?;
             closing::heap(&mut database, auditor, findings).await?;
+            let (auditor, findings) = self.log.parts();
+            closing::erased(&mut database, auditor, findings).await?;
             self.log.blobs.unreferenced = database.unreferenced().await?;
         }
         Ok(())
     }
 
-    /// The newest note first, then the entries it covers: a log that grows meanwhile is no matter.
+    /// The newest note first, then the entries it covers: a log that grows meanwhile is no matter,
+    /// but for a text that was erased meanwhile: the entry that says so is then read as well.
     async fn pages(&mut self, pages: &mut dyn Pages) -> Result<(), VerifyError> {
-        let note = pages.newest().await.map_err(source_error)?;
-        let total = note.as_deref().and_then(claimed_size).unwrap_or(0);
-        let mut pipeline = Pipeline::new(total.max(1));
-        while self.log.is_whole()
-            && let Some(page) = pipeline.next(pages).await?
-        {
-            self.page(pages, page).await?;
-            self.tell(total);
+        let mut note = pages.newest().await.map_err(source_error)?;
+        let mut done = 0;
+        for _again in 0..MEANWHILE {
+            let total = note.as_deref().and_then(claimed_size).unwrap_or(0);
+            let mut pipeline = Pipeline::new(done, total.max(1));
+            while self.log.is_whole()
+                && let Some(page) = pipeline.next(pages).await?
+            {
+                self.page(pages, page).await?;
+                self.tell(total);
+            }
+            if !self.log.is_whole() || !self.log.erasures.are_unsaid() {
+                break;
+            }
+            let newer = pages.newest().await.map_err(source_error)?;
+            let grown = newer.as_deref().and_then(claimed_size);
+            if grown.is_none_or(|grown| grown <= total) {
+                break;
+            }
+            (note, done) = (newer, total);
         }
         match note {
             Some(note) => self.log.newest(&note, None),
@@ -158,7 +176,7 @@ impl Run {
         let sound = page.iter().map_while(|checked| checked.entry.as_ref().ok());
         let sound = (self.log.auditor().size()..).zip(sound);
         let log = &mut self.log;
-        let documents = blobs::check(pages, sound, &mut log.blobs, &mut log.findings).await?;
+        let documents = blobs::check(pages, sound, log).await?;
         let mut expected = Vec::with_capacity(page.len());
         for checked in page {
             let seq = self.log.auditor().size();

@@ -41,6 +41,9 @@ pub enum Reason {
     /// else is.
     #[error("a run without approvals and the opening of its review do not stand together")]
     Review,
+    /// The parts of a redaction stand one behind the other.
+    #[error("a redaction of many texts is cut: its next part does not stand behind the one before")]
+    Redaction,
     /// It may not stand here.
     #[error("{0}")]
     Refused(#[from] Refusal),
@@ -59,6 +62,7 @@ impl Reason {
             Self::KeyId => "other_key",
             Self::Duplicate => "said_twice",
             Self::Review => "review_owed",
+            Self::Redaction => "redaction_owed",
             Self::Refused(refusal) => refusal.code(),
         }
     }

@@ -9,6 +9,7 @@ use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 
 use super::entry::{CheckedEntry, Finding, Reason};
+use crate::erasure::Naming;
 use crate::fold::{self, AgentChain, Attachment, Refusal, State};
 use crate::hash::{Hash, KeyId};
 use crate::judgement::Judge;
@@ -34,6 +35,11 @@ impl Excerpt {
             last: None,
             not_rejudged: 0,
         }
+    }
+
+    /// Says who names the texts that the next entry may erase, as far as that is known here.
+    pub fn name_texts(&mut self, naming: Naming) {
+        self.state.name_texts(naming);
     }
 
     /// The fold of all entries taken.

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use super::entry::{CheckedEntry, Finding, Reason, attachment, check_entry};
 use crate::blob::{Blob, BlobRef};
+use crate::erasure::Naming;
 use crate::event::Event;
 use crate::fold::{self, Attachment, Effect, Refusal, State};
 use crate::hash::{Digest, Hash, KeyId, StatementId};
@@ -42,7 +43,8 @@ pub struct Auditor {
     statements: BTreeSet<StatementId>,
     client_refs: BTreeMap<(Principal, Digest), StatementId>,
     not_rejudged: u64,
-    /// What the next entry must be, after a run without approvals.
+    /// What the next entry must be: after a run without approvals its review, after a part of a
+    /// redaction the next part.
     owed: Option<Effect>,
     /// The largest counter that each security key has shown.
     counters: BTreeMap<KeyId, u32>,
@@ -65,6 +67,11 @@ impl Auditor {
             counters: BTreeMap::new(),
             went_back: Vec::new(),
         }
+    }
+
+    /// Says who names the texts that the next entry may erase, as far as the auditor's caller knows.
+    pub fn name_texts(&mut self, naming: Naming) {
+        self.state.name_texts(naming);
     }
 
     /// Number of entries taken.
@@ -101,7 +108,13 @@ impl Auditor {
     /// checkpoint is never between the two.
     #[must_use]
     pub const fn owes_a_review(&self) -> bool {
-        self.owed.is_some()
+        matches!(self.owed, Some(Effect::OpenReview { .. }))
+    }
+
+    /// Whether the log ends in the middle of a redaction. A checkpoint is never between two parts.
+    #[must_use]
+    pub const fn owes_a_redaction(&self) -> bool {
+        matches!(self.owed, Some(Effect::Change { .. }))
     }
 
     /// Entries whose security key showed a smaller counter than before.
@@ -192,7 +205,7 @@ impl Auditor {
         };
         self.state
             .admit(&entry.verified, at, entry.leaf, attachment)?;
-        if matches!(event, Event::CommandAuthorized(_)) {
+        if matches!(event, Event::CommandAuthorized(_) | Event::BlobRedacted(_)) {
             self.owed = self.state.effect_of(event, at);
         }
         let facts = entry.verified.facts();
@@ -213,10 +226,15 @@ impl Auditor {
                 due_at: opened.due_at,
             });
         }
-        if self.owed.take() == opens {
-            Ok(())
-        } else {
-            Err(Reason::Review)
+        match self.owed.take() {
+            // That it is of the change that is owed, and of which texts, the fold has to say.
+            Some(Effect::Change { change, .. }) => {
+                let goes_on =
+                    matches!(event, Event::BlobRedacted(redacted) if redacted.change == change);
+                goes_on.then_some(()).ok_or(Reason::Redaction)
+            }
+            owed if owed == opens => Ok(()),
+            _other => Err(Reason::Review),
         }
     }
 }

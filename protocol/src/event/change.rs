@@ -14,14 +14,23 @@ use crate::canonical::{self, CanonicalError};
 use crate::effect::LedgerHeader;
 use crate::event::payload;
 use crate::event::{Event, EventError, Kind};
-use crate::hash::{Digest, KeyId, LedgerId, StatementId};
+use crate::hash::{CommandId, Digest, KeyId, LedgerId, StatementId};
 use crate::key::PublicKey;
-use crate::name::{AgentName, GroupName, Label, Principal, RoleName, Time, TokenId};
+use crate::name::{
+    AgentName, GroupName, HoldName, Label, LegalBasis, Principal, RoleName, Time, TokenId,
+};
 use crate::permission::{Permission, Whom};
 use crate::statement::Statement;
 
 /// Most names in one list of a change, so that it fits into a payload.
 pub const MAX_NAMES: usize = 64;
+
+/// Most texts that one change erases: 256 MiB of output in full chunks, and as many events as fit
+/// into one batch beside everybody else's.
+pub const MAX_REDACTED: usize = 4096;
+
+/// Most digests in one `blob.redacted`, so that it fits into a payload with all its consents.
+pub const REDACTED_AT_ONCE: usize = 192;
 
 macro_rules! changes {
     ($($(#[$doc:meta])* $name:ident, $word:literal {
@@ -220,6 +229,35 @@ changes! {
         /// Which.
         token: TokenId,
     }
+    /// Salt and content of these texts are erased, with this entry. A change of many texts takes
+    /// effect by several events that stand one behind the other, each of the next of them.
+    BlobRedacted, "blob.redacted" {
+        /// The command whose texts they are.
+        command: CommandId,
+        /// Which, sorted, each once.
+        digests: Vec<Digest>,
+        /// By which law or rule.
+        legal_basis: LegalBasis,
+    }
+    /// Nothing may be erased of these commands until the hold is lifted.
+    HoldPlaced, "hold.placed" {
+        /// The hold's name.
+        hold: HoldName,
+        /// These commands, sorted, each once.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        commands: Vec<CommandId>,
+        /// All that were to run on this host, too.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        agent: Option<AgentName>,
+        /// All that this person or machine asked for, too.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        requester: Option<Principal>,
+    }
+    /// The hold forbids nothing any more.
+    HoldLifted, "hold.lifted" {
+        /// Which.
+        hold: HoldName,
+    }
 }
 
 /// A program that a token may ask for, as the request writes it.
@@ -262,8 +300,63 @@ impl ChangeBody {
             | Self::GroupChanged { .. }
             | Self::PolicyPublished { .. }
             | Self::TokenIssued { .. }
-            | Self::TokenRevoked { .. } => None,
+            | Self::TokenRevoked { .. }
+            | Self::BlobRedacted { .. }
+            | Self::HoldPlaced { .. }
+            | Self::HoldLifted { .. } => None,
         }
+    }
+
+    /// What would be erased; nothing for a change that erases nothing.
+    #[must_use]
+    pub const fn erased(&self) -> Option<Erased<'_>> {
+        if let Self::BlobRedacted {
+            command, digests, ..
+        } = self
+        {
+            Some(Erased {
+                command: *command,
+                digests: digests.as_slice(),
+            })
+        } else {
+            None
+        }
+    }
+
+    /// Says whether it erases, or makes way for erasing: two people at least must want it, whatever
+    /// genesis says, and say why.
+    #[must_use]
+    pub const fn needs_two(&self) -> bool {
+        matches!(self, Self::BlobRedacted { .. } | Self::HoldLifted { .. })
+    }
+
+    /// Says whether whoever asks for it must say why.
+    #[must_use]
+    pub const fn needs_reason(&self) -> bool {
+        self.needs_two() || matches!(self, Self::HoldPlaced { .. })
+    }
+
+    /// What the next event puts into effect, and what is left for those behind it.
+    #[must_use]
+    pub fn in_parts(&self) -> (Self, Option<Self>) {
+        if let Self::BlobRedacted {
+            command,
+            digests,
+            legal_basis,
+        } = self
+        {
+            let of = |digests: &[Digest]| Self::BlobRedacted {
+                command: *command,
+                digests: digests.to_vec(),
+                legal_basis: legal_basis.clone(),
+            };
+            if let Some((now, later)) = digests.split_at_checked(REDACTED_AT_ONCE)
+                && !later.is_empty()
+            {
+                return (of(now), Some(of(later)));
+            }
+        }
+        (self.clone(), None)
     }
 
     /// Lists are sorted and short, so that a change has one form.
@@ -293,11 +386,30 @@ impl ChangeBody {
                 let words: Vec<&str> = permissions.iter().map(|right| right.as_str()).collect();
                 in_order(roles) && in_order(&words) && in_order(labels) && in_order(commands)
             }
+            Self::BlobRedacted { digests, .. } => {
+                return if !digests.is_empty() && is_sorted(digests, MAX_REDACTED) {
+                    Ok(())
+                } else {
+                    Err(EventError::Value(
+                        "a redaction names 1 to 4096 digests, sorted, each once",
+                    ))
+                };
+            }
+            Self::HoldPlaced {
+                commands,
+                agent,
+                requester,
+                ..
+            } => {
+                let some = !commands.is_empty() || agent.is_some() || requester.is_some();
+                some && in_order(commands)
+            }
             Self::KeyAdded { .. }
             | Self::KeyRevoked { .. }
             | Self::RoleGranted { .. }
             | Self::RoleRevoked { .. }
             | Self::PolicyPublished { .. }
+            | Self::HoldLifted { .. }
             | Self::AgentRejected { .. }
             | Self::AgentDrained { .. }
             | Self::AgentUndrained { .. }
@@ -308,14 +420,27 @@ impl ChangeBody {
             Ok(())
         } else {
             Err(EventError::Value(
-                "lists of a change are sorted, each name once, 64 at most",
+                "lists of a change are sorted, each name once, 64 at most, and a hold is about something",
             ))
         }
     }
 }
 
 fn in_order<T: Ord>(items: &[T]) -> bool {
-    items.len() <= MAX_NAMES && items.iter().zip(items.iter().skip(1)).all(|(a, b)| a < b)
+    is_sorted(items, MAX_NAMES)
+}
+
+fn is_sorted<T: Ord>(items: &[T], most: usize) -> bool {
+    items.len() <= most && items.iter().zip(items.iter().skip(1)).all(|(a, b)| a < b)
+}
+
+/// What a change erases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Erased<'a> {
+    /// The command whose texts they are.
+    pub command: CommandId,
+    /// Which texts.
+    pub digests: &'a [Digest],
 }
 
 /// Why a document is no change.

@@ -170,6 +170,9 @@ kinds! {
     PolicySnapshot, "policy.snapshot", Person;
     TokenIssued, "token.issued", Ledger;
     TokenRevoked, "token.revoked", Ledger;
+    BlobRedacted, "blob.redacted", Ledger;
+    HoldPlaced, "hold.placed", Ledger;
+    HoldLifted, "hold.lifted", Ledger;
     AgentEnrolled, "agent.enrolled", Newcomer;
     AgentAccepted, "agent.accepted", Ledger;
     AgentRejected, "agent.rejected", Ledger;
@@ -214,6 +217,9 @@ macro_rules! effecting_event {
             | $crate::event::Event::PolicyPublished(_)
             | $crate::event::Event::TokenIssued(_)
             | $crate::event::Event::TokenRevoked(_)
+            | $crate::event::Event::BlobRedacted(_)
+            | $crate::event::Event::HoldPlaced(_)
+            | $crate::event::Event::HoldLifted(_)
             | $crate::event::Event::AgentAccepted(_)
             | $crate::event::Event::AgentRejected(_)
             | $crate::event::Event::AgentRelabelled(_)

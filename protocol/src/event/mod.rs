@@ -17,8 +17,9 @@ mod payload;
 
 pub use change::{
     AgentAccepted, AgentDrained, AgentRejected, AgentRelabelled, AgentRetired, AgentUndrained,
-    ChangeBody, ChangeError, Effected, GroupChanged, KeyAdded, KeyClaim, KeyRevoked, MAX_NAMES,
-    PolicyPublished, ProgramName, RoleDefined, RoleGranted, RoleRevoked, TokenIssued, TokenRevoked,
+    BlobRedacted, ChangeBody, ChangeError, Effected, Erased, GroupChanged, HoldLifted, HoldPlaced,
+    KeyAdded, KeyClaim, KeyRevoked, MAX_NAMES, MAX_REDACTED, PolicyPublished, ProgramName,
+    REDACTED_AT_ONCE, RoleDefined, RoleGranted, RoleRevoked, TokenIssued, TokenRevoked,
 };
 pub use execution::{
     AgentIdle, AgentKeyRetired, CgroupInForce, ExecutionCompleted, ExecutionLost, ExecutionOutput,

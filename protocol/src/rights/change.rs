@@ -12,7 +12,7 @@ use crate::permission::{self, ADMIN, Permission, Whom};
 use crate::policy::Policy;
 use crate::quorum::{self, Requirement};
 
-/// Most roles, groups, tokens and labels of one host: more is a mistake or an attack on the memory.
+/// Most roles, groups, tokens, holds and labels of one host: more is a mistake or an attack on the memory.
 const MAX_HELD: usize = 10_000;
 
 fn require(holds: bool, otherwise: Refusal) -> Result<(), Refusal> {
@@ -38,6 +38,12 @@ impl Rights {
             .map_or(u32::MAX, |genesis| genesis.threshold);
         let administrators = || -> Requirement {
             let role = ADMIN.parse().map(Whom::Role);
+            // What is erased is gone: nobody does that alone, whatever genesis says.
+            let threshold = if body.needs_two() {
+                threshold.max(2)
+            } else {
+                threshold
+            };
             Requirement::of(threshold, role.into_iter().collect())
         };
         if right_to_ask(body) != Permission::AgentManage {
@@ -136,6 +142,9 @@ impl Rights {
             | ChangeBody::AgentDrained { .. }
             | ChangeBody::AgentUndrained { .. }
             | ChangeBody::AgentRetired { .. }
+            | ChangeBody::BlobRedacted { .. }
+            | ChangeBody::HoldPlaced { .. }
+            | ChangeBody::HoldLifted { .. }
             | ChangeBody::TokenIssued { .. } => false,
         }
     }
@@ -321,6 +330,16 @@ impl Rights {
             ChangeBody::TokenRevoked { token } => {
                 let record = self.tokens.get(token).ok_or(Refusal::UnknownToken)?;
                 require(record.revoked.is_none(), Refusal::NothingChanges)
+            }
+            ChangeBody::BlobRedacted { .. } => body
+                .erased()
+                .map_or(Ok(()), |erased| self.may_redact(erased)),
+            ChangeBody::HoldPlaced { hold, .. } => {
+                require(!self.legal_holds.contains_key(hold), Refusal::HoldTaken)?;
+                require(self.legal_holds.len() < MAX_HELD, Refusal::TooManyOpen)
+            }
+            ChangeBody::HoldLifted { hold } => {
+                require(self.legal_holds.contains_key(hold), Refusal::UnknownHold)
             }
         }
     }

@@ -6,9 +6,11 @@
 //! | `change.rs` | what may change now, and whose consent it takes |
 //! | `people.rs` | roles, groups and permissions: who may do what |
 //! | `snapshots.rs` | what administrators have signed for the hosts |
+//! | `erasure.rs` | legal holds, and what was redacted |
 //! | `records.rs` | keys, hosts, tokens, open changes and reviews as they are held |
 
 mod change;
+mod erasure;
 mod people;
 mod records;
 mod snapshots;
@@ -16,9 +18,9 @@ mod state;
 
 pub use crate::event::ChangeBody;
 pub use records::{
-    AgentRecord, CHANGE_EXPIRES_US, Consent, Holder, KeyRecord, MAX_OPEN_CHANGES, MAX_OPEN_OF_ONE,
-    MAX_OPEN_REVIEWS, MAX_WAITING_ENROLMENTS, OpenChange, OpenReview, PolicyInForce,
-    SnapshotRecord, TokenRecord,
+    AgentRecord, CHANGE_EXPIRES_US, Consent, HoldRecord, Holder, KeyRecord, MAX_OPEN_CHANGES,
+    MAX_OPEN_OF_ONE, MAX_OPEN_REVIEWS, MAX_WAITING_ENROLMENTS, OpenChange, OpenReview,
+    PolicyInForce, SnapshotRecord, TokenRecord,
 };
 pub(crate) use state::Proposal;
 pub use state::Rights;

@@ -5,8 +5,9 @@ use alloc::vec::Vec;
 
 use crate::blob::BlobRef;
 use crate::event::{ChangeBody, TokenIssued};
-use crate::hash::{Digest, KeyId};
+use crate::hash::{CommandId, Digest, KeyId};
 use crate::key::PublicKey;
+use crate::lifecycle::Command;
 use crate::name::{AgentName, Label, Principal, SECOND_US, Time};
 use crate::policy::{Policy, PolicyRef};
 
@@ -199,6 +200,30 @@ pub struct SnapshotRecord {
     pub expires_at: Time,
     /// Who signed, in their order; never empty.
     pub words: Vec<Consent>,
+}
+
+/// A legal hold in force. What it is about adds up: it covers what any of its parts names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HoldRecord {
+    /// These commands.
+    pub commands: BTreeSet<CommandId>,
+    /// All that were to run on this host.
+    pub agent: Option<AgentName>,
+    /// All that this one asked for.
+    pub requester: Option<Principal>,
+    /// The entry that placed it.
+    pub since: u64,
+}
+
+impl HoldRecord {
+    /// Says whether it covers a command.
+    #[must_use]
+    pub fn covers(&self, command: &Command) -> bool {
+        let on = |agent: &AgentName| command.executions.contains_key(agent);
+        self.commands.contains(&command.id)
+            || self.agent.as_ref().is_some_and(on)
+            || self.requester.as_ref() == Some(command.requester())
+    }
 }
 
 /// The policy in force.

@@ -7,12 +7,13 @@
 //! counted.
 
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::records::{
-    AgentRecord, Consent, Holder, KeyRecord, MAX_OPEN_CHANGES, MAX_OPEN_OF_ONE, MAX_OPEN_REVIEWS,
-    MAX_WAITING_ENROLMENTS, OpenChange, OpenReview, PolicyInForce, ROOM_FOR_CONSENTS,
-    SnapshotRecord, TokenRecord,
+    AgentRecord, Consent, HoldRecord, Holder, KeyRecord, MAX_OPEN_CHANGES, MAX_OPEN_OF_ONE,
+    MAX_OPEN_REVIEWS, MAX_WAITING_ENROLMENTS, OpenChange, OpenReview, PolicyInForce,
+    ROOM_FOR_CONSENTS, SnapshotRecord, TokenRecord,
 };
 use crate::effect::LedgerHeader;
 use crate::event::{
@@ -20,11 +21,13 @@ use crate::event::{
     ReviewOpened, Seen, Signatory,
 };
 use crate::fold::Refusal;
-use crate::hash::{CommandId, Hash, KeyId, LedgerId, StatementId};
+use crate::hash::{CommandId, Digest, Hash, KeyId, LedgerId, StatementId};
 use crate::judgement::Judge;
 use crate::key::PublicKey;
 use crate::lifecycle::Position;
-use crate::name::{AgentName, GroupName, Label, MAX_INTEGER, Principal, RoleName, Time, TokenId};
+use crate::name::{
+    AgentName, GroupName, HoldName, Label, MAX_INTEGER, Principal, RoleName, Time, TokenId,
+};
 use crate::permission::{ADMIN, Permission, Whom};
 use crate::policy::{Policy, PolicyRef};
 use crate::{decision_event, execution_event, other_event};
@@ -45,6 +48,9 @@ pub struct Rights {
     pub(super) changes: BTreeMap<StatementId, OpenChange>,
     pub(super) reviews: BTreeMap<CommandId, OpenReview>,
     pub(super) snapshots: Vec<SnapshotRecord>,
+    pub(super) legal_holds: BTreeMap<HoldName, HoldRecord>,
+    /// What was redacted, and by which entry.
+    pub(super) redacted: Arc<BTreeMap<Digest, u64>>,
     policy: Option<PolicyInForce>,
     changed_at: Option<Time>,
 }
@@ -328,6 +334,9 @@ impl Rights {
     ) -> Result<(), Refusal> {
         let Proposal { body, policy } = proposal.ok_or(Refusal::BodyMissing)?;
         self.may_ask(&request.principal, &body)?;
+        if body.needs_reason() && request.reason.is_none() {
+            return Err(Refusal::ReasonMissing);
+        }
         require_sayable(request, at.id, &body)?;
         self.may_change(&body, policy.as_ref(), judge, at.time)?;
         let changes = self.changes.values();
@@ -404,13 +413,21 @@ impl Rights {
             return Err(Refusal::UnknownChange);
         }
         let (agreed, consents) = self.ready(&id, judge, at.time).ok_or(Refusal::Quorum)?;
-        if *agreed != effected.body {
+        let (now, rest) = agreed.in_parts();
+        if now != effected.body {
             return Err(Refusal::Binding("body"));
         }
         if consents != effected.rests_on {
             return Err(Refusal::Binding("rests_on"));
         }
-        let policy = self.changes.remove(&id).and_then(|change| change.policy);
+        let mut policy = None;
+        if let Some(rest) = rest {
+            if let Some(change) = self.changes.get_mut(&id) {
+                change.body = rest;
+            }
+        } else {
+            policy = self.changes.remove(&id).and_then(|change| change.policy);
+        }
         self.happen(at.seq, event, effected.body, policy);
         Ok(())
     }
@@ -418,6 +435,13 @@ impl Rights {
     /// Puts a change into effect that was found possible.
     fn happen(&mut self, seq: u64, event: &Event, body: ChangeBody, policy: Option<Policy>) {
         match body {
+            ChangeBody::BlobRedacted { .. } => {
+                if let Some(erased) = body.erased() {
+                    self.redact(seq, erased);
+                }
+            }
+            ChangeBody::HoldPlaced { .. } => self.place_hold(seq, body),
+            ChangeBody::HoldLifted { hold } => drop(self.legal_holds.remove(&hold)),
             ChangeBody::KeyAdded {
                 principal,
                 key,
@@ -496,6 +520,24 @@ impl Rights {
                     record.revoked.get_or_insert(seq);
                 }
             }
+        }
+    }
+
+    fn place_hold(&mut self, seq: u64, body: ChangeBody) {
+        if let ChangeBody::HoldPlaced {
+            hold,
+            commands,
+            agent,
+            requester,
+        } = body
+        {
+            let record = HoldRecord {
+                commands: commands.into_iter().collect(),
+                agent,
+                requester,
+                since: seq,
+            };
+            self.legal_holds.insert(hold, record);
         }
     }
 
@@ -627,7 +669,7 @@ fn require_sayable(
         },
     };
     let rests_on = alloc::vec![MAX_INTEGER; ROOM_FOR_CONSENTS];
-    let event = body.clone().into_event(header, change, rests_on);
+    let event = body.in_parts().0.into_event(header, change, rests_on);
     event.to_payload().map(drop).map_err(|_| Refusal::TooLarge)
 }
 

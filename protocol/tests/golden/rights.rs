@@ -183,7 +183,7 @@ pub(super) fn a_token_asks(book: &mut Book) {
 }
 
 /// Bob asks, and two say no.
-pub(super) fn a_command_is_voted_down(book: &mut Book) {
+pub(super) fn a_command_is_voted_down(book: &mut Book) -> StatementId {
     let command = request_by(book, "bob", "web-3", false);
     for who in ["alice", "carol"] {
         tick(book);
@@ -194,6 +194,29 @@ pub(super) fn a_command_is_voted_down(book: &mut Book) {
         book.sign_and_append(who, &vote).unwrap();
     }
     assert_eq!(book.command(command).status().as_str(), "rejected");
+    command
+}
+
+/// A hold keeps the texts of a command; once it is lifted, two erase why it was asked for.
+pub(super) fn a_text_is_erased(book: &mut Book, command: StatementId) {
+    tick(book);
+    let hold = || "case-7".parse().unwrap();
+    book.change(ChangeBody::HoldPlaced {
+        hold: hold(),
+        commands: vec![command],
+        agent: Some("web-2".parse().unwrap()),
+        requester: Some("carol".parse().unwrap()),
+    });
+    tick(book);
+    book.change(ChangeBody::HoldLifted { hold: hold() });
+    tick(book);
+    let reason = book.command(command).request.reason.digest;
+    book.change(ChangeBody::BlobRedacted {
+        command,
+        digests: vec![reason],
+        legal_basis: "gdpr-17".parse().unwrap(),
+    });
+    book.blobs.remove(&reason);
 }
 
 /// Carol runs a command on her own word, and alice looks at it afterwards.

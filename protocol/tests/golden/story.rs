@@ -72,10 +72,11 @@ impl Golden {
         a_key_is_rotated(&mut book);
         nothing_runs(&mut book);
         rights::a_token_asks(&mut book);
-        rights::a_command_is_voted_down(&mut book);
+        let voted_down = rights::a_command_is_voted_down(&mut book);
         rights::glass_is_broken(&mut book);
         rights::a_snapshot_for_the_hosts(&mut book);
         somebody_reads(&mut book);
+        rights::a_text_is_erased(&mut book, voted_down);
         let claim = book.claim("dave", "dave-2");
         let challenge = challenge(&mut book);
         let checkpoints = vec![early, checkpoint(&book)];

@@ -203,9 +203,11 @@ impl Book {
         body: ChangeBody,
         document: Option<BlobRef>,
     ) -> Result<StatementId, Refusal> {
+        let why = body.needs_reason();
         let body = self.blob(&body.to_document().unwrap());
+        let reason = why.then(|| self.blob(b"the counsel wants it"));
         let event = say!(person self, who, ChangeRequested {
-            body: body, document: document, reason: None,
+            body: body, document: document, reason: reason,
         });
         self.sign_and_append(who, &event)
     }

@@ -1,6 +1,7 @@
 //! The ledger room against a real Postgres.
 
 pub(crate) mod append;
+pub(crate) mod erasing;
 pub(crate) mod fairness;
 pub(crate) mod judging;
 pub(crate) mod newest;

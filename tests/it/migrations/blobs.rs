@@ -2,7 +2,7 @@
 
 use sqlx::PgPool;
 
-use super::{passes, refused};
+use super::{passes, refused, words};
 use crate::support::{TestDatabase, database};
 use crate::vectors::golden;
 
@@ -29,10 +29,13 @@ async fn four() -> TestDatabase {
 }
 
 async fn left(pool: &PgPool) -> Vec<String> {
-    sqlx::query_scalar("SELECT convert_from(content, 'UTF8') AS name FROM blobs ORDER BY name")
-        .fetch_all(pool)
-        .await
-        .unwrap()
+    sqlx::query_scalar(
+        "SELECT convert_from(content, 'UTF8') AS name FROM blobs
+         WHERE content IS NOT NULL ORDER BY name",
+    )
+    .fetch_all(pool)
+    .await
+    .unwrap()
 }
 
 fn named(name: &str) -> String {
@@ -174,6 +177,54 @@ async fn a_blob_is_erased_only_once_a_redaction_entry_names_it() {
     );
     refused(&database.owner, &more, NOT_REDACTED).await;
     assert_eq!(passes(&database.owner, &erase("old named")).await, 1);
+}
+
+#[tokio::test]
+async fn the_server_erases_what_a_redaction_names_and_nothing_else() {
+    let database = four().await;
+    let digest: String = sqlx::query_scalar("SELECT encode(sha256('old named'), 'hex') AS digest")
+        .fetch_one(&database.app)
+        .await
+        .unwrap();
+    let payload = format!("{{\"digests\":[\"{digest}\"]}}");
+    append(&database, "command.requested.v1@countersign", &payload).await;
+    append(&database, "blob.redacted.v1@countersign", &payload).await;
+    let last: i64 = sqlx::query_scalar("SELECT max(seq) FROM entries")
+        .fetch_one(&database.app)
+        .await
+        .unwrap();
+    for no in [0, last - 1, last + 1] {
+        let sql = format!("SELECT erase_blobs({no})");
+        refused(&database.app, &sql, "is no redaction").await;
+    }
+    assert_eq!(left(&database.app).await.len(), 4);
+    let erased: i64 = sqlx::query_scalar("SELECT erase_blobs($1)")
+        .bind(last)
+        .fetch_one(&database.app)
+        .await
+        .unwrap();
+    assert_eq!(erased, 1);
+    let before = ["new loose", "new named", "old loose"];
+    assert_eq!(left(&database.app).await, before);
+}
+
+/// It runs with the owner's rights: a table of the caller's own must not tell it what is redacted.
+#[tokio::test]
+async fn erasing_asks_the_log_and_no_table_of_the_session() {
+    let database = four().await;
+    let mut session = database.app.acquire().await.unwrap();
+    let forged = sqlx::raw_sql(
+        "CREATE TEMPORARY TABLE entries (seq bigint, entry bytea);
+         INSERT INTO entries SELECT 7, substring(sha256('') || sha256('') || sha256('') || sha256('')
+             FROM 1 FOR 101) || '\\x001c'::bytea || 'blob.redacted.v1@countersign'::bytea
+             || int4send(82) || convert_to('{\"digests\":[\"' || encode(sha256('old named'), 'hex')
+             || '\"]}', 'UTF8');
+         SELECT public.erase_blobs(7)",
+    )
+    .execute(&mut *session)
+    .await;
+    assert!(words(&forged.unwrap_err()).contains("is no redaction"));
+    assert_eq!(left(&database.app).await.len(), 4);
 }
 
 #[tokio::test]

@@ -116,7 +116,7 @@ async fn the_server_owns_nothing_is_nobody_else_and_makes_things_in_projections_
          WHERE prosecdef AND has_function_privilege('countersign_app', oid, 'EXECUTE')",
     )
     .await;
-    assert_eq!(definers, set(&["purge_unreferenced_blobs"]));
+    assert_eq!(definers, set(&["erase_blobs", "purge_unreferenced_blobs"]));
 }
 
 /// A function that runs in somebody's session must say where it looks: see `linking.rs`.
