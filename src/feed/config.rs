@@ -1,0 +1,594 @@
+//! The file of sinks, parsed once into values that hold: names, kinds, addresses, files.
+//!
+//! It opens no connection; files of secrets and CAs are read here, so that a mistake stops the
+//! server at its start and not a sink at night.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use countersign_protocol::event::Kind;
+use reqwest::{Certificate, Url};
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::Deserialize;
+
+use super::secret::{self, MAX_SECRETS, SecretError, Secrets};
+
+/// Most sinks of a server: each takes a connection of the database.
+const MAX_SINKS: usize = 16;
+
+/// Longest name of a sink; it is a label in metrics.
+const MAX_NAME: usize = 64;
+
+/// Why a file of sinks cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file cannot be read.
+    #[error("cannot read {path}: {source}", path = path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// No TOML of this shape.
+    #[error("{path}, line {line}: {why}", path = path.display())]
+    Toml {
+        /// Which file.
+        path: PathBuf,
+        /// Which line.
+        line: usize,
+        /// Why; never the line itself, which may hold an address that is a secret.
+        why: String,
+    },
+    /// The sinks together.
+    #[error("{path}: {why}", path = path.display())]
+    Sinks {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        why: String,
+    },
+    /// One sink.
+    #[error("{path}: sink {name:?}: {why}", path = path.display())]
+    Sink {
+        /// Which file.
+        path: PathBuf,
+        /// Which sink.
+        name: String,
+        /// What is wrong, and what to do.
+        why: String,
+    },
+}
+
+/// The name of a sink, and of its cursor: `[a-z0-9][a-z0-9._-]{0,63}`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SinkName(String);
+
+impl SinkName {
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SinkName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for SinkName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let is_start = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+        let holds = text.len() <= MAX_NAME
+            && text.bytes().next().is_some_and(is_start)
+            && text.bytes().all(|b| is_start(b) || b"._-".contains(&b));
+        if holds {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(
+                "a sink's name is 1 to 64 of a-z 0-9 . _ - and begins with a letter or digit"
+                    .into(),
+            )
+        }
+    }
+}
+
+/// How an entry is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// The signed payload with where it stands.
+    Event,
+    /// OCSF 1.6.0.
+    Ocsf,
+    /// One sentence as chat services take it: `{"text": "…"}`.
+    Slack,
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Event => "event",
+            Self::Ocsf => "ocsf",
+            Self::Slack => "slack",
+        })
+    }
+}
+
+/// Where a sink without a cursor begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Begin {
+    /// At the first entry of the log.
+    Start,
+    /// At the next entry.
+    Now,
+}
+
+/// The kinds that are told of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kinds(BTreeSet<Kind>);
+
+impl Default for Kinds {
+    /// All but those that only say that time passes, and output, whose bytes never leave anyway.
+    fn default() -> Self {
+        let told = Kind::ALL.iter().copied().filter(|kind| {
+            kind.is_event()
+                && !matches!(
+                    kind,
+                    Kind::LedgerHeartbeat | Kind::AgentIdle | Kind::ExecutionOutput
+                )
+        });
+        Self(told.collect())
+    }
+}
+
+impl Kinds {
+    /// The kinds that at least one pattern takes in: `*`, `command.*` or a whole word.
+    ///
+    /// # Errors
+    /// A pattern that takes in nothing: a mistake would go unnoticed for ever.
+    pub fn of(patterns: &[String]) -> Result<Self, String> {
+        let mut told = BTreeSet::new();
+        for pattern in patterns {
+            let takes = |kind: &Kind| match pattern.strip_suffix('*') {
+                Some(start) => {
+                    (start.is_empty() || start.ends_with('.')) && kind.as_str().starts_with(start)
+                }
+                None => kind.as_str() == pattern,
+            };
+            let known = Kind::ALL.iter().copied().filter(|kind| kind.is_event());
+            let before = told.len();
+            let taken: Vec<Kind> = known.filter(takes).collect();
+            if taken.is_empty() {
+                return Err(format!(
+                    "no kind of event is called {pattern:?}; write a whole one, as in execution.completed, all of a family, as in command.*, or *"
+                ));
+            }
+            told.extend(taken);
+            debug_assert!(told.len() >= before);
+        }
+        if told.is_empty() {
+            return Err(
+                "kinds is empty: this sink would never hear anything; leave it out for the default"
+                    .into(),
+            );
+        }
+        Ok(Self(told))
+    }
+
+    /// Says whether a kind is told of.
+    #[must_use]
+    pub fn holds(&self, kind: Kind) -> bool {
+        self.0.contains(&kind)
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// Where a syslog receiver is, and how it is reached.
+#[derive(Debug, Clone)]
+pub(super) struct SyslogTo {
+    pub(super) transport: Transport,
+    /// Without brackets around an IPv6 address.
+    pub(super) host: String,
+    pub(super) port: u16,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Transport {
+    Udp,
+    Tcp,
+    Tls {
+        name: ServerName<'static>,
+        roots: Arc<RootCertStore>,
+    },
+}
+
+/// Where a webhook is. The path may be a secret; only the origin is ever shown.
+pub(super) struct WebhookTo {
+    pub(super) url: SecretString,
+    pub(super) origin: String,
+    pub(super) secrets: Secrets,
+    /// The only CAs that count there; the system's when nothing is pinned.
+    pub(super) ca: Option<Vec<Certificate>>,
+}
+
+impl fmt::Debug for WebhookTo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WebhookTo")
+            .field("origin", &self.origin)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Who is told. What is inside is this room's own affair; shown, it says where messages go.
+#[derive(Debug)]
+pub struct Receiver(pub(super) ReceiverKind);
+
+#[derive(Debug)]
+pub(super) enum ReceiverKind {
+    File(PathBuf),
+    Syslog(SyslogTo),
+    Webhook(Box<WebhookTo>),
+}
+
+impl fmt::Display for Receiver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            ReceiverKind::File(path) => write!(f, "JSON lines to {}", path.display()),
+            ReceiverKind::Syslog(to) => {
+                let how = match to.transport {
+                    Transport::Udp => "UDP, without any promise of delivery",
+                    Transport::Tcp => "TCP in clear",
+                    Transport::Tls { .. } => "TLS",
+                };
+                write!(f, "syslog to {} port {} over {how}", to.host, to.port)
+            }
+            ReceiverKind::Webhook(to) => match to.secrets.count() {
+                0 => write!(f, "an unsigned webhook at {}", to.origin),
+                1 => write!(f, "a webhook at {}, signed with 1 secret", to.origin),
+                more => write!(f, "a webhook at {}, signed with {more} secrets", to.origin),
+            },
+        }
+    }
+}
+
+/// One sink.
+#[derive(Debug)]
+pub struct SinkConfig {
+    /// Its name; with it goes the cursor.
+    pub name: SinkName,
+    /// Who is told.
+    pub receiver: Receiver,
+    /// How.
+    pub format: Format,
+    /// Of what.
+    pub kinds: Kinds,
+    /// Where it begins when it has no cursor yet.
+    pub begin: Begin,
+    /// Whether free text goes out: commands, reasons, details; never output, environment or input.
+    pub texts: bool,
+}
+
+impl fmt::Display for SinkConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let texts = if self.texts {
+            "with texts (commands, reasons, details), which no erasure here can call back"
+        } else {
+            "without texts"
+        };
+        let begin = match self.begin {
+            Begin::Start => "from the first entry",
+            Begin::Now => "from the next entry",
+        };
+        write!(
+            f,
+            "{}: {}, as {}, {} kinds, {begin} unless it has begun, {texts}",
+            self.name,
+            self.receiver,
+            self.format,
+            self.kinds.count()
+        )
+    }
+}
+
+/// The sinks of a server.
+#[derive(Debug)]
+pub struct FeedConfig {
+    /// In the order of the file; at least one, each name once.
+    pub sinks: Vec<SinkConfig>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawFile {
+    #[serde(default)]
+    sink: Vec<RawSink>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum RawKind {
+    Jsonl,
+    Syslog,
+    Webhook,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSink {
+    name: String,
+    kind: RawKind,
+    from: Begin,
+    #[serde(default = "event")]
+    format: Format,
+    kinds: Option<Vec<String>>,
+    #[serde(default)]
+    texts: bool,
+    path: Option<PathBuf>,
+    to: Option<String>,
+    url: Option<SecretString>,
+    url_file: Option<PathBuf>,
+    #[serde(default)]
+    secret_files: Vec<PathBuf>,
+    ca: Option<PathBuf>,
+    #[serde(default)]
+    insecure: bool,
+}
+
+const fn event() -> Format {
+    Format::Event
+}
+
+impl FeedConfig {
+    /// Reads a file of sinks and the files of secrets and CAs that it names. Relative paths are
+    /// beside it.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_path_buf(),
+            source,
+        })?;
+        let raw: RawFile = toml::from_str(&text).map_err(|error| {
+            let before = error.span().and_then(|span| text.get(..span.start));
+            ConfigError::Toml {
+                path: path.to_path_buf(),
+                line: before.unwrap_or_default().matches('\n').count() + 1,
+                why: error.message().to_owned(),
+            }
+        })?;
+        let sinks = |why: String| ConfigError::Sinks {
+            path: path.to_path_buf(),
+            why,
+        };
+        if raw.sink.is_empty() {
+            return Err(sinks("there is no [[sink]] in it".into()));
+        }
+        if raw.sink.len() > MAX_SINKS {
+            return Err(sinks(format!("a server feeds {MAX_SINKS} sinks at most")));
+        }
+        let folder = path.parent().unwrap_or_else(|| Path::new("."));
+        let mut names = BTreeSet::new();
+        let mut checked = Vec::new();
+        for raw in raw.sink {
+            let name = raw.name.clone();
+            let failed = |why| ConfigError::Sink {
+                path: path.to_path_buf(),
+                name,
+                why,
+            };
+            let sink = raw.check(folder).map_err(failed)?;
+            if !names.insert(sink.name.clone()) {
+                return Err(sinks(format!("two sinks are called {}", sink.name)));
+            }
+            checked.push(sink);
+        }
+        Ok(Self { sinks: checked })
+    }
+}
+
+impl RawSink {
+    fn check(self, folder: &Path) -> Result<SinkConfig, String> {
+        let name = self.name.parse()?;
+        let kinds = self.kinds.as_deref().map(Kinds::of).transpose()?;
+        self.check_fields()?;
+        let receiver = match self.kind {
+            RawKind::Jsonl => {
+                let path = self.path.as_deref();
+                let path = path.ok_or("a jsonl sink needs path, the file to write to")?;
+                ReceiverKind::File(folder.join(path))
+            }
+            RawKind::Syslog => ReceiverKind::Syslog(self.syslog(folder)?),
+            RawKind::Webhook => ReceiverKind::Webhook(Box::new(self.webhook(folder)?)),
+        };
+        Ok(SinkConfig {
+            name,
+            receiver: Receiver(receiver),
+            format: self.format,
+            kinds: kinds.unwrap_or_default(),
+            begin: self.from,
+            texts: self.texts,
+        })
+    }
+
+    /// What belongs to another kind of sink is a mistake, and not left out silently.
+    fn check_fields(&self) -> Result<(), String> {
+        let given = [
+            ("path", self.path.is_some(), RawKind::Jsonl),
+            ("to", self.to.is_some(), RawKind::Syslog),
+            ("url", self.url.is_some(), RawKind::Webhook),
+            ("url_file", self.url_file.is_some(), RawKind::Webhook),
+            (
+                "secret_files",
+                !self.secret_files.is_empty(),
+                RawKind::Webhook,
+            ),
+        ];
+        for (field, is_given, kind) in given {
+            if is_given && kind != self.kind {
+                let kind = format!("{kind:?}").to_lowercase();
+                return Err(format!("{field} belongs to a {kind} sink"));
+            }
+        }
+        if self.kind == RawKind::Jsonl && (self.ca.is_some() || self.insecure) {
+            return Err("ca and insecure belong to sinks that are reached over a network".into());
+        }
+        if self.format == Format::Slack && self.kind != RawKind::Webhook {
+            return Err("the format slack is for webhooks".into());
+        }
+        Ok(())
+    }
+
+    fn syslog(&self, folder: &Path) -> Result<SyslogTo, String> {
+        const FORM: &str = "a syslog sink needs to, as in tls://siem.example.com:6514, tcp://127.0.0.1:514 or udp://127.0.0.1:514";
+        let url: Url = self
+            .to
+            .as_deref()
+            .and_then(|to| to.parse().ok())
+            .ok_or(FORM)?;
+        let host = url.host_str().filter(|host| !host.is_empty()).ok_or(FORM)?;
+        let host = host.trim_matches(['[', ']']).to_owned();
+        let port = url.port().ok_or(FORM)?;
+        let is_bare = matches!(url.path(), "" | "/")
+            && url.query().is_none()
+            && url.fragment().is_none()
+            && url.username().is_empty();
+        if !is_bare {
+            return Err(FORM.into());
+        }
+        let transport = match url.scheme() {
+            "udp" => Transport::Udp,
+            "tcp" => Transport::Tcp,
+            "tls" => {
+                let ca = self.ca.as_deref().ok_or(
+                    "syslog over TLS needs ca, the file of the CA whose certificate the receiver has (for a public one, the system's bundle)",
+                )?;
+                Transport::Tls {
+                    name: ServerName::try_from(host.clone()).map_err(|_| {
+                        format!("{host:?} is no name that a certificate could have")
+                    })?,
+                    roots: Arc::new(roots(&folder.join(ca))?),
+                }
+            }
+            _other => return Err(FORM.into()),
+        };
+        if !matches!(transport, Transport::Tls { .. }) {
+            self.check_clear(&host)?;
+        }
+        Ok(SyslogTo {
+            transport,
+            host,
+            port,
+        })
+    }
+
+    fn webhook(&self, folder: &Path) -> Result<WebhookTo, String> {
+        let url = match (&self.url, &self.url_file) {
+            (Some(url), None) => url.clone(),
+            (None, Some(file)) => {
+                secret::read_line(&folder.join(file)).map_err(|error| error.to_string())?
+            }
+            (None, None) | (Some(_), Some(_)) => {
+                return Err("a webhook needs url, or url_file where the address is itself a secret, and not both".into());
+            }
+        };
+        let parsed: Url = url.expose_secret().parse().map_err(
+            |_| "its url cannot be read; it looks like https://hooks.example.com/countersign",
+        )?;
+        if !parsed.username().is_empty() || parsed.password().is_some() {
+            return Err("its url holds a name or password; put the whole url into a url_file, or have the receiver check signatures instead".into());
+        }
+        match parsed.scheme() {
+            "https" => {}
+            "http" => self.check_clear(parsed.host_str().unwrap_or_default())?,
+            _other => return Err("its url is neither https nor http".into()),
+        }
+        if self.secret_files.is_empty() && self.format != Format::Slack {
+            return Err("a webhook needs secret_files, a list of at least one: without a signature its receiver cannot tell this feed from anybody else (only the format slack goes without)".into());
+        }
+        if self.secret_files.len() > MAX_SECRETS {
+            return Err(format!("a webhook has {MAX_SECRETS} secrets at most"));
+        }
+        let files: Vec<PathBuf> = self
+            .secret_files
+            .iter()
+            .map(|file| folder.join(file))
+            .collect();
+        let secrets = Secrets::read(&files).map_err(|error: SecretError| error.to_string())?;
+        let ca = match (&self.ca, parsed.scheme()) {
+            // Without TLS no roots are needed, and a bare machine has none.
+            (_, "http") => Some(Vec::new()),
+            (Some(ca), _) => Some(certificates(&folder.join(ca))?),
+            (None, _) => None,
+        };
+        Ok(WebhookTo {
+            url,
+            origin: parsed.origin().ascii_serialization(),
+            secrets,
+            ca,
+        })
+    }
+
+    /// In clear to another machine only who says so.
+    fn check_clear(&self, host: &str) -> Result<(), String> {
+        let host = host.trim_matches(['[', ']']);
+        let address: Option<IpAddr> = host.parse().ok();
+        let is_near = host == "localhost" || address.is_some_and(|address| address.is_loopback());
+        if is_near || self.insecure {
+            return Ok(());
+        }
+        Err(format!(
+            "{host} is another machine, and messages would go there in clear: whoever is on the way could read and change them; use tls or https, or say insecure = true"
+        ))
+    }
+}
+
+fn read_ca(path: &Path) -> Result<Vec<u8>, String> {
+    fs::read(path).map_err(|error| format!("cannot read the CA file {}: {error}", path.display()))
+}
+
+fn no_certificate(path: &Path) -> String {
+    format!(
+        "the CA file {} holds no certificate as PEM (-----BEGIN CERTIFICATE-----)",
+        path.display()
+    )
+}
+
+fn certificates(path: &Path) -> Result<Vec<Certificate>, String> {
+    match Certificate::from_pem_bundle(&read_ca(path)?) {
+        Ok(found) if !found.is_empty() => Ok(found),
+        Ok(_) | Err(_) => Err(no_certificate(path)),
+    }
+}
+
+fn roots(path: &Path) -> Result<RootCertStore, String> {
+    let bytes = read_ca(path)?;
+    let mut roots = RootCertStore::empty();
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    let (added, _ignored) =
+        roots.add_parsable_certificates(found.map_err(|_| no_certificate(path))?);
+    if added == 0 {
+        return Err(no_certificate(path));
+    }
+    Ok(roots)
+}
