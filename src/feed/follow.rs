@@ -183,27 +183,30 @@ impl Sink {
             self.deliver(cursor, messages).await?;
             if let Some(last) = told.last() {
                 cursor.advance(last.seq + 1, last.leaf).await?;
-                let delivered = u64::try_from(told.len()).unwrap_or(0);
-                self.standing.feeding(&self.name, cursor.next(), delivered);
+                self.moved(cursor, told.len());
             }
         }
         if page.next > cursor.next() {
             cursor.advance(page.next, leaf).await?;
-            self.standing.feeding(&self.name, cursor.next(), 0);
+            self.moved(cursor, 0);
         }
         Ok(())
+    }
+
+    /// The cursor is behind so many more messages, and all is well.
+    fn moved(&mut self, cursor: &Cursor, delivered: usize) {
+        let delivered = u64::try_from(delivered).unwrap_or(u64::MAX);
+        self.standing.feeding(&self.name, cursor.next(), delivered);
+        if self.backoff.reset() {
+            tracing::info!(sink = %self.name, "the feed goes on");
+        }
     }
 
     /// Delivers, again and again while it is the receiver that is in trouble and this server's turn.
     async fn deliver(&mut self, cursor: &mut Cursor, all: Vec<Message>) -> Result<(), Trouble> {
         loop {
             match self.outlet.deliver(all.clone()).await {
-                Ok(()) => {
-                    if self.backoff.reset() {
-                        tracing::info!(sink = %self.name, "the feed goes on");
-                    }
-                    return Ok(());
-                }
+                Ok(()) => return Ok(()),
                 Err(trouble) if trouble.is_receivers() => {
                     self.wait_after(&trouble).await;
                     cursor.check().await?;

@@ -135,12 +135,11 @@ fn for_chat(text: &str) -> String {
         .replace('>', "&gt;")
 }
 
-/// How much somebody should care. Kinds that are not named are routine.
+/// How much somebody should care.
 pub(super) fn weight(told: &Told) -> Weight {
-    if told
-        .request()
-        .is_some_and(|request| request.asked.act.break_glass)
-        && matches!(told.event, Event::CommandRequested(_))
+    let kind = told.kind();
+    if let Event::CommandRequested(asked) = &told.event
+        && asked.act.break_glass
     {
         return Weight::Grave;
     }
@@ -158,21 +157,19 @@ pub(super) fn weight(told: &Told) -> Weight {
             LossForm::Confirmed => Weight::Bad,
         };
     }
-    let kind = told.kind();
-    match kind.as_str().split('.').next() {
-        _ if matches!(kind, Kind::ReviewOpened) => Weight::Grave,
-        _ if matches!(
-            kind,
-            Kind::ExecutionRefused
-                | Kind::AccessDenied
-                | Kind::CommandRejected
-                | Kind::ChangeRejected
-        ) =>
-        {
-            Weight::Bad
-        }
-        Some("execution" | "ledger") => Weight::Routine,
-        _ if matches!(kind, Kind::AgentIdle) => Weight::Routine,
-        _other => Weight::Notable,
+    if kind == Kind::ReviewOpened {
+        return Weight::Grave;
+    }
+    if matches!(
+        kind,
+        Kind::ExecutionRefused | Kind::AccessDenied | Kind::CommandRejected | Kind::ChangeRejected
+    ) {
+        return Weight::Bad;
+    }
+    let family = kind.as_str().split('.').next();
+    if matches!(family, Some("execution" | "ledger")) || kind == Kind::AgentIdle {
+        Weight::Routine
+    } else {
+        Weight::Notable
     }
 }

@@ -131,7 +131,10 @@ pub(super) fn ocsf(told: &Told, gatherer: &Gatherer, event: Map<String, Value>) 
     put("time", json!(told.time.as_micros() / 1000));
     put("message", json!(sentence(told)));
     put("metadata", metadata(told, gatherer));
-    put("actor", actor(told, matches!(shape.class, Class::Process)));
+    // This class knows no actor.
+    if !matches!(shape.class, Class::Application) {
+        put("actor", actor(told, matches!(shape.class, Class::Process)));
+    }
     put("unmapped", json!({ "countersign": event }));
     Value::Object(out)
 }

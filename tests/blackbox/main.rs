@@ -28,6 +28,7 @@ mod by_hand;
 mod confined;
 mod contract;
 mod demo;
+mod feeds;
 mod idle;
 mod life;
 mod managed;
