@@ -14,9 +14,9 @@ use std::sync::Arc;
 
 use countersign_protocol::event::Kind;
 use reqwest::{Certificate, Url};
-use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 
@@ -210,14 +210,25 @@ pub(super) struct SyslogTo {
     pub(super) port: u16,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) enum Transport {
     Udp,
     Tcp,
     Tls {
         name: ServerName<'static>,
-        roots: Arc<RootCertStore>,
+        /// May hold a private key.
+        config: Arc<ClientConfig>,
     },
+}
+
+impl fmt::Debug for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Udp => "Udp",
+            Self::Tcp => "Tcp",
+            Self::Tls { .. } => "Tls",
+        })
+    }
 }
 
 /// Where a webhook is. The path may be a secret; only the origin is ever shown.
@@ -348,6 +359,8 @@ struct RawSink {
     #[serde(default)]
     secret_files: Vec<PathBuf>,
     ca: Option<PathBuf>,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
     #[serde(default)]
     insecure: bool,
 }
@@ -434,6 +447,8 @@ impl RawSink {
         let given = [
             ("path", self.path.is_some(), RawKind::Jsonl),
             ("to", self.to.is_some(), RawKind::Syslog),
+            ("cert", self.cert.is_some(), RawKind::Syslog),
+            ("key", self.key.is_some(), RawKind::Syslog),
             ("url", self.url.is_some(), RawKind::Webhook),
             ("url_file", self.url_file.is_some(), RawKind::Webhook),
             (
@@ -485,7 +500,7 @@ impl RawSink {
                     name: ServerName::try_from(host.clone()).map_err(|_| {
                         format!("{host:?} is no name that a certificate could have")
                     })?,
-                    roots: Arc::new(roots(&folder.join(ca))?),
+                    config: Arc::new(self.tls(folder, &folder.join(ca))?),
                 }
             }
             _other => return Err(FORM.into()),
@@ -498,6 +513,30 @@ impl RawSink {
             host,
             port,
         })
+    }
+
+    /// Whom a connection over TLS believes, and what it shows of itself.
+    fn tls(&self, folder: &Path, ca: &Path) -> Result<ClientConfig, String> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?
+            .with_root_certificates(roots(ca)?);
+        match (&self.cert, &self.key) {
+            (None, None) => Ok(builder.with_no_client_auth()),
+            (Some(cert), Some(key)) => {
+                let (cert, key) = (folder.join(cert), folder.join(key));
+                let chain = certificate_chain(&cert)?;
+                let text = secret::read_private(&key).map_err(|error| error.to_string())?;
+                let no_key = |_| format!("{} holds no private key as PEM", key.display());
+                let private = PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(no_key)?;
+                let unusable = |error| format!("cert and key do not fit together: {error}");
+                builder
+                    .with_client_auth_cert(chain, private)
+                    .map_err(unusable)
+            }
+            (Some(_), None) | (None, Some(_)) => Err("cert and key are given together".into()),
+        }
     }
 
     fn webhook(&self, folder: &Path) -> Result<WebhookTo, String> {
@@ -562,12 +601,13 @@ impl RawSink {
 }
 
 fn read_ca(path: &Path) -> Result<Vec<u8>, String> {
-    fs::read(path).map_err(|error| format!("cannot read the CA file {}: {error}", path.display()))
+    fs::read(path)
+        .map_err(|error| format!("cannot read the certificates {}: {error}", path.display()))
 }
 
 fn no_certificate(path: &Path) -> String {
     format!(
-        "the CA file {} holds no certificate as PEM (-----BEGIN CERTIFICATE-----)",
+        "{} holds no certificate as PEM (-----BEGIN CERTIFICATE-----)",
         path.display()
     )
 }
@@ -579,12 +619,18 @@ fn certificates(path: &Path) -> Result<Vec<Certificate>, String> {
     }
 }
 
+fn certificate_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read_ca(path)?).collect();
+    let found = found.map_err(|_| no_certificate(path))?;
+    if found.is_empty() {
+        return Err(no_certificate(path));
+    }
+    Ok(found)
+}
+
 fn roots(path: &Path) -> Result<RootCertStore, String> {
-    let bytes = read_ca(path)?;
     let mut roots = RootCertStore::empty();
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-    let (added, _ignored) =
-        roots.add_parsable_certificates(found.map_err(|_| no_certificate(path))?);
+    let (added, _ignored) = roots.add_parsable_certificates(certificate_chain(path)?);
     if added == 0 {
         return Err(no_certificate(path));
     }

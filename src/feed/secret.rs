@@ -21,7 +21,7 @@ const PREFIX: &str = "whsec_";
 /// Lengths of a secret in bytes that Standard Webhooks allows.
 const LENGTHS: std::ops::RangeInclusive<usize> = 24..=64;
 
-/// Largest file: a line of text.
+/// Largest file: a line of text, or a key.
 const MAX_FILE_BYTES: u64 = 16 * 1024;
 
 /// Most secrets of a sink: the one in force, the next, and some that nobody took away yet.
@@ -47,13 +47,13 @@ pub enum SecretError {
         path = .0.display()
     )]
     NotASecret(PathBuf),
-    /// It is larger than a line.
-    #[error("{path} is larger than 16 KiB; it must hold one line", path = .0.display())]
+    /// It is larger than any secret.
+    #[error("{path} is larger than 16 KiB; it must hold one secret", path = .0.display())]
     TooLarge(PathBuf),
 }
 
-/// One line of a file that only its owner can read.
-pub(super) fn read_line(path: &Path) -> Result<SecretString, SecretError> {
+/// A file that only its owner can read.
+pub(super) fn read_private(path: &Path) -> Result<Zeroizing<String>, SecretError> {
     let failed = |source| SecretError::Read {
         path: path.to_path_buf(),
         source,
@@ -65,8 +65,12 @@ pub(super) fn read_line(path: &Path) -> Result<SecretString, SecretError> {
     if metadata.len() > MAX_FILE_BYTES {
         return Err(SecretError::TooLarge(path.to_path_buf()));
     }
-    let text = Zeroizing::new(fs::read_to_string(path).map_err(failed)?);
-    Ok(text.trim().into())
+    fs::read_to_string(path).map(Zeroizing::new).map_err(failed)
+}
+
+/// One line of such a file.
+pub(super) fn read_line(path: &Path) -> Result<SecretString, SecretError> {
+    Ok(read_private(path)?.trim().into())
 }
 
 /// Secrets of one webhook: each message is signed with all of them, so that one can be replaced

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_protocol::checkpoint::Origin;
-use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket, lookup_host};
 use tokio::time::timeout;
@@ -134,13 +133,8 @@ async fn connect(to: &SyslogTo) -> Result<Line, Trouble> {
             Ok(Line::Datagrams(socket))
         }
         Transport::Tcp => Ok(Line::Stream(Box::new(tcp(to).await?))),
-        Transport::Tls { name, roots } => {
-            // Another part of the process may have installed the same one before.
-            drop(rustls::crypto::ring::default_provider().install_default());
-            let config = ClientConfig::builder()
-                .with_root_certificates(Arc::clone(roots))
-                .with_no_client_auth();
-            let connector = TlsConnector::from(Arc::new(config));
+        Transport::Tls { name, config } => {
+            let connector = TlsConnector::from(Arc::clone(config));
             let stream = soon(connector.connect(name.clone(), tcp(to).await?)).await?;
             Ok(Line::Stream(Box::new(stream)))
         }

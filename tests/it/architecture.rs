@@ -320,7 +320,7 @@ fn what_feeds_the_world_reads_the_store_and_cannot_append() {
             "crate::dev",
             "ledger::Ledger",
             "Ledger,",
-            ".append(",
+            "Submission",
             ".enter(",
             "INSERT INTO entries",
             "INSERT INTO statements",

@@ -34,6 +34,7 @@ fn mistakes_are_named_with_what_to_do() {
     let folder = Folder::new("feed");
     let folder = folder.path();
     private(folder, "secret", SECRET);
+    Authority::new().file(folder);
     private(folder, "short", "whsec_c2hvcnQ=");
     put(&folder.join("open"), SECRET, 0o644);
     put(&folder.join("empty.pem"), "", 0o644);
@@ -99,6 +100,13 @@ fn mistakes_are_named_with_what_to_do() {
         (
             sink("syslog", "to = \"tls://siem.example.com:6514\""),
             "needs ca",
+        ),
+        (
+            sink(
+                "syslog",
+                "to = \"tls://siem.example.com:6514\"\nca = \"ca.pem\"\ncert = \"ca.pem\"",
+            ),
+            "given together",
         ),
         (
             sink(

@@ -224,3 +224,50 @@ async fn over_tls_only_the_pinned_ca_is_believed() {
         }
     }
 }
+
+/// A receiver that asks who is calling.
+#[tokio::test]
+async fn a_receiver_that_demands_a_certificate_is_shown_one() {
+    let book = TestLedger::ready().await;
+    let folder = book.folder.path();
+    let authority = Authority::new();
+    authority.file(folder);
+    authority.issue(&["feed.example.com"]).files(folder);
+    let _second = rustls::crypto::ring::default_provider().install_default();
+    let pair = authority.issue(&["127.0.0.1"]);
+    let chain = CertificateDer::pem_slice_iter(pair.cert.as_bytes()).collect::<Result<_, _>>();
+    let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add_parsable_certificates(CertificateDer::from_pem_slice(authority.pem.as_bytes()));
+    let demanded = rustls::server::WebPkiClientVerifier::builder(Arc::new(roots))
+        .build()
+        .unwrap();
+    let config = ServerConfig::builder()
+        .with_client_cert_verifier(demanded)
+        .with_single_cert(chain.unwrap(), key)
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let to = format!("tls://{}", listener.local_addr().unwrap());
+    let heard = Heard::default();
+    let hearing = Arc::clone(&heard);
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            if let Ok(stream) = acceptor.accept(stream).await {
+                hear(stream, Arc::clone(&hearing)).await;
+            }
+        }
+    });
+    let with = "ca = \"ca.pem\"\ncert = \"cert.pem\"\nkey = \"key.pem\"";
+    let fed = Fed::start(&book, &sink(&to, with)).await;
+    fed.caught_up(&book).await;
+    let size = book.ledger.newest().size();
+    let told = || {
+        parsed("frames", &heard.lock().unwrap())
+            .unwrap_or_default()
+            .len() as u64
+    };
+    until("all is heard", || told() == size).await;
+    fed.stop().await;
+}
