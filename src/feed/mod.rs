@@ -6,7 +6,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `config` | the file of sinks, parsed once |
+//! | `config`, `parse` | what a sink is; the file of sinks, parsed once |
 //! | `secret` | signing secrets, and addresses that are one |
 //! | `gather` | entries of a page, with what is known of their commands |
 //! | `message` | an entry as a message: the `event` format, and one sentence |
@@ -27,6 +27,7 @@ mod gather;
 mod message;
 mod ocsf;
 mod outlet;
+mod parse;
 mod print;
 mod secret;
 mod standing;

@@ -176,6 +176,17 @@ async fn over_udp_each_message_is_a_datagram() {
     fed.caught_up(&book).await;
 }
 
+/// What a receiver shows of itself.
+fn identity(
+    authority: &Authority,
+    name: &str,
+) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+    let pair = authority.issue(&[name]);
+    let chain = CertificateDer::pem_slice_iter(pair.cert.as_bytes()).collect::<Result<_, _>>();
+    let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap();
+    (chain.unwrap(), key)
+}
+
 #[tokio::test]
 async fn over_tls_only_the_pinned_ca_is_believed() {
     let book = TestLedger::ready().await;
@@ -183,12 +194,10 @@ async fn over_tls_only_the_pinned_ca_is_believed() {
     authority.file(book.folder.path());
     let _second = rustls::crypto::ring::default_provider().install_default();
     let start = async |authority: &Authority, name: &str| {
-        let pair = authority.issue(&[name]);
-        let chain = CertificateDer::pem_slice_iter(pair.cert.as_bytes()).collect::<Result<_, _>>();
-        let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap();
+        let (chain, key) = identity(authority, name);
         let config = ServerConfig::builder()
             .with_no_client_auth()
-            .with_single_cert(chain.unwrap(), key)
+            .with_single_cert(chain, key)
             .unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -234,9 +243,7 @@ async fn a_receiver_that_demands_a_certificate_is_shown_one() {
     authority.file(folder);
     authority.issue(&["feed.example.com"]).files(folder);
     let _second = rustls::crypto::ring::default_provider().install_default();
-    let pair = authority.issue(&["127.0.0.1"]);
-    let chain = CertificateDer::pem_slice_iter(pair.cert.as_bytes()).collect::<Result<_, _>>();
-    let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap();
+    let (chain, key) = identity(&authority, "127.0.0.1");
     let mut roots = rustls::RootCertStore::empty();
     roots.add_parsable_certificates(CertificateDer::from_pem_slice(authority.pem.as_bytes()));
     let demanded = rustls::server::WebPkiClientVerifier::builder(Arc::new(roots))
@@ -244,7 +251,7 @@ async fn a_receiver_that_demands_a_certificate_is_shown_one() {
         .unwrap();
     let config = ServerConfig::builder()
         .with_client_cert_verifier(demanded)
-        .with_single_cert(chain.unwrap(), key)
+        .with_single_cert(chain, key)
         .unwrap();
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
