@@ -220,3 +220,25 @@ fn secrets_and_secret_addresses_are_in_no_words() {
     );
     assert!(read(folder, &wrong).unwrap_err().contains("line 4"));
 }
+
+#[test]
+fn the_manuals_file_is_one_that_can_be_used() {
+    let manual = include_str!("../../../docs/FEED.md");
+    let mut blocks = manual.split("```");
+    let text = blocks
+        .find_map(|block| block.strip_prefix("toml\n"))
+        .unwrap();
+    let folder = Folder::new("feed");
+    let folder = folder.path();
+    let authority = Authority::new();
+    put(&folder.join("siem-ca.pem"), &authority.pem, 0o644);
+    let pair = authority.issue(&["feed.example.com"]);
+    put(&folder.join("feed.pem"), &pair.cert, 0o644);
+    private(folder, "feed.key", &pair.key);
+    private(folder, "tickets.secret", SECRET);
+    private(folder, "chat.url", "https://hooks.example.com/T00/B00\n");
+    let told = read(folder, text).unwrap();
+    for name in ["siem: ", "files: ", "tickets: ", "chat: "] {
+        assert!(told.contains(name), "{told}");
+    }
+}
