@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use countersign::feed::Format as FeedFormat;
 use countersign::http::TlsFiles;
 use countersign::server::Way;
 use countersign::telemetry::Format;
@@ -54,6 +55,9 @@ pub(crate) enum Verb {
     Rebuild(Database),
     /// Vouch for ledgers: sign each checkpoint that continues the one before, and nothing else.
     Witness(Witness),
+    /// Look at what sinks would hear.
+    #[command(subcommand)]
+    Feed(FeedVerb),
     /// Run this host's agent.
     Agent(countersign_agent::args::Args),
     /// Recompute everything from the bytes of the log.
@@ -227,9 +231,48 @@ pub(crate) struct Serve {
     /// answers the newest checkpoint that enough of them have signed.
     #[arg(long, value_name = "FILE", env = "COUNTERSIGN_WITNESS_POLICY")]
     pub(crate) witness_policy: Option<PathBuf>,
+    /// The file of sinks, TOML: SIEMs, files and webhooks that hear of each entry at least once
+    /// (docs/FEED.md). Try it with `countersign feed check FILE`.
+    #[arg(long, value_name = "FILE", env = "COUNTERSIGN_FEED")]
+    pub(crate) feed: Option<PathBuf>,
     /// How log lines look. What is logged: COUNTERSIGN_LOG.
     #[arg(long, value_enum, env = "COUNTERSIGN_LOG_FORMAT", default_value_t)]
     pub(crate) log_format: Format,
+}
+
+/// Events out to SIEMs and webhooks.
+#[derive(Debug, Subcommand)]
+pub(crate) enum FeedVerb {
+    /// Read a file of sinks, its secrets and CAs, and say what `serve --feed FILE` would do. Nothing
+    /// is connected.
+    Check {
+        /// The file, TOML.
+        #[arg(value_name = "FILE", env = "COUNTERSIGN_FEED")]
+        file: PathBuf,
+    },
+    /// Print messages as a sink would get them, a line each. Moves no cursor.
+    #[command(
+        after_help = "Example:\n  countersign feed print --format ocsf --from 100 --kinds 'command.*'"
+    )]
+    Print(FeedPrint),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FeedPrint {
+    #[command(flatten)]
+    pub(crate) database: Database,
+    /// The first entry.
+    #[arg(long, value_name = "SEQ", default_value_t = 0)]
+    pub(crate) from: u64,
+    /// How each is told.
+    #[arg(long, value_enum, default_value_t = FeedFormat::Event)]
+    pub(crate) format: FeedFormat,
+    /// Of which kinds: a comma list of words, `command.*` or `*`.
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) kinds: Vec<String>,
+    /// With free text: commands, reasons, details.
+    #[arg(long)]
+    pub(crate) texts: bool,
 }
 
 #[derive(Debug, Args)]

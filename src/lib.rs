@@ -6,6 +6,7 @@
 //! | [`http`] | the door and the windows |
 //! | [`projections`] | what queries read, built from the log |
 //! | [`cosigned`] | what witnesses sign of this ledger |
+//! | [`feed`] | events out to SIEMs and webhooks |
 //! | [`deadlines`] | passing time, turned into events |
 //! | [`primary`] | which of the database's addresses takes writes |
 //! | [`server`], [`setup`] | the rooms put together; a ledger made |
@@ -23,6 +24,7 @@ pub mod cosigned;
 pub mod deadlines;
 pub mod dev;
 mod durable;
+pub mod feed;
 pub mod http;
 pub mod keys;
 pub mod ledger;

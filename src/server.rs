@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::cosigned::{Cosigned, CosignedError};
 use crate::deadlines;
+use crate::feed::{ConfigError, Feed, FeedConfig, Source};
 use crate::http::{
     self, App, ConnectionLimits, Origins, Presence, Tls, TlsError, TlsFiles, Transport,
 };
@@ -73,6 +74,8 @@ pub struct Options {
     pub way: Way,
     /// The file of the witnesses whose signatures are collected.
     pub witness_policy: Option<PathBuf>,
+    /// The file of the sinks that hear of each entry.
+    pub feed: Option<PathBuf>,
     /// Time.
     pub clock: Clock,
 }
@@ -133,6 +136,12 @@ pub enum StartError {
     /// The witness policy, or what witnesses have signed.
     #[error(transparent)]
     Cosigned(#[from] CosignedError),
+    /// The file of sinks.
+    #[error(transparent)]
+    Feed(#[from] ConfigError),
+    /// TLS of a sink.
+    #[error("no connections to webhooks can be made: {0}")]
+    Webhooks(reqwest::Error),
     /// The address to listen at.
     #[error("cannot listen at {0}: {1}")]
     Listen(SocketAddr, std::io::Error),
@@ -207,6 +216,7 @@ impl Server {
     pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Self, StartError> {
         options.way.check(options.listen)?;
         let tls = options.way.tls.map(Tls::open).transpose()?;
+        let sinks = options.feed.as_deref().map(FeedConfig::read).transpose()?;
         let addresses = Addresses::read(&options.database)?.with(SESSION);
         let pool = open_pool(&addresses).await?;
         let keys = LedgerKeys::read(&options.keys)?;
@@ -229,6 +239,15 @@ impl Server {
             }
             None => None,
         };
+        let source = Source {
+            ledger: ledger.id(),
+            origin: ledger.verifier().origin().clone(),
+            database: pool.clone(),
+            log: ledger.watch(),
+            clock: options.clock.clone(),
+        };
+        let feed = sinks.map(|sinks| Feed::new(sinks, &source)).transpose();
+        let feed = feed.map_err(StartError::Webhooks)?;
         let genesis = first_entry(&pool).await?;
         let listener = TcpListener::bind(options.listen)
             .await
@@ -254,7 +273,8 @@ impl Server {
             options.way.behind_proxy,
         )
         .with_gateway(gateway)
-        .with_cosigned(cosigned.clone());
+        .with_cosigned(cosigned.clone())
+        .with_feed(feed.as_ref().map(Feed::standing));
         let presence = app.presence();
         let mut tasks = JoinSet::new();
         tasks.spawn(follow(
@@ -274,6 +294,9 @@ impl Server {
         tasks.spawn(deadlines::run(ledger, shutdown.clone()));
         if let Some(cosigned) = cosigned {
             tasks.spawn(cosigned.run(shutdown.clone()));
+        }
+        if let Some(feed) = feed {
+            tasks.spawn(feed.run(shutdown.clone()));
         }
         tasks.spawn(http::write_notes(app.clone(), shutdown.clone()));
         let (router, stop) = (http::router(app), shutdown.clone());

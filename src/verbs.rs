@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal as _, Write as _};
 
 use countersign::dev::{self, Binaries, Develop, PostgresError};
+use countersign::feed::{self, FeedConfig, Kinds, Printing};
 use countersign::ledger::StartRule;
 use countersign::projections::{self, CompareError};
 use countersign::server::{self, Server};
@@ -16,7 +17,9 @@ use sqlx::Connection as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::arguments::{Arguments, Database, Init, Migrate, Serve, Verb, Witness};
+use crate::arguments::{
+    Arguments, Database, FeedPrint, FeedVerb, Init, Migrate, Serve, Verb, Witness,
+};
 
 /// Does what the arguments say and gives the exit code.
 pub(crate) fn run(arguments: Arguments) -> u8 {
@@ -69,6 +72,7 @@ async fn dispatch(arguments: Arguments) -> u8 {
         Verb::Migrate(options) => migrate(options).await,
         Verb::Rebuild(options) => rebuild(options).await,
         Verb::Witness(options) => watch(options, shutdown).await,
+        Verb::Feed(verb) => feed(verb).await,
         Verb::Agent(options) => countersign_agent::args::main(options).await,
         Verb::Verify(options) => {
             countersign_cli::verify(&arguments.globals, options, compare_lists).await
@@ -156,6 +160,7 @@ async fn serve(options: Serve, shutdown: CancellationToken) -> u8 {
         listen: options.listen,
         way: options.way.way(),
         witness_policy: options.witness_policy,
+        feed: options.feed,
         clock: clock::Clock::system(),
     };
     server::open_many_files();
@@ -319,6 +324,55 @@ async fn rebuild(options: Database) -> u8 {
     match projections::rebuild(&pool, &setup::judge()).await {
         Ok(size) => {
             tell(&format!("The lists are built anew from {size} entries."));
+            exit_code::DONE
+        }
+        Err(error) => fail(&error.to_string()),
+    }
+}
+
+async fn feed(verb: FeedVerb) -> u8 {
+    match verb {
+        FeedVerb::Check { file } => match FeedConfig::read(&file) {
+            Ok(config) => {
+                let lines = config.sinks.iter().map(|sink| format!("{sink}\n"));
+                match io::stdout().write_all(lines.collect::<String>().as_bytes()) {
+                    Ok(()) => exit_code::DONE,
+                    Err(error) => fail(&error.to_string()),
+                }
+            }
+            Err(error) => fail(&error.to_string()),
+        },
+        FeedVerb::Print(options) => print_feed(options).await,
+    }
+}
+
+async fn print_feed(options: FeedPrint) -> u8 {
+    let kinds = if options.kinds.is_empty() {
+        Ok(Kinds::default())
+    } else {
+        Kinds::of(&options.kinds)
+    };
+    let kinds = match kinds {
+        Ok(kinds) => kinds,
+        Err(why) => {
+            tell(&format!("error: {why}"));
+            return exit_code::USAGE;
+        }
+    };
+    let pool = match server::connect(&options.database.database).await {
+        Ok(pool) => pool,
+        Err(error) => return fail(&error.to_string()),
+    };
+    let printing = Printing {
+        from: options.from,
+        format: options.format,
+        kinds,
+        texts: options.texts,
+    };
+    match feed::print(&pool, printing, &mut io::stdout()).await {
+        Ok(()) => exit_code::DONE,
+        // Whoever reads has enough.
+        Err(feed::PrintError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             exit_code::DONE
         }
         Err(error) => fail(&error.to_string()),

@@ -147,6 +147,7 @@ impl Station {
             start: StartRule::FileRequired,
             listen,
             witness_policy: None,
+            feed: None,
             way: server::Way {
                 public_urls,
                 ..server::Way::default()

@@ -18,6 +18,7 @@ use super::origins::Origins;
 use super::sessions::Sessions;
 use crate::clock::Clock;
 use crate::cosigned::Cosigned;
+use crate::feed::Standing;
 use crate::keys::Gateway;
 use crate::ledger::Ledger;
 use crate::projections::Reader;
@@ -60,6 +61,8 @@ pub struct App {
     pub(super) gateway: Option<Arc<Gateway>>,
     /// Where there is a witness policy.
     pub(super) cosigned: Option<Arc<Cosigned>>,
+    /// Where there are sinks.
+    pub(super) feed: Option<Arc<Standing>>,
     pub(super) metrics: Arc<Metrics>,
     /// Room for large bodies, in units of [`BODY_UNIT`].
     pub(super) bodies: Arc<Semaphore>,
@@ -148,6 +151,7 @@ impl App {
             uses: Arc::default(),
             gateway: None,
             cosigned: None,
+            feed: None,
             genesis: genesis.into(),
             judge: ledger.judge(),
             ledger,
@@ -175,6 +179,13 @@ impl App {
     #[must_use]
     pub fn with_cosigned(mut self, cosigned: Option<Arc<Cosigned>>) -> Self {
         self.cosigned = cosigned;
+        self
+    }
+
+    /// Gives it what sinks are heard of.
+    #[must_use]
+    pub fn with_feed(mut self, feed: Option<Arc<Standing>>) -> Self {
+        self.feed = feed;
         self
     }
 

@@ -10,6 +10,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::feed::{SinkReport, State};
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StatementLabels {
     kind: String,
@@ -32,6 +34,91 @@ pub(super) struct Metrics {
     cosigned: Gauge,
     projected: Gauge,
     streams: Gauge,
+    feed: FeedMetrics,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SinkLabels {
+    sink: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SinkStateLabels {
+    sink: String,
+    state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SinkErrorLabels {
+    sink: String,
+    error: &'static str,
+}
+
+/// What sinks are heard of. Their names are few: they stand in a file of the operator's.
+#[derive(Default)]
+struct FeedMetrics {
+    lag: Family<SinkLabels, Gauge>,
+    state: Family<SinkStateLabels, Gauge>,
+    deliveries: Family<SinkLabels, Counter>,
+    failures: Family<SinkErrorLabels, Counter>,
+}
+
+impl FeedMetrics {
+    fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "feed_lag_entries",
+            "Entries that a sink was not told of yet, at the server that feeds it",
+            self.lag.clone(),
+        );
+        registry.register(
+            "feed_state",
+            "1 for what a sink does: starting, standby, feeding, retrying, disabled",
+            self.state.clone(),
+        );
+        registry.register(
+            "feed_deliveries",
+            "Messages that a sink has taken from this server",
+            self.deliveries.clone(),
+        );
+        registry.register(
+            "feed_failures",
+            "Deliveries that failed, by what was wrong",
+            self.failures.clone(),
+        );
+    }
+
+    fn set(&self, report: &SinkReport, size: u64) {
+        let sink = || report.name.to_string();
+        let labels = SinkLabels { sink: sink() };
+        match report.next {
+            Some(next) => {
+                let lag = i64::try_from(size.saturating_sub(next)).unwrap_or(i64::MAX);
+                self.lag.get_or_create(&labels).set(lag);
+            }
+            None => {
+                self.lag.remove(&labels);
+            }
+        }
+        for state in State::ALL {
+            let labels = SinkStateLabels {
+                sink: sink(),
+                state: state.as_str(),
+            };
+            let is = i64::from(state == report.state);
+            self.state.get_or_create(&labels).set(is);
+        }
+        let counted = |counter: &Counter, now: u64| {
+            counter.inc_by(now.saturating_sub(counter.get()));
+        };
+        counted(&self.deliveries.get_or_create(&labels), report.delivered);
+        for (error, times) in &report.failures {
+            let labels = SinkErrorLabels {
+                sink: sink(),
+                error,
+            };
+            counted(&self.failures.get_or_create(&labels), *times);
+        }
+    }
 }
 
 impl fmt::Debug for Metrics {
@@ -55,6 +142,7 @@ impl Metrics {
             cosigned: Gauge::default(),
             projected: Gauge::default(),
             streams: Gauge::default(),
+            feed: FeedMetrics::default(),
         };
         this.register()
     }
@@ -93,6 +181,7 @@ impl Metrics {
             "Server-sent event streams that are open",
             self.streams.clone(),
         );
+        self.feed.register(registry);
         self
     }
 
@@ -111,6 +200,11 @@ impl Metrics {
         };
         self.requests.get_or_create(&labels).inc();
         self.seconds.observe(seconds);
+    }
+
+    /// What a sink does, in a log of so many entries.
+    pub(super) fn sink(&self, report: &SinkReport, size: u64) {
+        self.feed.set(report, size);
     }
 
     /// All of it as Prometheus reads it.

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::app::App;
 use super::error::ApiError;
+use crate::feed::SinkReport;
 use crate::ledger::store;
 
 /// A word on how it is.
@@ -19,9 +20,42 @@ use crate::ledger::store;
 pub(super) struct Health {
     /// `ok`
     status: &'static str,
+    /// At `/readyz`, where there are sinks: what each does. A receiver that is away does not make a
+    /// server unready.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    feed: Vec<SinkHealth>,
 }
 
-const OK: Json<Health> = Json(Health { status: "ok" });
+/// How a sink is.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct SinkHealth {
+    /// Its name.
+    sink: String,
+    /// `starting`, `standby`, `feeding`, `retrying` or `disabled`
+    state: &'static str,
+    /// Entries that it was not told of yet; left out where another server feeds it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    behind: Option<u64>,
+    /// What is wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'static str>,
+}
+
+impl SinkHealth {
+    fn of(report: SinkReport, size: u64) -> Self {
+        Self {
+            sink: report.name.to_string(),
+            state: report.state.as_str(),
+            behind: report.next.map(|next| size.saturating_sub(next)),
+            error: report.error,
+        }
+    }
+}
+
+const OK: Json<Health> = Json(Health {
+    status: "ok",
+    feed: Vec::new(),
+});
 
 /// How long a word on readiness is good: anybody may ask, and the database is asked once for all.
 const READY_FOR: Duration = Duration::from_secs(1);
@@ -80,7 +114,12 @@ pub(super) async fn readyz(State(app): State<App>) -> Result<Json<Health>, ApiEr
         ));
     }
     app.readiness.ask(|| look(&app)).await?;
-    Ok(OK)
+    let size = app.ledger.newest().size();
+    let reports = app.feed.iter().flat_map(|feed| feed.reports());
+    Ok(Json(Health {
+        status: "ok",
+        feed: reports.map(|report| SinkHealth::of(report, size)).collect(),
+    }))
 }
 
 async fn look(app: &App) -> Result<(), ApiError> {
@@ -104,6 +143,9 @@ pub(super) async fn metrics(State(app): State<App>) -> Response {
     let cosigned = app.cosigned.as_ref().and_then(|cosigned| cosigned.newest());
     let cosigned = cosigned.map_or(0, |note| note.size());
     let newest = app.ledger.newest().size();
+    for report in app.feed.iter().flat_map(|feed| feed.reports()) {
+        app.metrics.sink(&report, newest);
+    }
     let text = app.metrics.text(newest, cosigned, app.reader.size(), open);
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], text).into_response()

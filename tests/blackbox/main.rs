@@ -33,6 +33,7 @@ mod contract;
 mod demo;
 mod erasing;
 mod evil;
+mod feeds;
 mod idle;
 mod life;
 mod managed;

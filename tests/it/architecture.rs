@@ -251,6 +251,7 @@ fn only_main_and_dev_reach_agent_and_cli() {
         "src/telemetry.rs",
         "src/witness",
         "src/cosigned",
+        "src/feed",
     ] {
         holds(room, &["countersign_agent", "countersign_cli"]);
     }
@@ -265,6 +266,7 @@ fn the_ledger_knows_no_room_above_it() {
             "crate::projections",
             "crate::deadlines",
             "crate::cosigned",
+            "crate::feed",
             "crate::dev",
             "axum",
             "reqwest",
@@ -302,6 +304,27 @@ fn what_asks_witnesses_reads_the_ledger_and_nothing_else() {
             ".enter(",
             "INSERT",
             "UPDATE",
+        ],
+    );
+}
+
+/// Receivers are told beside the ledger: nothing there appends, so nothing there can be waited for.
+#[test]
+fn what_feeds_the_world_reads_the_store_and_cannot_append() {
+    holds(
+        "src/feed",
+        &[
+            "crate::http",
+            "crate::projections",
+            "crate::server",
+            "crate::dev",
+            "ledger::Ledger",
+            "Ledger,",
+            "Submission",
+            ".enter(",
+            "INSERT INTO entries",
+            "INSERT INTO statements",
+            "UPDATE head",
         ],
     );
 }

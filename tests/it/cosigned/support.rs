@@ -68,6 +68,7 @@ impl Witnessed {
             listen: "127.0.0.1:0".parse().unwrap(),
             way: Way::default(),
             witness_policy: Some(file),
+            feed: None,
             clock: book.clock.clone(),
         };
         let stop = CancellationToken::new();

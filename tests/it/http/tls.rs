@@ -295,6 +295,7 @@ async fn start(listen: &str, way: Way) -> StartError {
         start: countersign::ledger::StartRule::FileRequired,
         listen: listen.parse().unwrap(),
         witness_policy: None,
+        feed: None,
         way,
         clock: countersign::clock::Clock::system(),
     };

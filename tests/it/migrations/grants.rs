@@ -14,6 +14,7 @@ const TABLES: &[(&str, &[&str])] = &[
     ("checkpoints", &["INSERT", "SELECT"]),
     ("client_refs", &["INSERT", "SELECT"]),
     ("entries", &["INSERT", "SELECT"]),
+    ("feed_cursors", &["INSERT", "SELECT", "UPDATE"]),
     ("head", &["SELECT", "UPDATE"]),
     ("open_streams", &["DELETE", "INSERT", "SELECT"]),
     ("statements", &["INSERT", "SELECT"]),

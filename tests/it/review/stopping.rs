@@ -19,6 +19,7 @@ async fn serve(book: &TestLedger, shutdown: &CancellationToken) -> Server {
         way: Way::default(),
 
         witness_policy: None,
+        feed: None,
         clock: Clock::fixed(book.clock.now().plus_micros(120_000_000)),
     };
     Server::start(options, shutdown.clone()).await.unwrap()

@@ -93,3 +93,24 @@ pub(crate) async fn fill(app: &PgPool, size: usize) {
         insert(app, batch).await.unwrap();
     }
 }
+
+/// The blobs of the golden log, and where each statement stands; after [`fill`].
+pub(crate) async fn fill_side_tables(app: &PgPool) {
+    for [digest, salt, content] in blobs() {
+        sqlx::query("INSERT INTO blobs (digest, salt, content) VALUES ($1, $2, $3)")
+            .bind(digest)
+            .bind(salt)
+            .bind(content)
+            .execute(app)
+            .await
+            .unwrap();
+    }
+    for line in lines("log/entries.jsonl") {
+        sqlx::query("INSERT INTO statements (statement_id, seq) VALUES ($1, $2)")
+            .bind(unhex(&line["statement_id"]))
+            .bind(line["seq"].as_i64().unwrap())
+            .execute(app)
+            .await
+            .unwrap();
+    }
+}

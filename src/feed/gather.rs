@@ -1,0 +1,237 @@
+//! Entries of the log with what is known of their commands: what messages are made from.
+//!
+//! It reads, checks each entry by itself, and holds no more than one page. It judges nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use countersign_protocol::blob::BlobRef;
+use countersign_protocol::checkpoint::Origin;
+use countersign_protocol::command::CommandSpec;
+use countersign_protocol::event::{CommandRequested, Event, Kind};
+use countersign_protocol::hash::{CommandId, Hash, KeyId, LedgerId, StatementId};
+use countersign_protocol::name::Time;
+use countersign_protocol::visible;
+use serde_json::Value;
+use sqlx::PgConnection;
+
+use super::config::Kinds;
+use crate::ledger::store::{self, EntryRow};
+use crate::ledger::{OpenError, history};
+
+/// Entries in a page: what is in memory at a time for each sink, some MiB at the most.
+pub(super) const PAGE: u64 = 64;
+
+/// Characters of one free text that go out; the rest is counted. A script of megabytes belongs into
+/// no receiver's index.
+const TEXT_CHARS: usize = 4096;
+
+/// What a message is made from.
+#[derive(Debug, Clone)]
+pub(super) struct Told {
+    pub(super) seq: u64,
+    pub(super) time: Time,
+    pub(super) leaf: Hash,
+    pub(super) id: StatementId,
+    pub(super) signer: KeyId,
+    pub(super) event: Event,
+    /// The signed payload.
+    pub(super) payload: Value,
+    /// The command that it is about, and its request.
+    pub(super) command: Option<(CommandId, Option<Arc<Request>>)>,
+    /// Free text, safe to show. None: it was erased, or is withheld.
+    pub(super) texts: BTreeMap<&'static str, Option<String>>,
+}
+
+impl Told {
+    pub(super) const fn kind(&self) -> Kind {
+        self.event.kind()
+    }
+
+    /// The request of its command.
+    pub(super) fn request(&self) -> Option<&Request> {
+        self.command.as_ref()?.1.as_deref()
+    }
+}
+
+/// What was asked for.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) asked: CommandRequested,
+    /// The words side by side, and the folder; nothing where texts stay here.
+    texts: BTreeMap<&'static str, Option<String>>,
+}
+
+/// One page.
+#[derive(Debug)]
+pub(super) struct Gathered {
+    /// Entries that are told of.
+    pub(super) told: Vec<Told>,
+    /// The first entry behind the page.
+    pub(super) next: u64,
+    /// The leaf of the last one in it.
+    pub(super) leaf: Option<Hash>,
+}
+
+/// Whose entries they are, and what of them leaves.
+#[derive(Debug, Clone)]
+pub(super) struct Gatherer {
+    pub(super) ledger: LedgerId,
+    pub(super) origin: Origin,
+    pub(super) kinds: Kinds,
+    pub(super) texts: bool,
+}
+
+impl Gatherer {
+    /// The next page of entries `from..to`.
+    pub(super) async fn page(
+        &self,
+        connection: &mut PgConnection,
+        from: u64,
+        to: u64,
+    ) -> Result<Gathered, OpenError> {
+        let rows = store::entries(connection, from, to, PAGE).await?;
+        let mut gathered = Gathered {
+            told: Vec::new(),
+            next: from,
+            leaf: None,
+        };
+        let mut requests = BTreeMap::new();
+        for row in &rows {
+            let entry = history::check(row)?;
+            (gathered.next, gathered.leaf) = (row.seq + 1, Some(entry.leaf));
+            let statement = entry.verified.statement();
+            if !self.kinds.holds(statement.kind) {
+                continue;
+            }
+            let payload: Value = serde_json::from_slice(&statement.payload)
+                .map_err(|error| history::bad(row.seq, error))?;
+            let event = entry.verified.event().clone();
+            let id = entry.verified.id();
+            let command = match command_of(&event, &payload, id) {
+                Some(id) => Some((id, self.request(connection, &mut requests, id).await?)),
+                None => None,
+            };
+            let mut texts = BTreeMap::new();
+            if self.texts {
+                if let Some((_, Some(request))) = &command {
+                    texts.clone_from(&request.texts);
+                }
+                texts.extend(own_texts(connection, &payload).await?);
+            }
+            gathered.told.push(Told {
+                seq: row.seq,
+                time: entry.time,
+                leaf: entry.leaf,
+                id,
+                signer: entry.verified.facts().key_id,
+                event,
+                payload,
+                command,
+                texts,
+            });
+        }
+        Ok(gathered)
+    }
+
+    /// The request of a command, read once a page.
+    async fn request(
+        &self,
+        connection: &mut PgConnection,
+        known: &mut BTreeMap<CommandId, Option<Arc<Request>>>,
+        id: CommandId,
+    ) -> Result<Option<Arc<Request>>, OpenError> {
+        if let Some(request) = known.get(&id) {
+            return Ok(request.clone());
+        }
+        let request = match first_of(connection, id).await? {
+            Some(row) => self.read_request(connection, &row).await?.map(Arc::new),
+            None => None,
+        };
+        known.insert(id, request.clone());
+        Ok(request)
+    }
+
+    async fn read_request(
+        &self,
+        connection: &mut PgConnection,
+        row: &EntryRow,
+    ) -> Result<Option<Request>, OpenError> {
+        let entry = history::check(row)?;
+        let Event::CommandRequested(asked) = entry.verified.event() else {
+            return Ok(None);
+        };
+        let mut texts = BTreeMap::new();
+        if self.texts {
+            let spec = content(connection, &asked.act.spec).await?;
+            let spec = spec.and_then(|spec| CommandSpec::parse(&spec, &asked.act).ok());
+            let words = spec.as_ref().map(|spec| visible::words(&spec.argv));
+            texts.insert("command", words.map(|words| shortened(&words)));
+            if let Some(cwd) = spec.and_then(|spec| spec.cwd) {
+                texts.insert("cwd", Some(visible::cut(&cwd, TEXT_CHARS)));
+            }
+        }
+        let asked = asked.clone();
+        Ok(Some(Request { asked, texts }))
+    }
+}
+
+/// What is escaped already, and perhaps too long.
+fn shortened(shown: &str) -> String {
+    visible::cut(shown, TEXT_CHARS)
+}
+
+/// The command that an event is about: the one that it names, or itself.
+fn command_of(event: &Event, payload: &Value, id: StatementId) -> Option<CommandId> {
+    if matches!(event, Event::CommandRequested(_)) {
+        return Some(id);
+    }
+    payload.get("command")?.as_str()?.parse().ok()
+}
+
+async fn first_of(
+    connection: &mut PgConnection,
+    id: CommandId,
+) -> Result<Option<EntryRow>, OpenError> {
+    let places = store::places(connection, &[id]).await?;
+    let Some(seq) = places.get(&id).copied() else {
+        return Ok(None);
+    };
+    let rows = store::entries(connection, seq, seq.saturating_add(1), 1).await?;
+    Ok(rows.into_iter().next())
+}
+
+/// The texts that a payload names: reasons, details and the program's path. Never output, standard
+/// input, environment or documents.
+async fn own_texts(
+    connection: &mut PgConnection,
+    payload: &Value,
+) -> Result<BTreeMap<&'static str, Option<String>>, OpenError> {
+    const NAMED: [(&str, &str); 3] = [
+        ("reason", "/reason"),
+        ("detail", "/detail"),
+        ("program", "/program/path"),
+    ];
+    let mut texts = BTreeMap::new();
+    for (name, place) in NAMED {
+        let named = payload.pointer(place).cloned();
+        let Some(named) = named.and_then(|named| serde_json::from_value::<BlobRef>(named).ok())
+        else {
+            continue;
+        };
+        let text = content(connection, &named).await?;
+        let text = text.map(|text| visible::cut(&String::from_utf8_lossy(&text), TEXT_CHARS));
+        texts.insert(name, text);
+    }
+    Ok(texts)
+}
+
+/// A blob's content, if it is here and is what was signed.
+async fn content(
+    connection: &mut PgConnection,
+    named: &BlobRef,
+) -> Result<Option<Vec<u8>>, OpenError> {
+    let blob = store::blob(connection, &named.digest).await?.flatten();
+    let blob = blob.filter(|blob| blob.verify(named).is_ok());
+    Ok(blob.map(countersign_protocol::blob::Blob::into_content))
+}
