@@ -34,7 +34,7 @@ const WRITER_CONNECTIONS: u32 = 2;
 const ADMISSION_CONNECTIONS: u32 = 4;
 
 /// The version of the schema that this program reads and writes.
-const SCHEMA: i64 = 5;
+const SCHEMA: i64 = 7;
 
 /// What to do when there is no checkpoint file.
 #[derive(Debug, Clone)]

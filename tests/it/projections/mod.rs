@@ -86,6 +86,9 @@ async fn a_row_that_was_changed_is_found() {
             "INSERT INTO projections.inbox VALUES ('mallory', '\\x00', false)",
         ),
         ("agents", "UPDATE projections.agents SET status = 'revoked'"),
+        ("spans", "UPDATE projections.spans SET last_seq = 0"),
+        ("runs", "UPDATE projections.runs SET host = 'web-9'"),
+        ("deeds", "DELETE FROM projections.deeds WHERE seq = 1"),
     ] {
         sqlx::query(change)
             .execute(&server.book.database.app)

@@ -2,13 +2,14 @@
 
 use countersign_protocol::event::Stream;
 use countersign_protocol::name::{AgentName, Time};
+use countersign_protocol::search::Query;
 use serde::Serialize;
 
 use super::arguments::{Arguments, Between, Form, Question};
 use super::print::{AsOf, Cursor, print};
 use crate::acts::{Client, Found, Past, Reach, Since};
 use crate::audit::{
-    self, Fits, Keep, Query, RunRow, Sight, Span, Why, break_glass, fits, of_person, runs, suspect,
+    self, Fits, Keep, RunRow, Sight, Span, Why, break_glass, fits, of_person, runs, suspect,
 };
 use crate::commands::nothing_ran::nothing_ran;
 use crate::commands::{Globals, at, moment};
