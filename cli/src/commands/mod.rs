@@ -20,6 +20,7 @@ mod moment;
 mod nothing_ran;
 mod people;
 mod policy;
+mod progress;
 mod replay;
 mod request;
 mod reviews;

@@ -53,7 +53,12 @@ impl Projection for Spans {
             command: command.id.to_string(),
             seq: signed(command.requested.seq),
             // One that is looked at again without an entry of its own keeps its newest.
-            last_seq: newest.get(&command.id).copied().map_or(0, signed),
+            last_seq: signed(
+                newest
+                    .get(&command.id)
+                    .copied()
+                    .unwrap_or(command.requested.seq),
+            ),
             status: command.status().as_str(),
             break_glass: command.act().break_glass,
         });
