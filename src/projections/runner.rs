@@ -106,10 +106,17 @@ macro_rules! every {
 pub(super) use every;
 
 /// Rows as the JSON that a statement takes them from: one statement for all of them, and columns that
-/// are lists.
-pub(super) fn rows_of<T: Serialize>(rows: impl Iterator<Item = T>) -> Result<String, sqlx::Error> {
+/// are lists. Nothing when there are none, so that none is sent.
+pub(super) fn rows_of<T: Serialize>(
+    rows: impl Iterator<Item = T>,
+) -> Result<Option<String>, sqlx::Error> {
     let rows: Vec<T> = rows.collect();
-    serde_json::to_string(&rows).map_err(|error| sqlx::Error::Encode(error.into()))
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    let text = serde_json::to_string(&rows);
+    text.map(Some)
+        .map_err(|error| sqlx::Error::Encode(error.into()))
 }
 
 /// Creates one projection's table where the search path says.

@@ -55,6 +55,9 @@ impl Projection for Deeds {
 
     async fn apply(connection: &mut PgConnection, page: &Page<'_>) -> Result<(), sqlx::Error> {
         let rows = page.entries().iter().filter_map(row);
+        let Some(rows) = rows_of(rows)? else {
+            return Ok(());
+        };
         sqlx::query(
             "INSERT INTO deeds
              SELECT seq, time_us, kind, author, who, fingerprint, decode(command, 'hex'),
@@ -63,7 +66,7 @@ impl Projection for Deeds {
                  author text, who text, fingerprint text, command text, change text, reason text,
                  reader text, read text)",
         )
-        .bind(rows_of(rows)?)
+        .bind(rows)
         .execute(connection)
         .await
         .map(drop)

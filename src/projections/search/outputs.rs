@@ -53,13 +53,16 @@ impl Projection for Outputs {
                 bytes: signed(chunk.data.len),
             })
         });
+        let Some(rows) = rows_of(rows)? else {
+            return Ok(());
+        };
         sqlx::query(
             "INSERT INTO outputs
              SELECT seq, decode(command, 'hex'), host, stream, decode(digest, 'hex'), bytes
              FROM jsonb_to_recordset($1::jsonb) AS given
                  (seq bigint, command text, host text, stream text, digest text, bytes bigint)",
         )
-        .bind(rows_of(rows)?)
+        .bind(rows)
         .execute(connection)
         .await
         .map(drop)

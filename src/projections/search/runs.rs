@@ -100,6 +100,9 @@ impl Projection for Runs {
             let parts = command.executions.iter();
             parts.map(move |part| row(page, command, part))
         });
+        let Some(rows) = rows_of(rows)? else {
+            return Ok(());
+        };
         sqlx::query(
             "INSERT INTO runs
              SELECT decode(command, 'hex'), host, seq, requested_us, requester, mode, break_glass,
@@ -114,7 +117,7 @@ impl Projection for Runs {
                 started_seq = excluded.started_seq, started_us = excluded.started_us,
                 outcome = excluded.outcome, exit_code = excluded.exit_code",
         )
-        .bind(rows_of(rows)?)
+        .bind(rows)
         .execute(&mut *connection)
         .await?;
         note_noes(connection, page).await?;
@@ -168,19 +171,19 @@ async fn note_noes(connection: &mut PgConnection, page: &Page<'_>) -> Result<(),
             whose.push(word.principal.to_string());
         }
     }
-    if noes.is_empty() {
-        return Ok(());
-    }
     let rows = noes.into_iter().map(|(command, who)| No {
         command: command.to_string(),
         who,
     });
+    let Some(rows) = rows_of(rows)? else {
+        return Ok(());
+    };
     sqlx::query(
         "UPDATE runs SET rejected_by = rejected_by || given.who
          FROM jsonb_to_recordset($1::jsonb) AS given (command text, who text[])
          WHERE runs.command = decode(given.command, 'hex')",
     )
-    .bind(rows_of(rows)?)
+    .bind(rows)
     .execute(connection)
     .await
     .map(drop)
@@ -214,9 +217,9 @@ async fn note_ends(connection: &mut PgConnection, page: &Page<'_>) -> Result<(),
         };
         ends.insert(part, end);
     }
-    if ends.is_empty() {
+    let Some(rows) = rows_of(ends.into_values())? else {
         return Ok(());
-    }
+    };
     sqlx::query(
         "UPDATE runs SET ended_seq = given.seq, ended_us = given.time_us
          FROM jsonb_to_recordset($1::jsonb) AS given
@@ -224,7 +227,7 @@ async fn note_ends(connection: &mut PgConnection, page: &Page<'_>) -> Result<(),
          WHERE runs.command = decode(given.command, 'hex') AND runs.host = given.host
              AND (runs.ended_seq IS NULL OR NOT given.is_guess)",
     )
-    .bind(rows_of(ends.into_values())?)
+    .bind(rows)
     .execute(connection)
     .await
     .map(drop)

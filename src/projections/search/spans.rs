@@ -62,6 +62,9 @@ impl Projection for Spans {
             status: command.status().as_str(),
             break_glass: command.act().break_glass,
         });
+        let Some(rows) = rows_of(rows)? else {
+            return Ok(());
+        };
         sqlx::query(
             "INSERT INTO spans
              SELECT decode(command, 'hex'), seq, last_seq, status, break_glass
@@ -70,7 +73,7 @@ impl Projection for Spans {
              ON CONFLICT (command) DO UPDATE SET status = excluded.status,
                 last_seq = greatest(spans.last_seq, excluded.last_seq)",
         )
-        .bind(rows_of(rows)?)
+        .bind(rows)
         .execute(connection)
         .await
         .map(drop)

@@ -73,6 +73,9 @@ pub(in crate::projections) async fn fill(
         let act = wanted.get(&digest).copied().flatten();
         rows.push(row(digest, &content, act));
     }
+    let Some(rows) = rows_of(rows.into_iter())? else {
+        return Ok(());
+    };
     sqlx::query(
         "INSERT INTO public.blob_texts
          SELECT decode(digest, 'hex'), text, program, program_name, args, arg_keys
@@ -80,7 +83,7 @@ pub(in crate::projections) async fn fill(
              program_name text, args text[], arg_keys bigint[])
          ON CONFLICT DO NOTHING",
     )
-    .bind(rows_of(rows.into_iter())?)
+    .bind(rows)
     .execute(connection)
     .await
     .map(drop)
