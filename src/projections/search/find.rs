@@ -209,7 +209,9 @@ impl Reader {
         let mut connection = self.pool.acquire().await?;
         let mut transaction = connection.begin().await?;
         bound(&mut transaction).await?;
-        let rows = sql.build().fetch_all(&mut *transaction).await?;
+        // Planned for its own values, and not kept: no other search is the same.
+        let query = sql.build().persistent(false);
+        let rows = query.fetch_all(&mut *transaction).await?;
         transaction.rollback().await?;
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let more = rows.len() > limit;

@@ -183,6 +183,8 @@ async fn note_noes(connection: &mut PgConnection, page: &Page<'_>) -> Result<(),
          FROM jsonb_to_recordset($1::jsonb) AS given (command text, who text[])
          WHERE runs.command = decode(given.command, 'hex')",
     )
+    // Planned each time: a plan of a day when there were few rows would read all of them for ever.
+    .persistent(false)
     .bind(rows)
     .execute(connection)
     .await
@@ -227,6 +229,7 @@ async fn note_ends(connection: &mut PgConnection, page: &Page<'_>) -> Result<(),
          WHERE runs.command = decode(given.command, 'hex') AND runs.host = given.host
              AND (runs.ended_seq IS NULL OR NOT given.is_guess)",
     )
+    .persistent(false)
     .bind(rows)
     .execute(connection)
     .await
