@@ -14,6 +14,7 @@
     reason = "a bench fails by panicking, and prints"
 )]
 
+#[expect(dead_code, reason = "the other benches use the rest of it")]
 mod fixture;
 
 use std::time::{Duration, Instant};

@@ -174,6 +174,24 @@ impl Blobs {
         self.withheld.extend(other.withheld);
     }
 
+    /// What is known of these alone.
+    #[must_use]
+    pub fn only(&self, named: &[BlobRef]) -> Self {
+        let mut few = Self::default();
+        for named in named {
+            if let Some(blob) = self.held.get(&named.digest) {
+                few.hold(named.digest, blob.clone());
+            }
+            if self.redacted.contains(&named.digest) {
+                few.redact(named.digest);
+            }
+            if self.withheld.contains(&named.digest) {
+                few.withhold(named.digest);
+            }
+        }
+        few
+    }
+
     /// The blob that a statement names, with its length checked as well.
     #[must_use]
     pub fn blob(&self, named: &BlobRef) -> Option<&Blob> {

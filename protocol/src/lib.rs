@@ -11,7 +11,7 @@
 //! | acts | [`command`] [`policy`] [`judgement`] [`quorum`] [`permission`] [`snapshot`] |
 //! | rules | [`rights`] who may sign, [`lifecycle`] what may follow, [`fold`] both over the log, [`erasure`] what may be erased, [`refusal`] why not, [`effect`] what the ledger says then |
 //! | proof | [`audit`] entries in, the first bad one and why out |
-//! | reading | [`view`] the fold as rows of lists, [`visible`] foreign text made safe to show |
+//! | reading | [`search`] what is searched for, [`view`] the fold as rows of lists, [`visible`] foreign text made safe to show |
 //! | tokens | [`token`] the secret of an API token |
 //! | wire | [`api`] the bodies that travel over HTTP |
 #![cfg_attr(not(feature = "openapi"), no_std)]
@@ -44,6 +44,7 @@ pub mod proof;
 pub mod quorum;
 pub mod refusal;
 pub mod rights;
+pub mod search;
 pub mod short;
 pub mod snapshot;
 pub mod sshsig;

@@ -188,6 +188,8 @@ impl<'de> Deserialize<'de> for Label {
 
 /// Microseconds since the Unix epoch, UTC; never negative, at most 2^53 − 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "openapi", schema(value_type = u64))]
 pub struct Time(u64);
 
 /// One second as microseconds.

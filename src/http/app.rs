@@ -15,6 +15,7 @@ use super::metrics::Metrics;
 use super::notes::{Denials, Reads, TokenUses};
 use super::operations::Readiness;
 use super::origins::Origins;
+use super::search::CONCURRENT_SEARCHES;
 use super::sessions::Sessions;
 use crate::clock::Clock;
 use crate::cosigned::Cosigned;
@@ -68,6 +69,7 @@ pub struct App {
     pub(super) bodies: Arc<Semaphore>,
     pub(super) streams: Room,
     pub(super) waiters: Room,
+    pub(super) searches: Arc<Semaphore>,
     pub(super) readiness: Arc<Readiness>,
     pub(super) presence: Presence,
     pub(super) shutdown: CancellationToken,
@@ -160,6 +162,7 @@ impl App {
             bodies: Arc::new(Semaphore::new(BODY_BYTES / BODY_UNIT)),
             streams: Room::new(CONCURRENT_STREAMS, STREAMS_OF_ONE),
             waiters: Room::new(CONCURRENT_WAITERS, WAITERS_OF_ONE),
+            searches: Arc::new(Semaphore::new(CONCURRENT_SEARCHES)),
             readiness: Arc::default(),
             presence: Presence::new(),
             shutdown,

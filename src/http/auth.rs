@@ -167,6 +167,17 @@ impl Caller {
         scope.is_empty() || (all_listed && item.targets.iter().all(is_for))
     }
 
+    /// Says whether the caller sees all hosts: every person, and a token without labels.
+    pub(super) fn is_for_all_hosts(&self) -> bool {
+        match &self.who {
+            Who::Person(..) => true,
+            Who::Token(_, token) => {
+                let record = self.rights.token(token);
+                record.is_some_and(|record| record.issued.labels.is_empty())
+            }
+        }
+    }
+
     /// Turns away whoever does not hold a permission, and counts that.
     pub(super) fn require(&self, app: &App, right: Permission) -> Result<(), ApiError> {
         if self.holds(right) {

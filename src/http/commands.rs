@@ -11,7 +11,7 @@ use countersign_protocol::fold::Stream;
 use countersign_protocol::hash::CommandId;
 use countersign_protocol::lifecycle::CommandStatus;
 use countersign_protocol::permission::Permission;
-use countersign_protocol::short;
+use countersign_protocol::search;
 use serde::Deserialize;
 
 use super::access;
@@ -26,9 +26,6 @@ use crate::projections::Filter;
 
 /// Commands in a page unless asked otherwise: a screenful or two.
 const DEFAULT_PAGE: u64 = 50;
-
-/// Fewest hex digits that stand for a command.
-const FEWEST_DIGITS: usize = 8;
 
 /// Which commands.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -50,23 +47,7 @@ pub(super) async fn list(
     caller: Caller,
     Parameters(listed): Parameters<Listed>,
 ) -> Result<Json<Page<CommandItem>>, ApiError> {
-    if let Some(status) = &listed.status
-        && !CommandStatus::ALL
-            .iter()
-            .any(|word| word.as_str() == status)
-    {
-        let words: Vec<&str> = CommandStatus::ALL
-            .iter()
-            .map(|word| word.as_str())
-            .collect();
-        return Err(ApiError::bad_request(
-            "status",
-            format!(
-                "there is no such status; the words are {}",
-                words.join(", ")
-            ),
-        ));
-    }
+    check_status(listed.status.as_deref())?;
     let before = listed
         .cursor
         .map(|cursor| cursor.parse().map_err(|_| bad_cursor()))
@@ -91,6 +72,25 @@ pub(super) async fn list(
     Ok(Json(Page { items, next }))
 }
 
+/// Turns away a status word that no command ever has.
+pub(super) fn check_status(status: Option<&str>) -> Result<(), ApiError> {
+    let mut words = CommandStatus::ALL.iter().map(|word| word.as_str());
+    if status.is_none_or(|status| words.any(|word| word == status)) {
+        return Ok(());
+    }
+    let words: Vec<&str> = CommandStatus::ALL
+        .iter()
+        .map(|word| word.as_str())
+        .collect();
+    Err(ApiError::bad_request(
+        "status",
+        format!(
+            "there is no such status; the words are {}",
+            words.join(", ")
+        ),
+    ))
+}
+
 fn bad_cursor() -> ApiError {
     ApiError::bad_request("cursor", "the cursor is not one that a page gave")
 }
@@ -102,7 +102,7 @@ pub(super) async fn find(app: &App, name: &str) -> Result<CommandId, ApiError> {
         Ok(id) if id == Stream::Rights.id() => return Err(streams::commands_missing()),
         Ok(id) => id,
         Err(_) => {
-            let (low, high) = bounds(name).ok_or_else(|| {
+            let (low, high) = search::id_bounds(name).ok_or_else(|| {
                 ApiError::bad_request(
                     "id",
                     "an id is 64 hex digits, at least the first 8 of them, or the short form XXXX-XXXX",
@@ -114,34 +114,6 @@ pub(super) async fn find(app: &App, name: &str) -> Result<CommandId, ApiError> {
     };
     tracing::Span::current().record("command", tracing::field::display(id));
     Ok(id)
-}
-
-/// The ids that begin as `name` says.
-fn bounds(name: &str) -> Option<([u8; 32], [u8; 32])> {
-    let spread = |bytes: &[u8], odd: Option<u8>| {
-        let (mut low, mut high) = ([0; 32], [0xff; 32]);
-        low.get_mut(..bytes.len())?.copy_from_slice(bytes);
-        high.get_mut(..bytes.len())?.copy_from_slice(bytes);
-        if let Some(digit) = odd {
-            *low.get_mut(bytes.len())? = digit << 4;
-            *high.get_mut(bytes.len())? = digit << 4 | 0x0f;
-        }
-        Some((low, high))
-    };
-    let is_hex = name.len() >= FEWEST_DIGITS
-        && name.len() < 64
-        && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    // Eight digits may be both; the short form is written with its hyphen then.
-    if is_hex {
-        let (even, odd) = name.split_at(name.len() / 2 * 2);
-        let odd = (!odd.is_empty()).then(|| u8::from_str_radix(odd, 16).ok());
-        let odd = match odd {
-            Some(digit) => Some(digit?),
-            None => None,
-        };
-        return spread(&hex::decode(even).ok()?, odd);
-    }
-    spread(&short::parse(name)?, None)
 }
 
 /// Waits for a command's end; nothing when it has not ended in time, or when so many calls wait that
@@ -207,6 +179,8 @@ pub(super) async fn show(
 pub(super) struct For {
     /// When it is not just looked at; the log says so.
     purpose: Option<Purpose>,
+    /// Whether what the hosts wrote comes along, for whoever may read it; it does when left out.
+    output: Option<bool>,
 }
 
 /// All entries of a command, proved, with the blobs they name.
@@ -224,12 +198,13 @@ pub(super) async fn entries(
     if let Some(purpose) = read_for.purpose {
         notes::reads(&app, &caller.who, purpose.into(), Some(id)).await?;
     }
+    let output = sight.output && read_for.output.unwrap_or(true);
     let wanted = Wanted {
-        blob: &|event, _| sight.output || !access::is_output(event),
+        blob: &|event, _| output || !access::is_output(event),
         ..streams::whole(id)
     };
     let body = streams::prove(&app, &wanted).await?;
-    if sight.output && streams::has_output(&body) {
+    if output && streams::has_output(&body) {
         notes::reads(&app, &caller.who, ReadWhat::Output, Some(id)).await?;
     }
     if body.entries.is_empty() {
@@ -251,30 +226,4 @@ pub(super) async fn output(
     access::output(&app, &caller, &id).await?;
     let items = streams::results(&app, id).await?;
     Ok(Json(Page { items, next: None }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hex_digits_bound_the_ids_that_begin_with_them() {
-        let (low, high) = bounds("0123456789a").unwrap();
-        assert_eq!(low[..6], [0x01, 0x23, 0x45, 0x67, 0x89, 0xa0]);
-        assert_eq!(high[..6], [0x01, 0x23, 0x45, 0x67, 0x89, 0xaf]);
-        assert_eq!((low[6], high[31]), (0, 0xff));
-    }
-
-    #[test]
-    fn too_few_digits_name_nothing() {
-        assert!(bounds("0123456").is_none());
-        assert!(bounds("").is_none());
-    }
-
-    #[test]
-    fn a_short_form_bounds_its_forty_bits() {
-        let (low, high) = bounds("0123-4567").unwrap();
-        assert_eq!(low[..5], high[..5]);
-        assert_eq!((low[5], high[5]), (0, 0xff));
-    }
 }

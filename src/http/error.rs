@@ -11,7 +11,7 @@ use countersign_protocol::fold::{Class, Refusal};
 use countersign_protocol::permission::Permission;
 
 use crate::ledger::{AppendError, OpenError};
-use crate::projections::ReadError;
+use crate::projections::{ReadError, SearchError};
 
 /// Seconds after which a caller that was turned away may come again.
 const RETRY_AFTER: &str = "1";
@@ -169,6 +169,20 @@ impl From<OpenError> for ApiError {
             "log",
             "the log in the database does not stand; run `countersign verify`",
         )
+    }
+}
+
+impl From<SearchError> for ApiError {
+    fn from(error: SearchError) -> Self {
+        match error {
+            SearchError::Read(error) => error.into(),
+            SearchError::Broad => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "broad", error.to_string()).hint(
+                    "ask for less: a host, a time, a longer text; or read the whole log (--whole)",
+                )
+            }
+            SearchError::Cursor => Self::bad_request("cursor", error.to_string()),
+        }
     }
 }
 

@@ -34,6 +34,7 @@ mod openapi;
 mod operations;
 mod origins;
 mod people;
+mod search;
 mod serve;
 mod sessions;
 mod statements;

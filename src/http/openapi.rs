@@ -13,8 +13,8 @@ use utoipa_axum::routes;
 use super::app::App;
 use super::error::ApiError;
 use super::{
-    commands, events, exec, log, operations, people, serve, sessions, statements, tiles, tokens,
-    work,
+    commands, events, exec, log, operations, people, search, serve, sessions, statements, tiles,
+    tokens, work,
 };
 
 /// What can go wrong, the same for every route.
@@ -89,6 +89,7 @@ fn table() -> OpenApiRouter<App> {
         .routes(routes!(log::entries))
         .routes(routes!(log::blob))
         .routes(routes!(log::rights))
+        .routes(routes!(search::search))
         .routes(routes!(tiles::checkpoint))
         .routes(routes!(tiles::hashes))
         .routes(routes!(tiles::entries))

@@ -12,6 +12,7 @@ use countersign_protocol::judgement::Judge;
 
 use super::page::Fold;
 use super::runner::{Projection, ProjectionError, create, every};
+use super::search::{Deeds, Outputs, Runs, Spans};
 use crate::ledger::store::signed;
 
 /// Why the comparison could not be made.

@@ -4,6 +4,7 @@
 //! runner     follows the log; cursors and rows move in one transaction
 //!   page     a run of entries folded, and what they touched
 //!   commands executions inbox agents     one projection a file
+//! search     rows to find things by, the questions to them, views for SQL
 //! read       the queries, after a bounded wait for the newest entry known
 //! compare    proves that the rows equal a fold of the log
 //! ```
@@ -19,7 +20,9 @@ mod inbox;
 mod page;
 mod read;
 mod runner;
+mod search;
 
 pub use compare::{CompareError, Difference, compare};
 pub use read::{Filter, OpenWork, ReadError, Reader};
 pub use runner::{Projected, ProjectionError, rebuild, run};
+pub use search::{Found, FoundPage, SearchError};

@@ -3,15 +3,17 @@
 //! A row is a function of the fold at the end of a page, so it makes no difference how the log is
 //! cut into pages.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use countersign_protocol::audit::CheckedEntry;
 use countersign_protocol::effecting_event;
 use countersign_protocol::event::Event;
 use countersign_protocol::fold::{State, Stream};
 use countersign_protocol::hash::CommandId;
 use countersign_protocol::judgement::Judge;
 use countersign_protocol::lifecycle::{Command, CommandStatus};
+use countersign_protocol::name::AgentName;
 use countersign_protocol::rights::Rights;
 use sqlx::PgConnection;
 
@@ -35,6 +37,10 @@ pub(super) struct Page<'a> {
     state: &'a State,
     /// Commands whose rows may be others now.
     commands: BTreeSet<CommandId>,
+    /// Its entries, in order.
+    entries: Vec<CheckedEntry>,
+    /// The labels of hosts where something was asked for, as they were then.
+    labels: BTreeMap<(CommandId, AgentName), Vec<String>>,
     /// Whether keys, agents, policy or changes may be others now.
     pub(super) rights_touched: bool,
 }
@@ -43,6 +49,17 @@ impl Page<'_> {
     /// Commands whose rows may be others now, as they stand.
     pub(super) fn commands(&self) -> impl Iterator<Item = &Command> {
         self.commands.iter().filter_map(|id| self.state.command(id))
+    }
+
+    /// Its entries, in order.
+    pub(super) fn entries(&self) -> &[CheckedEntry] {
+        &self.entries
+    }
+
+    /// The labels that a host had when a command of this page was asked for on it.
+    pub(super) fn labels_then(&self, id: &CommandId, host: &AgentName) -> Vec<String> {
+        let labels = self.labels.get(&(*id, host.clone()));
+        labels.cloned().unwrap_or_default()
     }
 
     pub(super) const fn state(&self) -> &State {
@@ -82,6 +99,8 @@ impl Fold {
             return Ok(None);
         }
         let mut commands = BTreeSet::new();
+        let mut entries = Vec::with_capacity(rows.len());
+        let mut labels = BTreeMap::new();
         let mut rights_touched = false;
         let mut requirement_touched = false;
         for row in &rows {
@@ -106,7 +125,11 @@ impl Fold {
             self.state
                 .admit(&entry.verified, at, entry.leaf, attachment)
                 .map_err(|refusal| history::bad(at.seq, refusal))?;
+            if matches!(event, Event::CommandRequested(_)) {
+                self.labels_now(&at.id, &mut labels);
+            }
             self.next += 1;
+            entries.push(entry);
         }
         if requirement_touched {
             // How many approvals of an open request count is another question now.
@@ -118,8 +141,28 @@ impl Fold {
         Ok(Some(Page {
             state: &self.state,
             commands,
+            entries,
+            labels,
             rights_touched,
         }))
+    }
+
+    /// Keeps the labels of the hosts of a command that was just asked for.
+    fn labels_now(
+        &self,
+        id: &CommandId,
+        labels: &mut BTreeMap<(CommandId, AgentName), Vec<String>>,
+    ) {
+        let Some(command) = self.state.command(id) else {
+            return;
+        };
+        for host in command.executions.keys() {
+            let of_host = self.state.rights().labels(host).map(ToString::to_string);
+            let of_host: Vec<String> = of_host.collect();
+            if !of_host.is_empty() {
+                labels.insert((*id, host.clone()), of_host);
+            }
+        }
     }
 
     /// Drops the commands whose end is settled; whatever touches one again reads it back.

@@ -52,7 +52,7 @@ pub struct Filter {
 /// Reads projections. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Reader {
-    pool: PgPool,
+    pub(super) pool: PgPool,
     log: watch::Receiver<Arc<Checkpoint>>,
     projected: watch::Receiver<Option<Projected>>,
 }
@@ -334,7 +334,7 @@ pub struct OpenWork {
     pub cancelled: bool,
 }
 
-fn id(row: &PgRow, column: &str) -> Result<StatementId, sqlx::Error> {
+pub(super) fn id(row: &PgRow, column: &str) -> Result<StatementId, sqlx::Error> {
     let bytes: Vec<u8> = row.try_get(column)?;
     StatementId::from_slice(&bytes).ok_or_else(|| sqlx::Error::Decode("an id has 32 bytes".into()))
 }

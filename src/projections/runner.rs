@@ -9,6 +9,7 @@ use std::time::Duration;
 use countersign_protocol::checkpoint::Checkpoint;
 use countersign_protocol::judgement::Judge;
 use countersign_protocol::rights::Rights;
+use serde::Serialize;
 use sqlx::{Acquire as _, AssertSqlSafe, PgConnection, PgPool, Row as _};
 use tokio::sync::watch;
 
@@ -17,6 +18,7 @@ use super::commands::Commands;
 use super::executions::Executions;
 use super::inbox::Inbox;
 use super::page::{Fold, Page};
+use super::search::{self, Deeds, Outputs, Runs, Spans};
 use crate::ledger::OpenError;
 use crate::ledger::store::signed;
 
@@ -83,9 +85,39 @@ macro_rules! every {
             type $projection = Agents;
             $do
         }
+        {
+            type $projection = Spans;
+            $do
+        }
+        {
+            type $projection = Runs;
+            $do
+        }
+        {
+            type $projection = Outputs;
+            $do
+        }
+        {
+            type $projection = Deeds;
+            $do
+        }
     }};
 }
 pub(super) use every;
+
+/// Rows as the JSON that a statement takes them from: one statement for all of them, and columns that
+/// are lists. Nothing when there are none, so that none is sent.
+pub(super) fn rows_of<T: Serialize>(
+    rows: impl Iterator<Item = T>,
+) -> Result<Option<String>, sqlx::Error> {
+    let rows: Vec<T> = rows.collect();
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    let text = serde_json::to_string(&rows);
+    text.map(Some)
+        .map_err(|error| sqlx::Error::Encode(error.into()))
+}
 
 /// Creates one projection's table where the search path says.
 pub(super) async fn create<P: Projection>(
@@ -124,16 +156,29 @@ async fn prepare(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     )
     .execute(&mut *transaction)
     .await?;
-    every!(P => begin::<P>(&mut transaction).await?);
+    let mut is_current = search::are_current(&mut transaction).await?;
+    every!(P => is_current &= is_of_this_version::<P>(&mut transaction).await?);
+    if !is_current {
+        // What stands on a table goes before it.
+        search::drop_views(&mut transaction).await?;
+        every!(P => begin::<P>(&mut transaction).await?);
+        search::create_views(&mut transaction).await?;
+    }
     transaction.commit().await
 }
 
-async fn begin<P: Projection>(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+async fn is_of_this_version<P: Projection>(
+    connection: &mut PgConnection,
+) -> Result<bool, sqlx::Error> {
     let version: Option<i32> = sqlx::query_scalar("SELECT version FROM cursors WHERE name = $1")
         .bind(P::NAME)
-        .fetch_optional(&mut *connection)
+        .fetch_optional(connection)
         .await?;
-    if version == Some(P::VERSION) {
+    Ok(version == Some(P::VERSION))
+}
+
+async fn begin<P: Projection>(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    if is_of_this_version::<P>(connection).await? {
         return Ok(());
     }
     let name = P::NAME;
@@ -181,7 +226,9 @@ pub async fn rebuild(pool: &PgPool, judge: &Arc<dyn Judge>) -> Result<u64, Proje
     sqlx::query("UPDATE cursors SET version = 0")
         .execute(&mut *transaction)
         .await?;
+    search::drop_views(&mut transaction).await?;
     every!(P => begin::<P>(&mut transaction).await?);
+    search::create_views(&mut transaction).await?;
     every!(P => take_over::<P>(&mut transaction).await?);
     sqlx::query("UPDATE cursors SET next = $1")
         .bind(signed(size))
@@ -203,6 +250,7 @@ async fn build_beside(
     let mut fold = Fold::at(connection, 0, judge).await?;
     while let Some(page) = fold.page(connection, u64::MAX).await? {
         every!(P => P::apply(connection, &page).await?);
+        search::fill(connection, &page).await?;
         fold.drop_settled();
     }
     Ok(fold.next())
@@ -348,6 +396,10 @@ impl Follower {
                     P::apply(connection, &page).await?;
                 }
             });
+            let runs = cursors.iter().find(|(name, _)| name == Runs::NAME);
+            if runs.is_some_and(|(_, next)| place(*next) == behind) {
+                search::fill(connection, &page).await?;
+            }
         }
         let next = fold.next();
         fold.drop_settled();

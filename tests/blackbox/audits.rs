@@ -138,8 +138,10 @@ fn what_the_verbs_said_at_a_size_is_what_the_log_says_of_it_later() {
         let point = size.to_string();
         for ((who, live, past), answer) in questions(ids).into_iter().zip(answers) {
             let words: Vec<&str> = past.iter().map(String::as_str).collect();
-            let found = dev.json(who, 0, &[&["at", point.as_str()], &words[..]].concat());
-            assert_eq!(&found, answer, "at {size}: {live:?}");
+            for way in [&["at"][..], &["at", "--whole"]] {
+                let found = dev.json(who, 0, &[way, &[point.as_str()], &words[..]].concat());
+                assert_eq!(&found, answer, "{way:?} {size}: {live:?}");
+            }
         }
     }
 
@@ -255,12 +257,15 @@ fn an_auditor_gets_each_question_answered_in_one_call() {
         (&json!(unseen), &json!("open"))
     );
     let all = dev.json("alice", 0, &["audit", "break-glass"]);
+    let whole = dev.json("alice", 0, &["audit", "break-glass", "--whole"]);
+    assert_eq!(all["items"], whole["items"]);
     let closed = &items(&all)[0];
     assert_eq!(
         (&closed["id"], &closed["reviewed_by"], &closed["found"]),
         (&json!(glass), &json!("bob"), &json!("looked"))
     );
     searches(&dev, &asked, &fails);
+    lies_in_the_lists(&dev, &fails);
     suspect_keys(&dev, &asked);
     // All of it holds, and a script sees that a part of it is under suspicion.
     let verdict = dev.json(
@@ -274,6 +279,10 @@ fn an_auditor_gets_each_question_answered_in_one_call() {
 /// Rights, rules with their text, request, approvals with reasons, start and end.
 fn led_to(dev: &Dev, asked: &str) {
     let why = dev.json("alice", 0, &["audit", "why", asked]);
+    let whole = dev.json("alice", 0, &["audit", "why", asked, "--whole"]);
+    for part in ["entries", "rules", "policy", "requirement", "command"] {
+        assert_eq!(why[part], whole[part], "{part}");
+    }
     assert_eq!(why["command"]["id"], asked);
     assert_eq!(why["rules"][0]["id"], "sre-asks");
     let rule = why["rules"][0]["text"].as_str().unwrap();
@@ -338,6 +347,7 @@ fn ran(dev: &Dev, asked: &str, fails: &str) {
     let with = |more: &[&str]| dev.json("alice", 0, &[&of_host, more].concat());
     let all = with(&[]);
     assert_eq!(items(&all).len(), 2, "{all}");
+    assert_eq!(all["items"], with(&["--whole"])["items"]);
     assert_eq!(
         (&items(&all)[0]["id"], &items(&all)[1]["exit_code"]),
         (&json!(asked), &json!(3))
@@ -397,6 +407,10 @@ fn searches(dev: &Dev, asked: &str, fails: &str) {
     let found = |query: &str| {
         let found = dev.json("alice", 0, &["audit", "search", query]);
         assert_eq!(found["unknown"], 0, "{found}");
+        assert_eq!(found["complete"], "server");
+        let whole = dev.json("alice", 0, &["audit", "search", query, "--whole"]);
+        assert_eq!(whole["complete"], "audited");
+        assert_eq!(found["items"], whole["items"], "{query}");
         let ids = items(&found).iter().map(id);
         ids.collect::<Vec<_>>()
     };
@@ -418,6 +432,26 @@ fn searches(dev: &Dev, asked: &str, fails: &str) {
             .unwrap()
             .contains("takes 0 to 255")
     );
+}
+
+/// A list that names what does not fit is caught by the command's own entries; one that leaves something
+/// out is caught by whoever reads the whole log.
+fn lies_in_the_lists(dev: &Dev, fails: &str) {
+    dev.sql("UPDATE projections.runs SET exit_code = 7 WHERE exit_code = 3");
+    let lie = dev.json("alice", 3, &["audit", "search", "exit:7"]);
+    assert_eq!(lie["error"]["code"], "wrong_hit", "{lie}");
+    let search = |more: &[&str]| {
+        let found = dev.json("alice", 0, &[&["audit", "search", "exit:3"], more].concat());
+        items(&found).iter().map(id).collect::<Vec<_>>()
+    };
+    assert_eq!(search(&[]), [""; 0]);
+    assert_eq!(search(&["--whole"]), [fails]);
+    dev.sql("UPDATE projections.runs SET exit_code = 3 WHERE exit_code = 7");
+    assert_eq!(search(&[]), [fails]);
+    let told = dev.verb("alice", &["audit", "search", "exit:3"]);
+    assert!(text(&told.stderr).contains("that nothing is left out is the server's word"));
+    let told = dev.verb("alice", &["audit", "search", "exit:3", "--whole"]);
+    assert!(text(&told.stderr).contains("all of them audited"));
 }
 
 /// carol's key is revoked, and marked suspect from her approval on.

@@ -20,6 +20,7 @@
 //! | `nothing_ran.rs` | whether nothing ran on a host from one time to another |
 //! | `export.rs` | a bundle of evidence: chosen commands or the whole log, written so that it proves itself |
 //! | `log.rs` | the log page by page, each linked to a believed checkpoint |
+//! | `find.rs` | what a server finds in its indexes, each stream of it proved and judged |
 //! | `walk.rs` | the log from its first entry on, audited up to a point of the past |
 //! | `pages.rs` | the whole ledger, for `verify` |
 //! | `follow.rs` | a command as it happens, proved again at its end |
@@ -32,6 +33,7 @@ mod connect;
 mod erase;
 mod explain;
 mod export;
+mod find;
 mod follow;
 mod judge;
 mod log;
@@ -54,6 +56,7 @@ pub use connect::{Client, Connection};
 pub use erase::{Redaction, Text, TextKind, counted, texts};
 pub use explain::{Explained, Price, SeatsView, explain, price};
 pub use export::{Progress as ExportProgress, Search, Wish};
+pub use find::{Hits, Point, lied};
 pub use follow::Step;
 pub use pages::Served;
 pub use people::{keys_of, leaving};

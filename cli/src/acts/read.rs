@@ -140,16 +140,21 @@ impl Client {
         Ok((rights, me))
     }
 
-    /// Rights that are no older than a checkpoint of this size.
-    pub(super) async fn rights_as_of(&self, size: u64) -> Result<RightsView, Failure> {
+    /// The rights, proven, no older than a checkpoint of this size.
+    pub(super) async fn rights_stream_as_of(&self, size: u64) -> Result<ProvenStream, Failure> {
         for _try in 0..CATCH_UP_TRIES {
-            let rights = self.rights().await?;
-            if rights.stream.checkpoint.size() >= size {
+            let rights = self.rights_stream().await?;
+            if rights.checkpoint.size() >= size {
                 return Ok(rights);
             }
             tokio::time::sleep(CATCH_UP_WAIT).await;
         }
         Err(stale())
+    }
+
+    /// Rights that are no older than a checkpoint of this size.
+    pub(super) async fn rights_as_of(&self, size: u64) -> Result<RightsView, Failure> {
+        RightsView::fold(Arc::new(self.rights_stream_as_of(size).await?))
     }
 
     pub(super) async fn stream(
@@ -161,6 +166,14 @@ impl Client {
         let query = purpose.map(Purpose::query);
         let body: StreamBody = self.get(path, query.as_slice()).await?;
         self.prove_stream(body, asked).await
+    }
+
+    /// A command's entries, proven, without what its hosts wrote.
+    pub(super) async fn bare_command(&self, id: &CommandId) -> Result<ProvenStream, Failure> {
+        let path = format!("/v1/commands/{id}/entries");
+        let query = [("output", "false".to_owned())];
+        let body: StreamBody = self.get(&path, &query).await?;
+        self.prove_stream(body, Stream::Command(*id)).await
     }
 
     async fn prove_stream(&self, body: StreamBody, asked: Stream) -> Result<ProvenStream, Failure> {

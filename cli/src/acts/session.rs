@@ -94,6 +94,22 @@ impl Client {
         }
     }
 
+    /// Asks with a body and a session, in the same way. What it asks changes nothing.
+    pub(super) async fn ask<B: Serialize + Sync, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+    ) -> Result<T, GetError> {
+        let token = self.token(None).await?;
+        match self.http.post(path, &[], body, Some(&token)).await {
+            Err(error) if error.status() == Some(401) => {
+                let token = self.token(Some(&token)).await?;
+                Ok(self.http.post(path, &[], body, Some(&token)).await?)
+            }
+            settled => Ok(settled?),
+        }
+    }
+
     /// Opens an event stream with a session, in the same way.
     pub(super) async fn events(
         &self,

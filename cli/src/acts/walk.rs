@@ -1,6 +1,7 @@
 //! The log from its first entry on, audited up to a point of the past. Every page links to a believed
 //! checkpoint, every entry is judged where it stands, and every document is what was signed.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use countersign_protocol::blob::BlobRef;
@@ -21,7 +22,7 @@ use crate::streams::{Blobs, ProvenStream};
 use crate::view::CommandView;
 
 /// Blobs that are on their way at once: a server answers each from an index.
-const AT_ONCE: usize = 8;
+pub(super) const AT_ONCE: usize = 8;
 
 /// How far to read, and what to keep.
 #[derive(Debug, Clone, Default)]
@@ -39,6 +40,8 @@ pub struct Past {
     pub chronicle: Chronicle,
     /// A believed checkpoint that covers them all.
     pub checkpoint: Checkpoint,
+    /// Commands that went on after that point, where entries were chosen.
+    pub moved: BTreeSet<CommandId>,
 }
 
 impl Past {
@@ -105,12 +108,12 @@ impl Client {
             }
         }
         if chronicle.size() == 0 {
-            return Err(Failure::usage("the ledger had no entries then")
-                .hint("give a later time; `countersign log` shows that of each entry"));
+            return Err(empty());
         }
         Ok(Past {
             chronicle,
             checkpoint,
+            moved: BTreeSet::new(),
         })
     }
 
@@ -142,8 +145,14 @@ impl Client {
     }
 }
 
+/// There was no entry at that point.
+pub(super) fn empty() -> Failure {
+    Failure::usage("the ledger had no entries then")
+        .hint("give a later time; `countersign log` shows that of each entry")
+}
+
 /// The documents that an entry is judged by, all that rights name, and all of the command that is kept.
-fn documents(event: &Event, stream: Option<Stream>, keep: Keep) -> Vec<BlobRef> {
+pub(super) fn documents(event: &Event, stream: Option<Stream>, keep: Keep) -> Vec<BlobRef> {
     let of_kept = keep.command.map(Stream::Command);
     if stream == Some(Stream::Rights) || (stream.is_some() && stream == of_kept) {
         return event.blobs();
@@ -155,7 +164,7 @@ fn documents(event: &Event, stream: Option<Stream>, keep: Keep) -> Vec<BlobRef> 
 }
 
 /// How many entries at most, and until when.
-fn bounds(until: Option<Since>, size: u64) -> Result<(u64, Option<Time>), Failure> {
+pub(super) fn bounds(until: Option<Since>, size: u64) -> Result<(u64, Option<Time>), Failure> {
     match until {
         None => Ok((size, None)),
         Some(Since::Time(time)) => Ok((size, Some(time))),

@@ -1,11 +1,11 @@
-//! The audit of all entries up to a point, and what rows are made of beside the state that it folds.
+//! The audit of all entries up to a point, or the fold of chosen ones, and what rows are made of beside the state that it folds.
 //!
 //! It judges by the protocol's own audit and keeps what that forgets: when a run ended, which labels
 //! a host had when it was asked for, who closed a review.
 
 use std::collections::BTreeMap;
 
-use countersign_protocol::audit::{self, Auditor, Finding};
+use countersign_protocol::audit::{self, Auditor, CheckedEntry, Excerpt, Finding};
 use countersign_protocol::blob::BlobRef;
 use countersign_protocol::event::{self, Event};
 use countersign_protocol::fold::{Attachment, State, Stream};
@@ -41,11 +41,36 @@ pub struct ReviewFact {
 /// One host's part of a command.
 pub type PartKey = (CommandId, AgentName);
 
-/// All entries up to a point, audited.
+/// How entries are judged.
+#[derive(Debug)]
+enum Fold {
+    /// All of them, so that nothing can be left out.
+    Whole(Box<Auditor>),
+    /// Chosen ones of a log of that size, each proved by itself.
+    Chosen(Box<Excerpt>, u64),
+}
+
+impl Fold {
+    fn push(&mut self, entry: &CheckedEntry, attachment: Attachment) -> Result<(), Finding> {
+        match self {
+            Self::Whole(auditor) => auditor.push(entry, attachment),
+            Self::Chosen(excerpt, _) => excerpt.push(entry, attachment),
+        }
+    }
+
+    const fn state(&self) -> &State {
+        match self {
+            Self::Whole(auditor) => auditor.state(),
+            Self::Chosen(excerpt, _) => excerpt.state(),
+        }
+    }
+}
+
+/// Entries up to a point, judged: all of them, or chosen ones.
 #[derive(Debug)]
 pub struct Chronicle {
     keep: Keep,
-    auditor: Auditor,
+    fold: Fold,
     last: Option<Time>,
     rights: Vec<Link>,
     kept: Vec<Link>,
@@ -60,13 +85,28 @@ pub struct Chronicle {
 }
 
 impl Chronicle {
-    /// Before the first entry.
+    /// Before the first entry; all of them are to come.
     #[must_use]
     pub fn new(keep: Keep) -> Self {
+        Self::of(
+            keep,
+            Fold::Whole(Box::new(Auditor::new(replay::judge()))),
+            None,
+        )
+    }
+
+    /// Before the first of chosen entries of a log of that size, whose newest entry is of that time.
+    #[must_use]
+    pub fn chosen(keep: Keep, size: u64, last: Time) -> Self {
+        let excerpt = Box::new(Excerpt::new(replay::judge()));
+        Self::of(keep, Fold::Chosen(excerpt, size), Some(last))
+    }
+
+    fn of(keep: Keep, fold: Fold, last: Option<Time>) -> Self {
         Self {
             keep,
-            auditor: Auditor::new(replay::judge()),
-            last: None,
+            fold,
+            last,
             rights: Vec::new(),
             kept: Vec::new(),
             blobs: Blobs::default(),
@@ -103,8 +143,10 @@ impl Chronicle {
             // The state lets go of them once a command is decided.
             self.words.insert(at.id, spec.argv.clone());
         }
-        self.auditor.push(entry, attachment)?;
-        self.last = Some(at.time);
+        self.fold.push(entry, attachment)?;
+        if self.is_whole() {
+            self.last = Some(at.time);
+        }
         self.facts.extend(Fact::of(at.seq, at.time, at.id, event));
         self.note(at, event);
         let stream = Stream::of(event, at.id);
@@ -155,7 +197,7 @@ impl Chronicle {
 
     /// What the policy saw when it judged the request.
     fn note_labels(&mut self, id: CommandId) {
-        let state = self.auditor.state();
+        let state = self.fold.state();
         let Some(command) = state.command(&id) else {
             return;
         };
@@ -167,10 +209,19 @@ impl Chronicle {
         }
     }
 
-    /// Number of entries taken.
+    /// How many entries the log had.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.auditor.size()
+        match &self.fold {
+            Fold::Whole(auditor) => auditor.size(),
+            Fold::Chosen(_, size) => *size,
+        }
+    }
+
+    /// Whether all entries were taken, so that nothing that there was is missing.
+    #[must_use]
+    pub const fn is_whole(&self) -> bool {
+        matches!(self.fold, Fold::Whole(_))
     }
 
     /// The time of the newest entry.
@@ -182,13 +233,16 @@ impl Chronicle {
     /// What the entries amount to.
     #[must_use]
     pub const fn state(&self) -> &State {
-        self.auditor.state()
+        self.fold.state()
     }
 
     /// Requests and changes whose words may not be read here: they were judged without them.
     #[must_use]
     pub const fn not_rejudged(&self) -> u64 {
-        self.auditor.not_rejudged()
+        match &self.fold {
+            Fold::Whole(auditor) => auditor.not_rejudged(),
+            Fold::Chosen(excerpt, _) => excerpt.not_rejudged(),
+        }
     }
 
     /// The entries on rights.

@@ -1,6 +1,7 @@
 //! Whether a query fits a row. What may not be read makes neither a yes nor a no.
 
-use super::query::{Pattern, Query, Term};
+use countersign_protocol::search::{Pattern, Query, Term};
+
 use super::runs::RunRow;
 use crate::acts::Wanted;
 

@@ -9,7 +9,7 @@
 //! | `tales.rs` | what a person did, what suspect keys signed, runs without approvals |
 //! | `sources.rs` | [`Sources`]: which entries gave a person their rights |
 //! | `why.rs` | everything that led to one command |
-//! | `query.rs` `parse.rs` `token.rs` | [`Query`]: and, or, not over terms; its text |
+//! | `parse.rs` `token.rs` `query.rs` | the text of a query, read and written |
 //! | `matching.rs` | whether a query fits a row |
 //! | `table.rs` | rows as cells, and as CSV |
 //!
@@ -30,8 +30,8 @@ mod why;
 pub use chronicle::{Chronicle, Keep, PartKey, ReviewFact};
 pub use fact::{About, Fact, Who};
 pub use matching::{Fits, Sight, fits};
-pub use parse::{MAX_DEPTH, MAX_QUERY_BYTES, MAX_TERMS, QueryError, parse};
-pub use query::{Pattern, Query, Term};
+pub use parse::{QueryError, parse};
+pub use query::Written;
 pub use runs::{RunRow, Span, runs};
 pub use sources::Sources;
 pub use table::{Record, csv};

@@ -1,13 +1,16 @@
-//! `at`: what a verb would have said at a point of the past, from the audited log.
+//! `at`: what a verb would have said at a point of the past, from proved streams or the audited log.
 
 use clap::{Args, Subcommand};
 use countersign_protocol::api::{CommandItem, Page};
+use countersign_protocol::hash::CommandId;
 use countersign_protocol::lifecycle::CommandStatus;
 use countersign_protocol::name::Principal;
+use countersign_protocol::search::{MAX_HITS, SearchFor};
 use countersign_protocol::view;
 
+use super::progress::Progress;
 use super::{Globals, agents, changes, inbox, list, moment, policy};
-use crate::acts::{Client, Found, Past, Reach, RightsView, Since};
+use crate::acts::{Client, Found, Past, Point, Reach, RightsView, Since};
 use crate::audit::Keep;
 use crate::failure::Failure;
 use crate::{console, describe, exit_code, render, shapes};
@@ -21,13 +24,18 @@ use crate::{console, describe, exit_code, render, shapes};
   countersign at 4711 inbox --for bob
   countersign at 2026-01-31 policy --json
 
-Reads the whole log up to then, audits every entry of it (signatures, links, rights, policy), and says
-what the verb of the same name would have said; the JSON is the same, too. Needs audit:read, and
-command:read for the words of commands. The ledger records that you read the log.")]
+Says what the verb of the same name would have said; the JSON is the same, too. The server finds what
+the answer is about; every entry of that is proved and judged again (signatures, places, rights, policy).
+That nothing was left out is the server's word, unless --whole reads the log from its first entry on and
+audits all of it. Needs audit:read and command:read; with --whole, command:read only for the words of
+commands. The ledger records that you read the log.")]
 pub struct Arguments {
     /// How many entries the log had, or a time (2026-01-31, 2026-01-31T12:00:00Z), or how long ago (30d)
     #[arg(value_name = "SEQ|TIME", value_parser = moment::since)]
     point: Since,
+    /// Read and audit every entry up to then, so that nothing can be left out
+    #[arg(long)]
+    whole: bool,
     #[command(subcommand)]
     what: What,
 }
@@ -64,9 +72,14 @@ pub(super) fn tell(past: &Past) {
     let chronicle = &past.chronicle;
     let time = chronicle.last().map_or_else(String::new, render::time);
     let last = chronicle.size().saturating_sub(1);
+    let size = chronicle.size();
+    let rests_on = if chronicle.is_whole() {
+        "all of them audited"
+    } else {
+        BY_INDEX
+    };
     console::note(&format!(
-        "as of entry {last} ({} entries), {time}; all of them audited",
-        chronicle.size()
+        "as of entry {last} ({size} entries), {time}; {rests_on}"
     ));
     let blind = chronicle.not_rejudged();
     if blind > 0 {
@@ -75,6 +88,18 @@ pub(super) fn tell(past: &Past) {
         ));
     }
 }
+
+/// Says the same of what a server finds, before it is there.
+pub(super) fn tell_point(point: &Point) {
+    let (last, size) = (point.size.saturating_sub(1), point.size);
+    let time = render::time(point.last);
+    console::note(&format!(
+        "as of entry {last} ({size} entries), {time}; {BY_INDEX}"
+    ));
+}
+
+/// What an answer rests on that is not of the whole log.
+const BY_INDEX: &str = "what is shown is proved entry by entry; that nothing is left out is the server's word (--whole)";
 
 /// Answers.
 pub(super) async fn at(globals: &Globals, arguments: Arguments) -> Result<u8, Failure> {
@@ -89,14 +114,7 @@ pub(super) async fn at(globals: &Globals, arguments: Arguments) -> Result<u8, Fa
         Some(Found::Command(id)) => Some(id),
         Some(Found::Change(_)) | None => None,
     };
-    let reach = Reach {
-        until: Some(arguments.point),
-        keep: Keep {
-            command,
-            output: false,
-        },
-    };
-    let past = client.past(&reach, &mut |_, _| ()).await?;
+    let past = past(&client, &arguments, command).await?;
     tell(&past);
     match arguments.what {
         What::Show { .. } => match found {
@@ -135,6 +153,81 @@ pub(super) async fn at(globals: &Globals, arguments: Arguments) -> Result<u8, Fa
     }
 }
 
+/// The past that the question is about.
+async fn past(
+    client: &Client,
+    arguments: &Arguments,
+    command: Option<CommandId>,
+) -> Result<Past, Failure> {
+    let until = Some(arguments.point);
+    let keep = Keep {
+        command,
+        output: false,
+    };
+    if arguments.whole {
+        let mut progress = Progress::new();
+        let reach = Reach { until, keep };
+        let mut tell = |done, of| progress.tell(done, of);
+        return client.past(&reach, &mut tell).await;
+    }
+    let point = client.point(until).await?;
+    let search = |status: Option<&str>| SearchFor::Then {
+        status: status.map(ToOwned::to_owned),
+        open: false,
+    };
+    match &arguments.what {
+        What::List(wanted) => {
+            // One more than the page, to know whether there is a next one.
+            let few = wanted.limit.clamp(1, countersign_protocol::api::MAX_PAGE) + 1;
+            let from = before(wanted)?.map(|before| format!("{before}-"));
+            let search = search(wanted.status);
+            listed(client, &point, (search, few), from, |past| {
+                page(past, wanted).is_ok_and(|page| page.next.is_some())
+            })
+            .await
+        }
+        What::Inbox { .. } => {
+            let word = CommandStatus::Requested.as_str();
+            let search = search(Some(word));
+            listed(client, &point, (search, MAX_HITS), None, |_past| false).await
+        }
+        What::Show { .. } | What::Agents | What::Policy | What::Changes { .. } => {
+            let ids: Vec<CommandId> = command.into_iter().collect();
+            client.gathered(&point, keep, &ids).await
+        }
+    }
+}
+
+/// What a server says there was, until it is enough or there is no more.
+async fn listed(
+    client: &Client,
+    point: &Point,
+    (search, few): (SearchFor, u64),
+    mut cursor: Option<String>,
+    is_enough: impl Fn(&Past) -> bool,
+) -> Result<Past, Failure> {
+    let mut ids = Vec::new();
+    loop {
+        let mut hits = client.hits(point.clone(), search.clone(), cursor, few);
+        let Some((past, page)) = hits.next(Keep::default()).await? else {
+            return client.gathered(point, Keep::default(), &ids).await;
+        };
+        ids.extend(
+            page.iter()
+                .filter_map(|hit| hit.command.parse::<CommandId>().ok()),
+        );
+        let past = if ids.len() == page.len() {
+            past
+        } else {
+            client.gathered(point, Keep::default(), &ids).await?
+        };
+        cursor = hits.cursor().map(ToOwned::to_owned);
+        if cursor.is_none() || is_enough(&past) {
+            return Ok(past);
+        }
+    }
+}
+
 fn show_change(
     globals: &Globals,
     rights: &RightsView,
@@ -165,15 +258,18 @@ fn person(
     })
 }
 
+/// Before which place a page of the list stands.
+fn before(arguments: &list::Arguments) -> Result<Option<u64>, Failure> {
+    let parse = |text: &String| {
+        text.parse()
+            .map_err(|_| Failure::usage("the cursor is not one that a page gave"))
+    };
+    arguments.cursor.as_ref().map(parse).transpose()
+}
+
 /// The very page that the server would have given.
 fn page(past: &Past, arguments: &list::Arguments) -> Result<Page<CommandItem>, Failure> {
-    let before: Option<u64> = match &arguments.cursor {
-        None => None,
-        Some(text) => Some(
-            text.parse()
-                .map_err(|_| Failure::usage("the cursor is not one that a page gave"))?,
-        ),
-    };
+    let before = before(arguments)?;
     let state = past.chronicle.state();
     let mut commands: Vec<_> = state.commands().collect();
     commands.retain(|command| before.is_none_or(|before| command.requested.seq < before));

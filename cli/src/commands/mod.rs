@@ -21,6 +21,7 @@ mod moment;
 mod nothing_ran;
 mod people;
 mod policy;
+mod progress;
 mod redact;
 mod replay;
 mod request;

@@ -10,6 +10,7 @@ const TABLES: &[(&str, &[&str])] = &[
     ("_sqlx_migrations", &["SELECT"]),
     ("agent_statements", &["INSERT", "SELECT"]),
     ("blob_references", &["INSERT", "SELECT"]),
+    ("blob_texts", &["INSERT", "SELECT"]),
     ("blobs", &["INSERT", "SELECT"]),
     ("checkpoints", &["INSERT", "SELECT"]),
     ("client_refs", &["INSERT", "SELECT"]),
@@ -110,7 +111,7 @@ async fn the_server_owns_nothing_is_nobody_else_and_makes_things_in_projections_
              AND nspname NOT LIKE 'pg_temp_%' AND nspname NOT LIKE 'pg_toast%'",
     )
     .await;
-    assert_eq!(schemas, set(&["projections"]));
+    assert_eq!(schemas, set(&["audit", "projections"]));
     let definers = names(
         &database.owner,
         "SELECT proname::text FROM pg_proc

@@ -1,5 +1,7 @@
 //! Rows follow from the log and from nothing else; two followers share the work; a rebuild and a
-//! comparison come to the same.
+//! comparison come to the same. `search.rs`: what is found in them.
+
+mod search;
 
 use countersign::projections::{self, Difference, Filter};
 use countersign_protocol::permission::Permission;
@@ -86,6 +88,12 @@ async fn a_row_that_was_changed_is_found() {
             "INSERT INTO projections.inbox VALUES ('mallory', '\\x00', false)",
         ),
         ("agents", "UPDATE projections.agents SET status = 'revoked'"),
+        (
+            "spans",
+            "UPDATE projections.spans SET last_seq = last_seq + 1",
+        ),
+        ("runs", "UPDATE projections.runs SET host = 'web-9'"),
+        ("deeds", "DELETE FROM projections.deeds WHERE seq = 1"),
     ] {
         sqlx::query(change)
             .execute(&server.book.database.app)

@@ -17,9 +17,11 @@ use crate::commands::{moment, nothing_ran};
   countersign audit suspect
   countersign audit search 'label:env=prod and not exit:0 and from:30d'
 
-Each reads the whole log and audits every entry of it, so that an answer rests on signatures and not on
-the server's word. Needs audit:read, and command:read for the words of commands. The ledger records that
-you read the log.
+why, ran, break-glass and search: the server finds, and every entry of what it found is proved and judged
+again here, so that nothing can be changed or invented. That nothing was left out is its word, unless --whole
+reads the log from its first entry on and audits all of it; one line says which of the two it was. person,
+suspect and nothing-ran always read the whole log. Needs audit:read and command:read; with --whole,
+command:read only for the words of commands. The ledger records that you read the log.
 
 CSV is as RFC 4180 has it, in UTF-8, with one line of headings. A cell that begins with = + - @ or a tab
 gets an apostrophe in front, so that no spreadsheet takes it for a formula.")]
@@ -40,6 +42,9 @@ pub(super) struct Form {
     /// Where to go on: the `next` of the page before, which also says as of when
     #[arg(long, value_name = "CURSOR")]
     pub(super) cursor: Option<String>,
+    /// Read and audit every entry of the log, so that nothing can be left out
+    #[arg(long)]
+    pub(super) whole: bool,
 }
 
 #[derive(Debug, Clone, Subcommand)]

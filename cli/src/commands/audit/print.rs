@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::arguments::Form;
-use crate::acts::{Past, Since};
+use crate::acts::{Past, Point, Since};
 use crate::audit::{Record, csv};
 use crate::failure::Failure;
 use crate::{console, describe, exit_code, render};
@@ -27,12 +27,102 @@ impl AsOf {
             time_us: past.chronicle.last().map(|time| time.as_micros()),
         }
     }
+
+    pub(super) const fn at(point: &Point) -> Self {
+        Self {
+            size: point.size,
+            time_us: Some(point.last.as_micros()),
+        }
+    }
+}
+
+/// Whose word it is that nothing is missing from an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Complete {
+    /// Nobody's: every entry of the log was audited.
+    Audited,
+    /// The server's.
+    Server,
+}
+
+/// A page of rows, and what they rest on.
+pub(super) struct Rows<'a, T> {
+    as_of: AsOf,
+    complete: Complete,
+    page: &'a [T],
+    next: Option<String>,
+    /// How many were shown until here, of how many.
+    of: Option<(usize, usize)>,
+}
+
+impl<'a, T> Rows<'a, T> {
+    /// A page of all rows of an audited log.
+    pub(super) fn whole(form: &Form, past: &Past, rows: &'a [T]) -> Result<Self, Failure> {
+        let cursor = Cursor::of(form)?;
+        let (page, next) = page(form, cursor, past.chronicle.size(), rows);
+        Ok(Self {
+            as_of: AsOf::of(past),
+            complete: Complete::Audited,
+            of: Some((cursor.rows + page.len(), rows.len())),
+            page,
+            next,
+        })
+    }
+
+    /// What a server found.
+    pub(super) const fn found(point: &Point, page: &'a [T], next: Option<String>) -> Self {
+        Self {
+            as_of: AsOf::at(point),
+            complete: Complete::Server,
+            page,
+            next,
+            of: None,
+        }
+    }
+}
+
+/// Where a page of what a server finds goes on: in the log of that size, and the server's own cursor.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct FoundCursor {
+    pub(super) size: Option<u64>,
+    pub(super) after: Option<String>,
+}
+
+impl FoundCursor {
+    pub(super) fn of(form: &Form) -> Result<Self, Failure> {
+        let parse = |text: &str| {
+            let (size, after) = text.split_once('.')?;
+            Some(Self {
+                size: Some(size.parse().ok()?),
+                after: Some(after.to_owned()),
+            })
+        };
+        form.cursor.as_deref().map_or(Ok(Self::default()), |text| {
+            parse(text).ok_or_else(|| {
+                Failure::usage("the cursor is not one that a page gave").hint(
+                    "give the `next` of the page before, as it is; with --whole if that had it",
+                )
+            })
+        })
+    }
+
+    pub(super) fn text(point: &Point, after: Option<&str>) -> Option<String> {
+        after.map(|after| format!("{}.{after}", point.size))
+    }
+}
+
+/// How many rows of what a server finds are wanted.
+pub(super) fn wanted(form: &Form) -> u64 {
+    let usual = if form.csv { u64::MAX } else { ROWS as u64 };
+    form.limit.map_or(usual, u64::from)
 }
 
 /// A page of an answer.
 #[derive(Debug, Serialize)]
 struct Answer<'a, T> {
     as_of: AsOf,
+    complete: Complete,
     items: &'a [T],
     next: Option<String>,
     /// Runs that fit or not by what may not be read here.
@@ -76,12 +166,16 @@ impl Cursor {
 pub(super) fn print<T: Record>(
     json: bool,
     form: &Form,
-    past: &Past,
-    rows: &[T],
+    rows: Rows<'_, T>,
     unknown: Option<usize>,
 ) -> Result<u8, Failure> {
-    let cursor = Cursor::of(form)?;
-    let (page, next) = page(form, cursor, past.chronicle.size(), rows);
+    let Rows {
+        as_of,
+        complete,
+        page,
+        next,
+        of,
+    } = rows;
     if let Some(some) = unknown.filter(|some| *some > 0) {
         console::note(&format!(
             "{some} runs are left out: whether they fit depends on what is erased or not for you to read"
@@ -89,7 +183,8 @@ pub(super) fn print<T: Record>(
     }
     if json {
         console::print_json(&Answer {
-            as_of: AsOf::of(past),
+            as_of,
+            complete,
             items: page,
             next,
             unknown,
@@ -105,12 +200,11 @@ pub(super) fn print<T: Record>(
         console::print(&describe::table(T::HEADINGS, cells))?;
     }
     if let Some(next) = next {
-        let shown = cursor.rows + page.len();
-        let all = rows.len();
-        console::note(&format!(
-            "{shown} of {all} rows; more: --cursor {}",
-            render::word(&next)
-        ));
+        let shown = match of {
+            Some((shown, all)) => format!("{shown} of {all} rows"),
+            None => format!("{} rows", page.len()),
+        };
+        console::note(&format!("{shown}; more: --cursor {}", render::word(&next)));
     }
     Ok(exit_code::DONE)
 }
@@ -134,6 +228,7 @@ mod tests {
             csv,
             limit,
             cursor: cursor.map(ToOwned::to_owned),
+            whole: false,
         }
     }
 
