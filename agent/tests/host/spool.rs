@@ -74,6 +74,7 @@ fn ended() -> Record {
         stdout: totals,
         stderr: totals,
         tree_gone: true,
+        masked: None,
     };
     Record::Ended {
         started: STARTED,

@@ -346,6 +346,7 @@ mod tests {
             chunks: 0,
             last_chunk: StatementId::ZERO,
             tree_gone: true,
+            masked: None,
         };
         Execution {
             status: ExecutionStatus::Completed,

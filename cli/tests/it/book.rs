@@ -147,7 +147,14 @@ impl Book {
     }
 
     pub(crate) fn enrol(&mut self, host: &str) {
-        let event = agent!(self, host, AgentEnrolled { key: public(host) });
+        let event = agent!(
+            self,
+            host,
+            AgentEnrolled {
+                key: public(host),
+                sealing_key: None
+            }
+        );
         self.say(host, &event).unwrap();
     }
 
@@ -162,6 +169,7 @@ impl Book {
             ledger,
             seen,
             key: public(anew),
+            sealing_key: None,
         };
         self.say(anew, &enrolled.into()).unwrap();
     }
@@ -256,6 +264,7 @@ impl Book {
             spec,
             env: None,
             stdin: None,
+            secrets: None,
             targets: list.describe(document).unwrap(),
             user: None,
             timeout_ms: 30_000,
@@ -405,6 +414,7 @@ impl Book {
                 chunks: chunks,
                 last_chunk: last_chunk,
                 tree_gone: true,
+                masked: None,
             }
         );
         self.say(host, &event).unwrap();
