@@ -25,6 +25,7 @@ mod request;
 mod reviews;
 mod roles;
 mod run;
+mod secrets;
 mod show;
 mod stop;
 mod tokens;
