@@ -12,8 +12,7 @@ use countersign_protocol::short;
 use countersign_protocol::target::Place;
 use tokio::io::AsyncReadExt as _;
 
-use super::secrets::{self, SecretWanted};
-use super::{Globals, decide};
+use super::{Globals, decide, secrets};
 use crate::acts::{Client, RequestSpec};
 use crate::failure::Failure;
 use crate::{console, describe, exit_code, shapes};
@@ -60,8 +59,8 @@ pub struct RequestArguments {
     /// A value that only the hosts can read, from a file or from our standard input, exactly as it
     /// is: sealed here to each host, never shown to approvers, and masked in the output. It comes as
     /// a file of $COUNTERSIGN_SECRETS; as a variable with :env, as standard input with :stdin
-    #[arg(long, value_name = "NAME[:file|:env|:stdin]=@FILE|-", value_parser = secrets::wanted)]
-    secret: Vec<SecretWanted>,
+    #[arg(long, value_name = "NAME[:file|:env|:stdin]=@FILE|-")]
+    secret: Vec<String>,
     /// The account to run as, where the host allows it
     #[arg(long, value_name = "USER")]
     user: Option<OsUser>,
@@ -153,7 +152,7 @@ impl RequestArguments {
                 Some(path) => Some(read_stdin(path).await?),
                 None => None,
             },
-            secrets: secrets::read(self.secret, ours_is_taken).await?,
+            secrets: secrets::read(&self.secret, ours_is_taken).await?,
             reason: self.reason,
             expires_in: self.expires,
         })

@@ -19,14 +19,14 @@ enum From {
 
 /// One `--secret`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct SecretWanted {
+struct SecretWanted {
     name: SecretName,
     delivery: Delivery,
     from: From,
 }
 
 /// Parses `NAME[:file|:env|:stdin]=@FILE|-`.
-pub(super) fn wanted(text: &str) -> Result<SecretWanted, String> {
+fn wanted(text: &str) -> Result<SecretWanted, String> {
     // The text may be a value that somebody gave by mistake, so no message repeats it.
     let form = "it is NAME=@FILE or NAME=-, with :env or :stdin behind the name if it is to be no file; a value is never an argument";
     let (named, from) = text.split_once('=').ok_or(form)?;
@@ -51,9 +51,13 @@ pub(super) fn wanted(text: &str) -> Result<SecretWanted, String> {
 
 /// Reads all of them; `ours_is_taken` says that something else reads our standard input.
 pub(super) async fn read(
-    wanted: Vec<SecretWanted>,
+    given: &[String],
     ours_is_taken: bool,
 ) -> Result<Vec<SecretSpec>, Failure> {
+    // Not parsed as an argument, because a mistake there would be told with what was given.
+    let parsed = given.iter().map(|text| wanted(text));
+    let parsed = parsed.collect::<Result<Vec<_>, _>>();
+    let wanted = parsed.map_err(|why| Failure::usage(format!("--secret: {why}")))?;
     let from_ours = wanted.iter().filter(|one| one.from == From::OurStdin);
     if from_ours.count() + usize::from(ours_is_taken) > 1 {
         return Err(Failure::usage(
