@@ -38,11 +38,10 @@ fn vector() -> String {
     }]);
     let document = secrets.unwrap().to_document().unwrap();
     let document = String::from_utf8(document).unwrap().replace('"', "\\\"");
-    let public = to.as_bytes();
-    let public = countersign_protocol::canonical::to_vec(&countersign_protocol::api::Base64(
-        public.to_vec(),
-    ));
-    let public = String::from_utf8(public.unwrap()).unwrap();
+    // Canonical JSON is an object or an array; what stands in it is the word that we want.
+    let public = countersign_protocol::canonical::to_vec(&[to]).unwrap();
+    let public = String::from_utf8(public).unwrap();
+    let public = public.trim_matches(['[', ']']);
     format!(
         "{{\n  \"ledger\": \"{}\",\n  \"agent\": \"{}\",\n  \"requester\": \"{}\",\n  \"nonce\": \"{}\",\n  \
          \"private\": \"{}\",\n  \"sealing_key\": {public},\n  \"value\": \"{VALUE}\",\n  \
