@@ -210,6 +210,7 @@ async fn become_known(config: Config, file: PathBuf, options: Enroll, log: LogFo
 
 async fn run(config: Config, file: PathBuf, log_format: LogFormat) -> u8 {
     start_log(log_format);
+    leave_no_core();
     let orders = match Orders::by_signals(file) {
         Ok(orders) => orders,
         Err(error) => {
@@ -218,6 +219,22 @@ async fn run(config: Config, file: PathBuf, log_format: LogFormat) -> u8 {
         }
     };
     told(Box::pin(service::run(config, orders)).await)
+}
+
+/// The agent's keys, and the secrets that it hands over, are in its memory: no core dump has it, and
+/// nobody but root reads it. Its children are so too, until they become another program.
+fn leave_no_core() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit};
+
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    let unlimited = rustix::process::setrlimit(Resource::Core, none);
+    let hidden = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    if let Err(error) = unlimited.and(hidden) {
+        tracing::error!(%error, "a core dump of the agent could hold its keys");
+    }
 }
 
 const fn exit_code(error: &AgentError) -> u8 {

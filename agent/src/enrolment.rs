@@ -64,7 +64,10 @@ impl Station {
     pub(crate) async fn introduce(&self) -> Result<(), AgentError> {
         if self.spool.enrolment().is_none() {
             let key = self.identity.public();
-            let event = agent_event!(self.header()?, AgentEnrolled { key });
+            let sealing = self.identity.sealing();
+            // Without one that can be used it takes no secrets, and says so.
+            let sealing_key = sealing.and_then(|secret| secret.public().ok());
+            let event = agent_event!(self.header()?, AgentEnrolled { key, sealing_key });
             let statement = self.sign(&event)?;
             let submission = Submission::new(&statement, []);
             self.write_down(vec![Record::Enrolment(submission)]).await?;

@@ -87,5 +87,6 @@ pub(crate) fn facts(finished: &Finished) -> EndFacts {
         stdout: totals(&finished.stdout),
         stderr: totals(&finished.stderr),
         tree_gone: finished.tree_gone,
+        masked: finished.masked,
     }
 }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use countersign_protocol::hash::KeyId;
 use countersign_protocol::key::{self, KeyError, PublicKey};
 use countersign_protocol::name::{Nonce, Time};
+use countersign_sealing::SealingSecret;
 use ed25519_dalek::SigningKey;
 use zeroize::Zeroizing;
 
@@ -29,6 +30,9 @@ const NEW_FOLDER: &str = "identity.new";
 
 /// The private key, in OpenSSH's format after one line that names its journal.
 pub(crate) const KEY_FILE: &str = "key";
+
+/// The private key that secrets for this agent are sealed to, in hex.
+pub(crate) const SEALING_FILE: &str = "sealing.key";
 
 /// Held by the agent that runs on a state folder.
 const LOCK: &str = "lock";
@@ -45,6 +49,8 @@ pub struct Identity {
     key: SigningKey,
     key_id: KeyId,
     birth: Birth,
+    /// None: the key was made before there were sealed secrets, and takes none.
+    sealing: Option<SealingSecret>,
     /// Held as long as any identity of the folder lives; the kernel gives it up however the
     /// process ends.
     lock: Arc<File>,
@@ -172,8 +178,10 @@ impl Identity {
         if birth.key_id != key_id || birth.journal_id != journal_id {
             return Err(IdentityError::OtherJournal(folder));
         }
+        let sealing = read_sealing_key(&folder.join(SEALING_FILE))?;
         let identity = Self {
             folder,
+            sealing,
             key,
             key_id,
             birth,
@@ -204,6 +212,13 @@ impl Identity {
     #[must_use]
     pub const fn key_id(&self) -> KeyId {
         self.key_id
+    }
+
+    /// What opens secrets that were sealed to this agent by this key; none for a key that was made
+    /// before there were any.
+    #[must_use]
+    pub const fn sealing(&self) -> Option<&SealingSecret> {
+        self.sealing.as_ref()
     }
 
     /// When key and journal were made; no approval from before counts.
@@ -253,6 +268,9 @@ pub(crate) fn create(
     let pem = Zeroizing::new(key::to_openssh_private(&key, "countersign agent", check));
     let text = Zeroizing::new(format!("{JOURNAL_MARK}{}\n{}", birth.journal_id, *pem));
     write_private(&aside.join(KEY_FILE), text.as_bytes()).map_err(file)?;
+    let sealing = Zeroizing::new(random::<32>().map_err(IdentityError::Random)?);
+    let text = Zeroizing::new(hex::encode(sealing.as_slice()));
+    write_private(&aside.join(SEALING_FILE), text.as_bytes()).map_err(file)?;
     more(aside).map_err(file)?;
     sync_folder(aside).map_err(file)?;
     fs::rename(aside, folder).map_err(file)?;
@@ -285,6 +303,31 @@ pub(crate) fn read_key(path: &Path) -> Result<(SigningKey, String), IdentityErro
         .ok_or_else(|| malformed(KeyError::Malformed))?;
     let key = key::from_openssh_private(pem).map_err(malformed)?;
     Ok((key, journal.to_owned()))
+}
+
+/// The private sealing key; none where none was made.
+fn read_sealing_key(path: &Path) -> Result<Option<SealingSecret>, IdentityError> {
+    let file = |source| IdentityError::File {
+        path: path.to_owned(),
+        source,
+    };
+    match fs::exists(path) {
+        Ok(true) => check_private(path)?,
+        Ok(false) => return Ok(None),
+        Err(error) => return Err(file(error)),
+    }
+    let mut text = Zeroizing::new(String::new());
+    let opened = File::open(path);
+    let read = opened.and_then(|opened| opened.take(MAX_KEY_FILE).read_to_string(&mut text));
+    read.map_err(file)?;
+    let mut bytes = Zeroizing::new([0; 32]);
+    hex::decode_to_slice(text.trim_end(), bytes.as_mut_slice()).map_err(|_| {
+        IdentityError::Key {
+            path: path.to_owned(),
+            source: KeyError::Malformed,
+        }
+    })?;
+    Ok(Some(SealingSecret::new(bytes)))
 }
 
 /// Refuses what others may read or change, and what is not this user's own.

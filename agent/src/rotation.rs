@@ -23,6 +23,7 @@ use crate::client::{Client, SignIn};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::dispatcher::{Dispatcher, End, Places};
+use crate::execution::SecretsPlace;
 use crate::idle::Spoken;
 use crate::key::Identity;
 use crate::manager::{Manager, Pulse};
@@ -50,6 +51,7 @@ pub(crate) struct Service {
     pub(crate) clock: Clock,
     pub(crate) view: Arc<View>,
     pub(crate) snapshots: Arc<Snapshots>,
+    pub(crate) secrets_place: Option<Arc<SecretsPlace>>,
     pub(crate) keys: LedgerKeys,
     pub(crate) orders: Orders,
     pub(crate) places: Places,
@@ -92,15 +94,29 @@ pub(crate) fn client(
     Ok(Arc::new(client))
 }
 
+/// What all keys of a host share.
+pub(crate) struct Shared {
+    pub(crate) view: Arc<View>,
+    pub(crate) snapshots: Arc<Snapshots>,
+    pub(crate) manager: Arc<Manager>,
+    pub(crate) secrets_place: Option<Arc<SecretsPlace>>,
+}
+
 /// A station for an identity.
 pub(crate) fn station(
     config: &Config,
     (identity, spool): (Identity, Spool),
     client: Arc<Client>,
-    (view, snapshots, manager): (Arc<View>, Arc<Snapshots>, Arc<Manager>),
+    shared: Shared,
     clock: &Clock,
 ) -> Station {
     let spoken = Spoken::of(&identity, &spool, clock);
+    let Shared {
+        view,
+        snapshots,
+        manager,
+        secrets_place,
+    } = shared;
     Station {
         name: config.name.clone(),
         ledger: config.ledger,
@@ -113,6 +129,7 @@ pub(crate) fn station(
         give_up: CancellationToken::new(),
         turn: Mutex::new(()),
         spoken,
+        secrets_place,
         manager,
     }
 }
@@ -297,8 +314,12 @@ impl Service {
             return Ok(None);
         };
         let client = client(&config, &identity.0, &self.clock)?;
-        let (view, snapshots) = (Arc::clone(&self.view), Arc::clone(&self.snapshots));
-        let shared = (view, snapshots, Arc::clone(&self.orders.manager));
+        let shared = Shared {
+            view: Arc::clone(&self.view),
+            snapshots: Arc::clone(&self.snapshots),
+            manager: Arc::clone(&self.orders.manager),
+            secrets_place: self.secrets_place.clone(),
+        };
         let station = station(&config, identity, client, shared, &self.clock);
         let key = fingerprint(&station.identity.key_id());
         tracing::info!(key, "a new key waits to replace the current one");

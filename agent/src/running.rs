@@ -22,9 +22,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::Permit;
 use crate::config::Config;
-use crate::execution::{self, Finished, RunEvent};
+use crate::execution::{self, Finished, Plan, RunEvent, Secrets};
 use crate::facts::{action_step, facts, in_force};
-use crate::rules::LocalRefusal;
+use crate::rules::{LocalRefusal, SECRETS};
 use crate::spool::{About, EndFacts, Record, Totals};
 use crate::station::{AgentError, Said, Station, agent_event};
 
@@ -70,6 +70,11 @@ impl Station {
         cancel: CancellationToken,
     ) -> Result<(), AgentError> {
         let (command, until) = (permit.command(), permit.remember_until());
+        // Before anything is used up: what does not open is refused, and can be asked for again.
+        let secrets = match self.open_secrets(&permit) {
+            Ok(secrets) => secrets,
+            Err(refusal) => return self.refuse(command, until, refusal).await,
+        };
         let (path, sha256) = permit.program();
         let path = self.blob(path)?;
         let program = ProgramFacts {
@@ -121,9 +126,21 @@ impl Station {
             tracing::warn!(%command, "the configuration is another one than it was judged by; nothing runs");
         } else {
             tracing::info!(%command, "running");
-            self.execute(started, (permit, grace), cancel).await?;
+            let permit = (permit, secrets, grace);
+            self.execute(started, permit, cancel).await?;
         }
         self.finish(started).await
+    }
+
+    /// What the permit's run is to be handed.
+    fn open_secrets(&self, permit: &Permit) -> Result<Secrets, LocalRefusal> {
+        let secrets = permit.open_secrets(self.identity.sealing())?;
+        if secrets.has_files() && self.secrets_place.is_none() {
+            let detail = "this host has no folder in memory to deliver a file in: /run and /dev/shm \
+                 are no tmpfs, or not writable for the agent; ask for env or stdin";
+            return Err(LocalRefusal::new(RefusalReason::Unusable, SECRETS, detail));
+        }
+        Ok(secrets)
     }
 
     async fn say_started(&self, start: &Start, before: Vec<Record>) -> Result<Said, AgentError> {
@@ -264,6 +281,7 @@ impl Station {
                         chunks,
                         last_chunk,
                         tree_gone: facts.tree_gone,
+                        masked: facts.masked,
                     }
                 )
             },
@@ -292,7 +310,7 @@ impl Station {
     async fn execute(
         &self,
         started: StatementId,
-        permit: (Permit, Duration),
+        permit: (Permit, Secrets, Duration),
         cancel: CancellationToken,
     ) -> Result<(), AgentError> {
         let (written, over) = (Notify::new(), CancellationToken::new());
@@ -310,12 +328,16 @@ impl Station {
     async fn record(
         &self,
         started: StatementId,
-        (permit, grace): (Permit, Duration),
+        (permit, secrets, grace): (Permit, Secrets, Duration),
         cancel: CancellationToken,
         written: &Notify,
     ) -> Result<(), AgentError> {
         let plan = match permit.into_plan(grace) {
-            Ok(plan) => plan,
+            Ok(plan) => Plan {
+                secrets,
+                secrets_place: self.secrets_place.clone(),
+                ..plan
+            },
             Err(outcome) => {
                 let facts = facts(&Finished::not_started(outcome));
                 return self

@@ -1,19 +1,26 @@
 //! From a configuration to a running agent: identity, pins, enrolment, then its keys are served.
 
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use std::sync::Arc;
 
+use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
 use crate::client::{Backoff, ClientError};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::dispatcher::Places;
+use crate::execution::SecretsPlace;
 use crate::key::Identity;
 use crate::orders::Orders;
-use crate::rotation::{self, Service};
+use crate::rotation::{self, Service, Shared};
 use crate::snapshot::Snapshots;
 use crate::station::{AgentError, Station, tolerate};
 use crate::trust::{self, LedgerKeys, View};
+
+/// Of the digest that tells agents of one host apart: enough for all that there will be.
+const PLACE_ID_BYTES: usize = 8;
 
 /// Runs the agent until it is told to stop. A stopping agent ends its commands as a cancel does.
 ///
@@ -47,6 +54,7 @@ pub async fn run_with(
         clock: station.clock.clone(),
         view: Arc::clone(&station.view),
         snapshots: Arc::clone(&station.snapshots),
+        secrets_place: station.secrets_place.clone(),
         keys,
         orders,
         places: Places::default(),
@@ -72,7 +80,12 @@ pub(crate) fn open(config: &Config, clock: Clock, orders: &Orders) -> Result<Sta
     let vkey = config.vkey.clone();
     let view = Arc::new(View::open(asks, vkey, identity.folder(), clock.clone())?);
     let snapshots = Arc::new(Snapshots::open(&config.state)?);
-    let shared = (view, snapshots, Arc::clone(&orders.manager));
+    let shared = Shared {
+        view,
+        snapshots,
+        manager: Arc::clone(&orders.manager),
+        secrets_place: secrets_place(&config.state),
+    };
     Ok(rotation::station(
         config,
         (identity, spool),
@@ -80,6 +93,19 @@ pub(crate) fn open(config: &Config, clock: Clock, orders: &Orders) -> Result<Sta
         shared,
         &clock,
     ))
+}
+
+/// The folder in memory of the agent with this state, and of no other: whoever holds the state's lock
+/// may wipe it. What runs that a crash ended left there is gone after this.
+fn secrets_place(state: &Path) -> Option<Arc<SecretsPlace>> {
+    let state = state.canonicalize().unwrap_or_else(|_| state.to_owned());
+    let digest = Sha256::digest(state.as_os_str().as_bytes());
+    let id = hex::encode(digest.get(..PLACE_ID_BYTES).unwrap_or_default());
+    let place = SecretsPlace::prepare(&format!("countersign-{id}"));
+    let place = place.inspect_err(|error| {
+        tracing::warn!(%error, "no secret can be delivered as a file on this host");
+    });
+    place.ok().map(Arc::new)
 }
 
 /// It was told to stop before there was anything to end.

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::client::{Backoff, Client, ClientError};
 use crate::clock::Clock;
+use crate::execution::SecretsPlace;
 use crate::idle::Spoken;
 use crate::key::{self, Identity, IdentityError};
 use crate::manager::Manager;
@@ -147,6 +148,9 @@ pub(crate) struct Station {
     pub(crate) turn: Mutex<()>,
     /// Until when it has said that it started nothing more.
     pub(crate) spoken: Spoken,
+    /// Where secrets are delivered that come as files, if this host has such a place; one for all
+    /// keys.
+    pub(crate) secrets_place: Option<Arc<SecretsPlace>>,
     /// Who is told what the agent is doing.
     pub(crate) manager: Arc<Manager>,
 }

@@ -16,7 +16,7 @@ use countersign_protocol::key::PublicKey;
 use countersign_protocol::name::Time;
 use ed25519_dalek::SigningKey;
 
-use crate::key::{self, FOLDER, IdentityError, KEY_FILE};
+use crate::key::{self, FOLDER, IdentityError, KEY_FILE, SEALING_FILE};
 use crate::spool::Spool;
 use crate::trust;
 
@@ -196,10 +196,12 @@ fn remove_retired_keys(state: &Path) -> io::Result<()> {
             .to_string_lossy()
             .starts_with(RETIRED_PREFIX)
         {
-            match fs::remove_file(entry.path().join(KEY_FILE)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                Ok(()) => key::sync_folder(&entry.path())?,
-                Err(_) => {}
+            for file in [KEY_FILE, SEALING_FILE] {
+                match fs::remove_file(entry.path().join(file)) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    Ok(()) => key::sync_folder(&entry.path())?,
+                    Err(_) => {}
+                }
             }
         }
     }

@@ -230,6 +230,7 @@ pub(crate) mod tests {
             chunks: 0,
             last_chunk: StatementId::ZERO,
             tree_gone: true,
+            masked: None,
         };
         Execution {
             status: ExecutionStatus::Completed,

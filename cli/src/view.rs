@@ -15,6 +15,7 @@ use countersign_protocol::lifecycle::Command;
 use countersign_protocol::name::{AgentName, Principal, Time};
 use countersign_protocol::quorum::Requirement;
 use countersign_protocol::refusal::Refusal;
+use countersign_protocol::secret::{SealedSecrets, SecretError};
 use sha2::{Digest as _, Sha256};
 
 use crate::acts::Redaction;
@@ -27,6 +28,9 @@ pub enum ViewError {
     /// The documents do not say what was signed.
     #[error("what the request names does not fit it: {0}")]
     Document(#[from] CommandError),
+    /// The same of its secrets.
+    #[error("the secrets that the request names do not fit it: {0}")]
+    Secrets(#[from] SecretError),
     /// The request itself is not there.
     #[error("the command's request is missing")]
     NoRequest,
@@ -186,6 +190,8 @@ pub struct CommandView {
     pub env: Option<Held<Environment>>,
     /// Standard input, if it brings some.
     pub stdin: Option<Held<Vec<u8>>>,
+    /// What it hands over that only its hosts can read, if it does.
+    pub secrets: Option<Held<SealedSecrets>>,
     /// Why it was asked for.
     pub reason: Held<String>,
     /// What people said, in order.
@@ -231,11 +237,18 @@ impl CommandView {
             None => None,
         };
         let stdin = act.stdin.as_ref().map(|named| blobs.content(named));
+        let secrets = match &act.secrets {
+            Some(named) => Some(transpose(blobs.content(named), |document| {
+                SealedSecrets::parse(&document, &act)
+            })?),
+            None => None,
+        };
         let reason = text(blobs, &command.request.reason);
         let mut view = Self {
             spec,
             env,
             stdin,
+            secrets,
             reason,
             words: Vec::new(),
             outputs: BTreeMap::new(),
@@ -312,6 +325,10 @@ impl CommandView {
                 .stdin
                 .as_ref()
                 .is_none_or(|stdin| stdin.here().is_some())
+            && self
+                .secrets
+                .as_ref()
+                .is_none_or(|secrets| secrets.here().is_some())
             && self.command.targets.is_some()
     }
 }

@@ -334,6 +334,7 @@ fn command_facts(looked_at: &LookedAt, question: &Question<'_>) -> Result<Facts,
     add("cwd", &|| text(spec.cwd.as_deref().unwrap_or("")));
     add("has_environment", &|| Fact::Flag(act.env.is_some()));
     add("has_stdin", &|| Fact::Flag(act.stdin.is_some()));
+    add("has_secrets", &|| Fact::Flag(act.secrets.is_some()));
     add("timeout_ms", &|| Fact::number(act.timeout_ms));
     add("output_limit", &|| Fact::number(act.output_limit));
     add("hosts", &|| {

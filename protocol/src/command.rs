@@ -87,6 +87,9 @@ pub struct Act {
     /// Standard input, when the request brings some.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stdin: Option<BlobRef>,
+    /// The [`SealedSecrets`](crate::secret::SealedSecrets), when the request hands some over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secrets: Option<BlobRef>,
     /// Where it runs.
     pub targets: Targets,
     /// The account to run as; without it the host's own configuration decides.

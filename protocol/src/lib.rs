@@ -8,7 +8,7 @@
 //! | bytes | [`canonical`] [`hash`] [`short`] [`name`] [`origin`] [`key`] [`sshsig`] [`blob`] [`statement`] [`entry`] [`event`] |
 //! | trees | [`merkle`] [`proof`] [`tlog_proof`] [`checkpoint`] [`target`] [`tile`] |
 //! | witnesses | [`cosignature`] what a witness says, [`witness_policy`] whose word is enough, [`witness`] how it is asked |
-//! | acts | [`command`] [`policy`] [`judgement`] [`quorum`] [`permission`] [`snapshot`] |
+//! | acts | [`command`] [`policy`] [`judgement`] [`quorum`] [`permission`] [`snapshot`] [`secret`] |
 //! | rules | [`rights`] who may sign, [`lifecycle`] what may follow, [`fold`] both over the log, [`erasure`] what may be erased, [`refusal`] why not, [`effect`] what the ledger says then |
 //! | proof | [`audit`] entries in, the first bad one and why out |
 //! | reading | [`search`] what is searched for, [`view`] the fold as rows of lists, [`visible`] foreign text made safe to show |
@@ -45,6 +45,7 @@ pub mod quorum;
 pub mod refusal;
 pub mod rights;
 pub mod search;
+pub mod secret;
 pub mod short;
 pub mod snapshot;
 pub mod sshsig;

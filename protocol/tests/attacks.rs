@@ -164,7 +164,8 @@ fn no_payload_and_no_change_names_a_weak_key() {
         book.ledger_header().effect(effect)
     };
     let documents = [body.to_document().unwrap(), accepted.to_document().unwrap()];
-    let enrolled = say!(agent book, "dave", AgentEnrolled { key: public("dave") });
+    let enrolled =
+        say!(agent book, "dave", AgentEnrolled { key: public("dave"), sealing_key: None });
     let genesis = Event::from(LedgerGenesis {
         recovery_key: Some(public("dave")),
         ..book.state.rights().genesis().unwrap().clone()
@@ -321,7 +322,7 @@ fn a_key_gets_no_second_holder() {
             "{taken}"
         );
     }
-    let enrol = say!(agent book, "bob", AgentEnrolled { key: public("bob") });
+    let enrol = say!(agent book, "bob", AgentEnrolled { key: public("bob"), sealing_key: None });
     assert_eq!(book.sign_and_append("bob", &enrol), Err(Refusal::KeyTaken));
     // Two changes that wait at once cannot give one key to two people.
     let [first, second] = ["dave", "erin"].map(|name| {
@@ -468,7 +469,7 @@ fn a_completion_names_the_end_of_its_output_or_is_refused() {
             command: command, agent_seq: agent_seq, agent_prev: agent_prev, started: started,
             detail: None, outcome: Outcome::Exited, exit_code: Some(0), signal: None,
             duration_us: 1, cpu_us: 1, max_rss: 1,
-            stdout: totals, stderr: totals, chunks: chunks, last_chunk: last_chunk, tree_gone: true,
+            stdout: totals, stderr: totals, chunks: chunks, last_chunk: last_chunk, tree_gone: true, masked: None,
         });
         book.sign_and_append("web-1", &event)
     };
@@ -683,7 +684,7 @@ fn strangers_fill_a_bounded_list_of_enrolments_and_no_more() {
     let mut book = Book::genesis();
     let mut enrol = |n: usize| {
         let who = format!("stranger-{n}");
-        let event = say!(agent book, &who, AgentEnrolled { key: public(&who) });
+        let event = say!(agent book, &who, AgentEnrolled { key: public(&who), sealing_key: None });
         book.sign_and_append(&who, &event)
     };
     for n in 0..MAX_WAITING_ENROLMENTS {

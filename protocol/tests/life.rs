@@ -481,7 +481,7 @@ fn a_host_that_was_accepted_anew_begins_a_new_chain() {
         suspect_from: None,
     });
     let Event::AgentEnrolled(enrolled) =
-        say!(agent book, "web-1", AgentEnrolled { key: new.clone() })
+        say!(agent book, "web-1", AgentEnrolled { key: new.clone(), sealing_key: None })
     else {
         panic!()
     };
@@ -493,6 +493,7 @@ fn a_host_that_was_accepted_anew_begins_a_new_chain() {
     book.change(ChangeBody::AgentAccepted {
         agent: "web-1".parse().unwrap(),
         key: new.clone(),
+        sealing_key: None,
         replaces: None,
         labels: Vec::new(),
     });

@@ -12,6 +12,7 @@ use countersign_protocol::fold::{Attachment, Refusal};
 use countersign_protocol::hash::{Digest, StatementId};
 use countersign_protocol::policy::Policy;
 use countersign_protocol::rights::ChangeBody;
+use countersign_protocol::secret::SealedSecrets;
 use countersign_protocol::statement::{Statement, Verified};
 use countersign_protocol::target::TargetList;
 use sqlx::PgPool;
@@ -156,6 +157,11 @@ impl Blobs {
         }
         let list = TargetList::parse(self.content(&act.targets.list)?, &act.targets);
         let list = list.map_err(|error| malformed(&error))?;
+        if let Some(secrets) = &act.secrets {
+            let secrets = SealedSecrets::parse(self.content(secrets)?, act);
+            let fit = secrets.and_then(|secrets| secrets.check_targets(&list));
+            fit.map_err(|error| malformed(&error))?;
+        }
         Ok(Attachment::Request(Some(list), Some(spec)))
     }
 

@@ -46,6 +46,7 @@ mod replays;
 mod rights;
 mod rotation;
 mod rules;
+mod secrets;
 mod servers;
 mod services;
 mod snapshots;

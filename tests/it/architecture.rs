@@ -178,16 +178,44 @@ fn agent_and_cli_reach_only_what_judges_without_a_server() {
         ],
     );
     holds("cli/src", &["countersign_agent", "use countersign::"]);
-    assert_eq!(ours("countersign-agent"), ["countersign-protocol"]);
+    assert_eq!(
+        ours("countersign-agent"),
+        ["countersign-protocol", "countersign-sealing"]
+    );
     let of_cli = ours("countersign-cli");
     assert_eq!(
         of_cli,
         [
             "countersign-policy",
             "countersign-protocol",
+            "countersign-sealing",
             "countersign-verifier"
         ]
     );
+}
+
+/// What seals and opens gets keys and randomness from its caller, and only client and agent are one.
+#[test]
+fn sealing_reaches_the_protocol_and_names_no_world() {
+    holds(
+        "sealing/src",
+        &[
+            "countersign_cli",
+            "countersign_agent",
+            "use countersign::",
+            "SystemTime",
+            "Instant::now",
+            "std::fs",
+            "std::net",
+            "tokio",
+            "getrandom",
+            "tracing",
+        ],
+    );
+    for room in ["src", "verifier/src", "policy/src", "protocol/src"] {
+        holds(room, &["countersign_sealing", "hpke"]);
+    }
+    assert_eq!(ours("countersign-sealing"), ["countersign-protocol"]);
 }
 
 /// Whoever checks a bundle needs no network, no database and no clock, and can read all of it.

@@ -278,6 +278,7 @@ impl Bench {
             output_limit: u64::MAX,
             stop_at_limit: false,
             secrets: Secrets::default(),
+            secrets_place: None,
             reach: Reach::Tree,
             announced: Some(confinement.foresee().unwrap()),
             confinement,

@@ -193,6 +193,7 @@ fn plan(confinement: Confinement) -> Plan {
         output_limit: 1 << 20,
         stop_at_limit: false,
         secrets: Secrets::default(),
+        secrets_place: None,
         reach: Reach::Tree,
         announced: Some(confinement.foresee().unwrap()),
         confinement,

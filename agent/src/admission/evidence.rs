@@ -19,6 +19,7 @@ use countersign_protocol::key::PublicKey;
 use countersign_protocol::lifecycle::{Command, ExecutionStatus, Position, Stage};
 use countersign_protocol::name::{AgentName, Principal, Time};
 use countersign_protocol::proof::{self, ProofError};
+use countersign_protocol::secret::{SealedSecrets, SecretError};
 use countersign_protocol::target::{self, TargetLine};
 
 use super::pipeline::Pins;
@@ -92,6 +93,9 @@ pub enum Unproven {
         /// Why.
         source: CommandError,
     },
+    /// The document of secrets is what was signed and still cannot be used.
+    #[error("the sealed secrets cannot be used: {0}")]
+    Secrets(#[source] SecretError),
 }
 
 /// Entries that hold and stand in the log, with the blobs that came along.
@@ -320,6 +324,7 @@ pub(crate) struct Documents {
     pub(crate) spec: CommandSpec,
     pub(crate) environment: Option<Environment>,
     pub(crate) stdin: Vec<u8>,
+    pub(crate) secrets: Option<SealedSecrets>,
 }
 
 impl Documents {
@@ -341,9 +346,17 @@ impl Documents {
             .map(|named| stream.content(&named, "standard input").map(<[u8]>::to_vec))
             .transpose()?
             .unwrap_or_default();
+        let secrets = act
+            .secrets
+            .map(|named| {
+                let document = stream.content(&named, "document of sealed secrets")?;
+                SealedSecrets::parse(document, act).map_err(Unproven::Secrets)
+            })
+            .transpose()?;
         Ok(Self {
             spec,
             environment,
+            secrets,
             stdin,
         })
     }

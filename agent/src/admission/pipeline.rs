@@ -12,11 +12,13 @@ use countersign_protocol::event::RefusalReason;
 use countersign_protocol::hash::{CommandId, KeyId, LedgerId};
 use countersign_protocol::key::PublicKey;
 use countersign_protocol::name::{AgentName, Time};
+use countersign_protocol::secret::{Binding, SealedSecrets};
+use countersign_sealing::SealingSecret;
 
 use super::consent::{self, MAX_AHEAD_US};
 use super::evidence::{self, Documents, ProvenStream, Unproven};
-use crate::execution::{InForce, Mark, Outcome, Plan, Program, Reach, Secrets, Step};
-use crate::rules::{self, Allowed, Inside, LocalRefusal, Rules, Runner, SHELL};
+use crate::execution::{InForce, Mark, Outcome, Plan, Program, Reach, Secret, Secrets, Step};
+use crate::rules::{self, Allowed, Inside, LocalRefusal, Rules, Runner, SECRETS, SHELL};
 use crate::signers::AllowedSigners;
 use crate::snapshot::{People, SnapshotRule, Snapshots, Standing};
 
@@ -92,6 +94,8 @@ pub struct Permit {
     /// The name of the program that was asked for.
     asked: String,
     stdin: Vec<u8>,
+    /// What it is to be handed, closed, and to what that is bound.
+    sealed: Option<(SealedSecrets, Binding)>,
 }
 
 impl Host {
@@ -144,10 +148,14 @@ impl Host {
             .map(|until| held_until.map_or(until, |held| until.min(held)))
             // Is it allowed here? Local rules win over any signature.
             .and_then(|until| {
-                let environment = documents.environment.as_ref();
-                let service = line.service.as_ref();
-                let allowed = self.rules.judge(service, &documents.spec, environment)?;
-                if act.stdin.is_some() && !allowed.stdin {
+                let secrets = documents.secrets.as_ref();
+                let environment = rules::with_secrets(documents.environment.as_ref(), secrets)?;
+                let (service, environment) = (line.service.as_ref(), environment.as_ref());
+                let mut allowed = self.rules.judge(service, &documents.spec, environment)?;
+                self.rules
+                    .check_secrets(&mut allowed, secrets, &self.pins.key_id)?;
+                let has_stdin = act.stdin.is_some() || rules::on_stdin(secrets);
+                if has_stdin && !allowed.stdin {
                     let (why, rule) = (RefusalReason::NotAllowed, allowed.rule.as_str());
                     let detail = "the action takes no standard input: it does not say stdin = true";
                     return Err(LocalRefusal::new(why, rule, detail));
@@ -159,6 +167,12 @@ impl Host {
                 }
                 Ok((until, allowed))
             });
+        let binding = Binding {
+            ledger: self.pins.ledger,
+            agent: self.pins.key_id,
+            requester: proven.command.request.signer,
+            nonce: proven.command.request.nonce,
+        };
         Ok(match judged {
             Ok((valid_until, allowed)) => Verdict::Run(Box::new(Permit {
                 command: id,
@@ -168,6 +182,7 @@ impl Host {
                 allowed,
                 asked: asked_program(&documents.spec),
                 stdin: documents.stdin,
+                sealed: documents.secrets.map(|secrets| (secrets, binding)),
             })),
             Err(refusal) => Verdict::Refuse {
                 command: id,
@@ -290,7 +305,42 @@ impl Permit {
         is_held.then_some((&allowed.runner, &allowed.in_force))
     }
 
-    /// Gives the permit up for a plan, or for the outcome of a run that has no program.
+    /// Opens what it is to be handed, with this host's own key. Nobody opens anything earlier than
+    /// this: a permit is there only where everything else has said yes.
+    ///
+    /// # Errors
+    /// A box that is not for this host, this ledger, this requester or this request; a value that
+    /// nobody signed for, or that cannot be handed over.
+    pub fn open_secrets(&self, key: Option<&SealingSecret>) -> Result<Secrets, LocalRefusal> {
+        let Some((sealed, binding)) = &self.sealed else {
+            return Ok(Secrets::default());
+        };
+        let refused = |detail: String| LocalRefusal::new(RefusalReason::Unusable, SECRETS, detail);
+        let key = key.ok_or_else(|| {
+            refused("this host's key is of before sealed secrets; rotate its key".to_owned())
+        })?;
+        let mut opened = Vec::with_capacity(sealed.secrets().len());
+        for secret in sealed.secrets() {
+            let own = secret.for_key(&binding.agent).ok_or_else(|| {
+                refused(format!(
+                    "the secret {} is not sealed to this host",
+                    secret.name
+                ))
+            })?;
+            let value = key.open(own, (binding, &secret.name), &secret.digest);
+            let value = value.map_err(|error| {
+                refused(format!("the secret {} does not open: {error}", secret.name))
+            })?;
+            opened.push(Secret {
+                name: secret.name.clone(),
+                delivery: secret.delivery,
+                value,
+            });
+        }
+        Secrets::new(opened).map_err(|error| refused(error.to_string()))
+    }
+
+    /// Gives the permit up for a plan without its secrets, or for the outcome of a run that has no program.
     ///
     /// # Errors
     /// There is no such program, or none that can be executed.
@@ -324,8 +374,9 @@ impl Permit {
             grace,
             output_limit: act.output_limit,
             stop_at_limit: act.at_output_limit == Some(AtOutputLimit::Stop),
-            // Requests cannot hand over a secret yet; one that does has its values here.
+            // Whoever holds the opened ones adds them.
             secrets: Secrets::default(),
+            secrets_place: None,
             reach,
             confinement: allowed.confinement,
             announced: Some(allowed.in_force),

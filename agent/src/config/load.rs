@@ -373,6 +373,7 @@ fn rules(
         max_approval_age_us: age_s.saturating_mul(SECOND_US),
         break_glass: Vec::new(),
         gateway_may_cancel: is_on(written.gateway_may_cancel),
+        secrets: written.secrets.is_none_or(|setting| *setting.get_ref()),
         modes: written
             .modes
             .unwrap_or_else(|| vec![Mode::Exec, Mode::Action]),

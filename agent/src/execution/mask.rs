@@ -1,142 +1,233 @@
-//! Secret values that a run was handed, taken out of what it writes.
+//! Secret values taken out of what a run writes.
 //!
-//! It owns the search for them, across reads too. A value is found as its exact bytes; a command
-//! that prints it in another form (encoded, reversed, a byte at a time on two streams) is not
-//! caught. How a value reaches a run is not decided here.
+//! It owns the search for them, across reads too. A value is found as its exact bytes, without the
+//! line ends behind it; a command that prints it in another form (encoded, reversed, line by line, a
+//! byte at a time on two streams) is not caught. How a value reaches a run is not decided here.
 
-use std::fmt;
-use std::sync::Arc;
+use std::collections::VecDeque;
 
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
-/// What stands in the place of a secret value.
+use super::secrets::Secrets;
+
+/// What stands in the place of secret values.
 pub const MASKED: &[u8] = b"***";
 
-/// The shortest value that is masked: shorter ones stand in ordinary output by chance, and masking
-/// them would tell more than it hides.
-pub const MIN_SECRET_BYTES: usize = 8;
-
-/// The longest value: what may be held back at the end of a read.
-pub const MAX_SECRET_BYTES: usize = 8 << 10;
-
-/// Most values of one run: each is looked for at every byte.
-pub const MAX_SECRETS: usize = 16;
-
-/// Why values cannot be masked, and so must not be handed to a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum SecretsError {
-    /// Too short or too long.
-    #[error(
-        "a secret value has {MIN_SECRET_BYTES} to {MAX_SECRET_BYTES} bytes, or it cannot be masked"
-    )]
-    Length,
-    /// More than [`MAX_SECRETS`].
-    #[error("a run is handed at most {MAX_SECRETS} secret values")]
-    Number,
+/// One value and how far the text before the next byte could be its beginning (Knuth, Morris and
+/// Pratt): one look at a byte is enough, whatever the value and the output are.
+struct Pattern {
+    value: Zeroizing<Vec<u8>>,
+    /// For each length of a beginning: the longest shorter beginning that it ends with.
+    back: Zeroizing<Vec<usize>>,
+    matched: usize,
 }
 
-/// The values. They are wiped from memory with the run.
-#[derive(Clone, Default)]
-pub struct Secrets(Arc<[Zeroizing<Vec<u8>>]>);
-
-impl Secrets {
-    /// Takes the values over.
-    ///
-    /// # Errors
-    /// A value that cannot be masked, or too many.
-    pub fn new(values: Vec<Zeroizing<Vec<u8>>>) -> Result<Self, SecretsError> {
-        if values.len() > MAX_SECRETS {
-            return Err(SecretsError::Number);
+impl Pattern {
+    fn new(value: &[u8]) -> Self {
+        let mut back = Zeroizing::new(vec![0; value.len().saturating_add(1)]);
+        let mut matched = 0;
+        for (at, byte) in value.iter().enumerate().skip(1) {
+            while matched > 0 && value.get(matched) != Some(byte) {
+                matched = back.get(matched).copied().unwrap_or(0);
+            }
+            if value.get(matched) == Some(byte) {
+                matched = matched.saturating_add(1);
+            }
+            if let Some(place) = back.get_mut(at.saturating_add(1)) {
+                *place = matched;
+            }
         }
-        let lengths = MIN_SECRET_BYTES..=MAX_SECRET_BYTES;
-        if !values.iter().all(|value| lengths.contains(&value.len())) {
-            return Err(SecretsError::Length);
+        Self {
+            value: Zeroizing::new(value.to_vec()),
+            back,
+            matched: 0,
         }
-        Ok(Self(values.into()))
     }
-}
 
-impl fmt::Debug for Secrets {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} secrets", self.0.len())
+    fn shorter(&self) -> usize {
+        self.back.get(self.matched).copied().unwrap_or(0)
+    }
+
+    /// Takes one byte; true where it completes the value.
+    fn push(&mut self, byte: u8) -> bool {
+        while self.matched > 0 && self.value.get(self.matched) != Some(&byte) {
+            self.matched = self.shorter();
+        }
+        if self.value.get(self.matched) == Some(&byte) {
+            self.matched = self.matched.saturating_add(1);
+        }
+        let complete = self.matched == self.value.len();
+        if complete {
+            self.matched = self.shorter();
+        }
+        complete
     }
 }
 
 /// One stream's search.
 pub(super) struct Mask {
-    secrets: Secrets,
-    /// The end of what was read that may be the beginning of a secret.
+    patterns: Vec<Pattern>,
+    /// What was read and not given out: the end of it may be the beginning of a secret.
     held: Zeroizing<Vec<u8>>,
+    /// Where `held` begins in the stream.
+    base: u64,
+    /// What is known to be secret from `base` on: apart from each other, in order.
+    found: VecDeque<(u64, u64)>,
+    /// Up to here the stream is masked already.
+    masked_until: u64,
+    count: u64,
 }
 
 impl Mask {
     pub(super) fn new(secrets: &Secrets) -> Self {
         Self {
-            secrets: secrets.clone(),
+            patterns: secrets
+                .values()
+                .map(|value| Pattern::new(bare(value)))
+                .collect(),
             held: Zeroizing::default(),
+            base: 0,
+            found: VecDeque::new(),
+            masked_until: 0,
+            count: 0,
         }
+    }
+
+    /// How often something was masked.
+    pub(super) const fn count(&self) -> u64 {
+        self.count
     }
 
     /// The next bytes without secrets; none where there is nothing to look for, and the bytes are
     /// what they are. What may be the beginning of a secret is held back.
     pub(super) fn push(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
-        if self.secrets.0.is_empty() {
+        if self.patterns.is_empty() {
             return None;
         }
-        let mut text = std::mem::take(&mut self.held);
-        text.extend_from_slice(bytes);
-        let (out, rest) = self.search(&text, true);
-        self.held = Zeroizing::new(rest.to_vec());
-        Some(out)
+        let mut at = self.end();
+        self.held.reserve(bytes.len());
+        for byte in bytes {
+            self.held.push(*byte);
+            at = at.saturating_add(1);
+            let mut begins = at;
+            for pattern in &mut self.patterns {
+                if pattern.push(*byte) {
+                    begins = begins.min(at.saturating_sub(wide(pattern.value.len())));
+                }
+            }
+            if begins < at {
+                self.find(begins, at);
+            }
+        }
+        let waits = self.patterns.iter().map(|pattern| pattern.matched).max();
+        Some(self.give(at.saturating_sub(wide(waits.unwrap_or(0)))))
     }
 
     /// What was held back at the end of the stream, where nothing follows that could complete it.
     pub(super) fn finish(&mut self) -> Vec<u8> {
-        let text = std::mem::take(&mut self.held);
-        self.search(&text, false).0
+        for pattern in &mut self.patterns {
+            pattern.matched = 0;
+        }
+        self.give(self.end())
     }
 
-    /// The text without secrets, and its end where a secret may begin that `goes_on`.
-    fn search<'a>(&self, text: &'a [u8], goes_on: bool) -> (Vec<u8>, &'a [u8]) {
-        let mut out = Vec::with_capacity(text.len());
-        let mut rest = text;
-        while let Some((first, after)) = rest.split_first() {
-            let secrets = self.secrets.0.iter();
-            let begins = |secret: &&Zeroizing<Vec<u8>>| {
-                secret.len() > rest.len() && secret.starts_with(rest)
-            };
-            if goes_on && secrets.clone().any(|secret| begins(&secret)) {
-                break;
-            }
-            // The longest wins, so that no end of it is left standing.
-            let found = secrets.filter(|secret| rest.starts_with(secret));
-            if let Some(secret) = found.max_by_key(|secret| secret.len()) {
-                out.extend_from_slice(MASKED);
-                rest = rest.get(secret.len()..).unwrap_or_default();
-            } else {
-                out.push(*first);
-                rest = after;
-            }
-        }
-        (out, rest)
+    fn end(&self) -> u64 {
+        self.base.saturating_add(wide(self.held.len()))
     }
+
+    /// Secrets that overlap are masked as one, so that no end of either is left standing.
+    fn find(&mut self, mut begins: u64, ends: u64) {
+        while let Some((first, _)) = self.found.pop_back_if(|(_, last)| *last > begins) {
+            begins = begins.min(first);
+        }
+        if begins < self.masked_until && self.found.is_empty() {
+            self.masked_until = ends;
+        } else {
+            self.found.push_back((begins, ends));
+        }
+    }
+
+    /// Everything up to `until`, masked.
+    fn give(&mut self, until: u64) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.held.len());
+        let mut at = self.base;
+        while at < until {
+            let next = self.found.front().copied();
+            let stop = if at < self.masked_until {
+                self.masked_until.min(until)
+            } else if let Some((_, ends)) = next.filter(|(begins, _)| *begins <= at) {
+                self.found.pop_front();
+                out.extend_from_slice(MASKED);
+                self.count = self.count.saturating_add(1);
+                self.masked_until = ends;
+                continue;
+            } else {
+                let stop = next.map_or(until, |(begins, _)| begins.min(until));
+                let (from, to) = (self.narrow(at), self.narrow(stop));
+                out.extend_from_slice(self.held.get(from..to).unwrap_or_default());
+                stop
+            };
+            at = stop;
+        }
+        let given = self.narrow(at);
+        let rest = Zeroizing::new(self.held.get(given..).unwrap_or_default().to_vec());
+        self.held.zeroize();
+        self.held = rest;
+        self.base = at;
+        out
+    }
+
+    /// A place in the stream as one in `held`.
+    fn narrow(&self, at: u64) -> usize {
+        usize::try_from(at.saturating_sub(self.base)).unwrap_or(usize::MAX)
+    }
+}
+
+/// A value without the line ends behind it, which a command mostly prints it without; the value as it
+/// is where so little would be left that it could stand anywhere.
+fn bare(value: &[u8]) -> &[u8] {
+    let ends = value
+        .iter()
+        .rev()
+        .take_while(|byte| matches!(byte, b'\n' | b'\r'));
+    let bare = value
+        .get(..value.len().saturating_sub(ends.count()))
+        .unwrap_or(value);
+    if bare.len() < countersign_protocol::secret::MIN_SECRET_BYTES {
+        value
+    } else {
+        bare
+    }
+}
+
+fn wide(length: usize) -> u64 {
+    u64::try_from(length).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
+    use countersign_protocol::secret::Delivery;
+    use proptest::prelude::{any, prop};
+    use proptest::{prop_assert_eq, proptest};
+
+    use super::super::secrets::Secret;
     use super::*;
 
     const ONE: &[u8] = b"correct horse";
     const LONGER: &[u8] = b"correct horse battery";
 
     fn secrets(values: &[&[u8]]) -> Secrets {
-        let values = values.iter().map(|value| Zeroizing::new(value.to_vec()));
-        Secrets::new(values.collect()).unwrap()
+        let secret = |(at, value): (usize, &&[u8])| Secret {
+            name: format!("s{at}").parse().unwrap(),
+            delivery: Delivery::File,
+            value: Zeroizing::new(value.to_vec()),
+        };
+        Secrets::new(values.iter().enumerate().map(secret).collect()).unwrap()
     }
 
     /// The text read in pieces of each size.
     fn masked(values: &[&[u8]], text: &[u8]) -> Vec<u8> {
-        let mut all: Vec<Vec<u8>> = Vec::new();
+        let mut all: Vec<(Vec<u8>, u64)> = Vec::new();
         for size in 1..=text.len().max(1) {
             let mut mask = Mask::new(&secrets(values));
             let mut out = Vec::new();
@@ -144,10 +235,10 @@ mod tests {
                 out.extend(mask.push(piece).unwrap());
             }
             out.extend(mask.finish());
-            all.push(out);
+            all.push((out, mask.count()));
         }
         assert!(all.windows(2).all(|pair| pair[0] == pair[1]), "{all:?}");
-        all.pop().unwrap()
+        all.pop().unwrap().0
     }
 
     #[test]
@@ -169,19 +260,67 @@ mod tests {
     #[test]
     fn a_secret_that_overlaps_its_own_beginning_is_found() {
         assert_eq!(masked(&[b"aaaaaaab"], b"aaaaaaaaab"), b"aa***");
+        assert_eq!(masked(&[b"aaaaaaaa"], b"aaaaaaaaaaab"), b"***b");
     }
 
     #[test]
-    fn what_cannot_be_masked_is_no_secret() {
-        let value = |length| vec![Zeroizing::new(vec![b'x'; length])];
-        for length in [0, MIN_SECRET_BYTES - 1, MAX_SECRET_BYTES + 1] {
-            assert_eq!(
-                Secrets::new(value(length)).unwrap_err(),
-                SecretsError::Length
-            );
+    fn no_end_of_two_secrets_that_overlap_is_left_standing() {
+        let values: [&[u8]; 2] = [b"abcdefgh", b"efghijkl"];
+        assert_eq!(masked(&values, b"<abcdefghijkl>"), b"<***>");
+        // One inside the other, which ends first.
+        let values: [&[u8]; 2] = [b"12345678", b"x12345678x"];
+        assert_eq!(masked(&values, b"<x12345678x>"), b"<***>");
+        assert_eq!(masked(&values, b"<x12345678>"), b"<x***>");
+    }
+
+    #[test]
+    fn a_value_is_found_without_the_line_end_of_its_file() {
+        assert_eq!(masked(&[b"password1\n"], b"'password1'\n"), b"'***'\n");
+        assert_eq!(
+            masked(&[b"1234567\r\n"], b"1234567, 1234567\r\n"),
+            b"1234567, ***"
+        );
+    }
+
+    #[test]
+    fn what_was_masked_is_counted() {
+        let mut mask = Mask::new(&secrets(&[ONE]));
+        mask.push(&[ONE, b" and ", ONE].concat()).unwrap();
+        mask.push(ONE).unwrap();
+        mask.finish();
+        assert_eq!(mask.count(), 3);
+    }
+
+    proptest! {
+        /// Beside a search that looks at all of the text at once.
+        #[test]
+        fn every_byte_of_every_occurrence_is_masked(
+            text in prop::collection::vec(b'a'..=b'c', 0..200),
+            one in prop::collection::vec(b'a'..=b'b', 8..12),
+            two in prop::collection::vec(any::<bool>(), 8..10),
+            size in 1_usize..50,
+        ) {
+            let two: Vec<u8> = two.into_iter().map(|b| if b { b'a' } else { b'b' }).collect();
+            let mut hidden = vec![None; text.len()];
+            for value in [&one, &two] {
+                for (at, seen) in text.windows(value.len()).enumerate() {
+                    if seen == value.as_slice() {
+                        for place in at..at + value.len() {
+                            hidden[place] = Some(());
+                        }
+                    }
+                }
+            }
+            // What touches without overlapping is two; here only what is left counts.
+            let left: Vec<u8> = text.iter().zip(&hidden).filter(|(_, h)| h.is_none()).map(|(b, _)| *b).collect();
+            let mut mask = Mask::new(&secrets(&[&one, &two]));
+            let mut out = Vec::new();
+            for piece in text.chunks(size) {
+                out.extend(mask.push(piece).unwrap());
+            }
+            out.extend(mask.finish());
+            out.retain(|byte| *byte != b'*');
+            prop_assert_eq!(out, left);
         }
-        let many = vec![Zeroizing::new(vec![b'x'; 8]); MAX_SECRETS + 1];
-        assert_eq!(Secrets::new(many).unwrap_err(), SecretsError::Number);
-        assert_eq!(format!("{:?}", secrets(&[ONE])), "1 secrets");
     }
 }

@@ -40,6 +40,7 @@
 //! `run` the plan, the messages, the story of one run · `program` argv\[0\] found, opened, hashed ·
 //! `confinement` what a run may not do, and whether this host can hold it to that · `fence` Landlock
 //! rules · `seccomp` the system call filter · `cgroup` the run's cgroup · `sealed` files in memory ·
+//! `secrets` values that a run is handed, and the folder in memory that has some of them ·
 //! `spawn` descriptors and the fork · `supervisor` the process above the tree · `sandbox` the
 //! leader's ordered steps · `output` pipes into chunks · `mask` secrets out of them · `terminate`
 //! signals to a whole tree · `reach` processes of a run outside its tree · `syscalls` the only
@@ -56,6 +57,7 @@ mod run;
 mod sandbox;
 mod sealed;
 mod seccomp;
+mod secrets;
 mod spawn;
 mod supervisor;
 mod syscalls;
@@ -67,8 +69,9 @@ pub use confinement::{
     InForce, Limits, MAX_GROUPS, Mechanism, Profile,
 };
 pub use fence::FenceError;
-pub use mask::{MASKED, MAX_SECRET_BYTES, MAX_SECRETS, MIN_SECRET_BYTES, Secrets, SecretsError};
+pub use mask::MASKED;
 pub use output::{CHUNK_BYTES, CHUNK_DELAY, StreamTotals};
 pub use program::{Program, ResolveError};
 pub use reach::{MARK, Mark, Reach};
 pub use run::{Finished, Outcome, Plan, RunError, RunEvent, Step, Stream, run};
+pub use secrets::{PlaceError, SECRETS_VARIABLE, Secret, Secrets, SecretsError, SecretsPlace};

@@ -16,8 +16,9 @@ use tokio::net::unix::pipe::Receiver;
 use tokio::sync::mpsc::Sender;
 use tokio_util::sync::CancellationToken;
 
-use super::mask::{Mask, Secrets};
+use super::mask::Mask;
 use super::run::{RunEvent, Stream};
+use super::secrets::Secrets;
 
 /// Largest chunk: what a Linux pipe holds, so one read can empty it.
 pub const CHUNK_BYTES: usize = 64 << 10;
@@ -100,6 +101,11 @@ impl Tally {
             total: 0,
             kept: 0,
         }
+    }
+
+    /// How often a secret was masked in it.
+    pub(super) const fn masked(&self) -> u64 {
+        self.mask.count()
     }
 
     /// What it came to.

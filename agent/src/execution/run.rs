@@ -5,8 +5,9 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -16,11 +17,11 @@ use tokio::sync::mpsc::Sender;
 use tokio_util::sync::CancellationToken;
 
 use super::confinement::{Confinement, InForce};
-use super::mask::Secrets;
 use super::output::{Pump, Sink, StreamTotals, Tally};
 use super::program::Program;
 use super::reach::{Left, Reach};
 use super::sandbox;
+use super::secrets::{Delivered, Secrets, SecretsPlace};
 use super::spawn::{self, Launch, Supervisor};
 use super::supervisor::Report;
 use super::syscalls::{End, Usage};
@@ -70,8 +71,11 @@ pub struct Plan {
     pub output_limit: u64,
     /// Whether the run is ended there.
     pub stop_at_limit: bool,
-    /// Values that must not stand in what it writes: masked before anything is hashed or sent.
+    /// Values that it is handed, and that must not stand in what it writes: masked before anything
+    /// is hashed or sent. One on standard input takes the place of `stdin`.
     pub secrets: Secrets,
+    /// Where those are delivered that come as files.
+    pub secrets_place: Option<Arc<SecretsPlace>>,
     /// Where its processes can be.
     pub reach: Reach,
     /// Whom it runs as and what it may not do; [`Confinement::foresee`] says what will hold here.
@@ -160,6 +164,8 @@ pub struct Finished {
     pub truncated: bool,
     /// Whether it is proved that no process of the run is left.
     pub tree_gone: bool,
+    /// How often a secret was masked in its output; none where it was handed no secret.
+    pub masked: Option<u64>,
     /// What confined the run: what was foreseen, or nothing if nothing was started.
     pub in_force: Box<InForce>,
 }
@@ -182,6 +188,7 @@ impl Finished {
             stderr: nothing,
             truncated: false,
             tree_gone: true,
+            masked: None,
             in_force: Box::default(),
         }
     }
@@ -217,7 +224,12 @@ pub async fn run(
     if cancel.is_cancelled() {
         return last_word(Finished::not_started(Outcome::Cancelled), &events).await;
     }
-    let mut story = Story::new(&plan, &events, started);
+    let delivered = match deliver(&plan) {
+        Ok(delivered) => delivered,
+        Err(outcome) => return last_word(Finished::not_started(outcome), &events).await,
+    };
+    let folder = delivered.as_ref().map(Delivered::folder);
+    let mut story = Story::new((&plan, folder), &events, started);
     let mut outcome = story.tell(&plan.first, &cancel).await?;
     for step in &plan.then {
         if outcome != Outcome::Exited(0) || !story.tree_gone {
@@ -225,7 +237,26 @@ pub async fn run(
         }
         outcome = story.tell(step, &cancel).await?;
     }
-    last_word(story.end(outcome), &events).await
+    let finished = story.end(outcome);
+    // Before anybody hears that the run is over.
+    drop(delivered);
+    last_word(finished, &events).await
+}
+
+/// The files of secrets, where there are some.
+fn deliver(plan: &Plan) -> Result<Option<Delivered>, Outcome> {
+    if !plan.secrets.has_files() {
+        return Ok(None);
+    }
+    let failed = |why: &dyn fmt::Display| {
+        Outcome::FailedToStart(format!("its secrets could not be delivered: {why}"))
+    };
+    let place = plan.secrets_place.as_ref();
+    let place = place.ok_or_else(|| failed(&"this host has no folder in memory for them"))?;
+    let account = plan.confinement.account.as_ref();
+    let owner = account.map(|account| (account.uid, account.gid));
+    let delivered = place.deliver(&plan.secrets, owner);
+    delivered.map(Some).map_err(|error| failed(&error))
 }
 
 async fn last_word(finished: Finished, events: &Sender<RunEvent>) -> Result<(), RunError> {
@@ -236,6 +267,8 @@ async fn last_word(finished: Finished, events: &Sender<RunEvent>) -> Result<(), 
 /// What the steps of one run come to together.
 struct Story<'a> {
     plan: &'a Plan,
+    /// Where its secrets lie as files.
+    secrets: Option<&'a Path>,
     events: &'a Sender<RunEvent>,
     started: Instant,
     sink: Sink,
@@ -248,9 +281,14 @@ struct Story<'a> {
 }
 
 impl<'a> Story<'a> {
-    fn new(plan: &'a Plan, events: &'a Sender<RunEvent>, started: Instant) -> Self {
+    fn new(
+        (plan, secrets): (&'a Plan, Option<&'a Path>),
+        events: &'a Sender<RunEvent>,
+        started: Instant,
+    ) -> Self {
         Self {
             plan,
+            secrets,
             events,
             started,
             sink: Sink::new(events.clone(), started, plan.output_limit),
@@ -268,7 +306,7 @@ impl<'a> Story<'a> {
         if let Some(outcome) = self.is_over(cancel) {
             return Ok(outcome);
         }
-        let launch = match spawn::launch(step, self.plan) {
+        let launch = match spawn::launch(step, self.plan, self.secrets) {
             Ok(launch) => launch,
             Err(error) => return Ok(Outcome::FailedToStart(error.to_string())),
         };
@@ -317,6 +355,7 @@ impl<'a> Story<'a> {
     }
 
     fn end(self, outcome: Outcome) -> Finished {
+        let masked = self.stdout.masked().saturating_add(self.stderr.masked());
         Finished {
             outcome,
             duration: self.duration,
@@ -326,6 +365,7 @@ impl<'a> Story<'a> {
             stderr: self.stderr.finish(),
             truncated: self.sink.truncated().is_cancelled(),
             tree_gone: self.tree_gone,
+            masked: (!self.plan.secrets.is_empty()).then_some(masked),
             in_force: Box::new(self.in_force),
         }
     }

@@ -25,6 +25,7 @@ use super::confinement::{Account, ConfineError, InForce};
 use super::run::{Plan, Step};
 use super::sandbox::Kept;
 use super::sealed::sealed;
+use super::secrets::SECRETS_VARIABLE;
 use super::supervisor::{self, Job, KILL_ORDER, REPORT_BYTES, Report};
 use super::syscalls::{self, CStringArray, Slot, TEXT_PATH};
 
@@ -131,13 +132,18 @@ impl Supervisor {
     }
 }
 
-/// Starts one step of the plan. Must be called inside a tokio runtime.
-pub(super) fn launch(step: &Step, plan: &Plan) -> Result<Launch, StartError> {
+/// Starts one step of the plan, whose secrets lie in this folder where some are files. Must be
+/// called inside a tokio runtime.
+pub(super) fn launch(
+    step: &Step,
+    plan: &Plan,
+    secrets: Option<&Path>,
+) -> Result<Launch, StartError> {
     let text = step.program.text();
     let argv = argv(&step.argv, text.is_some())?;
-    let env = environment(&plan.env)?;
+    let env = environment(plan, secrets)?;
     let cwd = raised(open_cwd(&plan.cwd)?)?;
-    let stdin = raised(stdin(&plan.stdin)?)?;
+    let stdin = raised(stdin(plan.secrets.stdin().unwrap_or(&plan.stdin))?)?;
     let mut prepared = plan.confinement.prepare(plan.announced)?;
     // An account that is the agent's own already owns the pipes.
     let owner = plan.confinement.account.as_ref();
@@ -243,13 +249,26 @@ fn argv(arguments: &[OsString], text: bool) -> Result<CStringArray, StartError> 
     Ok(CStringArray::new(strings))
 }
 
-fn environment(entries: &[(OsString, OsString)]) -> Result<CStringArray, StartError> {
-    let strings = entries.iter().map(|(name, value)| {
-        let refused = || StartError::Environment { name: name.clone() };
-        if name.is_empty() || name.as_bytes().contains(&b'=') {
+/// The plan's variables, those that are secret, and where the secrets are that are files.
+fn environment(plan: &Plan, secrets: Option<&Path>) -> Result<CStringArray, StartError> {
+    let folder =
+        secrets.map(|folder| (OsStr::new(SECRETS_VARIABLE), folder.as_os_str().as_bytes()));
+    let plain = plan.env.iter();
+    let plain = plain.map(|(name, value)| (name.as_os_str(), value.as_bytes()));
+    let entries = plain.chain(plan.secrets.variables()).chain(folder);
+    let strings = entries.map(|(name, value)| {
+        let refused = || StartError::Environment {
+            name: name.to_owned(),
+        };
+        if name.is_empty() || name.as_bytes().contains(&b'=') || value.contains(&0) {
             return Err(refused());
         }
-        let entry = [name.as_bytes(), b"=", value.as_bytes()].concat();
+        // Room for all of it and the NUL, so that no copy of a secret is left behind by growing.
+        let room = name.len().saturating_add(value.len()).saturating_add(2);
+        let mut entry = Vec::with_capacity(room);
+        entry.extend_from_slice(name.as_bytes());
+        entry.push(b'=');
+        entry.extend_from_slice(value);
         CString::new(entry).map_err(|_| refused())
     });
     Ok(CStringArray::new(strings.collect::<Result<_, _>>()?))

@@ -15,6 +15,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::io::Errno;
 use rustix::process::Pid;
+use zeroize::Zeroize as _;
 
 use super::confinement::MAX_GROUPS;
 
@@ -113,16 +114,22 @@ pub(super) enum End {
 pub(super) struct CStringArray {
     pointers: Vec<*const c_char>,
     /// Owns the bytes that `pointers` lead to.
-    _strings: Vec<CString>,
+    strings: Vec<CString>,
 }
 
 impl CStringArray {
     pub(super) fn new(strings: Vec<CString>) -> Self {
         let mut pointers: Vec<*const c_char> = strings.iter().map(|s| s.as_ptr()).collect();
         pointers.push(std::ptr::null());
-        Self {
-            pointers,
-            _strings: strings,
+        Self { pointers, strings }
+    }
+}
+
+/// One of them may be a secret.
+impl Drop for CStringArray {
+    fn drop(&mut self) {
+        for string in self.strings.drain(..) {
+            string.into_bytes_with_nul().zeroize();
         }
     }
 }

@@ -31,6 +31,8 @@ pub struct Rules {
     pub shell_min_approvals: u32,
     /// How old an approval may be, in microseconds.
     pub max_approval_age_us: u64,
+    /// Whether runs may be handed sealed secrets.
+    pub secrets: bool,
     /// Whose own signature is enough where a rule of the ledger's policy lets them break the glass.
     pub break_glass: Vec<Principal>,
     /// Whether the holder of an API token can stop what runs here.
@@ -106,6 +108,8 @@ pub struct Allowed {
     pub inside: Inside,
     /// Whether it may be given standard input.
     pub stdin: bool,
+    /// Whether it may be handed files in the host's memory; or why not.
+    pub files: Result<(), &'static str>,
     /// Its variables.
     pub env: Vec<(OsString, OsString)>,
     /// Its directory on the host.
@@ -194,6 +198,13 @@ impl Rules {
             sudo: by.sudo.is_some(),
         });
         let in_force = confine::foresee(&confinement, &grounds.rule)?;
+        let files = if by.sudo.is_some() {
+            Err("the command runs through sudo, and the agent cannot give another user a file")
+        } else if action.is_some_and(|action| !action.env) {
+            Err("the action takes no variables, and one says where the files are")
+        } else {
+            Ok(())
+        };
         Ok(Allowed {
             steps,
             rule: grounds.rule,
@@ -204,6 +215,7 @@ impl Rules {
             in_force,
             inside: Inside::Host,
             stdin: action.is_none_or(|action| action.stdin),
+            files,
             env: variables(environment),
             cwd: cwd.into(),
         })

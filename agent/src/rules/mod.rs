@@ -10,6 +10,7 @@
 //! | `account` | whom does it run as, and may it? |
 //! | `sudo` | how does `sudo` take it there? |
 //! | `surroundings` | may it have these variables, this directory? |
+//! | `secrets` | may it be handed sealed secrets, in these ways? |
 //! | `variables` | names of variables, and those that change which code runs |
 //! | `confine` | what holds it, and can this host hold it so? |
 //!
@@ -22,6 +23,7 @@ mod commands;
 mod confine;
 mod host;
 mod patterns;
+mod secrets;
 mod services;
 mod sudo;
 mod surroundings;
@@ -33,6 +35,7 @@ pub use commands::{AllowRule, Arguments, Commands, DenyRule, NOT_LISTED, Program
 pub use confine::{Cap, CgroupCaps, Confine, Writes};
 pub use host::{Allowed, LocalRefusal, Rules, SHELL};
 pub use patterns::{MAX_ALTERNATIVES, MAX_PATTERN_CHARS, Pattern, PatternError};
+pub(crate) use secrets::{SECRETS, on_stdin, with_secrets};
 pub use services::{Carried, Inside, Service, Way};
 pub use sudo::through_sudo;
 pub use variables::{NamePattern, is_dangerous};

@@ -199,6 +199,7 @@ impl Rules {
                 descends: service.way.descends,
             },
             stdin: true,
+            files: Err("a service does not see the host's memory; ask for env or stdin"),
             env: variables(environment),
             cwd: "/".into(),
         })

@@ -123,6 +123,11 @@ fn is_listed(name: &str, list: &[&str]) -> bool {
         .any(|pattern| pattern.matches(&name))
 }
 
+/// Whether any value of this variable is safe.
+pub(super) fn is_plain(name: &str) -> bool {
+    is_safe_value(name, "/../%")
+}
+
 /// Locale, zone and terminal names are also paths to the C library. sudo has the same rule.
 pub(super) fn is_safe_value(name: &str, value: &str) -> bool {
     match name {

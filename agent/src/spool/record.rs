@@ -73,6 +73,9 @@ pub struct EndFacts {
     pub stderr: Totals,
     /// Whether no process is left.
     pub tree_gone: bool,
+    /// How often a secret was masked, where the run was handed some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub masked: Option<u64>,
 }
 
 /// One fact. Several in one append are durable together or not at all.

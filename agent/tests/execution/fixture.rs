@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use countersign_agent::execution::{
-    Account, Confinement, Finished, Outcome, Plan, Program, Reach, RunEvent, Secrets, Step, Stream,
-    run,
+    Account, Confinement, Finished, Outcome, Plan, Program, Reach, RunEvent, Secret, Secrets, Step,
+    Stream, run,
 };
+use countersign_protocol::secret::Delivery;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 use crate::left_out::left_out;
 
@@ -45,6 +47,7 @@ pub(crate) fn plan<S: AsRef<OsStr>>(argv: &[S]) -> Plan {
         output_limit: u64::MAX,
         stop_at_limit: false,
         secrets: Secrets::default(),
+        secrets_place: None,
         reach: Reach::Tree,
         confinement: Confinement::default(),
         announced: None,
@@ -53,6 +56,15 @@ pub(crate) fn plan<S: AsRef<OsStr>>(argv: &[S]) -> Plan {
 
 pub(crate) fn shell(script: &str) -> Plan {
     plan(&["/bin/sh", "-c", script])
+}
+
+/// A value to be handed over.
+pub(crate) fn secret(name: &str, delivery: Delivery, value: &str) -> Secret {
+    Secret {
+        name: name.parse().unwrap(),
+        delivery,
+        value: Zeroizing::new(value.as_bytes().to_vec()),
+    }
 }
 
 /// All that a run said.

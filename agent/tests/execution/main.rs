@@ -21,6 +21,7 @@ mod fixture;
 mod limits;
 mod output;
 mod program;
+mod secrets;
 mod steps;
 mod surroundings;
 mod tree;

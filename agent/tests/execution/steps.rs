@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use countersign_agent::execution::{MASKED, Outcome, Secrets, Stream};
+use countersign_protocol::secret::Delivery;
 use tokio_util::sync::CancellationToken;
-use zeroize::Zeroizing;
 
-use crate::fixture::{LONG, digest, run_to_end, run_with, shell, step, text, wait_until};
+use crate::fixture::{LONG, digest, run_to_end, run_with, secret, shell, step, text, wait_until};
 
 const SECRET: &str = "correct horse battery staple";
 
@@ -135,8 +135,7 @@ async fn a_secret_is_masked_before_anything_is_counted_hashed_or_sent() {
         &SECRET[9..]
     );
     let mut plan = shell(&script);
-    let value = Zeroizing::new(SECRET.as_bytes().to_vec());
-    plan.secrets = Secrets::new(vec![value]).unwrap();
+    plan.secrets = Secrets::new(vec![secret("word", Delivery::Stdin, SECRET)]).unwrap();
     assert!(!format!("{plan:?}").contains(&SECRET[..9]));
     let heard = run_to_end(plan).await;
     let masked = [b"a ", MASKED, b" z\n"].concat();
@@ -145,4 +144,5 @@ async fn a_secret_is_masked_before_anything_is_counted_hashed_or_sent() {
     assert_eq!(heard.finished.stdout.sha256, digest(&masked));
     assert_eq!(heard.finished.stdout.total_bytes, masked.len() as u64);
     assert!(!heard.finished.truncated);
+    assert_eq!(heard.finished.masked, Some(2));
 }

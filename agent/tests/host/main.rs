@@ -33,6 +33,7 @@ mod outages;
 mod patterns;
 mod rotation;
 mod rules;
+mod secrets;
 mod signers;
 mod snapshot;
 mod spool;

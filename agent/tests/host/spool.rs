@@ -76,6 +76,7 @@ fn ended() -> Record {
         stdout: totals,
         stderr: totals,
         tree_gone: true,
+        masked: None,
     };
     Record::Ended {
         started: STARTED,

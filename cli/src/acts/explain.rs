@@ -100,7 +100,7 @@ pub fn explain(
     now: Time,
 ) -> Result<Explained, Failure> {
     let rights = view.state.rights();
-    let frozen = freeze(spec, rights, now)?;
+    let frozen = freeze(spec, rights, None, now)?;
     let question = Question {
         rights,
         requester,

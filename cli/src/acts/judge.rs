@@ -17,6 +17,7 @@ use super::connect::Client;
 use super::read::RightsView;
 use super::submit::{Accepted, person_event};
 use crate::failure::Failure;
+use crate::streams::Held;
 use crate::view::CommandView;
 use crate::{clock, entropy};
 
@@ -83,6 +84,7 @@ fn may_approve(
     let again = rights.state.has_approved(&view.command, me, needed, now);
     unless(!again, Refusal::DuplicateApproval)?;
     require_current_targets(view, rights)?;
+    require_sealed(view)?;
     Ok(in_force.reference)
 }
 
@@ -102,6 +104,18 @@ fn require_current_targets(view: &CommandView, rights: &RightsView) -> Result<()
         }
     }
     Ok(())
+}
+
+/// Each host of the request, by the key that its line names, has a box of each secret, and nobody
+/// else has one.
+fn require_sealed(view: &CommandView) -> Result<(), Failure> {
+    let secrets = view.secrets.as_ref().and_then(Held::here);
+    let (Some(secrets), Some(targets)) = (secrets, &view.command.targets) else {
+        return Ok(());
+    };
+    secrets.check_targets(targets).map_err(|error| {
+        Failure::refused("secret_targets", error.to_string()).hint("ask the requester to ask again")
+    })
 }
 
 impl Client {

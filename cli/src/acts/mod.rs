@@ -19,6 +19,7 @@
 //! | `what_if.rs` | past requests judged again by another policy |
 //! | `nothing_ran.rs` | whether nothing ran on a host from one time to another |
 //! | `export.rs` | a bundle of evidence: chosen commands or the whole log, written so that it proves itself |
+//! | `secrets.rs` | sealing what a request hands over |
 //! | `log.rs` | the log page by page, each linked to a believed checkpoint |
 //! | `find.rs` | what a server finds in its indexes, each stream of it proved and judged |
 //! | `walk.rs` | the log from its first entry on, audited up to a point of the past |
@@ -43,6 +44,7 @@ mod people;
 mod read;
 mod request;
 mod review;
+mod secrets;
 mod session;
 mod snapshot;
 mod submit;
@@ -64,6 +66,7 @@ pub(crate) use read::Wanted;
 pub use read::{Found, LoggedEntry, Purpose, RightsView};
 pub use request::{RequestSpec, Requested};
 pub use review::{OpenReviews, open_review};
+pub use secrets::SecretSpec;
 pub use session::SessionError;
 pub use snapshot::{SnapshotDraft, SnapshotStep, SnapshotWish, snapshot_differences};
 pub use submit::{Accepted, ReceiptError};

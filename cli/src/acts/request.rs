@@ -10,9 +10,12 @@ use countersign_protocol::command::{
 use countersign_protocol::hash::CommandId;
 use countersign_protocol::name::{AgentName, OsUser, SECOND_US, Time};
 use countersign_protocol::rights::Rights;
+use countersign_protocol::secret::{Delivery, SecretError, SecretName};
 use countersign_protocol::target::{Place, TargetError, TargetLine, TargetList};
+use countersign_sealing::SealError;
 
 use super::connect::Client;
+use super::secrets::{Carrier, SecretSpec, seal};
 use super::submit::{Accepted, person_event};
 use crate::failure::Failure;
 use crate::{clock, entropy};
@@ -46,6 +49,8 @@ pub struct RequestSpec {
     pub break_glass: bool,
     /// Standard input.
     pub stdin: Option<Vec<u8>>,
+    /// What only the hosts may read.
+    pub secrets: Vec<SecretSpec>,
     /// Why.
     pub reason: String,
     /// How long approvals count and runs may start.
@@ -68,6 +73,7 @@ impl RequestSpec {
             at_output_limit: None,
             break_glass: false,
             stdin: None,
+            secrets: Vec::new(),
             reason: reason.to_owned(),
             expires_in: Duration::from_secs(3600),
         }
@@ -103,6 +109,17 @@ pub enum RequestError {
     /// No such host.
     #[error("there is no accepted agent {0}")]
     UnknownTarget(AgentName),
+    /// Secrets that cannot go together.
+    #[error("the secrets cannot be sealed: {0}")]
+    Secrets(#[from] SecretError),
+    /// A value that cannot be sealed.
+    #[error("the secret {0} cannot be sealed: {1}")]
+    Seal(SecretName, SealError),
+    /// A host without a key to seal to.
+    #[error(
+        "the agent {0} takes no secrets: the key that administrators accepted names no sealing key"
+    )]
+    NoSealingKey(AgentName),
     /// No reason was given.
     #[error("a request needs a reason")]
     NoReason,
@@ -115,9 +132,13 @@ impl From<RequestError> for Failure {
             RequestError::UnknownTarget(_) => {
                 Self::failed("unknown_agent", message).hint("countersign agents lists them")
             }
+            RequestError::NoSealingKey(_) => Self::failed("no_sealing_key", message)
+                .hint("its key is of before sealed secrets; rotate it there: countersign-agent rotate-key"),
             RequestError::Command(_)
             | RequestError::Blob { .. }
             | RequestError::Targets(_)
+            | RequestError::Secrets(_)
+            | RequestError::Seal(..)
             | RequestError::NoReason => Self::usage(message),
         }
     }
@@ -137,9 +158,11 @@ fn blob(what: &'static str, content: Vec<u8>) -> Result<Blob, RequestError> {
 }
 
 /// Freezes a request at a time, against proven rights. The server resolves nothing that is signed.
+/// Without a `carrier` it is only to be judged, and its secrets are not sealed to anybody.
 pub(super) fn freeze(
     spec: &RequestSpec,
     rights: &Rights,
+    carrier: Option<Carrier>,
     now: Time,
 ) -> Result<Frozen, RequestError> {
     if spec.reason.trim().is_empty() {
@@ -181,6 +204,7 @@ pub(super) fn freeze(
     let list = TargetList::new(lines.collect::<Result<_, RequestError>>()?)?;
     let bytes = list.to_document().map_err(TargetError::from)?;
     let targets = blob("the list of hosts is too large", bytes)?;
+    let secrets = secrets(spec, &list, rights, carrier)?;
     let expires_us = u64::try_from(spec.expires_in.as_micros()).unwrap_or(u64::MAX);
     let expires_at = now.plus_micros(expires_us);
     let act = Act {
@@ -188,6 +212,7 @@ pub(super) fn freeze(
         spec: command.reference(),
         env: env.as_ref().map(Blob::reference),
         stdin: stdin.as_ref().map(Blob::reference),
+        secrets: secrets.as_ref().map(Blob::reference),
         targets: list.describe(targets.reference())?,
         user: spec.user.clone(),
         timeout_ms: spec.timeout_ms,
@@ -202,6 +227,7 @@ pub(super) fn freeze(
     let mut others = vec![command, targets];
     others.extend(env);
     others.extend(stdin);
+    others.extend(secrets);
     Ok(Frozen {
         act,
         spec: document,
@@ -209,6 +235,27 @@ pub(super) fn freeze(
         reason: blob("the reason is too long", spec.reason.clone().into_bytes())?,
         others,
     })
+}
+
+/// The document of what the request hands over, if it hands over something.
+fn secrets(
+    spec: &RequestSpec,
+    list: &TargetList,
+    rights: &Rights,
+    carrier: Option<Carrier>,
+) -> Result<Option<Blob>, RequestError> {
+    if spec.secrets.is_empty() {
+        return Ok(None);
+    }
+    let on_stdin = |secret: &SecretSpec| secret.delivery == Delivery::Stdin;
+    if spec.stdin.is_some() && spec.secrets.iter().any(on_stdin) {
+        return Err(SecretError::Stdin.into());
+    }
+    let sealed = carrier.map(|carrier| seal(&spec.secrets, list.lines(), rights, carrier));
+    let document = sealed.transpose()?.map(|sealed| sealed.to_document());
+    let document = document.transpose().map_err(SecretError::from)?;
+    let what = "the secrets are too large for so many hosts";
+    blob(what, document.unwrap_or_default()).map(Some)
 }
 
 /// The allowance before now, less where the longest lifetime leaves no room for it.
@@ -225,9 +272,14 @@ impl Client {
     /// Outside a limit (nothing was signed), an unknown host, refused, or no valid receipt.
     pub async fn request(&self, spec: &RequestSpec) -> Result<Requested, Failure> {
         let (rights, me) = self.rights_and_me().await?;
-        let frozen = freeze(spec, rights.state.rights(), clock::now())?;
-        let (act, reason) = (frozen.act, frozen.reason.reference());
         let head = self.head(&me)?;
+        let carrier = Carrier {
+            ledger: head.ledger,
+            signer: head.signer,
+            nonce: head.nonce,
+        };
+        let frozen = freeze(spec, rights.state.rights(), Some(carrier), clock::now())?;
+        let (act, reason) = (frozen.act, frozen.reason.reference());
         let event = person_event!(
             head,
             CommandRequested {

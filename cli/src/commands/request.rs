@@ -12,7 +12,7 @@ use countersign_protocol::short;
 use countersign_protocol::target::Place;
 use tokio::io::AsyncReadExt as _;
 
-use super::{Globals, decide};
+use super::{Globals, decide, secrets};
 use crate::acts::{Client, RequestSpec};
 use crate::failure::Failure;
 use crate::{console, describe, exit_code, shapes};
@@ -24,6 +24,9 @@ use crate::{console, describe, exit_code, shapes};
   countersign request --on web-1,web-2 --shell --reason 'rotate' -- 'cd /var/log && gzip *.1'
   countersign request --on db-1 --stdin fix.sql --reason T-1234 -- psql -d app
   countersign request --on web-1/app --reason T-7 -- ls /srv          (in the service app of web-1)
+  countersign request --on web-1 --secret tls.key=@new.key --reason T-9 \\
+    --shell -- 'install -m 600 $COUNTERSIGN_SECRETS/tls.key /etc/app/ && kill -HUP $(cat /run/app.pid)'
+  pass show db | countersign request --on db-1 --secret PGPASSWORD:env=- --reason T-10 -- psql -c 'select 1'
   countersign request --on web-1 --reason T-8 --action restart_service nginx.service")]
 pub struct RequestArguments {
     /// The hosts, by their agents' names, or HOST/SERVICE for a service that the host declares
@@ -53,6 +56,11 @@ pub struct RequestArguments {
     /// What it reads on standard input; - takes ours
     #[arg(long, value_name = "FILE|-")]
     stdin: Option<PathBuf>,
+    /// A value that only the hosts can read, from a file or from our standard input, exactly as it
+    /// is: sealed here to each host, never shown to approvers, and masked in the output. It comes as
+    /// a file of $COUNTERSIGN_SECRETS; as a variable with :env, as standard input with :stdin
+    #[arg(long, value_name = "NAME[:file|:env|:stdin]=@FILE|-")]
+    secret: Vec<String>,
     /// The account to run as, where the host allows it
     #[arg(long, value_name = "USER")]
     user: Option<OsUser>,
@@ -120,6 +128,10 @@ impl RequestArguments {
             let split = split.map(|(name, value)| (name.to_owned(), value.to_owned()));
             split.ok_or_else(|| Failure::usage(format!("--env takes NAME=VALUE, not {pair:?}")))
         });
+        let ours_is_taken = self
+            .stdin
+            .as_ref()
+            .is_some_and(|path| path.as_os_str() == "-");
         let timeout_ms = self.timeout.checked_mul(1000);
         Ok(RequestSpec {
             targets: self.on,
@@ -140,6 +152,7 @@ impl RequestArguments {
                 Some(path) => Some(read_stdin(path).await?),
                 None => None,
             },
+            secrets: secrets::read(&self.secret, ours_is_taken).await?,
             reason: self.reason,
             expires_in: self.expires,
         })

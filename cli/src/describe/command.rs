@@ -10,6 +10,7 @@ use countersign_protocol::hash::Digest;
 use countersign_protocol::key;
 use countersign_protocol::lifecycle::{CommandStatus, Execution, LOST_GRACE_US, Refused};
 use countersign_protocol::name::{AgentName, SECOND_US};
+use countersign_protocol::secret::Delivery;
 use countersign_protocol::short;
 use countersign_protocol::view::outcome_word;
 use sha2::{Digest as _, Sha256};
@@ -88,6 +89,7 @@ pub fn act(view: &CommandView) -> String {
     row(&mut out, "as user", &user);
     environment(&mut out, view);
     stdin(&mut out, view);
+    secrets(&mut out, view);
     row(
         &mut out,
         "limits",
@@ -183,6 +185,29 @@ fn environment(out: &mut String, view: &CommandView) {
             }
         }
         Some(held) => row(out, "variables", absent(held)),
+    }
+}
+
+/// By name and commitment: who approves allows a value without seeing it.
+fn secrets(out: &mut String, view: &CommandView) {
+    match &view.secrets {
+        None => {}
+        Some(Held::Here(sealed)) => {
+            for secret in sealed.secrets() {
+                let how = match secret.delivery {
+                    Delivery::File => "a file",
+                    Delivery::Env => "a variable",
+                    Delivery::Stdin => "standard input",
+                };
+                let (name, hosts) = (&secret.name, secret.boxes.len());
+                let shown = format!(
+                    "{name} as {how}, sealed to {hosts} of the hosts; digest {}",
+                    secret.digest
+                );
+                row(out, "secret", &shown);
+            }
+        }
+        Some(held) => row(out, "secrets", absent(held)),
     }
 }
 
@@ -329,6 +354,9 @@ pub fn ending(view: &CommandView, part: &Execution) -> String {
         }
         if done.is_truncated() {
             text.push_str(", output cut at its limit");
+        }
+        if let Some(masked) = done.masked.filter(|masked| *masked > 0) {
+            let _infallible = write!(text, ", secrets masked in its output: {masked}");
         }
         if !done.tree_gone {
             text.push_str(", PROCESSES OF IT MAY STILL RUN");

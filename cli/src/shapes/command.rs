@@ -11,6 +11,7 @@ use countersign_protocol::key;
 use countersign_protocol::lifecycle::Execution;
 use countersign_protocol::name::AgentName;
 use countersign_protocol::rights::ChangeBody;
+use countersign_protocol::secret::{SealedSecret, SealedSecrets};
 use countersign_protocol::short;
 use countersign_protocol::view::{self as protocol_view, Written};
 use serde::Serialize;
@@ -100,6 +101,17 @@ pub struct RequestShape {
     reason: Option<String>,
     targets: Vec<String>,
     requester: String,
+    /// Only where the request hands over some.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secrets: Option<Option<Vec<SecretShape>>>,
+}
+
+/// A secret of a request; nobody but its hosts has the value.
+#[derive(Debug, Serialize)]
+struct SecretShape {
+    name: String,
+    delivery: &'static str,
+    digest: String,
 }
 
 /// One approval in `show`.
@@ -169,7 +181,18 @@ fn request(view: &CommandView) -> RequestShape {
         reason: view.reason.here().cloned(),
         targets: lines.map(ToString::to_string).collect(),
         requester: view.command.requester().to_string(),
+        secrets: view.secrets.as_ref().map(|held| held.here().map(secrets)),
     }
+}
+
+fn secrets(sealed: &SealedSecrets) -> Vec<SecretShape> {
+    let secrets = sealed.secrets().iter();
+    let shape = |secret: &SealedSecret| SecretShape {
+        name: secret.name.to_string(),
+        delivery: secret.delivery.as_str(),
+        digest: secret.digest.to_string(),
+    };
+    secrets.map(shape).collect()
 }
 
 /// One host's part: what its agent signed.

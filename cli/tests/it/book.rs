@@ -18,10 +18,13 @@ use countersign_protocol::merkle::Tree;
 use countersign_protocol::name::{Nonce, SECOND_US, Time};
 use countersign_protocol::policy::Policy;
 use countersign_protocol::rights::ChangeBody;
+use countersign_protocol::secret::SealingKey;
 use countersign_protocol::statement::Statement;
 use countersign_protocol::target::{TargetLine, TargetList};
+use countersign_sealing::SealingSecret;
 use ed25519_dalek::SigningKey;
 use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
 
 use crate::cedar;
 
@@ -67,6 +70,16 @@ pub(crate) struct Book {
     pub(crate) tree: Tree,
     last: Hash,
     time: u64,
+}
+
+/// What opens secrets for a host.
+pub(crate) fn sealing(host: &str) -> SealingSecret {
+    SealingSecret::new(Zeroizing::new(Sha256::digest(host).into()))
+}
+
+/// The key of a host that takes secrets; web-2 enrolled before there were any.
+fn sealing_key(host: &str) -> Option<SealingKey> {
+    (host != "web-2").then(|| sealing(host).public().unwrap())
 }
 
 impl Book {
@@ -147,7 +160,14 @@ impl Book {
     }
 
     pub(crate) fn enrol(&mut self, host: &str) {
-        let event = agent!(self, host, AgentEnrolled { key: public(host) });
+        let event = agent!(
+            self,
+            host,
+            AgentEnrolled {
+                key: public(host),
+                sealing_key: sealing_key(host)
+            }
+        );
         self.say(host, &event).unwrap();
     }
 
@@ -162,6 +182,7 @@ impl Book {
             ledger,
             seen,
             key: public(anew),
+            sealing_key: None,
         };
         self.say(anew, &enrolled.into()).unwrap();
     }
@@ -241,6 +262,18 @@ impl Book {
 
     /// Asks as `who` for `argv` on `hosts`.
     pub(crate) fn request(&mut self, who: &str, hosts: &[&str], argv: &[&str]) -> StatementId {
+        self.request_with(who, hosts, argv, None)
+    }
+
+    /// The same with this document of secrets.
+    pub(crate) fn request_with(
+        &mut self,
+        who: &str,
+        hosts: &[&str],
+        argv: &[&str],
+        secrets: Option<&[u8]>,
+    ) -> StatementId {
+        let secrets = secrets.map(|document| self.blob(document));
         let spec = self.blob(&Self::spec(argv).to_document().unwrap());
         let lines = hosts.iter().map(|host| TargetLine {
             agent: host.parse().unwrap(),
@@ -256,6 +289,7 @@ impl Book {
             spec,
             env: None,
             stdin: None,
+            secrets,
             targets: list.describe(document).unwrap(),
             user: None,
             timeout_ms: 30_000,
@@ -405,6 +439,7 @@ impl Book {
                 chunks: chunks,
                 last_chunk: last_chunk,
                 tree_gone: true,
+                masked: None,
             }
         );
         self.say(host, &event).unwrap();

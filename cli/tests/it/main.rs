@@ -13,6 +13,7 @@ mod honest;
 mod keygen;
 mod lying_server;
 mod past;
+mod secrets;
 mod server;
 
 use countersign_cli::acts::{Client, Connection};

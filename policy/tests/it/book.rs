@@ -171,6 +171,7 @@ impl Book {
         self.change(ChangeBody::AgentAccepted {
             agent: name.parse().unwrap(),
             key: public(name),
+            sealing_key: None,
             replaces: None,
             labels: labels.iter().map(|label| label.parse().unwrap()).collect(),
         });
@@ -458,6 +459,7 @@ impl Case {
             spec: blob,
             env: None,
             stdin: None,
+            secrets: None,
             targets: Targets {
                 count: self.hosts.len() as u64,
                 root: Hash::ZERO,

@@ -238,6 +238,9 @@ payload! {
         last_chunk: StatementId,
         /// Whether every process of the run is proved gone.
         tree_gone: bool,
+        /// Of a run that was handed secrets: how often one was masked in its output.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        masked: Option<u64>,
     }
 }
 

@@ -385,6 +385,7 @@ impl Event {
                     .into_iter()
                     .chain(act.env)
                     .chain(act.stdin)
+                    .chain(act.secrets)
                     .collect()
             }
             // The act's blobs are the request's; only the approver's own words are new.

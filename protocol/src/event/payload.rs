@@ -14,6 +14,7 @@ use crate::origin::ServerOrigin;
 use crate::permission::Permission;
 use crate::policy::PolicyRef;
 use crate::quorum::{Membership, Requirement, is_false};
+use crate::secret::SealingKey;
 use crate::snapshot::{MAX_SNAPSHOT_BYTES, MAX_VALID_US};
 
 /// A committed checkpoint that the signer had verified when it signed: "not before this".
@@ -272,6 +273,9 @@ payload! {
     agent AgentEnrolled {
         /// That key.
         key: PublicKey,
+        /// What secrets for it are sealed to. Absent: it takes none.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        sealing_key: Option<SealingKey>,
     }
 }
 

@@ -18,7 +18,7 @@ mod state;
 
 pub use crate::event::ChangeBody;
 pub use records::{
-    AgentRecord, CHANGE_EXPIRES_US, Consent, HoldRecord, Holder, KeyRecord, MAX_OPEN_CHANGES,
+    AgentRecord, CHANGE_EXPIRES_US, Consent, Enrolment, HoldRecord, Holder, KeyRecord, MAX_OPEN_CHANGES,
     MAX_OPEN_OF_ONE, MAX_OPEN_REVIEWS, MAX_WAITING_ENROLMENTS, OpenChange, OpenReview,
     PolicyInForce, SnapshotRecord, TokenRecord,
 };

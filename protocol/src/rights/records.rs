@@ -10,6 +10,7 @@ use crate::key::PublicKey;
 use crate::lifecycle::Command;
 use crate::name::{AgentName, Label, Principal, SECOND_US, Time};
 use crate::policy::{Policy, PolicyRef};
+use crate::secret::SealingKey;
 
 /// Most enrolments that wait for an administrator; more would let strangers fill the memory.
 pub const MAX_WAITING_ENROLMENTS: usize = 1024;
@@ -90,6 +91,15 @@ impl KeyRecord {
     }
 }
 
+/// An agent that waits for an administrator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Enrolment {
+    /// The key that it asks to be known by.
+    pub key: PublicKey,
+    /// What secrets for that key are sealed to, by the key's own word.
+    pub sealing_key: Option<SealingKey>,
+}
+
 /// An accepted host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentRecord {
@@ -97,6 +107,8 @@ pub struct AgentRecord {
     pub key: KeyId,
     /// What administrators say of it.
     pub labels: BTreeSet<Label>,
+    /// What secrets are sealed to: as it enrolled with that key.
+    pub sealing_key: Option<SealingKey>,
     /// It takes no new work.
     pub drained: bool,
 }

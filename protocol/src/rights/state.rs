@@ -11,14 +11,14 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::records::{
-    AgentRecord, Consent, HoldRecord, Holder, KeyRecord, MAX_OPEN_CHANGES, MAX_OPEN_OF_ONE,
+    AgentRecord, Consent, Enrolment, HoldRecord, Holder, KeyRecord, MAX_OPEN_CHANGES, MAX_OPEN_OF_ONE,
     MAX_OPEN_REVIEWS, MAX_WAITING_ENROLMENTS, OpenChange, OpenReview, PolicyInForce,
     ROOM_FOR_CONSENTS, SnapshotRecord, TokenRecord,
 };
 use crate::effect::LedgerHeader;
 use crate::event::{
-    Author, ChangeApproved, ChangeBody, ChangeRequested, Event, Kind, LedgerGenesis, ReviewClosed,
-    ReviewOpened, Seen, Signatory,
+    AgentEnrolled, Author, ChangeApproved, ChangeBody, ChangeRequested, Event, Kind, LedgerGenesis,
+    ReviewClosed, ReviewOpened, Seen, Signatory,
 };
 use crate::fold::Refusal;
 use crate::hash::{CommandId, Digest, Hash, KeyId, LedgerId, StatementId};
@@ -42,7 +42,7 @@ pub struct Rights {
     pub(super) grants: BTreeSet<(Whom, RoleName)>,
     pub(super) groups: BTreeMap<GroupName, BTreeSet<Principal>>,
     pub(super) agents: BTreeMap<AgentName, AgentRecord>,
-    pub(super) enrolments: BTreeMap<(AgentName, KeyId), PublicKey>,
+    pub(super) enrolments: BTreeMap<(AgentName, KeyId), Enrolment>,
     pub(super) rejected: BTreeSet<KeyId>,
     pub(super) tokens: BTreeMap<TokenId, TokenRecord>,
     pub(super) changes: BTreeMap<StatementId, OpenChange>,
@@ -128,7 +128,8 @@ impl Rights {
 
     /// Agents that wait to be accepted.
     pub fn enrolments(&self) -> impl Iterator<Item = (&AgentName, &PublicKey)> {
-        self.enrolments.iter().map(|((name, _), key)| (name, key))
+        let waiting = self.enrolments.iter();
+        waiting.map(|((name, _), enrolment)| (name, &enrolment.key))
     }
 
     /// Roles that were defined, beside the built-in ones.
@@ -280,7 +281,7 @@ impl Rights {
                 self.changes.remove(&rejection.change);
                 return Ok(());
             }
-            Event::AgentEnrolled(enrolled) => return self.enrol(&enrolled.agent, &enrolled.key),
+            Event::AgentEnrolled(enrolled) => return self.enrol(enrolled),
             Event::AgentKeyRetired(retired) => self.retire(at.seq, &retired.agent, &retired.signer),
             Event::ReviewOpened(opened) => self.open_review(opened, at),
             Event::ReviewClosed(closed) => self.close_review(closed),
@@ -472,16 +473,21 @@ impl Rights {
                 replaces: _,
                 labels,
             } => {
-                self.enrolments.retain(|(name, _), _| *name != agent);
                 let current = key.key_id();
+                // Said by the key that the administrators accept, so it is theirs as well.
+                let enrolment = self.enrolments.get(&(agent.clone(), current));
+                let sealing_key = enrolment.and_then(|enrolment| enrolment.sealing_key);
+                self.enrolments.retain(|(name, _), _| *name != agent);
                 // A key that was the agent's before stays in force until it ends by an event.
                 self.insert_key(seq, key, Holder::Agent(agent.clone()), None);
                 let record = self.agents.entry(agent).or_insert_with(|| AgentRecord {
                     key: current,
+                    sealing_key,
                     labels: labels.into_iter().collect(),
                     drained: false,
                 });
                 record.key = current;
+                record.sealing_key = sealing_key;
             }
             ChangeBody::AgentRejected { agent, key_id } => {
                 self.enrolments.remove(&(agent, key_id));
@@ -594,8 +600,8 @@ impl Rights {
         self.keys.insert(record.key.key_id(), record);
     }
 
-    fn enrol(&mut self, agent: &AgentName, key: &PublicKey) -> Result<(), Refusal> {
-        let id = key.key_id();
+    fn enrol(&mut self, enrolled: &AgentEnrolled) -> Result<(), Refusal> {
+        let (agent, id) = (&enrolled.agent, enrolled.key.key_id());
         let known = self.keys.contains_key(&id) || self.rejected.contains(&id);
         if known || self.enrolments.contains_key(&(agent.clone(), id)) {
             return Err(Refusal::KeyTaken);
@@ -603,7 +609,11 @@ impl Rights {
         if self.enrolments.len() >= MAX_WAITING_ENROLMENTS {
             return Err(Refusal::TooManyOpen);
         }
-        self.enrolments.insert((agent.clone(), id), key.clone());
+        let enrolment = Enrolment {
+            key: enrolled.key.clone(),
+            sealing_key: enrolled.sealing_key,
+        };
+        self.enrolments.insert((agent.clone(), id), enrolment);
         Ok(())
     }
 

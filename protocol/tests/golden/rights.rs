@@ -101,13 +101,15 @@ fn people(book: &mut Book) {
 fn hosts(book: &mut Book) {
     tick(book);
     let (stranger, agent) = ("web-9", || "web-4".parse().unwrap());
-    let enrolled = say!(agent book, stranger, AgentEnrolled { key: public(stranger) });
+    let enrolled =
+        say!(agent book, stranger, AgentEnrolled { key: public(stranger), sealing_key: None });
     book.sign_and_append(stranger, &enrolled).unwrap();
     book.change(ChangeBody::AgentRejected {
         agent: stranger.parse().unwrap(),
         key_id: public(stranger).key_id(),
     });
-    let enrolled = say!(agent book, "web-4", AgentEnrolled { key: public("web-4") });
+    let enrolled =
+        say!(agent book, "web-4", AgentEnrolled { key: public("web-4"), sealing_key: None });
     book.sign_and_append("web-4", &enrolled).unwrap();
     let labels = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
     for body in [

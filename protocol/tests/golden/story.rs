@@ -209,6 +209,7 @@ pub(super) fn act(book: &mut Book, hosts: &[&str], full: bool) -> Act {
         spec,
         env,
         stdin,
+        secrets: None,
         targets: list.describe(document).unwrap(),
         user,
         timeout_ms: 30_000,
@@ -288,7 +289,7 @@ fn complete(
         detail: None, outcome: outcome, exit_code: (outcome == Outcome::Exited).then_some(0), signal: None,
         duration_us: 21_000, cpu_us: 4_000, max_rss: 3_145_728,
         stdout: totals(wrote[0]), stderr: totals(wrote[1]),
-        chunks: chunks, last_chunk: last_chunk, tree_gone: true,
+        chunks: chunks, last_chunk: last_chunk, tree_gone: true, masked: None,
     });
     book.sign_and_append(host, &event).unwrap();
 }

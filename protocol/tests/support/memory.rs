@@ -126,7 +126,7 @@ impl Book {
     /// An agent enrols and is accepted.
     pub(crate) fn enrol(&mut self, name: &str) {
         let key = public(name);
-        let event = say!(agent self, name, AgentEnrolled { key: key.clone() });
+        let event = say!(agent self, name, AgentEnrolled { key: key.clone(), sealing_key: None });
         self.sign_and_append(name, &event).unwrap();
         self.change(ChangeBody::AgentAccepted {
             agent: name.parse().unwrap(),

@@ -75,6 +75,7 @@ impl Book {
             ledger,
             seen,
             key,
+            sealing_key: None,
         });
         self.sign_and_append(anew, &event)
     }
@@ -108,6 +109,7 @@ impl Book {
             spec,
             env: None,
             stdin: None,
+            secrets: None,
             targets: list.describe(document).unwrap(),
             user: None,
             timeout_ms: 30_000,
@@ -189,7 +191,7 @@ impl Book {
             command: command, agent_seq: agent_seq, agent_prev: agent_prev, started: started,
             detail: None, outcome: Outcome::Exited, exit_code: Some(code), signal: None,
             duration_us: 1000, cpu_us: 500, max_rss: 4096,
-            stdout: totals, stderr: totals, chunks: chunks, last_chunk: last_chunk, tree_gone: true,
+            stdout: totals, stderr: totals, chunks: chunks, last_chunk: last_chunk, tree_gone: true, masked: None,
         })
     }
 

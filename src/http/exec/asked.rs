@@ -125,6 +125,8 @@ impl Asked {
             spec: spec.reference(),
             env: env.as_ref().map(Blob::reference),
             stdin: stdin.as_ref().map(Blob::reference),
+            // Only a client seals: in clear a value would pass through here.
+            secrets: None,
             targets: list
                 .describe(targets.reference())
                 .map_err(|error| unusable("on", &error))?,

@@ -383,6 +383,7 @@ impl TestLedger {
             chunks: 1,
             last_chunk,
             tree_gone: true,
+            masked: None,
         };
         let receipt = self
             .send(signed("web-1", &completed.into(), Vec::new()))

@@ -76,6 +76,7 @@ impl Book {
             spec,
             env: None,
             stdin: None,
+            secrets: None,
             targets: list.describe(document).unwrap(),
             user: written.user.clone(),
             timeout_ms: written.timeout_ms,

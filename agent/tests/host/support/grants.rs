@@ -83,6 +83,7 @@ impl World {
                 shell_min_approvals: 2,
                 max_approval_age_us: 3600 * SECOND_US,
                 break_glass: vec![],
+                secrets: true,
                 gateway_may_cancel: false,
                 modes: vec![Mode::Exec],
                 actions: Vec::new(),

@@ -516,6 +516,7 @@ fn journals(story: &Story) {
         stdout: totals,
         stderr: totals,
         tree_gone: true,
+        masked: None,
     };
     let appends: Vec<Vec<Record>> = vec![
         vec![Record::Enrolment(submission(0))],
