@@ -11,9 +11,9 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::records::{
-    AgentRecord, Consent, Enrolment, HoldRecord, Holder, KeyRecord, MAX_OPEN_CHANGES, MAX_OPEN_OF_ONE,
-    MAX_OPEN_REVIEWS, MAX_WAITING_ENROLMENTS, OpenChange, OpenReview, PolicyInForce,
-    ROOM_FOR_CONSENTS, SnapshotRecord, TokenRecord,
+    AgentRecord, Consent, Enrolment, HoldRecord, Holder, KeyRecord, MAX_OPEN_CHANGES,
+    MAX_OPEN_OF_ONE, MAX_OPEN_REVIEWS, MAX_WAITING_ENROLMENTS, OpenChange, OpenReview,
+    PolicyInForce, ROOM_FOR_CONSENTS, SnapshotRecord, TokenRecord,
 };
 use crate::effect::LedgerHeader;
 use crate::event::{
