@@ -46,7 +46,7 @@ fn lifted() -> ChangeBody {
 fn refused(answer: Result<Receipt, AppendError>) -> Refusal {
     let error = answer.unwrap_err();
     let AppendError::Refused(refusal) = error else {
-        panic!("{error}");
+        unreachable!("{error}");
     };
     refusal
 }
