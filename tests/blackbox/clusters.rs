@@ -61,6 +61,10 @@ impl Pair {
                 return None;
             }
         };
+        if Command::new("setpriv").arg("--version").output().is_err() {
+            left_out("there is no setpriv: a primary that dies and its standby");
+            return None;
+        }
         let account = match ordinary_account() {
             Ok(account) => account,
             Err(why) => {

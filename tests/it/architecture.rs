@@ -274,6 +274,7 @@ fn only_main_and_dev_reach_agent_and_cli() {
         "src/http",
         "src/deadlines.rs",
         "src/keys.rs",
+        "src/primary.rs",
         "src/server.rs",
         "src/setup.rs",
         "src/telemetry.rs",
