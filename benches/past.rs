@@ -83,6 +83,7 @@ async fn bench() {
         listen: "127.0.0.1:0".parse().unwrap(),
         way: Served::default(),
         witness_policy: None,
+        feed: None,
         clock: countersign::clock::Clock::system(),
     };
     let server = Server::start(options, shutdown.clone()).await.unwrap();

@@ -88,6 +88,7 @@ mod entity {
     pub(super) const CREATE: u64 = 1;
     pub(super) const READ: u64 = 2;
     pub(super) const UPDATE: u64 = 3;
+    pub(super) const DELETE: u64 = 4;
     pub(super) const ENROLL: u64 = 6;
     pub(super) const UNENROLL: u64 = 7;
     pub(super) const ACTIVATE: u64 = 10;
@@ -386,6 +387,9 @@ fn shape(told: &Told) -> Shape {
         Event::AgentUndrained(e) => of(entity::RESUME, host(&e.agent)),
         Event::AgentRetired(e) => of(entity::UNENROLL, host(&e.agent)),
         Event::AgentKeyRetired(e) => of(entity::UNENROLL, key(e.signer, None)),
+        Event::BlobRedacted(e) => of(entity::DELETE, managed("Text", &e.command)),
+        Event::HoldPlaced(e) => of(entity::CREATE, managed("Hold", &e.hold)),
+        Event::HoldLifted(e) => of(entity::DELETE, managed("Hold", &e.hold)),
         Event::AgentIdle(e) => Shape::other(Entity, "Idle", host(&e.agent)),
         Event::ReviewOpened(e) => of(entity::CREATE, managed("Review", &e.command)),
         Event::ReviewClosed(e) => of(entity::DEACTIVATE, managed("Review", &e.command)),

@@ -21,6 +21,8 @@ pub enum TextKind {
     Env,
     /// Standard input.
     Stdin,
+    /// Names of secrets, and what they are sealed as.
+    Secrets,
     /// Why somebody asked, agreed or refused.
     Reason,
     /// What a run wrote.
@@ -31,10 +33,11 @@ pub enum TextKind {
 
 impl TextKind {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Script,
         Self::Env,
         Self::Stdin,
+        Self::Secrets,
         Self::Reason,
         Self::Output,
         Self::Detail,
@@ -47,6 +50,7 @@ impl TextKind {
             Self::Script => "script",
             Self::Env => "env",
             Self::Stdin => "stdin",
+            Self::Secrets => "secrets",
             Self::Reason => "reason",
             Self::Output => "output",
             Self::Detail => "detail",
@@ -112,6 +116,8 @@ fn kind_of(event: &Event, digest: Digest) -> Option<(TextKind, Option<&AgentName
             TextKind::Env
         } else if is(act.stdin) {
             TextKind::Stdin
+        } else if is(act.secrets) {
+            TextKind::Secrets
         } else {
             TextKind::Reason
         };

@@ -52,6 +52,8 @@ pub(super) enum Only {
     Output,
     /// Standard input
     Stdin,
+    /// Sealed secrets, with their names
+    Secrets,
     /// What runs: a script, or a program and its arguments
     Script,
     /// The environment
@@ -68,6 +70,7 @@ impl Only {
             Self::All => true,
             Self::Output => matches!(kind, TextKind::Output),
             Self::Stdin => matches!(kind, TextKind::Stdin),
+            Self::Secrets => matches!(kind, TextKind::Secrets),
             Self::Script => matches!(kind, TextKind::Script),
             Self::Env => matches!(kind, TextKind::Env),
             Self::Reason => matches!(kind, TextKind::Reason),
