@@ -493,7 +493,6 @@ fn a_host_that_was_accepted_anew_begins_a_new_chain() {
     book.change(ChangeBody::AgentAccepted {
         agent: "web-1".parse().unwrap(),
         key: new.clone(),
-        sealing_key: None,
         replaces: None,
         labels: Vec::new(),
     });

@@ -1,5 +1,7 @@
 //! The document of sealed secrets has one form, and says exactly whom its boxes are for.
 
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 use countersign_protocol::api::Base64;
 use countersign_protocol::blob::BlobRef;
 use countersign_protocol::command::{Act, CommandSpec, Mode, Targets};

@@ -1,5 +1,7 @@
 //! A secret opens where it was sealed for, and nowhere else.
 
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 use countersign_protocol::api::Base64;
 use countersign_protocol::hash::{Digest, KeyId, LedgerId};
 use countersign_protocol::name::Nonce;

@@ -1,5 +1,7 @@
 //! The golden sealed secret is what the code makes, and what somebody else's reading of the RFCs opens.
 
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;

@@ -305,9 +305,7 @@ mod tests {
             for value in [&one, &two] {
                 for (at, seen) in text.windows(value.len()).enumerate() {
                     if seen == value.as_slice() {
-                        for place in at..at + value.len() {
-                            hidden[place] = Some(());
-                        }
+                        hidden[at..at + value.len()].fill(Some(()));
                     }
                 }
             }

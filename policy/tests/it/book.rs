@@ -164,14 +164,14 @@ impl Book {
             name,
             AgentEnrolled {
                 agent,
-                key: public(name)
+                key: public(name),
+                sealing_key: None
             }
         );
         self.append(name, &event).unwrap();
         self.change(ChangeBody::AgentAccepted {
             agent: name.parse().unwrap(),
             key: public(name),
-            sealing_key: None,
             replaces: None,
             labels: labels.iter().map(|label| label.parse().unwrap()).collect(),
         });
