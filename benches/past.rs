@@ -127,7 +127,7 @@ async fn bench() {
     );
     drop(whole);
     shutdown.cancel();
-    running.await.unwrap();
+    running.await.unwrap().unwrap();
 }
 
 async fn behind(book: &Book) -> bool {
