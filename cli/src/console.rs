@@ -90,15 +90,23 @@ pub fn can_ask() -> bool {
 /// # Errors
 /// The answer cannot be read.
 pub fn ask(question: &str) -> Result<bool, Failure> {
+    Ok(type_in(&format!("{question} Type yes: "))? == "yes")
+}
+
+/// Asks, and gives what was typed without the space around it.
+///
+/// # Errors
+/// The answer cannot be read.
+pub fn type_in(question: &str) -> Result<String, Failure> {
     let mut err = anstream::stderr().lock();
-    drop(write!(err, "{question} Type yes: "));
+    drop(write!(err, "{question}"));
     drop(err.flush());
     drop(err);
     let mut answer = String::new();
     io::stdin()
         .read_line(&mut answer)
         .map_err(|error| Failure::failed("input", format!("cannot read the answer: {error}")))?;
-    Ok(answer.trim() == "yes")
+    Ok(answer.trim().to_owned())
 }
 
 /// Tells why a verb did not succeed: as JSON on stdout, else for people on stderr. Gives the exit

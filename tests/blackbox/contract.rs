@@ -145,13 +145,17 @@ fn request_approve_and_show_have_their_shapes() {
         [
             "approvals",
             "executions",
+            "groups",
             "id",
             "request",
             "short",
-            "status"
+            "status",
+            "tally"
         ]
     );
     assert_eq!(shown["status"], "failed");
+    assert_eq!(shown["tally"], json!({"failed": 1}));
+    assert_eq!(keys(&shown["groups"][0]), ["end", "hosts", "verdict"]);
     let request = &shown["request"];
     assert_eq!(
         keys(request),

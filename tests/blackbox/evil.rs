@@ -113,7 +113,7 @@ fn rewrite(url: &str, keys: &Path, does: fn(&mut Forger)) {
         // A server makes its lists again where there are none.
         let lists = "DO $$ DECLARE name text; BEGIN
             FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'projections' LOOP
-                EXECUTE format('DROP TABLE projections.%I', name);
+                EXECUTE format('DROP TABLE projections.%I CASCADE', name);
             END LOOP;
         END $$";
         sqlx::raw_sql(lists).execute(&owner).await.unwrap();

@@ -27,6 +27,7 @@ mod agents;
 mod audits;
 mod bundles;
 mod by_hand;
+mod choosing;
 mod clusters;
 mod confined;
 mod contract;

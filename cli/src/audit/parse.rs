@@ -49,6 +49,11 @@ pub enum QueryError {
         /// Where, from 1.
         at: usize,
     },
+    /// A term that says nothing of a host.
+    #[error(
+        "a host is chosen by its name and its labels: web-1, web-*, group=web.dev, host:, label:"
+    )]
+    NoChoice,
     /// A word without a key, or with an unknown one.
     #[error("at character {at}: {word:?} is no term; a term is KEY:VALUE, with a key of {KEYS}")]
     Key {
@@ -76,10 +81,34 @@ pub enum QueryError {
 /// # Errors
 /// See [`QueryError`].
 pub fn parse(text: &str, time: impl Fn(&str) -> Result<Time, String>) -> Result<Query, QueryError> {
+    read(text, false, time)
+}
+
+/// Reads which hosts are meant: `group=web.dev and not (web-3 or site=fra)`. A word without a key is a
+/// label if it has a `=`, else a host.
+///
+/// # Errors
+/// See [`QueryError`]; a term of anything but hosts and labels too.
+pub fn parse_choice(text: &str) -> Result<Query, QueryError> {
+    let query = read(text, true, |_time| {
+        Err("no time: a host is chosen by its name and labels".to_owned())
+    })?;
+    let is_foreign = |term: &Term| !matches!(term, Term::Host(_) | Term::Label(_));
+    if query.any(&is_foreign) {
+        return Err(QueryError::NoChoice);
+    }
+    Ok(query)
+}
+
+fn read(
+    text: &str,
+    bare: bool,
+    time: impl Fn(&str) -> Result<Time, String>,
+) -> Result<Query, QueryError> {
     if text.len() > MAX_QUERY_BYTES {
         return Err(QueryError::Long);
     }
-    let tokens = tokens(text)?;
+    let tokens = tokens(text, bare)?;
     let terms = tokens
         .iter()
         .filter(|(_, token)| matches!(token, Token::Term { .. }));
@@ -285,6 +314,34 @@ mod tests {
 
     fn read(text: &str) -> Result<Query, QueryError> {
         parse(text, time)
+    }
+
+    #[test]
+    fn a_choice_of_hosts_needs_no_keys_and_takes_no_others() {
+        for (text, printed) in [
+            ("web-1", "host:web-1"),
+            (
+                "group=web.dev not web-*",
+                "label:group=web.dev and not host:web-*",
+            ),
+            (
+                "(site=fra or label:a=b) host:x",
+                "(label:site=fra or label:a=b) and host:x",
+            ),
+        ] {
+            let choice = parse_choice(text).unwrap();
+            assert_eq!(Written(&choice).to_string(), printed, "{text}");
+        }
+        for text in [
+            "who:bob",
+            "exit:1",
+            "from:today",
+            "web-1 or status:lost",
+            "",
+            "not",
+        ] {
+            assert!(parse_choice(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -26,11 +26,12 @@ pub(super) enum Token {
     },
 }
 
-/// All words, each with the place of its first character, from 1.
+/// All words, each with the place of its first character, from 1. With `bare`, a word without a key
+/// is a label if it has a `=`, else a host.
 ///
 /// # Errors
 /// Quotes that do not close, and what is no term.
-pub(super) fn tokens(text: &str) -> Result<Vec<(usize, Token)>, QueryError> {
+pub(super) fn tokens(text: &str, bare: bool) -> Result<Vec<(usize, Token)>, QueryError> {
     let mut tokens = Vec::new();
     let mut chars = (1..).zip(text.chars()).peekable();
     while let Some((at, c)) = chars.next() {
@@ -57,7 +58,7 @@ pub(super) fn tokens(text: &str) -> Result<Vec<(usize, Token)>, QueryError> {
             let ends = |(_, c): &(usize, char)| c.is_whitespace() || matches!(c, '(' | ')');
             next = chars.next_if(|one| !ends(one));
         }
-        tokens.push((at, token(at, word, quoted)?));
+        tokens.push((at, token(at, word, quoted, bare)?));
     }
     Ok(tokens)
 }
@@ -79,7 +80,7 @@ fn quote(at: usize, chars: &mut impl Iterator<Item = (usize, char)>) -> Result<S
     Err(QueryError::Quote { at })
 }
 
-fn token(at: usize, word: String, quoted: Option<String>) -> Result<Token, QueryError> {
+fn token(at: usize, word: String, quoted: Option<String>, bare: bool) -> Result<Token, QueryError> {
     match (word.as_str(), &quoted) {
         ("and", None) => return Ok(Token::And),
         ("or", None) => return Ok(Token::Or),
@@ -87,6 +88,14 @@ fn token(at: usize, word: String, quoted: Option<String>) -> Result<Token, Query
         _term => {}
     }
     let Some((key, value)) = word.split_once(':') else {
+        if bare {
+            let key = if word.contains('=') { "label" } else { "host" };
+            return Ok(Token::Term {
+                key: key.to_owned(),
+                value: word,
+                is_quoted: false,
+            });
+        }
         return Err(QueryError::Key { at, word });
     };
     // Quotes come after the first colon and nothing between: `arg:"a:b"`, never `arg:b:"a"`.

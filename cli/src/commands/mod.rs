@@ -12,6 +12,7 @@ mod decide;
 mod export;
 mod globals;
 mod holds;
+mod hosts;
 mod inbox;
 mod keys;
 mod list;

@@ -9,9 +9,9 @@ use countersign_protocol::blob::MAX_BLOB_BYTES;
 use countersign_protocol::command::{AtOutputLimit, DEFAULT_OUTPUT_LIMIT, Mode};
 use countersign_protocol::name::OsUser;
 use countersign_protocol::short;
-use countersign_protocol::target::Place;
 use tokio::io::AsyncReadExt as _;
 
+use super::hosts::HostArguments;
 use super::{Globals, decide, secrets};
 use crate::acts::{Client, RequestSpec};
 use crate::failure::Failure;
@@ -27,16 +27,13 @@ use crate::{console, describe, exit_code, shapes};
   countersign request --on web-1 --secret tls.key=@new.key --reason T-9 \\
     --shell -- 'install -m 600 $COUNTERSIGN_SECRETS/tls.key /etc/app/ && kill -HUP $(cat /run/app.pid)'
   pass show db | countersign request --on db-1 --secret PGPASSWORD:env=- --reason T-10 -- psql -c 'select 1'
-  countersign request --on web-1 --reason T-8 --action restart_service nginx.service")]
+  countersign request --on web-1 --reason T-8 --action restart_service nginx.service
+  countersign request --where 'group=web.dev and not web-3' --reason T-9 -- uptime
+  countersign request --where role=dns --one --reason T-10 -- dig +short example.com   (any one of them)
+  countersign request --all --yes-all 42 --reason T-11 -- uname -r")]
 pub struct RequestArguments {
-    /// The hosts, by their agents' names, or HOST/SERVICE for a service that the host declares
-    #[arg(
-        long,
-        required = true,
-        value_delimiter = ',',
-        value_name = "HOST[/SERVICE],…"
-    )]
-    on: Vec<Place>,
+    #[command(flatten)]
+    hosts: HostArguments,
     /// Run one word as a script of /bin/sh
     #[arg(long)]
     shell: bool,
@@ -109,6 +106,11 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 impl RequestArguments {
+    /// Which hosts it is for.
+    pub(super) const fn hosts(&self) -> &HostArguments {
+        &self.hosts
+    }
+
     /// Whether not to ask before glass is broken.
     pub(super) const fn yes(&self) -> bool {
         self.yes
@@ -134,7 +136,8 @@ impl RequestArguments {
             .is_some_and(|path| path.as_os_str() == "-");
         let timeout_ms = self.timeout.checked_mul(1000);
         Ok(RequestSpec {
-            targets: self.on,
+            // Chosen once the rights are proven.
+            targets: Vec::new(),
             mode: match (self.shell, self.action.is_empty()) {
                 (true, _) => Mode::Shell,
                 (false, false) => Mode::Action,
@@ -207,9 +210,10 @@ pub(super) async fn may_break_glass(
 
 /// Asks.
 pub(super) async fn request(globals: &Globals, arguments: RequestArguments) -> Result<u8, Failure> {
-    let yes = arguments.yes();
-    let spec = arguments.spec().await?;
+    let (yes, hosts) = (arguments.yes(), arguments.hosts().clone());
+    let mut spec = arguments.spec().await?;
     let client = globals.connect().await?;
+    spec.targets = hosts.chosen(&client).await?;
     may_break_glass(&client, &spec, yes).await?;
     let requested = client.request(&spec).await?;
     let short = short::short(&requested.id);

@@ -23,6 +23,7 @@ use crate::{alike, console, describe, exit_code, render, shapes};
   countersign run --on web-1,web-2 --reason T-7 -- uptime        (each line names its host)
   countersign run --on web-1 --reason T-8 --action restart_service nginx.service
   countersign run --on web-1/app --reason T-9 -- ls /srv            (in the service app of web-1)
+  countersign run --where 'group=web.dev and not web-3' --reason T-10 -- uptime
 
 Exits with the command's own code, 128 + signal, 124 when its time was over, and 125 for everything
 else (the reason is on stderr). ^C stops the waiting, not the command: `countersign cancel` does.")]
@@ -170,15 +171,16 @@ fn write_styled(style: Style, to_stderr: bool, head: &[u8], text: &[u8]) -> Resu
 
 /// Runs.
 pub(super) async fn run(globals: &Globals, arguments: Arguments) -> Result<u8, Failure> {
-    let yes = arguments.request.yes();
-    let spec = arguments.request.spec().await?;
-    let several = spec.targets.len() > 1;
+    let (yes, hosts) = (arguments.request.yes(), arguments.request.hosts().clone());
+    let mut spec = arguments.request.spec().await?;
     let interrupted = |error: std::io::Error| {
         Failure::failed("signals", format!("cannot listen for signals: {error}"))
     };
     let mut interrupt = signal(SignalKind::interrupt()).map_err(interrupted)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(interrupted)?;
     let client = globals.connect().await?;
+    spec.targets = hosts.chosen(&client).await?;
+    let several = spec.targets.len() > 1;
     request::may_break_glass(&client, &spec, yes).await?;
     let requested = client.request(&spec).await?;
     let code = short::short(&requested.id);
