@@ -34,7 +34,7 @@ impl Stage {
         let pair = Pair::start(replication);
         let (dev, pair) = (Arc::new(dev.join().unwrap()), pair?);
         pair.primary
-            .sql("postgres", "CREATE ROLE countersign_app LOGIN");
+            .sql("postgres", "CREATE ROLE countersign_app LOGIN; CREATE ROLE countersign_reader");
         pair.primary.sql("postgres", "CREATE DATABASE countersign");
         let mut dump = Command::new("pg_dump")
             .arg(dev.env("COUNTERSIGN_OWNER_DATABASE_URL"))
