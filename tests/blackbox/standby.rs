@@ -33,8 +33,10 @@ impl Stage {
         let dev = thread::spawn(Dev::start);
         let pair = Pair::start(replication);
         let (dev, pair) = (Arc::new(dev.join().unwrap()), pair?);
-        pair.primary
-            .sql("postgres", "CREATE ROLE countersign_app LOGIN; CREATE ROLE countersign_reader");
+        pair.primary.sql(
+            "postgres",
+            "CREATE ROLE countersign_app LOGIN; CREATE ROLE countersign_reader",
+        );
         pair.primary.sql("postgres", "CREATE DATABASE countersign");
         let mut dump = Command::new("pg_dump")
             .arg(dev.env("COUNTERSIGN_OWNER_DATABASE_URL"))
