@@ -561,4 +561,7 @@ pub struct ExecutionResult {
     pub truncated: bool,
     /// Wall time.
     pub duration_ms: Option<u64>,
+    /// How often the host put `***` in place of a secret in the output before it signed that; none
+    /// where the run was handed no secret, or is not over.
+    pub masked: Option<u64>,
 }

@@ -152,6 +152,7 @@ pub fn execution_result(
         // What is erased or withheld is missing here as well, and an empty text would hide that.
         truncated: row.truncated || written.is_cut,
         duration_ms: row.duration_us.map(|us| us / 1000),
+        masked: completed.and_then(|done| done.masked),
     }
 }
 

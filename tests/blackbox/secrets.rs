@@ -154,6 +154,7 @@ fn a_waiting_service_gets_its_secret_and_no_trace_of_it_stays() {
     let shown = dev.ended(&id);
     let digest = hex::encode(Sha256::digest(&password));
     assert_eq!(out(&shown), format!("***\n{digest}\n"), "{shown}");
+    assert_eq!(shown["executions"][0]["masked"], 1);
     assert_eq!(folders_in_memory(&dev), [] as [PathBuf; 0]);
     let said = text(&dev.verb("alice", &["show", &id]).stdout);
     assert!(said.contains("secrets masked in its output: 1"), "{said}");
