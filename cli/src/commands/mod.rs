@@ -29,6 +29,7 @@ mod retention;
 mod reviews;
 mod roles;
 mod run;
+mod seal;
 mod secrets;
 mod show;
 mod stop;
