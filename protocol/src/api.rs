@@ -366,6 +366,10 @@ pub struct AgentItem {
     /// It takes no new work.
     #[serde(default)]
     pub drained: bool,
+    /// What secrets for it are sealed to, where new requests name this key: the X25519 key that it
+    /// enrolled with. Who does not read the log takes the server's word for it.
+    #[serde(default)]
+    pub sealing_key: Option<Base64>,
 }
 
 /// A change that waits for consent.
@@ -561,4 +565,7 @@ pub struct ExecutionResult {
     pub truncated: bool,
     /// Wall time.
     pub duration_ms: Option<u64>,
+    /// How often the host put `***` in place of a secret in the output before it signed that; none
+    /// where the run was handed no secret, or is not over.
+    pub masked: Option<u64>,
 }

@@ -18,6 +18,7 @@ use crate::api::Base64;
 use crate::blob::MAX_BLOB_BYTES;
 use crate::canonical::{self, CanonicalError};
 use crate::command::Act;
+use crate::event::CommandRequested;
 use crate::hash::{Digest, KeyId, LedgerId};
 use crate::name::Nonce;
 use crate::target::TargetList;
@@ -50,6 +51,27 @@ const CONTEXT_PREFIX: &[u8] = b"countersign/secret/v1\n";
 
 /// A commitment to a value begins with this.
 const VALUE_PREFIX: &[u8] = b"countersign/secret-value/v1\n";
+
+/// The nonce of a request for an API token begins with this, before it is hashed.
+const TOKEN_NONCE_PREFIX: &[u8] = b"countersign/token-nonce/v1\n";
+
+/// The nonce of a request with secrets that the gateway signs for an API token. It follows from the
+/// request's `client_ref`, so whoever seals knows it beforehand; and since that stands for one
+/// command for ever, the gateway's key takes the boxes into no second request, though it signs for
+/// everybody.
+#[must_use]
+pub fn token_nonce(client_ref: &Digest) -> Nonce {
+    let digest: [u8; 32] = Sha256::new()
+        .chain_update(TOKEN_NONCE_PREFIX)
+        .chain_update(client_ref.as_bytes())
+        .finalize()
+        .into();
+    let mut nonce = [0; 16];
+    for (byte, drawn) in nonce.iter_mut().zip(digest) {
+        *byte = drawn;
+    }
+    Nonce::new(nonce)
+}
 
 /// What a secret is called: a file, or a variable. `[A-Za-z0-9_]` first, then also `.` and `-`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -302,6 +324,11 @@ pub enum SecretError {
     /// Boxes whose bytes could not be of a value.
     #[error("a sealed box is not of the form that one has")]
     Form,
+    /// A token's request with another nonce than its own id gives.
+    #[error(
+        "a request for an API token that hands over secrets has a client_ref, and the nonce that follows from it"
+    )]
+    Nonce,
     /// A target cannot read a secret.
     #[error("a target has no box of its own for every secret, or a box is for no target")]
     Targets,
@@ -379,6 +406,20 @@ impl SealedSecrets {
     #[must_use]
     pub fn secrets(&self) -> &[SealedSecret] {
         &self.0
+    }
+
+    /// Says whether they are bound to this request alone. A person's key signs for that person; the
+    /// gateway's signs for every token, so what it signs has the nonce of [`token_nonce`].
+    ///
+    /// # Errors
+    /// [`SecretError::Nonce`].
+    pub fn check_nonce(&self, request: &CommandRequested) -> Result<(), SecretError> {
+        let expected = request.client_ref.as_ref().map(token_nonce);
+        if request.token.is_none() || expected == Some(request.nonce) {
+            Ok(())
+        } else {
+            Err(SecretError::Nonce)
+        }
     }
 
     /// Says whether exactly the targets, by the keys that their lines name, have a box of each.

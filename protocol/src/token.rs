@@ -1,4 +1,5 @@
-//! The secret of an API token: its text, and the digest that the log holds of it.
+//! The secret of an API token: its text, and the digest that the log holds of it; and what a
+//! caller's own id becomes in the log.
 //!
 //! `cst_<token id>_<base64url of 32 bytes>`. The log holds SHA-256("countersign/token/v1\n" ‖ the 32
 //! bytes): they are random, so that the digest gives nothing away.
@@ -12,10 +13,25 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
 
 use crate::hash::Digest;
-use crate::name::TokenId;
+use crate::name::{Principal, TokenId};
 
 /// Domain separation of the digest.
 const PREFIX: &[u8] = b"countersign/token/v1\n";
+
+/// Keeps callers' own ids apart from every other digest.
+const REFERENCE_PREFIX: &[u8] = b"countersign/execution-id/v1\n";
+
+/// The `client_ref` of a caller's own id: of one principal, and of one command for ever.
+#[must_use]
+pub fn reference(principal: &Principal, execution_id: &str) -> Digest {
+    let digest = Sha256::new()
+        .chain_update(REFERENCE_PREFIX)
+        .chain_update(principal.as_str())
+        .chain_update(b"\n")
+        .chain_update(execution_id)
+        .finalize();
+    Digest::new(digest.into())
+}
 
 /// What every secret's text begins with, so that scanners for leaked secrets can find one.
 const MARK: &str = "cst_";

@@ -152,6 +152,7 @@ pub fn execution_result(
         // What is erased or withheld is missing here as well, and an empty text would hide that.
         truncated: row.truncated || written.is_cut,
         duration_ms: row.duration_us.map(|us| us / 1000),
+        masked: completed.and_then(|done| done.masked),
     }
 }
 
@@ -216,7 +217,16 @@ fn agent_item(
             .map(ToString::to_string)
             .collect(),
         drained: record.is_some_and(|record| record.drained),
+        sealing_key: sealing_key(rights, agent, &key_id),
     }
+}
+
+/// What secrets for a host are sealed to, if this is the key that new requests name.
+#[must_use]
+pub fn sealing_key(rights: &Rights, agent: &AgentName, key: &KeyId) -> Option<Base64> {
+    let record = rights.agent_record(agent)?;
+    let sealing_key = record.sealing_key.filter(|_| record.key == *key)?;
+    Some(Base64(sealing_key.as_bytes().to_vec()))
 }
 
 /// The status word of an agent's key that the log knows: `accepted` for the one that new requests

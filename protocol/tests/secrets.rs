@@ -5,13 +5,15 @@
 use countersign_protocol::api::Base64;
 use countersign_protocol::blob::BlobRef;
 use countersign_protocol::command::{Act, CommandSpec, Mode, Targets};
-use countersign_protocol::hash::{Digest, Hash, KeyId};
-use countersign_protocol::name::Time;
+use countersign_protocol::event::{CommandRequested, Seen};
+use countersign_protocol::hash::{Digest, Hash, KeyId, LedgerId};
+use countersign_protocol::name::{Nonce, Principal, Time};
 use countersign_protocol::secret::{
     Delivery, MAX_SECRETS, SealedBox, SealedSecret, SealedSecrets, SecretError, SecretName,
-    parse_plaintext, plaintext,
+    parse_plaintext, plaintext, token_nonce,
 };
 use countersign_protocol::target::{TargetLine, TargetList};
+use countersign_protocol::token::reference;
 
 fn blob() -> BlobRef {
     BlobRef {
@@ -83,6 +85,43 @@ fn a_document_comes_back_as_it_was_written() {
     // Nothing else on standard input.
     let refused = SealedSecrets::parse(&document, &act(true));
     assert_eq!(refused.unwrap_err(), SecretError::Stdin);
+}
+
+#[test]
+fn the_gateway_takes_secrets_only_under_the_nonce_of_its_callers_own_id() {
+    let principal = |name: &str| name.parse::<Principal>().unwrap();
+    let own = reference(&principal("ci"), "deploy-1");
+    let nonce = token_nonce(&own);
+    let sealed = SealedSecrets::new(vec![secret("a", Delivery::File, &[1])]).unwrap();
+    let check = |token: bool, client_ref: Option<Digest>, nonce: Nonce| {
+        let request = CommandRequested {
+            signer: KeyId::new([1; 32]),
+            principal: principal("ci"),
+            nonce,
+            made_at: Time::from_micros(0).unwrap(),
+            ledger: LedgerId::new([1; 32]),
+            seen: Seen {
+                size: 1,
+                root: Hash::ZERO,
+            },
+            client_ref,
+            token: token.then(|| "ci".parse().unwrap()),
+            act: act(false),
+            reason: blob(),
+        };
+        sealed.check_nonce(&request)
+    };
+    let drawn = Nonce::new([9; 16]);
+    assert_eq!(check(true, Some(own), nonce), Ok(()));
+    assert_eq!(check(true, Some(own), drawn), Err(SecretError::Nonce));
+    assert_eq!(check(true, None, nonce), Err(SecretError::Nonce));
+    // Somebody else's call by the same id, and another call of one's own.
+    for (who, id) in [("mallory", "deploy-1"), ("ci", "deploy-2")] {
+        let other = reference(&principal(who), id);
+        assert_eq!(check(true, Some(other), nonce), Err(SecretError::Nonce));
+    }
+    // A person's key signs for that person alone.
+    assert_eq!(check(false, None, drawn), Ok(()));
 }
 
 #[test]

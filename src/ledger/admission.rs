@@ -159,7 +159,10 @@ impl Blobs {
         let list = list.map_err(|error| malformed(&error))?;
         if let Some(secrets) = &act.secrets {
             let secrets = SealedSecrets::parse(self.content(secrets)?, act);
-            let fit = secrets.and_then(|secrets| secrets.check_targets(&list));
+            let fit = secrets.and_then(|secrets| {
+                secrets.check_nonce(request)?;
+                secrets.check_targets(&list)
+            });
             fit.map_err(|error| malformed(&error))?;
         }
         Ok(Attachment::Request(Some(list), Some(spec)))

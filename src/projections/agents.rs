@@ -11,7 +11,7 @@ pub(super) struct Agents;
 
 impl Projection for Agents {
     const NAME: &'static str = "agents";
-    const VERSION: i32 = 2;
+    const VERSION: i32 = 3;
     const TABLE: &'static str = "CREATE TABLE agents (
         agent text NOT NULL,
         key_id text NOT NULL,
@@ -21,6 +21,7 @@ impl Projection for Agents {
         seq bigint,
         labels text[] NOT NULL,
         drained boolean NOT NULL,
+        sealing_key bytea,
         PRIMARY KEY (agent, key_id)
     )";
     const INDEXES: &'static [&'static str] = &[];
@@ -33,7 +34,7 @@ impl Projection for Agents {
             .execute(&mut *connection)
             .await?;
         for item in view::agent_items(page.state().rights()) {
-            sqlx::query("INSERT INTO agents VALUES ($1, $2, $3, $4, $5, $6, $7, $8)")
+            sqlx::query("INSERT INTO agents VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)")
                 .bind(item.agent)
                 .bind(item.key_id)
                 .bind(item.status)
@@ -42,6 +43,7 @@ impl Projection for Agents {
                 .bind(item.seq.map(signed))
                 .bind(item.labels)
                 .bind(item.drained)
+                .bind(item.sealing_key.map(|key| key.0))
                 .execute(&mut *connection)
                 .await?;
         }

@@ -127,6 +127,18 @@ fn a_secret_that_was_printed_by_mistake_is_held_then_erased_by_two_and_gone() {
         words.contains("a password in it") && words.contains("gdpr-17"),
         "{words}"
     );
+    // As of before it was erased, and as of after: the text is gone for every day, and the same entry says so.
+    let seq = redaction["seq"].as_u64().unwrap();
+    for size in [seq, seq + 1] {
+        for whole in [&["--whole"][..], &[]] {
+            let size = size.to_string();
+            let then = [&["at", &size], whole, &["show", &command]].concat();
+            let then = dev.json("alice", 0, &then);
+            assert_eq!(then["redactions"], shown["redactions"], "{whole:?} {then}");
+            let executions = [&then, &shown].map(|view| &view["executions"][0]["truncated"]);
+            assert_eq!(executions, [true, true]);
+        }
+    }
     for verb in [
         &["logs", command.as_str()][..],
         &["replay", &command, "--no-wait"],

@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use crate::cedar;
 use crate::rules::configure;
+use crate::servers;
 use crate::support::{Dev, signal, text, until};
 
 /// What the service is given to wait for its secret.
@@ -154,6 +156,7 @@ fn a_waiting_service_gets_its_secret_and_no_trace_of_it_stays() {
     let shown = dev.ended(&id);
     let digest = hex::encode(Sha256::digest(&password));
     assert_eq!(out(&shown), format!("***\n{digest}\n"), "{shown}");
+    assert_eq!(shown["executions"][0]["masked"], 1);
     assert_eq!(folders_in_memory(&dev), [] as [PathBuf; 0]);
     let said = text(&dev.verb("alice", &["show", &id]).stdout);
     assert!(said.contains("secrets masked in its output: 1"), "{said}");
@@ -249,4 +252,215 @@ fn the_host_decides_whether_it_takes_a_secret() {
     let said = text(&refused.stderr);
     assert!(said.contains("a value is never an argument"), "{said}");
     assert!(!said.contains("hunter2"), "{said}");
+}
+
+/// For whom the token asks.
+const CI: &str = "ci@example.com";
+
+/// A token for `principal`, whom the policy lets ask: its secret.
+fn token(dev: &Dev, name: &str, principal: &str) -> String {
+    let arguments = [
+        "token",
+        "issue",
+        "-p",
+        "command:execute",
+        "-p",
+        "agent:read",
+        "--for",
+        principal,
+        "--ttl",
+        "1h",
+        "--name",
+        name,
+    ];
+    let issued = dev.json("alice", 0, &arguments);
+    agree(dev, &issued);
+    issued["secret"].as_str().unwrap().to_owned()
+}
+
+fn agree(dev: &Dev, asked: &Value) {
+    dev.json(
+        "carol",
+        0,
+        &["approve", asked["id"].as_str().unwrap(), "--yes"],
+    );
+}
+
+/// A call as a script makes it: status and body.
+fn call(dev: &Dev, token: &str, body: Option<&Value>, path: &str) -> (u16, Value) {
+    let base = dev.env("COUNTERSIGN_SERVER");
+    let authorization = format!("authorization: Bearer {token}");
+    let said = servers::call(base, path, &[&authorization], body.map(Value::to_string));
+    let (head, body) = said.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, serde_json::from_str(body).unwrap())
+}
+
+/// `secret seal`, as the holder of a token runs it: with two files and no key.
+fn sealed(dev: &Dev, principal: &str, id: &str, from: &str) -> Value {
+    let files = ["agents.json", "ledger.json"].map(|name| dev.folder().path().join(name));
+    let [agents, ledger] = files.each_ref().map(|path| path.to_str().unwrap());
+    let secret = format!("db.password=@{from}");
+    let arguments = [
+        "secret",
+        "seal",
+        "--on",
+        "local",
+        "--for",
+        principal,
+        "--execution-id",
+        id,
+        "--agents",
+        agents,
+        "--ledger-info",
+        ledger,
+        "--secret",
+        &secret,
+    ];
+    let output = dev
+        .command("nobody", &arguments)
+        .env("COUNTERSIGN_SERVER", "")
+        .output();
+    let output = output.unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn the_holder_of_a_token_seals_for_one_call_and_no_other() {
+    let dev = Dev::start();
+    let rules = cedar::names(2, &["alice", CI, "mallory"], &["alice", "bob", "carol"]);
+    let path = file_with(&dev, "rules.cedar", rules.text());
+    agree(&dev, &dev.json("alice", 0, &["policy", "set", &path]));
+    let ci = token(&dev, "ci", CI);
+    let agents = dev.json("bob", 0, &["agents"]);
+    file_with(&dev, "agents.json", &agents.to_string());
+    let (_, info) = call(&dev, &ci, None, "/v1/ledger");
+    file_with(&dev, "ledger.json", &info.to_string());
+    // A script that has only the token gets the same key, as the server's word.
+    let (status, listed) = call(&dev, &ci, None, "/v1/agents");
+    assert_eq!(status, 200, "{listed}");
+    assert!(agents["items"][0]["sealing_key"].is_string());
+    assert_eq!(
+        listed["items"][0]["sealing_key"],
+        agents["items"][0]["sealing_key"]
+    );
+
+    let password = value("password");
+    let from = file_with(&dev, "password", &password);
+    let mut body = sealed(&dev, CI, "deploy-1", &from);
+    assert!(!body.to_string().contains(&password));
+    let script = "cat $COUNTERSIGN_SECRETS/db.password | sha256sum | cut -c1-64; cat $COUNTERSIGN_SECRETS/db.password";
+    body["command"] = json!(script);
+    body["on"] = json!(["local"]);
+    let shell = "/v1/commands/shell";
+    let (status, asked) = call(&dev, &ci, Some(&body), shell);
+    assert_eq!(status, 202, "{asked}");
+    let id = asked["command"].as_str().unwrap();
+    // The very same again is the same command.
+    let (status, again) = call(&dev, &ci, Some(&body), shell);
+    assert_eq!((status, &again["command"]), (202, &asked["command"]));
+    let read = text(&dev.verb("bob", &["show", id]).stdout);
+    assert!(
+        read.contains("db.password as a file, sealed to 1"),
+        "{read}"
+    );
+    dev.approve(id);
+    let shown = dev.ended(id);
+    let digest = hex::encode(Sha256::digest(&password));
+    assert_eq!(out(&shown), format!("{digest}\n***"), "{shown}");
+    assert_eq!(shown["executions"][0]["masked"], 1);
+
+    // The same id stands for that command; its boxes in another one do not open, whoever moves them.
+    let mut other = body.clone();
+    other["command"] = json!("cat $COUNTERSIGN_SECRETS/db.password | base64");
+    let (status, refused) = call(&dev, &ci, Some(&other), shell);
+    assert_eq!((status, &refused["code"]), (409, &json!("client_ref")));
+    let mallorys = token(&dev, "mallory", "mallory");
+    for (who, id) in [(&ci, "deploy-2"), (&mallorys, "deploy-1")] {
+        other["execution_id"] = json!(id);
+        let (status, asked) = call(&dev, who, Some(&other), shell);
+        assert_eq!(status, 202, "{asked}");
+        let id = asked["command"].as_str().unwrap();
+        dev.approve(id);
+        let shown = dev.ended(id);
+        let refused = &shown["executions"][0]["refused"];
+        assert_eq!(refused["rule"], "secrets", "{shown}");
+        let detail = refused["detail"].as_str().unwrap();
+        assert!(detail.contains("db.password does not open"), "{detail}");
+    }
+    // Without an id there is nothing that they could be sealed to; in clear they do not come.
+    other.as_object_mut().unwrap().remove("execution_id");
+    let (status, refused) = call(&dev, &ci, Some(&other), shell);
+    assert_eq!((status, &refused["code"]), (422, &json!("secrets")));
+    other["secrets"] = json!([{ "name": "db.password", "value": password }]);
+    assert_eq!(call(&dev, &ci, Some(&other), shell).0, 400);
+    // Another ledger's first entry is none of this one's: nothing is sealed to its gateway.
+    let mut foreign = info;
+    let genesis = foreign["genesis"].as_str().unwrap().to_owned();
+    foreign["genesis"] = json!(format!("AAAA{}", &genesis[4..]));
+    let foreign = file_with(&dev, "foreign.json", &foreign.to_string());
+    let secret = format!("db.password=@{from}");
+    let agents = dev.folder().path().join("agents.json");
+    let arguments = [
+        "secret",
+        "seal",
+        "--on",
+        "local",
+        "--for",
+        CI,
+        "--execution-id",
+        "x",
+        "--agents",
+        agents.to_str().unwrap(),
+        "--ledger-info",
+        &foreign,
+        "--secret",
+        &secret,
+    ];
+    assert_eq!(
+        dev.json("nobody", 3, &arguments)["error"]["code"],
+        "other_ledger"
+    );
+    assert!(dev.is_sound());
+}
+
+#[test]
+fn a_service_takes_a_variable_and_standard_input_and_no_file() {
+    let dev = Dev::start();
+    // What it is entered by changes nothing, so that this runs without root and without namespaces.
+    let tables = "\n[[service]]\nname = \"inner\"\nenter = [\"env\"]\ndescends = true\nallow_all = true\nshell = true\n";
+    configure(&dev, |own| format!("{own}{tables}"));
+    let token = value("token");
+    let from = file_with(&dev, "token", &token);
+    let inside = |secrets: &[&str], script: &str| {
+        let mut arguments = vec![
+            "request",
+            "--on",
+            "local/inner",
+            "--reason",
+            "a test",
+            "--shell",
+        ];
+        for secret in secrets {
+            arguments.extend(["--secret", secret]);
+        }
+        arguments.extend(["--", script]);
+        let asked = dev.json("alice", 0, &arguments);
+        let id = asked["id"].as_str().unwrap();
+        dev.approve(id);
+        dev.ended(id)
+    };
+    let (env, stdin) = (format!("TOKEN:env=@{from}"), format!("word:stdin=@{from}"));
+    let script =
+        "printf %s \"$TOKEN\" | sha256sum | cut -c1-64; sha256sum | cut -c1-64; echo $TOKEN";
+    let shown = inside(&[&env, &stdin], script);
+    let digest = hex::encode(Sha256::digest(&token));
+    assert_eq!(out(&shown), format!("{digest}\n{digest}\n***\n"), "{shown}");
+    assert_eq!(shown["executions"][0]["service"], "inner");
+    let shown = inside(&[&format!("db.password=@{from}")], "true");
+    let refused = &shown["executions"][0]["refused"];
+    assert_eq!(refused["rule"], "secrets", "{shown}");
+    let detail = refused["detail"].as_str().unwrap();
+    assert!(detail.contains("db.password cannot be a file"), "{detail}");
 }

@@ -76,14 +76,28 @@ impl Drop for Server {
 
 /// A GET by hand.
 pub(crate) fn http(base: &str, path: &str) -> String {
+    call(base, path, &[], None)
+}
+
+/// A GET, or a POST of some JSON, with header lines of the caller's own.
+pub(crate) fn call(base: &str, path: &str, headers: &[&str], json: Option<String>) -> String {
     use std::io::{Read as _, Write as _};
     let address = base.strip_prefix("http://").unwrap();
     let Ok(mut stream) = std::net::TcpStream::connect(address) else {
         return String::new();
     };
+    let method = if json.is_some() { "POST" } else { "GET" };
+    let mut lines: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
+    let body = json.unwrap_or_default();
+    if method == "POST" {
+        lines += &format!(
+            "content-type: application/json\r\ncontent-length: {}\r\n",
+            body.len()
+        );
+    }
     let _sent = write!(
         stream,
-        "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{lines}\r\n{body}"
     );
     let mut answer = String::new();
     let _read = stream.read_to_string(&mut answer);

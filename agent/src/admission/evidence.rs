@@ -350,7 +350,10 @@ impl Documents {
             .secrets
             .map(|named| {
                 let document = stream.content(&named, "document of sealed secrets")?;
-                SealedSecrets::parse(document, act).map_err(Unproven::Secrets)
+                let secrets = SealedSecrets::parse(document, act).map_err(Unproven::Secrets)?;
+                let bound = secrets.check_nonce(&command.request);
+                bound.map_err(Unproven::Secrets)?;
+                Ok(secrets)
             })
             .transpose()?;
         Ok(Self {

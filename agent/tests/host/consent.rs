@@ -302,7 +302,7 @@ fn a_thief_of_the_ledgers_key_breaks_no_glass() {
 const TOKEN: &str = "ci-1";
 
 /// A ledger with a token of this principal, for which two of bob, carol and dave must agree.
-fn with_token(principal: &str) -> World {
+pub(crate) fn with_token(principal: &str) -> World {
     let mut world = World::new();
     world
         .book
@@ -321,7 +321,7 @@ fn with_token(principal: &str) -> World {
     world
 }
 
-fn by_token(world: &mut World, principal: &str, signed_by: &str, act: Act) -> Event {
+pub(crate) fn by_token(world: &mut World, principal: &str, signed_by: &str, act: Act) -> Event {
     let Event::CommandRequested(mut request) = world.book.request_event(principal, act) else {
         panic!("no request");
     };

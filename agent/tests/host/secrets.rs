@@ -1,19 +1,21 @@
 //! A sealed secret opens on the host, in the request and under the name that it was sealed for, after
 //! the host has said yes to everything else.
 
-use countersign_agent::admission::{Permit, Verdict};
+use countersign_agent::admission::{Permit, Unproven, Verdict};
 use countersign_agent::execution::Secrets;
 use countersign_agent::rules::LocalRefusal;
 use countersign_protocol::command::Act;
-use countersign_protocol::event::{Event, RefusalReason};
-use countersign_protocol::hash::{KeyId, LedgerId, StatementId};
+use countersign_protocol::event::{CommandRequested, Event, RefusalReason};
+use countersign_protocol::hash::{Digest, KeyId, LedgerId, StatementId};
 use countersign_protocol::name::Nonce;
 use countersign_protocol::secret::{
-    Binding, Delivery, SealedSecret, SealedSecrets, SecretName, commitment,
+    Binding, Delivery, SealedSecret, SealedSecrets, SecretError, SecretName, commitment,
+    token_nonce,
 };
 use countersign_sealing::{SealingSecret, seal};
 use zeroize::Zeroizing;
 
+use crate::consent::{by_token, with_token};
 use crate::support::{Book, World, public};
 
 const VALUE: &[u8] = b"correct horse battery staple";
@@ -60,6 +62,12 @@ fn asked_with(world: &mut World, act: Act, change: impl FnOnce(&mut Sealing)) ->
     let Event::CommandRequested(mut request) = world.book.request_event("alice", act) else {
         panic!("no request");
     };
+    hand_over(world, &mut request, change);
+    approved(world, "alice", request)
+}
+
+/// Puts a secret into a request that is complete but for that.
+fn hand_over(world: &mut World, request: &mut CommandRequested, change: impl FnOnce(&mut Sealing)) {
     let name: SecretName = "TOKEN".parse().unwrap();
     let mut sealing = Sealing {
         binding: Binding {
@@ -77,9 +85,12 @@ fn asked_with(world: &mut World, act: Act, change: impl FnOnce(&mut Sealing)) ->
     change(&mut sealing);
     let document = sealing.seal().to_document().unwrap();
     request.act.secrets = Some(world.book.blob(&document));
+}
+
+fn approved(world: &mut World, signed_by: &str, request: CommandRequested) -> StatementId {
     let id = world
         .book
-        .sign_and_append("alice", &Event::from(request))
+        .sign_and_append(signed_by, &Event::from(request))
         .unwrap();
     world.book.approve("bob", id).unwrap();
     world.book.approve("carol", id).unwrap();
@@ -125,6 +136,38 @@ fn a_secret_that_was_moved_is_refused_and_the_run_with_it() {
         assert_eq!(refusal.rule.unwrap().as_str(), "secrets", "{what}");
         assert_eq!(refusal.why, RefusalReason::Unusable);
         assert!(refusal.detail.contains("TOKEN does not open"), "{what}");
+    }
+}
+
+/// The gateway's key signs for every token: with a nonce of its choice it could take anybody's box
+/// into another request.
+#[test]
+fn the_gateways_secrets_are_bound_to_the_callers_own_id() {
+    let (own, other) = (Digest::new([6; 32]), Digest::new([7; 32]));
+    for (client_ref, sealed_for, opens) in [
+        (Some(own), own, true),
+        (Some(other), own, false),
+        (None, own, false),
+    ] {
+        let mut world = with_token("ci");
+        let act = world.act();
+        let request = by_token(&mut world, "ci", "gateway", act);
+        let Event::CommandRequested(mut request) = request else {
+            panic!("no request");
+        };
+        request.client_ref = client_ref;
+        request.nonce = token_nonce(&sealed_for);
+        hand_over(&mut world, &mut request, |_| {});
+        let id = approved(&mut world, "gateway", request);
+        if opens {
+            assert!(opened(&world, id).unwrap().has_files());
+        } else {
+            let why = world.unproven(id);
+            assert!(
+                matches!(why, Unproven::Secrets(SecretError::Nonce)),
+                "{why}"
+            );
+        }
     }
 }
 

@@ -3,14 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use countersign_protocol::event::Event;
-use countersign_protocol::hash::{Digest, StatementId};
+use countersign_protocol::hash::{CommandId, Digest, StatementId};
 use countersign_protocol::name::{AgentName, LegalBasis, Principal, Time};
 
 use super::change::ChangeView;
 use super::connect::Client;
 use super::read::RightsView;
+use super::walk::Past;
 use crate::failure::Failure;
-use crate::streams::{Held, Link, ProvenStream};
+use crate::streams::{Blobs, Held, Link};
+use crate::view::CommandView;
 
 /// What a text of a command is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -219,25 +221,38 @@ pub(super) fn redactions(rights: &RightsView, entries: &[Link]) -> Result<Vec<Re
 }
 
 /// A text that the server says is erased, and that no entry of the rights says so of.
-fn unsaid(rights: &RightsView, stream: &ProvenStream) -> Option<Digest> {
+fn unsaid(rights: &RightsView, blobs: &Blobs) -> Option<Digest> {
     let held = rights.state.rights();
-    let mut said = stream.blobs.said_redacted();
+    let mut said = blobs.said_redacted();
     said.find(|digest| held.redacted(digest).is_none()).copied()
 }
 
 impl Client {
+    /// A command as it was then, and what was erased of it: then, or since, because what is gone
+    /// today is not to be had for any day.
+    ///
+    /// # Errors
+    /// As [`Past::command`]; and a text that the server says is erased while no entry says so.
+    pub async fn command_then(&self, past: &Past, id: &CommandId) -> Result<CommandView, Failure> {
+        let mut view = past.command(id)?;
+        let blobs = past.chronicle.blobs();
+        let rights = self.require_said(past.rights(), blobs).await?;
+        view.redactions = redactions(&rights, &view.entries)?;
+        Ok(view)
+    }
+
     /// Holds a server's word that texts are erased against the rights: those that are given, or, for
     /// what was erased since they were read, newer ones, which come back.
     pub(super) async fn require_said(
         &self,
         rights: RightsView,
-        stream: &ProvenStream,
+        blobs: &Blobs,
     ) -> Result<RightsView, Failure> {
-        if unsaid(&rights, stream).is_none() {
+        if unsaid(&rights, blobs).is_none() {
             return Ok(rights);
         }
         let newer = self.rights().await?;
-        match unsaid(&newer, stream) {
+        match unsaid(&newer, blobs) {
             None => Ok(newer),
             Some(digest) => Err(Failure::tampering(
                 "erased_unsaid",

@@ -236,7 +236,7 @@ impl Client {
         };
         self.fetch_missing(&stream.entries, &mut stream.blobs)
             .await?;
-        let rights = self.require_said(rights, &stream).await?;
+        let rights = self.require_said(rights, &stream.blobs).await?;
         let redactions = erase::redactions(&rights, &stream.entries)?;
         let mut replay = Replay::new(Arc::clone(&rights.stream));
         for link in &stream.entries {

@@ -2,15 +2,16 @@
 //!
 //! Values are encrypted here, on the requester's machine, and go nowhere else. It must not take a key
 //! from anybody but the fold of verified entries: a host's sealing key is the one that it enrolled
-//! with, signed by the very key that administrators accepted.
+//! with, signed by the very key that administrators accepted. Whoever seals for an API token, without
+//! a ledger at hand, says whose keys they are.
 
 use std::fmt;
 
-use countersign_protocol::hash::{KeyId, LedgerId};
-use countersign_protocol::name::Nonce;
+use countersign_protocol::hash::{Digest, KeyId, LedgerId};
+use countersign_protocol::name::{AgentName, Nonce};
 use countersign_protocol::rights::Rights;
 use countersign_protocol::secret::{
-    Binding, Delivery, SealedSecret, SealedSecrets, SecretName, commitment,
+    Binding, Delivery, SealedSecret, SealedSecrets, SealingKey, SecretName, commitment, token_nonce,
 };
 use countersign_protocol::target::TargetLine;
 use zeroize::Zeroizing;
@@ -46,6 +47,17 @@ pub(super) struct Carrier {
     pub(super) nonce: Nonce,
 }
 
+/// A host that may open secrets.
+#[derive(Debug, Clone)]
+pub struct Recipient {
+    /// Its name.
+    pub agent: AgentName,
+    /// Its signing key, which a box names.
+    pub key_id: KeyId,
+    /// What is sealed to; none where it takes no secrets.
+    pub sealing_key: Option<SealingKey>,
+}
+
 /// Seals each secret to each target.
 pub(super) fn seal(
     secrets: &[SecretSpec],
@@ -53,18 +65,53 @@ pub(super) fn seal(
     rights: &Rights,
     carrier: Carrier,
 ) -> Result<SealedSecrets, RequestError> {
+    let recipient = |line: &TargetLine| {
+        let record = rights.agent_record(&line.agent);
+        // The key of the very line: a host that is being rotated has another one tomorrow.
+        let record = record.filter(|record| record.key == line.key_id);
+        Recipient {
+            agent: line.agent.clone(),
+            key_id: line.key_id,
+            sealing_key: record.and_then(|record| record.sealing_key),
+        }
+    };
+    let recipients: Vec<Recipient> = lines.iter().map(recipient).collect();
+    seal_to(secrets, &recipients, carrier)
+}
+
+/// Seals each secret to each host, for the request that the `gateway` of the ledger will sign for an
+/// API token under this `client_ref`, and for no other one.
+///
+/// # Errors
+/// A host that takes none, or values that cannot go together.
+pub fn seal_for_token(
+    secrets: &[SecretSpec],
+    hosts: &[Recipient],
+    (ledger, gateway): (LedgerId, KeyId),
+    client_ref: &Digest,
+) -> Result<SealedSecrets, RequestError> {
+    let carrier = Carrier {
+        ledger,
+        signer: gateway,
+        nonce: token_nonce(client_ref),
+    };
+    seal_to(secrets, hosts, carrier)
+}
+
+fn seal_to(
+    secrets: &[SecretSpec],
+    hosts: &[Recipient],
+    carrier: Carrier,
+) -> Result<SealedSecrets, RequestError> {
     let sealed = secrets.iter().map(|secret| {
         // One for all targets, so that all of them have the same commitment.
         let salt = Zeroizing::new(entropy::random::<32>());
-        let boxes = lines.iter().map(|line| {
-            let record = rights.agent_record(&line.agent);
-            // The key of the very line: a host that is being rotated has another one tomorrow.
-            let record = record.filter(|record| record.key == line.key_id);
-            let to = record.and_then(|record| record.sealing_key);
-            let to = to.ok_or_else(|| RequestError::NoSealingKey(line.agent.clone()))?;
+        let boxes = hosts.iter().map(|host| {
+            let to = host.sealing_key;
+            let to = to.ok_or_else(|| RequestError::NoSealingKey(host.agent.clone()))?;
             let binding = Binding {
                 ledger: carrier.ledger,
-                agent: line.key_id,
+                agent: host.key_id,
                 requester: carrier.signer,
                 nonce: carrier.nonce,
             };

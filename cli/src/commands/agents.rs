@@ -124,6 +124,7 @@ pub(super) fn items(view: &RightsView) -> Vec<AgentItem> {
         key_id: key.key_id().to_string(),
         fingerprint: key::fingerprint(&key.key_id()),
         key: base64(&key.to_blob()),
+        sealing_key: view::sealing_key(rights, agent, &key.key_id()),
         seq,
     };
     let mut items = Vec::new();

@@ -120,7 +120,7 @@ pub(super) async fn at(globals: &Globals, arguments: Arguments) -> Result<u8, Fa
         What::Show { .. } => match found {
             Some(Found::Change(id)) => show_change(globals, &past.rights(), &id),
             Some(Found::Command(id)) => {
-                let view = past.command(&id)?;
+                let view = client.command_then(&past, &id).await?;
                 if globals.json {
                     console::print_json(&shapes::command(&view))?;
                 } else {

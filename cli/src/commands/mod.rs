@@ -30,6 +30,7 @@ mod retention;
 mod reviews;
 mod roles;
 mod run;
+mod seal;
 mod secrets;
 mod show;
 mod stop;

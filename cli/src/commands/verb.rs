@@ -6,8 +6,8 @@ use clap::Subcommand;
 
 use super::{
     Globals, agents, at, audit, changes, decide, export, holds, inbox, keys, list, log, logs,
-    people, policy, redact, replay, request, retention, reviews, roles, run as run_verb, show,
-    stop, tokens, whoami,
+    people, policy, redact, replay, request, retention, reviews, roles, run as run_verb, seal,
+    show, stop, tokens, whoami,
 };
 use crate::console;
 use crate::exit_code;
@@ -66,6 +66,8 @@ pub enum Verb {
     Group(roles::GroupArguments),
     /// API tokens for programs
     Token(tokens::Arguments),
+    /// Secrets for calls with an API token
+    Secret(seal::Arguments),
     /// The rules: show, check, publish, and ask what they would say
     Policy(policy::Arguments),
     /// The changes of rights that wait, or all of them
@@ -117,6 +119,7 @@ async fn dispatch(globals: &Globals, verb: Verb) -> Result<u8, Failure> {
         Verb::Role(arguments) => Box::pin(roles::role(globals, arguments)).await,
         Verb::Group(arguments) => Box::pin(roles::group(globals, arguments)).await,
         Verb::Token(arguments) => Box::pin(tokens::token(globals, arguments)).await,
+        Verb::Secret(arguments) => seal::secret(globals, arguments).await,
         Verb::Policy(arguments) => Box::pin(policy::policy(globals, arguments)).await,
         Verb::Changes(arguments) => changes::changes(globals, arguments).await,
         Verb::At(arguments) => Box::pin(at::at(globals, arguments)).await,

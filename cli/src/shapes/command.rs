@@ -106,6 +106,22 @@ pub struct RequestShape {
     secrets: Option<Option<Vec<SecretShape>>>,
 }
 
+/// `secret seal`: what goes into the body of a call.
+#[derive(Debug, Serialize)]
+pub struct SealedShape<'a> {
+    execution_id: &'a str,
+    secrets: &'a SealedSecrets,
+}
+
+/// `secret seal`
+#[must_use]
+pub const fn sealed<'a>(execution_id: &'a str, secrets: &'a SealedSecrets) -> SealedShape<'a> {
+    SealedShape {
+        execution_id,
+        secrets,
+    }
+}
+
 /// A secret of a request; nobody but its hosts has the value.
 #[derive(Debug, Serialize)]
 struct SecretShape {

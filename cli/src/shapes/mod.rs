@@ -16,7 +16,8 @@ mod rights;
 
 pub use command::{
     ApprovalShape, ChangeShape, CommandShape, InboxShape, ItemsShape, JudgedShape, ReplacedShape,
-    RequestShape, RequestedShape, change, change_item, command, entry_line, requested,
+    RequestShape, RequestedShape, SealedShape, change, change_item, command, entry_line, requested,
+    sealed,
 };
 pub use erasure::{
     ErasingShape, HoldShape, ProposalShape, RedactionShape, TextShape, holds, redactions, text,

@@ -13,7 +13,8 @@ use countersign_protocol::command::{
 };
 use countersign_protocol::hash::{CommandId, Digest};
 use countersign_protocol::lifecycle::Command;
-use countersign_protocol::name::SECOND_US;
+use countersign_protocol::name::{Nonce, SECOND_US};
+use countersign_protocol::secret::{SealedSecrets, token_nonce};
 use countersign_protocol::target::{Place, TargetLine, TargetList};
 
 use super::body::ExecBody;
@@ -34,6 +35,7 @@ pub(super) struct Asked {
     places: BTreeSet<(String, Option<String>)>,
     env: Option<Environment>,
     stdin: Option<Vec<u8>>,
+    secrets: Option<SealedSecrets>,
     reason: String,
 }
 
@@ -88,6 +90,11 @@ impl Asked {
             }
             (None, None) => None,
         };
+        // Only a client seals: in clear a value would pass through here.
+        let secrets = (!body.secrets.is_empty()).then(|| SealedSecrets::new(body.secrets.clone()));
+        let secrets = secrets
+            .transpose()
+            .map_err(|error| unusable("secrets", &error))?;
         let variables: Vec<_> = body.env.clone().into_iter().collect();
         let env = (!variables.is_empty()).then(|| Environment::new(variables));
         Ok(Self {
@@ -95,11 +102,25 @@ impl Asked {
             places,
             env: env.transpose().map_err(|error| unusable("env", &error))?,
             stdin,
+            secrets,
             reason: body
                 .reason
                 .clone()
                 .unwrap_or_else(|| "asked with an API token".into()),
         })
+    }
+
+    /// The nonce of the request: drawn, or the one that its secrets are sealed to.
+    pub(super) fn nonce(&self, reference: Option<&Digest>) -> Result<Nonce, ApiError> {
+        match (&self.secrets, reference) {
+            (None, _) => Ok(keys::nonce()),
+            (Some(_), Some(reference)) => Ok(token_nonce(reference)),
+            (Some(_), None) => Err(unusable(
+                "secrets",
+                &"secrets are sealed to an execution_id, and there is none",
+            )
+            .hint("countersign secret seal --execution-id ID …, and the same execution_id here")),
+        }
     }
 
     /// Draws salts, resolves hosts, and fixes times.
@@ -113,6 +134,11 @@ impl Asked {
         let env = self.env.as_ref().map(|env| document(env.to_document()));
         let env = env.transpose()?;
         let stdin = self.stdin.clone().map(blob).transpose()?;
+        let secrets = self
+            .secrets
+            .as_ref()
+            .map(|some| document(some.to_document()));
+        let secrets = secrets.transpose()?;
         let reason = blob(self.reason.clone().into_bytes())?;
         let list = self.targets(caller, spec.reference().digest)?;
         let targets = document(list.to_document())?;
@@ -125,8 +151,7 @@ impl Asked {
             spec: spec.reference(),
             env: env.as_ref().map(Blob::reference),
             stdin: stdin.as_ref().map(Blob::reference),
-            // Only a client seals: in clear a value would pass through here.
-            secrets: None,
+            secrets: secrets.as_ref().map(Blob::reference),
             targets: list
                 .describe(targets.reference())
                 .map_err(|error| unusable("on", &error))?,
@@ -141,7 +166,8 @@ impl Asked {
         };
         act.check().map_err(|error| unusable("document", &error))?;
         let named = reason.reference();
-        let blobs = [spec, targets, reason].into_iter().chain(env).chain(stdin);
+        let further = env.into_iter().chain(stdin).chain(secrets);
+        let blobs = [spec, targets, reason].into_iter().chain(further);
         Ok(Frozen {
             act,
             reason: named,
@@ -206,6 +232,7 @@ async fn before(
         Some(act.spec),
         act.env,
         act.stdin,
+        act.secrets,
         Some(command.request.reason),
     ];
     for named in named.into_iter().flatten() {
@@ -229,7 +256,14 @@ async fn before(
         let service = line.service.as_ref().map(ToString::to_string);
         (line.agent.to_string(), service)
     });
-    let (Some(spec), Some(reason), Ok(env)) = (spec, reason, env.transpose()) else {
+    let secrets = act
+        .secrets
+        .as_ref()
+        .and_then(text)
+        .map(|bytes| SealedSecrets::parse(bytes, act));
+    let (Some(spec), Some(reason), Ok(env), Ok(secrets)) =
+        (spec, reason, env.transpose(), secrets.transpose())
+    else {
         return Ok(None);
     };
     Ok(Some(Asked {
@@ -237,6 +271,7 @@ async fn before(
         places: places.collect(),
         env,
         stdin: act.stdin.as_ref().and_then(text).cloned(),
+        secrets,
         reason,
     }))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use countersign_protocol::secret::SealedSecret;
 use serde::Deserialize;
 
 /// What is asked for: a program and its arguments, which no shell sees; or one line for `/bin/sh -c`.
@@ -28,6 +29,11 @@ pub(in crate::http) struct ExecBody {
     pub(super) stdin: Option<String>,
     /// Standard input, as base64 of bytes; not both.
     pub(super) stdin_base64: Option<String>,
+    /// Secrets that the caller has sealed to the hosts' keys (`countersign secret seal`), to this
+    /// `execution_id`. A value in clear is never sent.
+    #[serde(default)]
+    #[schema(value_type = Vec<Object>)]
+    pub(super) secrets: Vec<SealedSecret>,
     /// Seconds that it may run: 30 when left out, 300 at most.
     pub(super) timeout: Option<u64>,
     /// Bytes of output that are kept of each host: 1 MiB when left out.

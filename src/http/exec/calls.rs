@@ -15,11 +15,12 @@ use countersign_protocol::event::{
 use countersign_protocol::hash::CommandId;
 use countersign_protocol::name::{Principal, TokenId};
 use countersign_protocol::permission::Permission;
+use countersign_protocol::token::reference;
 use serde::Serialize;
 
 use super::asked::{Asked, same};
 use super::body::ExecBody;
-use super::identity::{execution_id, find, reference};
+use super::identity::{execution_id, find};
 use crate::http::app::App;
 use crate::http::auth::{Caller, Who};
 use crate::http::bodies::Body;
@@ -188,11 +189,12 @@ async fn run(
         same(app, &id, &asked).await?;
         return answer(app, caller, &id, wait).await;
     }
+    let nonce = asked.nonce(reference.as_ref())?;
     let frozen = asked.freeze(app, caller, body.expires_in)?;
     let event = Event::from(CommandRequested {
         signer: gateway.key_id(),
         principal: principal.clone(),
-        nonce: keys::nonce(),
+        nonce,
         made_at: app.clock.now(),
         ledger: app.ledger.id(),
         seen: seen(app),

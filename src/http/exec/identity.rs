@@ -3,7 +3,6 @@
 use axum::http::HeaderMap;
 use countersign_protocol::hash::{CommandId, Digest};
 use countersign_protocol::name::Principal;
-use sha2::{Digest as _, Sha256};
 
 use super::body::ExecBody;
 use crate::http::app::App;
@@ -12,9 +11,6 @@ use crate::ledger::store;
 
 /// Longest id of a caller's own: a UUID, a name of a job, a digest.
 const MAX_EXECUTION_ID: usize = 128;
-
-/// Keeps a caller's own ids apart from every other digest.
-const REF_DOMAIN: &[u8] = b"countersign/execution-id/v1\n";
 
 pub(super) fn execution_id(
     headers: &HeaderMap,
@@ -39,17 +35,6 @@ pub(super) fn execution_id(
         return Err(bad("an execution id has 1 to 128 bytes"));
     }
     Ok(id)
-}
-
-/// A caller's own id, digested: unique for each principal.
-pub(super) fn reference(principal: &Principal, execution_id: &str) -> Digest {
-    let digest = Sha256::new()
-        .chain_update(REF_DOMAIN)
-        .chain_update(principal.as_str())
-        .chain_update(b"\n")
-        .chain_update(execution_id)
-        .finalize();
-    Digest::new(digest.into())
 }
 
 pub(super) async fn find(
