@@ -343,3 +343,22 @@ pub(super) fn has_output(body: &StreamBody) -> bool {
 pub(super) fn commands_missing() -> ApiError {
     ApiError::not_found("unknown_command", "no such command")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_holds_the_first_streams_that_fit_and_one_at_least() {
+        let ids: Vec<CommandId> = (0..4).map(|n| CommandId::new([n; 32])).collect();
+        let fit = |lengths: [u64; 4]| {
+            let lengths = ids.iter().copied().zip(lengths).collect();
+            fitting(&ids, &lengths).len()
+        };
+        assert_eq!(fit([5, 5, 5, 5]), 4);
+        assert_eq!(fit([MANY_ENTRIES - 5, 5, 1, 1]), 2);
+        assert_eq!(fit([MANY_ENTRIES + 1, 1, 1, 1]), 1);
+        // What is too long for this answer is not left out for one that fits.
+        assert_eq!(fit([1, MANY_ENTRIES, 1, 1]), 1);
+    }
+}
