@@ -28,6 +28,9 @@ pub const MAX_PAGE: u64 = 1000;
 /// Names of targets in a list of commands; the whole list is in the command's own entries.
 pub const LISTED_TARGETS: usize = 100;
 
+/// Most commands whose entries are asked for at once: a page of what a search finds.
+pub const MAX_STREAMS: usize = 200;
+
 /// Bytes as base64.
 #[derive(Clone, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -253,6 +256,38 @@ pub struct StreamBody {
     /// The stream's entries up to it, ascending.
     pub entries: Vec<ProvenEntry>,
     /// The blobs that they name and that the caller may read.
+    pub blobs: Vec<BlobBody>,
+    /// Digests of named blobs that were redacted.
+    pub redacted: Vec<String>,
+}
+
+/// Whose entries are asked for together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct StreamsRequest {
+    /// Whole ids of commands, 64 hex digits each: 200 at most, each once.
+    pub ids: Vec<String>,
+}
+
+/// The streams of several commands, all proved for one checkpoint: of the first of those that were asked
+/// for, in that order. Whoever asked asks for the rest again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct StreamsBody {
+    /// The checkpoint that the proofs are for.
+    pub checkpoint: String,
+    /// The streams; one at least.
+    pub streams: Vec<StreamPart>,
+}
+
+/// One of several streams, without what hosts wrote.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct StreamPart {
+    /// The stream's entries up to the checkpoint, ascending.
+    pub entries: Vec<ProvenEntry>,
+    /// The blobs that they name and that the caller may read, as far as they fit.
     pub blobs: Vec<BlobBody>,
     /// Digests of named blobs that were redacted.
     pub redacted: Vec<String>,

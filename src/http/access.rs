@@ -30,9 +30,19 @@ pub(super) async fn sight(
 ) -> Result<(Sight, CommandItem), ApiError> {
     let item = app.reader.command(id).await?;
     let item = item.ok_or_else(streams::commands_missing)?;
+    Ok((sight_of(app, caller, id, &item).await?, item))
+}
+
+/// [`sight`] of a command that was looked up.
+pub(super) async fn sight_of(
+    app: &App,
+    caller: &Caller,
+    id: &CommandId,
+    item: &CommandItem,
+) -> Result<Sight, ApiError> {
     let me = caller.who.principal();
     let own = item.requester == me.as_str();
-    let reads = caller.holds(Permission::CommandRead) && caller.reaches(&item);
+    let reads = caller.holds(Permission::CommandRead) && caller.reaches(item);
     if !own && !reads {
         match &caller.who {
             // Whose command it is, and that there is one, is nothing for a stranger's token.
@@ -46,7 +56,7 @@ pub(super) async fn sight(
         }
     }
     let output = own || caller.holds(Permission::OutputRead);
-    Ok((Sight { output }, item))
+    Ok(Sight { output })
 }
 
 /// Turns away whoever may not see what a command's hosts wrote, and writes down who does.

@@ -1,11 +1,15 @@
 //! Commands: lists, one, its entries, its output.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
-use countersign_protocol::api::{CommandItem, ExecutionResult, MAX_PAGE, Page, StreamBody};
+use countersign_protocol::api::{
+    CommandItem, ExecutionResult, MAX_PAGE, MAX_STREAMS, Page, StreamBody, StreamsBody,
+    StreamsRequest,
+};
 use countersign_protocol::event::ReadWhat;
 use countersign_protocol::fold::Stream;
 use countersign_protocol::hash::CommandId;
@@ -17,7 +21,7 @@ use serde::Deserialize;
 use super::access;
 use super::app::App;
 use super::auth::Caller;
-use super::bodies::Parameters;
+use super::bodies::{Body, Parameters};
 use super::error::ApiError;
 use super::notes::{self, Purpose};
 use super::statements::preferred_wait;
@@ -211,6 +215,40 @@ pub(super) async fn entries(
         return Err(streams::commands_missing());
     }
     Ok(Json(body))
+}
+
+/// All entries of several commands, proved for one checkpoint, with the blobs they name and without what
+/// hosts wrote. The answer holds the first of them that fit into it, one at least: ask for the rest again.
+/// One that the caller may not see turns all of them away.
+#[utoipa::path(post, path = "/v1/commands/entries", tag = "commands", request_body = StreamsRequest,
+    security(("session" = ["command:read"])),
+    responses((status = 200, body = StreamsBody), super::openapi::Problems))]
+pub(super) async fn entries_of_many(
+    State(app): State<App>,
+    caller: Caller,
+    Body(request): Body<StreamsRequest>,
+) -> Result<Json<StreamsBody>, ApiError> {
+    let ids = whole_ids(&request)?;
+    let items = app.reader.these(&ids).await?;
+    for id in &ids {
+        let item = items.get(id).ok_or_else(streams::commands_missing)?;
+        access::sight_of(&app, &caller, id, item).await?;
+    }
+    streams::prove_many(&app, &ids).await.map(Json)
+}
+
+fn whole_ids(request: &StreamsRequest) -> Result<Vec<CommandId>, ApiError> {
+    let refuse = |why: &str| ApiError::bad_request("ids", why);
+    if request.ids.is_empty() || request.ids.len() > MAX_STREAMS {
+        return Err(refuse("one call takes 1 to 200 ids"));
+    }
+    let ids: Result<Vec<CommandId>, _> = request.ids.iter().map(|id| id.parse()).collect();
+    let ids = ids.map_err(|_| refuse("each id is whole: 64 hex digits"))?;
+    let distinct: BTreeSet<&CommandId> = ids.iter().collect();
+    if distinct.len() < ids.len() {
+        return Err(refuse("an id is named twice"));
+    }
+    Ok(ids)
 }
 
 /// What came back from each host.

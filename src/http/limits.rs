@@ -50,6 +50,14 @@ const SESSION: Rate = Rate {
     per_second: 200,
 };
 
+/// Calls for the entries of many commands, of one key: each may read and prove some thousand entries, and
+/// stands for up to 200 calls for one.
+const STREAMS: Rate = Rate {
+    name: "streams",
+    burst: 200,
+    per_second: 20,
+};
+
 /// Checkpoints and tiles for one address, which anybody may read: a monitor that begins with a
 /// million entries reads four thousand tiles, and each is one query.
 const TILES: Rate = Rate {
@@ -183,6 +191,7 @@ pub(super) struct Limits {
     sign_in: Buckets,
     door: Buckets,
     session: Buckets,
+    streams: Buckets,
     tiles: Buckets,
 }
 
@@ -192,6 +201,7 @@ impl Limits {
             sign_in: Buckets::new(SIGN_IN, REMEMBERED),
             door: Buckets::new(DOOR, REMEMBERED),
             session: Buckets::new(SESSION, REMEMBERED),
+            streams: Buckets::new(STREAMS, REMEMBERED),
             tiles: Buckets::new(TILES, REMEMBERED),
         }
     }
@@ -223,6 +233,10 @@ fn bucket<'a>(app: &'a App, request: &Request) -> Option<(&'a Buckets, Subject)>
         "/v1/sessions" | "/v1/sessions/challenge" => Some((&app.limits.sign_in, source())),
         "/v1/statements" | "/v1/statements/batch" => Some((&app.limits.door, source())),
         "/checkpoint" | "/tile/{level}/{*rest}" => Some((&app.limits.tiles, source())),
+        "/v1/commands/entries" => {
+            let key = auth::key_of_session(app, request.headers()).map(Subject::Key);
+            Some((&app.limits.streams, key.unwrap_or_else(source)))
+        }
         // Whose API token it is says only the log: until then a caller is where it comes from.
         _other if auth::has_token(request.headers()) => Some((&app.limits.door, source())),
         _other => {

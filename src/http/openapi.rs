@@ -97,6 +97,7 @@ fn table() -> OpenApiRouter<App> {
         .routes(routes!(commands::list))
         .routes(routes!(commands::show))
         .routes(routes!(commands::entries))
+        .routes(routes!(commands::entries_of_many))
         .routes(routes!(commands::output))
         .routes(routes!(exec::calls::exec))
         .routes(routes!(exec::calls::shell))

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use countersign_protocol::api::{
-    Base64, BlobBody, ExecutionResult, ProvenEntry, SnapshotBody, StreamBody, Submission,
+    Base64, BlobBody, ExecutionResult, ProvenEntry, SnapshotBody, StreamBody, StreamPart,
+    StreamsBody, Submission,
 };
 use countersign_protocol::blob::BlobRef;
 use countersign_protocol::checkpoint::Checkpoint;
@@ -15,6 +16,7 @@ use countersign_protocol::proof;
 use countersign_protocol::view::{self, Written};
 use sqlx::PgConnection;
 
+use super::access;
 use super::app::App;
 use super::error::ApiError;
 use crate::ledger::history;
@@ -23,6 +25,10 @@ use crate::ledger::store::{self, EntryRow};
 /// Bytes of blobs that come with a stream, and of output that comes with results; the others are
 /// fetched one by one.
 const INLINE_BLOBS: usize = 16 * 1024 * 1024;
+
+/// Entries of several streams in one answer, unless the first has more by itself: some 10 MiB with their
+/// proofs.
+const MANY_ENTRIES: u64 = 4096;
 
 /// What of a stream is wanted.
 pub(super) struct Wanted<'a> {
@@ -84,6 +90,71 @@ pub(super) async fn prove_in(
         blobs,
         redacted,
     })
+}
+
+/// The streams of several commands up to the newest checkpoint, of the first of them that fit into one
+/// answer, without what hosts wrote.
+pub(super) async fn prove_many(app: &App, ids: &[CommandId]) -> Result<StreamsBody, ApiError> {
+    let checkpoint = app.ledger.newest();
+    let size = checkpoint.size();
+    let mut connection = app.ledger.pool().acquire().await?;
+    let lengths = store::stream_lengths(&mut connection, ids, size).await?;
+    let ids = fitting(ids, &lengths);
+    let places: BTreeMap<CommandId, usize> = ids.iter().copied().zip(0..).collect();
+    let mut named = vec![BTreeSet::new(); ids.len()];
+    let (mut of, mut rows) = (Vec::new(), Vec::new());
+    for (id, row) in store::streams(&mut connection, ids, size).await? {
+        let (_, event) = parse(&row)?;
+        let Some((at, named)) = places
+            .get(&id)
+            .and_then(|at| Some((*at, named.get_mut(*at)?)))
+        else {
+            continue;
+        };
+        if !access::is_output(&event) {
+            named.extend(event.blobs().into_iter().map(|blob| blob.digest));
+        }
+        of.push(at);
+        rows.push(row);
+    }
+    let mut entries = vec![Vec::new(); ids.len()];
+    for (at, entry) in of
+        .into_iter()
+        .zip(proven(&mut connection, rows, size).await?)
+    {
+        if let Some(entries) = entries.get_mut(at) {
+            entries.push(entry);
+        }
+    }
+    if entries.iter().any(Vec::is_empty) {
+        return Err(commands_missing());
+    }
+    let blobs = blobs_of_each(&mut connection, &named).await?;
+    let parts = entries.into_iter().zip(blobs);
+    let part = |(entries, (blobs, redacted))| StreamPart {
+        entries,
+        blobs,
+        redacted,
+    };
+    Ok(StreamsBody {
+        checkpoint: checkpoint.note().to_owned(),
+        streams: parts.map(part).collect(),
+    })
+}
+
+/// The first streams that have no more entries together than an answer takes; one at least.
+fn fitting<'a>(ids: &'a [CommandId], lengths: &BTreeMap<CommandId, u64>) -> &'a [CommandId] {
+    let mut room = MANY_ENTRIES;
+    let mut fit = 0;
+    for id in ids {
+        let length = lengths.get(id).copied().unwrap_or_default();
+        if length > room && fit > 0 {
+            break;
+        }
+        room = room.saturating_sub(length);
+        fit += 1;
+    }
+    ids.get(..fit).unwrap_or(ids)
 }
 
 /// Each of these entries with its proof in the log of that size.
@@ -153,21 +224,55 @@ pub(super) async fn snapshot(app: &App) -> Result<Option<SnapshotBody>, ApiError
 pub(super) async fn blobs(
     connection: &mut PgConnection,
     named: BTreeSet<Digest>,
-) -> Result<(Vec<BlobBody>, Vec<String>), ApiError> {
-    let (mut blobs, mut redacted) = (Vec::new(), Vec::new());
-    let mut room = INLINE_BLOBS;
-    for digest in named {
-        match store::blob(connection, &digest).await? {
-            Some(Some(blob)) if blob.content().len() <= room => {
-                room -= blob.content().len();
-                blobs.push(BlobBody::from(&blob));
-            }
-            Some(Some(_)) => {}
-            Some(None) => redacted.push(digest.to_string()),
-            None => tracing::error!(%digest, "a blob that an entry names is missing"),
+) -> Result<Told, ApiError> {
+    let mut told = blobs_of_each(connection, &[named]).await?;
+    Ok(told.pop().unwrap_or_default())
+}
+
+/// Blobs, and digests of those that were redacted.
+type Told = (Vec<BlobBody>, Vec<String>);
+
+/// [`blobs`] for several parts of one answer. What two of them name takes room twice.
+async fn blobs_of_each(
+    connection: &mut PgConnection,
+    named: &[BTreeSet<Digest>],
+) -> Result<Vec<Told>, ApiError> {
+    let all: BTreeSet<Digest> = named.iter().flatten().copied().collect();
+    let all: Vec<Digest> = all.into_iter().collect();
+    let lengths = store::blob_lengths(connection, &all).await?;
+    let mut room = INLINE_BLOBS as u64;
+    let mut fits = |digest: &Digest| match lengths.get(digest) {
+        Some(Some(length)) if *length > room => false,
+        Some(Some(length)) => {
+            room -= length;
+            true
         }
-    }
-    Ok((blobs, redacted))
+        // One that was redacted takes no room; that it was is told.
+        Some(None) => true,
+        None => {
+            tracing::error!(%digest, "a blob that an entry names is missing");
+            false
+        }
+    };
+    let chosen: Vec<Vec<Digest>> = named
+        .iter()
+        .map(|named| named.iter().copied().filter(&mut fits).collect())
+        .collect();
+    let fetched: BTreeSet<Digest> = chosen.iter().flatten().copied().collect();
+    let fetched: Vec<Digest> = fetched.into_iter().collect();
+    let held = store::blobs(connection, &fetched).await?;
+    let tell = |chosen: Vec<Digest>| {
+        let mut told = Told::default();
+        for digest in chosen {
+            match held.get(&digest) {
+                Some(Some(blob)) => told.0.push(BlobBody::from(blob)),
+                Some(None) => told.1.push(digest.to_string()),
+                None => {}
+            }
+        }
+        told
+    };
+    Ok(chosen.into_iter().map(tell).collect())
 }
 
 /// What came back from each host of a command.
@@ -237,4 +342,23 @@ pub(super) fn has_output(body: &StreamBody) -> bool {
 
 pub(super) fn commands_missing() -> ApiError {
     ApiError::not_found("unknown_command", "no such command")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_holds_the_first_streams_that_fit_and_one_at_least() {
+        let ids: Vec<CommandId> = (0..4).map(|n| CommandId::new([n; 32])).collect();
+        let fit = |lengths: [u64; 4]| {
+            let lengths = ids.iter().copied().zip(lengths).collect();
+            fitting(&ids, &lengths).len()
+        };
+        assert_eq!(fit([5, 5, 5, 5]), 4);
+        assert_eq!(fit([MANY_ENTRIES - 5, 5, 1, 1]), 2);
+        assert_eq!(fit([MANY_ENTRIES + 1, 1, 1, 1]), 1);
+        // What is too long for this answer is not left out for one that fits.
+        assert_eq!(fit([1, MANY_ENTRIES, 1, 1]), 1);
+    }
 }

@@ -171,6 +171,53 @@ pub async fn stream(
     rows.iter().map(entry_row).collect()
 }
 
+/// How many entries before `to` each of these streams has; one without any is left out.
+///
+/// # Errors
+/// The database's.
+pub async fn stream_lengths(
+    connection: &mut PgConnection,
+    streams: &[StatementId],
+    to: u64,
+) -> Result<BTreeMap<StatementId, u64>, sqlx::Error> {
+    let streams: Vec<_> = streams.iter().map(|id| id.as_bytes().as_slice()).collect();
+    let rows = sqlx::query(
+        "SELECT stream, count(*) AS length FROM statements
+         WHERE stream = ANY($1) AND seq < $2 GROUP BY stream",
+    )
+    .bind(streams)
+    .bind(signed(to))
+    .fetch_all(connection)
+    .await?;
+    let length = |row: &PgRow| {
+        let stream: &[u8] = row.try_get("stream")?;
+        Ok((id(stream)?, unsigned(row.try_get("length")?)?))
+    };
+    rows.iter().map(length).collect()
+}
+
+/// All entries of these streams before `to`, in order, each with its stream.
+///
+/// # Errors
+/// The database's.
+pub async fn streams(
+    connection: &mut PgConnection,
+    streams: &[StatementId],
+    to: u64,
+) -> Result<Vec<(StatementId, EntryRow)>, sqlx::Error> {
+    let streams: Vec<_> = streams.iter().map(|id| id.as_bytes().as_slice()).collect();
+    let rows = sqlx::query(
+        "SELECT s.stream, e.seq, e.entry FROM statements s JOIN entries e USING (seq)
+         WHERE s.stream = ANY($1) AND s.seq < $2 ORDER BY s.seq",
+    )
+    .bind(streams)
+    .bind(signed(to))
+    .fetch_all(connection)
+    .await?;
+    let entry = |row: &PgRow| Ok((id(row.try_get("stream")?)?, entry_row(row)?));
+    rows.iter().map(entry).collect()
+}
+
 /// Whether a stream has an entry in `from..to`.
 ///
 /// # Errors
@@ -379,17 +426,71 @@ pub async fn blob(
         .bind(digest.as_bytes().as_slice())
         .fetch_optional(connection)
         .await?;
-    let Some(row) = row else { return Ok(None) };
+    row.as_ref().map(blob_row).transpose()
+}
+
+/// How many bytes each of these blobs has, nothing for one that was redacted. Those that were never
+/// there are left out.
+///
+/// # Errors
+/// The database's.
+pub async fn blob_lengths(
+    connection: &mut PgConnection,
+    digests: &[Digest],
+) -> Result<BTreeMap<Digest, Option<u64>>, sqlx::Error> {
+    let digests: Vec<_> = digests
+        .iter()
+        .map(|one| one.as_bytes().as_slice())
+        .collect();
+    let rows = sqlx::query(
+        "SELECT digest, octet_length(content)::bigint AS length FROM blobs WHERE digest = ANY($1)",
+    )
+    .bind(digests)
+    .fetch_all(connection)
+    .await?;
+    let length = |row: &PgRow| {
+        let length: Option<i64> = row.try_get("length")?;
+        Ok((digest(row)?, length.map(unsigned).transpose()?))
+    };
+    rows.iter().map(length).collect()
+}
+
+/// These blobs, nothing for one that was redacted. Those that were never there are left out.
+///
+/// # Errors
+/// The database's.
+pub async fn blobs(
+    connection: &mut PgConnection,
+    digests: &[Digest],
+) -> Result<BTreeMap<Digest, Option<Blob>>, sqlx::Error> {
+    let digests: Vec<_> = digests
+        .iter()
+        .map(|one| one.as_bytes().as_slice())
+        .collect();
+    let rows = sqlx::query("SELECT digest, salt, content FROM blobs WHERE digest = ANY($1)")
+        .bind(digests)
+        .fetch_all(connection)
+        .await?;
+    let blob = |row: &PgRow| Ok((digest(row)?, blob_row(row)?));
+    rows.iter().map(blob).collect()
+}
+
+fn digest(row: &PgRow) -> Result<Digest, sqlx::Error> {
+    let digest = Digest::from_slice(row.try_get("digest")?);
+    digest.ok_or_else(|| sqlx::Error::Decode("a digest has 32 bytes".into()))
+}
+
+fn blob_row(row: &PgRow) -> Result<Option<Blob>, sqlx::Error> {
     let (salt, content): (Option<Vec<u8>>, Option<Vec<u8>>) =
         (row.try_get("salt")?, row.try_get("content")?);
     let (Some(salt), Some(content)) = (salt, content) else {
-        return Ok(Some(None));
+        return Ok(None);
     };
     let salt = salt
         .try_into()
         .map_err(|_| sqlx::Error::Decode("a salt has 32 bytes".into()))?;
     let blob = Blob::new(salt, content).map_err(|error| sqlx::Error::Decode(error.into()))?;
-    Ok(Some(Some(blob)))
+    Ok(Some(blob))
 }
 
 /// Removes blobs that were stored over an hour ago and that no entry names.

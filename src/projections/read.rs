@@ -176,6 +176,24 @@ impl Reader {
         Ok(row.as_ref().map(command_item).transpose()?)
     }
 
+    /// Those of these commands that there are, by their ids.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn these(
+        &self,
+        ids: &[CommandId],
+    ) -> Result<BTreeMap<CommandId, CommandItem>, ReadError> {
+        self.caught_up().await?;
+        let ids: Vec<_> = ids.iter().map(|id| id.as_bytes().as_slice()).collect();
+        let rows = sqlx::query("SELECT * FROM projections.commands WHERE id = ANY($1)")
+            .bind(ids)
+            .fetch_all(&self.pool)
+            .await?;
+        let item = |row: &PgRow| Ok((id(row, "id")?, command_item(row)?));
+        rows.iter().map(item).collect()
+    }
+
     /// The one command whose id lies between two bounds, both included.
     ///
     /// # Errors

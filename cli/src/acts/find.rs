@@ -200,12 +200,19 @@ impl Client {
             let rights = self.rights_stream_as_of(point.size).await?;
             self.with_documents_before(rights, point.size, keep).await
         };
+        let is_kept = |id: &&CommandId| keep.command == Some(**id);
+        let (kept, bare): (BTreeSet<CommandId>, BTreeSet<CommandId>) =
+            ids.iter().partition(is_kept);
+        let ids: Vec<CommandId> = bare.iter().chain(&kept).copied().collect();
         let commands = async {
-            stream::iter(ids.iter().copied())
-                .map(|id| async move {
-                    let stream = self.command_stream(id, keep).await?;
-                    self.with_documents_before(stream, point.size, keep).await
-                })
+            let bare: Vec<CommandId> = bare.into_iter().collect();
+            let mut streams = self.bare_commands(&bare).await?;
+            for id in kept {
+                let path = format!("/v1/commands/{id}/entries");
+                streams.push(self.stream(&path, None, Stream::Command(id)).await?);
+            }
+            stream::iter(streams)
+                .map(|found| self.with_documents_before(found, point.size, keep))
                 .buffered(AT_ONCE)
                 .try_collect::<Vec<ProvenStream>>()
                 .await
@@ -242,14 +249,6 @@ impl Client {
             checkpoint: point.checkpoint.clone(),
             moved,
         })
-    }
-
-    async fn command_stream(&self, id: CommandId, keep: Keep) -> Result<ProvenStream, Failure> {
-        if keep.command == Some(id) {
-            let path = format!("/v1/commands/{id}/entries");
-            return self.stream(&path, None, Stream::Command(id)).await;
-        }
-        self.bare_command(&id).await
     }
 
     /// Fetches the documents that entries before a place are judged by and did not come along.

@@ -22,6 +22,7 @@
 //! | `secrets.rs` | sealing what a request hands over |
 //! | `log.rs` | the log page by page, each linked to a believed checkpoint |
 //! | `find.rs` | what a server finds in its indexes, each stream of it proved and judged |
+//! | `many.rs` | the streams of many commands by a few calls |
 //! | `walk.rs` | the log from its first entry on, audited up to a point of the past |
 //! | `pages.rs` | the whole ledger, for `verify` |
 //! | `follow.rs` | a command as it happens, proved again at its end |
@@ -38,6 +39,7 @@ mod find;
 mod follow;
 mod judge;
 mod log;
+mod many;
 mod nothing_ran;
 mod pages;
 mod people;

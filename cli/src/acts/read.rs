@@ -168,14 +168,6 @@ impl Client {
         self.prove_stream(body, asked).await
     }
 
-    /// A command's entries, proven, without what its hosts wrote.
-    pub(super) async fn bare_command(&self, id: &CommandId) -> Result<ProvenStream, Failure> {
-        let path = format!("/v1/commands/{id}/entries");
-        let query = [("output", "false".to_owned())];
-        let body: StreamBody = self.get(&path, &query).await?;
-        self.prove_stream(body, Stream::Command(*id)).await
-    }
-
     async fn prove_stream(&self, body: StreamBody, asked: Stream) -> Result<ProvenStream, Failure> {
         let (checkpoint, _standing) = self.believe(&body.checkpoint).await?;
         Ok(ProvenStream::verify(

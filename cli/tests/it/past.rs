@@ -1,10 +1,13 @@
 //! The log as it was: audited from bytes, whatever the server says.
 
+use std::collections::BTreeSet;
+
 use countersign_cli::acts::{Client, Reach, Since};
 use countersign_cli::audit::{Fits, Keep, Sight, fits, of_person, parse, runs, suspect, why};
 use countersign_cli::exit_code;
 use countersign_cli::failure::Failure;
 use countersign_protocol::event::Stream;
+use countersign_protocol::hash::CommandId;
 use countersign_protocol::name::Time;
 use countersign_protocol::rights::ChangeBody;
 use serde_json::{Value, json};
@@ -94,6 +97,101 @@ async fn words_that_were_swapped_are_found_and_words_that_are_withheld_are_told(
     let time = |_: &str| Err::<Time, _>(String::new());
     let query = parse("program:true", time).unwrap();
     assert_eq!(fits(&query, &rows[0], Sight::Unknown), Fits::Unknown);
+}
+
+/// Five commands, and a client of whoever answers for them.
+async fn five() -> (Server, tempfile::TempDir, Client, Vec<CommandId>) {
+    let mut book = Book::ready();
+    let ids = (0..5)
+        .map(|n| book.request("alice", &["web-1"], &["echo", &n.to_string()]))
+        .collect();
+    let server = Server::start(book).await;
+    let home = tempfile::tempdir().unwrap();
+    let bob = client(&server, home.path(), "bob").await;
+    (server, home, bob, ids)
+}
+
+#[tokio::test]
+async fn several_commands_come_by_few_calls_each_under_its_own_id() {
+    let (server, _home, bob, ids) = five().await;
+    let point = bob.point(None).await.unwrap();
+    let past = bob.gathered(&point, Keep::default(), &ids).await.unwrap();
+    let found: BTreeSet<String> = runs(&past.chronicle)
+        .into_iter()
+        .map(|row| row.id)
+        .collect();
+    assert_eq!(found, ids.iter().map(ToString::to_string).collect());
+    let inner = server.inner();
+    let asked = |path: &str| {
+        inner
+            .asked
+            .iter()
+            .filter(|line| line.ends_with(path))
+            .count()
+    };
+    // This server gives two at a time.
+    assert_eq!(asked("/v1/commands/entries"), 3);
+    assert_eq!(asked("/entries"), 3 + asked("/v1/entries"));
+}
+
+#[tokio::test]
+async fn a_lie_about_one_of_several_commands_is_found() {
+    let (server, _home, bob, ids) = five().await;
+    let point = bob.point(None).await.unwrap();
+    type Lie = fn(&mut Vec<Value>);
+    let lies: [(Lie, &str); 6] = [
+        (|streams| streams.swap(0, 1), "foreign_entry"),
+        (|streams| streams[1] = streams[0].clone(), "foreign_entry"),
+        (|streams| streams[1]["entries"] = json!([]), "missing_entry"),
+        (|streams| streams.clear(), "missing_entry"),
+        (
+            |streams| streams[1]["blobs"] = streams[0]["blobs"].clone(),
+            "wrong_content",
+        ),
+        (
+            |streams| {
+                let proof = streams[0]["entries"][0]["inclusion"].clone();
+                streams[1]["entries"][0]["inclusion"] = proof;
+            },
+            "not_included",
+        ),
+    ];
+    for (lie, code) in lies {
+        server.lies(move |path, _status, body| {
+            if path == "/v1/commands/entries"
+                && let Some(streams) = body["streams"].as_array_mut()
+                && streams.len() > 1
+            {
+                lie(streams);
+            }
+        });
+        let failure = bob.gathered(&point, Keep::default(), &ids).await;
+        let failure = failure.unwrap_err();
+        assert_eq!(
+            (failure.exit, failure.code.as_ref()),
+            (exit_code::TAMPERING, code),
+            "{failure}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn several_commands_under_a_forged_checkpoint_are_not_believed() {
+    let (server, _home, bob, ids) = five().await;
+    let point = bob.point(None).await.unwrap();
+    let forged = server.inner().book.checkpoint_by("mallory");
+    let forged = forged.note().to_owned();
+    server.lies(move |path, _status, body| {
+        if path == "/v1/commands/entries" {
+            body["checkpoint"] = json!(forged);
+        }
+    });
+    let failure = bob.gathered(&point, Keep::default(), &ids).await;
+    let failure = failure.unwrap_err();
+    assert_eq!(
+        (failure.exit, failure.code.as_ref()),
+        (exit_code::TAMPERING, "checkpoint")
+    );
 }
 
 #[tokio::test]

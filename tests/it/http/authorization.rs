@@ -48,6 +48,7 @@ const CLASSES: &[(&str, &str, Class)] = &[
     ("post", "/v1/commands/{id}/cancel", Class::Token),
     ("get", "/v1/executions/{execution_id}", Class::Person),
     ("get", "/v1/commands/{id}/entries", Class::Person),
+    ("post", "/v1/commands/entries", Class::Person),
     ("get", "/v1/commands/{id}/output", Class::Person),
     ("get", "/v1/commands/{id}/events", Class::Person),
     ("get", "/v1/events", Class::Person),
@@ -71,6 +72,7 @@ const WITHOUT_EVENT: &[&str] = &[
     "/v1/targets/resolve",
     // Reads; that somebody does is written down, once an hour.
     "/v1/audit/search",
+    "/v1/commands/entries",
 ];
 
 fn documented() -> BTreeMap<(String, String), bool> {

@@ -2,7 +2,7 @@
 
 use countersign_protocol::api::{
     AgentItem, BlobBody, ChangeItem, CommandItem, EntryItem, ExecutionResult, Inbox, LedgerInfo,
-    Page, ProofBody, Receipt, ResolvedTargets, StreamBody,
+    Page, ProofBody, Receipt, ResolvedTargets, StreamBody, StreamsBody,
 };
 use countersign_protocol::audit;
 use countersign_protocol::checkpoint::{Checkpoint, VerifierKey};
@@ -132,6 +132,76 @@ async fn a_stream_is_proved_from_bytes() {
         let answer = problem(server.get_as(&token, &path).await).await;
         assert_eq!(answer, (404, "unknown_command".into()), "{part}");
     }
+}
+
+#[tokio::test]
+async fn several_streams_are_what_each_of_them_is_alone_without_the_output() {
+    let server = TestServer::start().await;
+    let (ran, _) = server.book.authorized().await;
+    server.book.run(ran).await;
+    let (waits, _) = server.book.authorized().await;
+    let (request, _) = server.book.request();
+    let asked = server.book.send(request).await.unwrap().id;
+    let ids = [waits, ran, asked];
+    let token = server.sign_in("carol").await;
+    let size = server.book.ledger.newest().size();
+    let body: StreamsBody = json(many(&server, &token, &ids.map(|id| id.to_string())).await).await;
+    // Nothing of it is what hosts wrote, so that nothing is written down of who reads it.
+    assert_eq!(server.book.ledger.newest().size(), size);
+    assert_eq!(body.streams.len(), ids.len());
+    for (id, part) in ids.iter().zip(body.streams) {
+        let path = format!("/v1/commands/{id}/entries?output=false");
+        let alone: StreamBody = server.get("carol", &path).await;
+        assert_eq!(body.checkpoint, alone.checkpoint);
+        assert_eq!(part.entries, alone.entries);
+        assert_eq!(
+            (part.blobs, part.redacted),
+            (alone.blobs, alone.redacted),
+            "{id}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn several_streams_take_the_right_to_each_of_them() {
+    let server = TestServer::start().await;
+    let (first, _) = server.book.authorized().await;
+    let (second, _) = server.book.authorized().await;
+    let (first, second) = (first.to_string(), second.to_string());
+    let token = server.sign_in("carol").await;
+    let nothing = "0".repeat(64);
+    let many_ids: Vec<String> = (0..201).map(|n| format!("{n:064x}")).collect();
+    let refused: [(&[String], u16, &str); 6] = [
+        (&[], 400, "ids"),
+        (&[first[..8].to_owned()], 400, "ids"),
+        (&[first.clone(), first.clone()], 400, "ids"),
+        (&many_ids, 400, "ids"),
+        (&[first.clone(), nothing.clone()], 404, "unknown_command"),
+        (&[nothing], 404, "unknown_command"),
+    ];
+    for (ids, status, code) in refused {
+        let answer = problem(many(&server, &token, ids).await).await;
+        assert_eq!(answer, (status, code.into()), "{} ids", ids.len());
+    }
+    // Output is asked for by command, where the log says who reads it.
+    let body = serde_json::json!({ "ids": [&first], "output": true });
+    let call = server.call(Method::POST, "/v1/commands/entries");
+    let answer = call.bearer_auth(&token).json(&body).send().await.unwrap();
+    assert_eq!(problem(answer).await, (400, "body".into()));
+    let answer = many(&server, &token, &[first, second]).await;
+    assert!(answer.status().is_success());
+    assert!(
+        answer.headers()["ratelimit-policy"]
+            .to_str()
+            .unwrap()
+            .starts_with("\"streams\"")
+    );
+}
+
+async fn many(server: &TestServer, token: &str, ids: &[String]) -> reqwest::Response {
+    let call = server.call(Method::POST, "/v1/commands/entries");
+    let body = serde_json::json!({ "ids": ids });
+    call.bearer_auth(token).json(&body).send().await.unwrap()
 }
 
 #[tokio::test]

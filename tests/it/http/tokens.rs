@@ -443,6 +443,9 @@ async fn a_token_for_some_hosts_sees_and_stops_nothing_of_others() {
             let path = format!("/v1/commands/{ran}{rest}");
             statuses.push(server.get_as(&dev, &path).await.status().as_u16());
         }
+        let ids = json!({ "ids": [ran.to_string()] });
+        let many = call(&server, &dev, "/v1/commands/entries", &ids, "").await;
+        statuses.push(many.status().as_u16());
         let path = format!("/v1/commands/{open}/cancel");
         let cancel = call(&server, &dev, &path, &json!({}), "").await;
         statuses.push(cancel.status().as_u16());
@@ -450,7 +453,7 @@ async fn a_token_for_some_hosts_sees_and_stops_nothing_of_others() {
         let list: Value = list.json().await.unwrap();
         (statuses, list["items"].as_array().unwrap().len())
     };
-    assert_eq!(statuses().await, (vec![404; 4], 0));
+    assert_eq!(statuses().await, (vec![404; 5], 0));
     let labels = vec!["env=dev.eu".parse().unwrap()];
     let agent = "web-1".parse().unwrap();
     server
@@ -458,7 +461,7 @@ async fn a_token_for_some_hosts_sees_and_stops_nothing_of_others() {
         .change(ChangeBody::AgentRelabelled { agent, labels })
         .await;
     // A command that is cancelled before it began has ended otherwise: 409 with its status.
-    assert_eq!(statuses().await, (vec![200, 200, 200, 409], 2));
+    assert_eq!(statuses().await, (vec![200, 200, 200, 200, 409], 2));
     let labels = vec!["env=prod".parse().unwrap()];
     let agent = "web-1".parse().unwrap();
     server
