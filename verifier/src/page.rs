@@ -77,6 +77,7 @@ mod tests {
         countersign_room(bytes.len());
         lock(&ROOM).copy_from_slice(bytes);
         let len = countersign_verify();
+        assert_eq!(countersign_verdict(), lock(&VERDICT).as_ptr());
         let verdict = lock(&VERDICT).clone();
         assert_eq!(verdict.len(), len);
         serde_json::from_slice(&verdict).unwrap()

@@ -283,7 +283,9 @@ mod tests {
     #[test]
     fn the_lowest_seq_stays_and_of_equals_the_first() {
         let mut findings = Findings::default();
+        assert!(findings.is_empty());
         findings.bad("x", 5, "a");
+        assert!(!findings.is_empty());
         findings.bad("x", 7, "b");
         findings.table("statements", 5, "c");
         findings.bad("y", 3, "d");

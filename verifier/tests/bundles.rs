@@ -9,6 +9,8 @@
 #[macro_use]
 #[path = "../../protocol/tests/support/mod.rs"]
 mod support;
+#[path = "bundles/claims.rs"]
+mod claims;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -229,6 +229,23 @@ mod tests {
         assert_eq!(members.first().unwrap().content, b"hello\n");
     }
 
+    /// As `tar` wants it: headers and content in whole blocks, two empty ones at the end.
+    #[test]
+    fn members_fill_whole_blocks() {
+        assert_eq!(packed().len(), 7 * 512);
+        let sizes = [0, 1, 511, 512, 513, 1024];
+        assert_eq!(sizes.map(padding), [0, 511, 1, 0, 511, 0]);
+    }
+
+    #[test]
+    fn a_name_that_fits_into_no_header_is_not_packed() {
+        let fits = |len: usize| header(&"n".repeat(len), 0).is_some();
+        assert_eq!(
+            [0, 1, 81, 82, 100].map(fits),
+            [false, true, true, false, false]
+        );
+    }
+
     /// Every bit that is not a member's name, size or content is fixed.
     #[test]
     fn a_flipped_bit_is_another_content_or_an_error() {
@@ -254,5 +271,7 @@ mod tests {
         let mut unpacker = Unpacker::new(bytes.as_slice());
         let huge = unpacker.next(|_| 5);
         assert!(matches!(huge, Err(ContainerError::TooLarge(name)) if name == "README.txt"));
+        let mut unpacker = Unpacker::new(bytes.as_slice());
+        assert!(unpacker.next(|_| 6).unwrap().is_some());
     }
 }

@@ -134,3 +134,36 @@ pub(super) fn split(page: &[u8]) -> Option<Vec<Vec<u8>>> {
         .contains(&entries.len())
         .then_some(entries)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_member_has_its_bound() {
+        assert_eq!(limit(&entries(0)), 8_389_120);
+        assert_eq!(limit(&blob(&Digest::new([1; 32]))), 4_194_336);
+        for small in [&proof(0), &absent(0), MANIFEST, CHECKPOINT] {
+            assert_eq!(limit(small), 4_194_304, "{small}");
+        }
+        for text in [README, ALLOWED_SIGNERS, INDEX_JSON, INDEX_HTML] {
+            assert_eq!(limit(text), 67_108_864, "{text}");
+        }
+        assert_eq!(PAGE_BLOB_BYTES, 16_777_216);
+        assert_eq!(MAX_PAGE_BLOB_BYTES, 50_331_648);
+    }
+
+    #[test]
+    fn what_is_absent_is_listed_in_order_and_once() {
+        assert_eq!(absent(7), "absent/0000000000000007");
+        let lines = |bytes: &[u8]| {
+            let lines = bytes.iter().map(|byte| Digest::new([*byte; 32]));
+            let text: String = lines.map(|digest| format!("{digest} erased\n")).collect();
+            parse_absent(text.as_bytes())
+        };
+        assert_eq!(lines(&[1, 2]).unwrap().len(), 2);
+        assert_eq!(lines(&[2, 1]), None);
+        assert_eq!(lines(&[1, 1]), None);
+        assert_eq!(lines(&[]), None);
+    }
+}

@@ -118,3 +118,26 @@ impl Manifest {
         Ok(bytes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_commands_of_a_manifest_are_some_sorted_and_each_once() {
+        let with = |bytes: &[u8]| {
+            let commands = bytes.iter().map(|byte| CommandId::new([*byte; 32]));
+            let manifest = Manifest {
+                ledger: LedgerId::new([0; 32]),
+                origin: "ledger.example.com".parse().unwrap(),
+                selection: Selection::Commands(commands.collect()),
+            };
+            manifest.to_bytes()
+        };
+        assert!(with(&[1, 2]).is_ok());
+        for wrong in [&[2, 1][..], &[1, 1], &[]] {
+            assert!(matches!(with(wrong), Err(ManifestError::Commands)));
+        }
+        assert_eq!(MAX_BYTES, 4_194_304);
+    }
+}
