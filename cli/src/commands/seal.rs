@@ -97,16 +97,22 @@ fn gateway(info: &LedgerInfo, pinned: &LedgerId) -> Result<KeyId, Failure> {
         )
         .hint("nothing was sealed; ask the server of this ledger: GET /v1/ledger")
     })?;
-    let key = match entry.verified.event() {
-        Event::LedgerGenesis(genesis) => genesis.gateway_key.as_ref(),
-        _other => None,
+    let Event::LedgerGenesis(genesis) = entry.verified.event() else {
+        return Err(Failure::tampering(
+            "other_ledger",
+            "the first entry is no first entry of a ledger",
+        ));
     };
-    key.map(|key| key.key_id()).ok_or_else(|| {
-        Failure::failed(
-            "no_gateway",
-            "this ledger has no gateway key, so nobody asks with an API token",
-        )
-    })
+    genesis
+        .gateway_key
+        .as_ref()
+        .map(|key| key.key_id())
+        .ok_or_else(|| {
+            Failure::failed(
+                "no_gateway",
+                "this ledger has no gateway key, so nobody asks with an API token",
+            )
+        })
 }
 
 /// The keys of an accepted host.

@@ -161,7 +161,7 @@ fn behind_a_failure_nothing_is_counted() {
             page
         })
         .collect();
-    let mut lied = pages.clone();
+    let mut lied = pages;
     lied[0].proofs[1].hashes[0] = Hash::new([1; 32]);
     let manifest = manifest(&book, Selection::Commands(vec![command]));
     let (bytes, _) = write(manifest, note(&book), lied);
