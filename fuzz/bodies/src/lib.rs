@@ -8,6 +8,7 @@
 //! | `statements` | signatures, entries, payloads, documents, notes, keys |
 //! | `rights` | changes of rights, requirements and their counting |
 //! | `files` | `agent.toml`, `allowed_signers`, rules, patterns, the agent's key |
+//! | `secrets` | the document of sealed secrets, and what is sealed |
 //! | `journal` | the journal's file and its records |
 //! | `bundles` | evidence bundles and the proofs in them |
 //! | `witnesses` | what witnesses are asked and answer, their policies, places of tiles |
@@ -29,6 +30,7 @@ mod bytes;
 mod files;
 mod journal;
 mod rights;
+mod secrets;
 mod statements;
 mod story;
 mod wire;
@@ -39,6 +41,7 @@ pub use bundles::{bundle, tlog_proof};
 pub use files::{config, key_file, patterns, rules, signers};
 pub use journal::{journal, records};
 pub use rights::{change, requirement};
+pub use secrets::secrets;
 pub use statements::{documents, entry, keys, note, payload, sshsig};
 pub use story::{Runs, Story, story};
 pub use wire::{answers, events, proofs};
@@ -71,6 +74,7 @@ pub const TARGETS: &[Target] = &[
     ("records", records),
     ("requirement", requirement),
     ("rules", rules),
+    ("secrets", secrets),
     ("signers", signers),
     ("sshsig", sshsig),
     ("thief", thief),

@@ -18,6 +18,7 @@ use countersign_protocol::name::Time;
 use countersign_protocol::proof;
 use countersign_protocol::quorum::{BreakGlass, Demand, Requirement, Seats};
 use countersign_protocol::rights::ChangeBody;
+use countersign_protocol::secret::{Delivery, SealedBox, SealedSecret, SealedSecrets, plaintext};
 use countersign_protocol::tlog_proof::TlogProof;
 
 use crate::support::book::{Book, key, public};
@@ -126,7 +127,42 @@ fn write_the_seeds() {
     wire(&world, &story, &ids);
     witnesses();
     statements(&story);
+    secrets();
     journals(&story);
+}
+
+/// The golden document, one for two hosts, and what stands inside a box.
+fn secrets() {
+    let vector = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors/sealed.json");
+    let vector: serde_json::Value = serde_json::from_slice(&fs::read(vector).unwrap()).unwrap();
+    put("secrets", "golden", vector["document"].as_str().unwrap());
+    let secret = |name: &str, delivery| SealedSecret {
+        boxes: [1, 2]
+            .map(|key| SealedBox {
+                ciphertext: Base64(vec![0; 256 + 16]),
+                enc: Base64(vec![0; 32]),
+                key_id: KeyId::new([key; 32]),
+            })
+            .into(),
+        delivery,
+        digest: Digest::new([2; 32]),
+        name: name.parse().unwrap(),
+    };
+    let sealed = SealedSecrets::new(vec![
+        secret("TOKEN", Delivery::Env),
+        secret("tls.key", Delivery::File),
+        secret("word", Delivery::Stdin),
+    ]);
+    put(
+        "secrets",
+        "two-hosts",
+        sealed.unwrap().to_document().unwrap(),
+    );
+    put(
+        "secrets",
+        "plaintext",
+        plaintext(&[7; 32], b"correct horse").unwrap(),
+    );
 }
 
 fn files(story: &Story) {
