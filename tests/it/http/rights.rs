@@ -180,7 +180,7 @@ async fn who_holds_no_role_sees_what_concerns_them_and_nothing_else() {
     assert_eq!(problem(refused).await, (403, "not_permitted".to_owned()));
     let list: Value = json(server.get_as(&dave, "/v1/commands").await).await;
     assert_eq!(list["items"], Value::Array(Vec::new()));
-    let call = server.call(reqwest::Method::POST, "/v1/commands/entries");
+    let call = server.call(Method::POST, "/v1/commands/entries");
     let call = call.bearer_auth(&dave);
     let ids = serde_json::json!({ "ids": [command.to_string()] });
     let refused = call.json(&ids).send().await.unwrap();
