@@ -207,6 +207,7 @@ fn request_approve_and_show_have_their_shapes() {
             "duration_ms",
             "exit_code",
             "failure",
+            "masked",
             "outcome",
             "refused",
             "service",

@@ -155,7 +155,7 @@ fn behind_a_failure_nothing_is_counted() {
     assert!(report.blobs.ok < honest.ok);
 
     let seqs = places(&book, command);
-    let pages: Vec<Page> = seqs
+    let mut lied: Vec<Page> = seqs
         .chunks(3)
         .map(|seqs| {
             let mut page = page(&book, seqs);
@@ -163,7 +163,6 @@ fn behind_a_failure_nothing_is_counted() {
             page
         })
         .collect();
-    let mut lied = pages;
     lied[0].proofs[1].hashes[0] = Hash::new([1; 32]);
     let manifest = manifest(&book, Selection::Commands(vec![command]));
     let (bytes, _) = write(manifest, note(&book), lied);
