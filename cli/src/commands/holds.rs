@@ -40,10 +40,20 @@ machine asked for: what any one of these says. The name stays in the log; name n
 }
 
 #[derive(Debug, Clone, Args)]
-#[group(id = "scope", required = true, multiple = true, args = ["ids", "host", "by"])]
 struct Place {
     /// Its name
     hold: HoldName,
+    #[command(flatten)]
+    scope: Scope,
+    /// Why; it goes into the log
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+}
+
+/// What a hold covers: at least one of the three is given.
+#[derive(Debug, Clone, Args)]
+#[group(required = true, multiple = true)]
+struct Scope {
     /// Commands, at most 64: XXXX-XXXX, the whole id, or at least its first 8 digits
     ids: Vec<String>,
     /// All commands for this host
@@ -52,9 +62,6 @@ struct Place {
     /// All commands that this person or machine asked for
     #[arg(long, value_name = "WHO")]
     by: Option<Principal>,
-    /// Why; it goes into the log
-    #[arg(long, value_name = "TEXT")]
-    reason: String,
 }
 
 /// Places, lifts, lists.
@@ -73,15 +80,15 @@ pub(super) async fn hold(globals: &Globals, arguments: Arguments) -> Result<u8, 
             return Ok(exit_code::DONE);
         }
         Action::Place(place) => {
-            let mut commands = Vec::with_capacity(place.ids.len());
-            for id in &place.ids {
+            let mut commands = Vec::with_capacity(place.scope.ids.len());
+            for id in &place.scope.ids {
                 commands.push(command_of(&client, id).await?);
             }
             let body = ChangeBody::HoldPlaced {
                 hold: place.hold,
                 commands: in_order(commands),
-                agent: place.host,
-                requester: place.by,
+                agent: place.scope.host,
+                requester: place.scope.by,
             };
             (body, place.reason)
         }

@@ -17,7 +17,6 @@ use crate::{console, exit_code, shapes};
 
 /// What to erase.
 #[derive(Debug, Clone, Args)]
-#[group(id = "what", required = true, multiple = true, args = ["only", "digests"])]
 #[command(after_help = "Examples:
   countersign redact 7K3M-9QPX --only output --reason 'a password in it' --legal-basis gdpr-17
   countersign redact 7K3M-9QPX --only all --reason 'request of 3 May' --legal-basis gdpr-17
@@ -28,12 +27,8 @@ bundles that were exported and what others have copied hold it still.")]
 pub struct Arguments {
     /// The command: XXXX-XXXX, the whole id, or at least its first 8 digits
     id: String,
-    /// Texts of these kinds; several times, or with commas
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "KIND")]
-    only: Vec<Only>,
-    /// This text; several times
-    #[arg(long = "digest", value_name = "DIGEST")]
-    digests: Vec<Digest>,
+    #[command(flatten)]
+    what: What,
     /// Why; it goes into the log
     #[arg(long, value_name = "TEXT")]
     reason: String,
@@ -43,6 +38,18 @@ pub struct Arguments {
     /// Do not ask
     #[arg(long)]
     yes: bool,
+}
+
+/// Which texts: at least one of the two is given.
+#[derive(Debug, Clone, Args)]
+#[group(required = true, multiple = true)]
+struct What {
+    /// Texts of these kinds; several times, or with commas
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "KIND")]
+    only: Vec<Only>,
+    /// This text; several times
+    #[arg(long = "digest", value_name = "DIGEST")]
+    digests: Vec<Digest>,
 }
 
 /// Kinds of texts.
@@ -134,8 +141,8 @@ pub(super) async fn redact(globals: &Globals, arguments: Arguments) -> Result<u8
     let id = command_of(&client, &arguments.id).await?;
     let view = client.fetch_command(&id).await?;
     let rights = client.rights().await?;
-    let digests: BTreeSet<Digest> = arguments.digests.iter().copied().collect();
-    let texts = wanted(&view, rights.state.rights(), &arguments.only, &digests);
+    let digests: BTreeSet<Digest> = arguments.what.digests.iter().copied().collect();
+    let texts = wanted(&view, rights.state.rights(), &arguments.what.only, &digests);
     let stray = digests
         .iter()
         .find(|digest| texts.iter().all(|text| text.digest != **digest));
