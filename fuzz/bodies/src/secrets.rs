@@ -20,10 +20,11 @@ static ACTS: LazyLock<[Act; 2]> = LazyLock::new(|| {
     let mut entries = story().entries.iter();
     let act = entries.find_map(|entry| {
         let statement = Entry::decode(&entry.0).unwrap().statement;
-        match Event::parse(statement.kind, &statement.payload).unwrap() {
-            Event::CommandRequested(request) => Some(request.act),
-            _other => None,
-        }
+        let event = Event::parse(statement.kind, &statement.payload).unwrap();
+        let Event::CommandRequested(request) = event else {
+            return None;
+        };
+        Some(request.act)
     });
     let named = BlobRef {
         digest: Digest::new([1; 32]),
