@@ -5,12 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use countersign_protocol::event::Outcome;
 use countersign_protocol::hash::Digest;
 use countersign_protocol::lifecycle::{Execution, ExecutionStatus};
 use countersign_protocol::name::AgentName;
-use countersign_protocol::view::outcome_word;
 use serde::Serialize;
+
+use crate::describe;
 
 /// Most names that are written out for one group; the rest is counted.
 const MAX_NAMES: usize = 8;
@@ -45,13 +45,8 @@ impl Verdict {
     #[must_use]
     pub fn of(part: &Execution) -> Self {
         match part.status {
-            ExecutionStatus::Completed => {
-                let done = part.completed.as_ref();
-                let is_ok = done.is_some_and(|done| {
-                    matches!(done.outcome, Outcome::Exited) && done.exit_code == Some(0)
-                });
-                if is_ok { Self::Ok } else { Self::Failed }
-            }
+            ExecutionStatus::Completed if part.succeeded() => Self::Ok,
+            ExecutionStatus::Completed => Self::Failed,
             ExecutionStatus::Refused => Self::Refused,
             ExecutionStatus::Skipped => Self::Skipped,
             ExecutionStatus::Cancelled => Self::Cancelled,
@@ -90,14 +85,7 @@ struct Said {
 impl Said {
     fn by(part: &Execution) -> Self {
         let done = part.completed.as_ref();
-        let end = done.map(|done| {
-            let code = done.exit_code.map(|code| format!(" with code {code}"));
-            let signal = done.signal.map(|signal| format!(" by signal {signal}"));
-            [Some(outcome_word(done.outcome).to_owned()), code, signal]
-                .into_iter()
-                .flatten()
-                .collect()
-        });
+        let end = done.map(describe::end);
         Self {
             verdict: Verdict::of(part),
             end,
@@ -193,7 +181,7 @@ fn line(group: &Group) -> String {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use countersign_protocol::event::{ExecutionCompleted, Seen, StreamTotals};
+    use countersign_protocol::event::{ExecutionCompleted, Outcome, Seen, StreamTotals};
     use countersign_protocol::hash::{Hash, KeyId, LedgerId, StatementId};
     use countersign_protocol::name::{Nonce, Time};
 

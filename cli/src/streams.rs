@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use countersign_protocol::api::{BlobBody, LiveEntry, StreamBody};
+use countersign_protocol::api::{BlobBody, LiveEntry, StreamPart};
 use countersign_protocol::audit::{self, CheckedEntry, Reason};
 use countersign_protocol::blob::{Blob, BlobRef};
 use countersign_protocol::checkpoint::Checkpoint;
@@ -235,14 +235,14 @@ impl ProvenStream {
     /// # Errors
     /// See [`StreamError`].
     pub fn verify(
-        body: StreamBody,
+        part: StreamPart,
         checkpoint: Checkpoint,
         asked: Stream,
         ledger: LedgerId,
     ) -> Result<Self, StreamError> {
-        let mut entries: Vec<Link> = Vec::with_capacity(body.entries.len());
+        let mut entries: Vec<Link> = Vec::with_capacity(part.entries.len());
         let mut named = BTreeSet::new();
-        for item in body.entries {
+        for item in part.entries {
             let link = check(item.seq, item.entry.0, asked)?;
             if entries
                 .last()
@@ -263,8 +263,8 @@ impl ProvenStream {
         }
         check_beginning(entries.first(), asked, ledger)?;
         let mut blobs = Blobs::default();
-        blobs.take(body.blobs, &named)?;
-        for digest in body.redacted.iter().filter_map(|text| text.parse().ok()) {
+        blobs.take(part.blobs, &named)?;
+        for digest in part.redacted.iter().filter_map(|text| text.parse().ok()) {
             blobs.redact(digest);
         }
         Ok(Self {

@@ -261,6 +261,19 @@ pub struct StreamBody {
     pub redacted: Vec<String>,
 }
 
+impl StreamBody {
+    /// The checkpoint's note, and what is proved for it.
+    #[must_use]
+    pub fn into_parts(self) -> (String, StreamPart) {
+        let part = StreamPart {
+            entries: self.entries,
+            blobs: self.blobs,
+            redacted: self.redacted,
+        };
+        (self.checkpoint, part)
+    }
+}
+
 /// Whose entries are asked for together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -11,7 +11,7 @@
 //! | acts | [`command`] [`policy`] [`judgement`] [`quorum`] [`permission`] [`snapshot`] [`secret`] |
 //! | rules | [`rights`] who may sign, [`lifecycle`] what may follow, [`fold`] both over the log, [`erasure`] what may be erased, [`refusal`] why not, [`effect`] what the ledger says then |
 //! | proof | [`audit`] entries in, the first bad one and why out |
-//! | reading | [`search`] what is searched for, [`view`] the fold as rows of lists, [`visible`] foreign text made safe to show |
+//! | reading | [`search`] what is searched for, [`subject`] what an entry is about, [`view`] the fold as rows of lists, [`visible`] foreign text made safe to show |
 //! | tokens | [`token`] the secret of an API token |
 //! | wire | [`api`] the bodies that travel over HTTP |
 #![cfg_attr(not(feature = "openapi"), no_std)]
@@ -50,6 +50,7 @@ pub mod short;
 pub mod snapshot;
 pub mod sshsig;
 pub mod statement;
+pub mod subject;
 pub mod target;
 pub mod tile;
 pub mod tlog_proof;

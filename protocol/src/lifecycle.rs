@@ -258,13 +258,14 @@ impl Execution {
         late: false,
     };
 
-    /// Exited with 0: the only success there is.
-    fn succeeded(&self) -> bool {
+    /// It ended, and well; what its agent says late of a lost run is no success.
+    #[must_use]
+    pub fn succeeded(&self) -> bool {
         self.status == ExecutionStatus::Completed
             && self
                 .completed
                 .as_ref()
-                .is_some_and(|done| done.exit_code == Some(0))
+                .is_some_and(ExecutionCompleted::succeeded)
     }
 }
 

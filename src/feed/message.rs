@@ -3,7 +3,7 @@
 //! Every message carries enough to tell repetitions apart and to ask for the proof: ledger, seq,
 //! statement id and leaf. It decides no wording of OCSF or syslog.
 
-use countersign_protocol::event::{Author, Event, Kind, LossForm, Outcome};
+use countersign_protocol::event::{Author, Event, Kind, LossForm};
 use countersign_protocol::hash::StatementId;
 use countersign_protocol::name::Time;
 use countersign_protocol::{short, visible};
@@ -144,8 +144,7 @@ pub(super) fn weight(told: &Told) -> Weight {
         return Weight::Grave;
     }
     if let Event::ExecutionCompleted(done) = &told.event {
-        let went_well = done.outcome == Outcome::Exited && done.exit_code == Some(0);
-        return if went_well {
+        return if done.succeeded() {
             Weight::Routine
         } else {
             Weight::Bad

@@ -3,9 +3,7 @@
 //! Attributes that OCSF has no place for stand under `unmapped.countersign`, in the `event` format.
 //! What this log does not know, such as addresses and process numbers, is left out and not invented.
 
-use countersign_protocol::event::{
-    Author, DeniedWhat, Event, ExecutionCompleted, Outcome, ReadWhat,
-};
+use countersign_protocol::event::{Author, DeniedWhat, Event, ExecutionCompleted, ReadWhat};
 use countersign_protocol::hash::KeyId;
 use countersign_protocol::name::{AgentName, Principal};
 use countersign_protocol::permission::Whom;
@@ -231,7 +229,7 @@ fn completed(told: &Told, done: &ExecutionCompleted) -> Shape {
         }
     }
     let shape = Shape::new(Class::Process, TERMINATE, attributes);
-    if done.outcome == Outcome::Exited && done.exit_code == Some(0) {
+    if done.succeeded() {
         shape
     } else {
         shape.failed(outcome_word(done.outcome))

@@ -15,13 +15,11 @@ use std::sync::atomic::Ordering;
 
 use countersign::keys::LedgerKeys;
 use countersign_protocol::event::Event;
-use countersign_protocol::name::{Nonce, Time};
-use countersign_protocol::statement::Statement;
 use serde_json::Value;
 use sqlx::PgPool;
 
 use crate::agents::agent_of;
-use crate::forger::{Forger, event};
+use crate::forger::Forger;
 use crate::outages::behind_a_proxy;
 use crate::servers::Server;
 use crate::support::{Dev, signal, text, until};
@@ -56,31 +54,17 @@ impl Deed {
 /// The ledger's own word on the first command, said anew.
 fn says_anew(forger: &mut Forger) {
     let seq = forger.find(|event| matches!(event, Event::CommandAuthorized(_)));
-    let Event::CommandAuthorized(mut word) = event(forger.entry(seq)) else {
-        unreachable!("it was looked for");
-    };
-    word.nonce = Nonce::new([9; 16]);
-    forger.entry(seq).statement = Statement::sign(&word.into(), forger.keys.statement()).unwrap();
-    forger.seal_from(seq);
+    forger.say_anew(seq);
 }
 
 /// Somebody else has approved.
 fn names_another(forger: &mut Forger) {
-    let seq = forger.find(|event| matches!(event, Event::CommandApproved(_)));
-    let payload = &mut forger.entry(seq).statement.payload;
-    let text = String::from_utf8(payload.clone()).unwrap();
-    let other = text.replace("\"principal\":\"bob\"", "\"principal\":\"eve\"");
-    assert_ne!(text, other);
-    *payload = other.into_bytes();
-    forger.seal_from(seq);
+    forger.name_another();
 }
 
 /// The authorization stood before the approvals.
 fn dates_back(forger: &mut Forger) {
-    let seq = forger.find(|event| matches!(event, Event::CommandAuthorized(_)));
-    let before = forger.entry(seq - 1).time.as_micros();
-    forger.entry(seq).time = Time::from_micros(before - 1).unwrap();
-    forger.seal_from(seq);
+    forger.date_back();
 }
 
 /// The command has written nothing.

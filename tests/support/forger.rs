@@ -12,6 +12,7 @@ use countersign_protocol::event::{Author, Event, Seen};
 use countersign_protocol::fold::{self, Stream};
 use countersign_protocol::hash::Hash;
 use countersign_protocol::merkle::{RightEdge, Tree};
+use countersign_protocol::name::{Nonce, Time};
 use countersign_protocol::statement::Statement;
 use sqlx::{PgConnection, PgPool, Row as _};
 
@@ -173,6 +174,37 @@ impl Forger {
     pub(crate) fn find(&self, fits: impl Fn(&Event) -> bool) -> u64 {
         let fits = |entry: &&Entry| fits(&event(entry));
         self.entries.iter().find(fits).unwrap().seq
+    }
+
+    /// Has the first approval say that eve gave it. Says where it stands.
+    pub(crate) fn name_another(&mut self) -> u64 {
+        let seq = self.find(|event| matches!(event, Event::CommandApproved(_)));
+        let payload = &mut self.entry(seq).statement.payload;
+        let text = String::from_utf8(payload.clone()).unwrap();
+        let other = text.replace("\"principal\":\"bob\"", "\"principal\":\"eve\"");
+        assert_ne!(text, other);
+        *payload = other.into_bytes();
+        self.seal_from(seq);
+        seq
+    }
+
+    /// Dates the first authorization before the entry before it. Says where it stands.
+    pub(crate) fn date_back(&mut self) -> u64 {
+        let seq = self.find(|event| matches!(event, Event::CommandAuthorized(_)));
+        let before = self.entry(seq - 1).time.as_micros();
+        self.entry(seq).time = Time::from_micros(before - 1).unwrap();
+        self.seal_from(seq);
+        seq
+    }
+
+    /// Says the authorization at this place in other words.
+    pub(crate) fn say_anew(&mut self, seq: u64) {
+        let Event::CommandAuthorized(mut word) = event(self.entry(seq)) else {
+            unreachable!("an authorization stands there");
+        };
+        word.nonce = Nonce::new([9; 16]);
+        self.entry(seq).statement = Statement::sign(&word.into(), self.keys.statement()).unwrap();
+        self.seal_from(seq);
     }
 
     pub(crate) fn entry(&mut self, seq: u64) -> &mut Entry {

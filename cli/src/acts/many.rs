@@ -1,7 +1,7 @@
 //! The streams of many commands by a few calls. Each is proved as one that was fetched alone: by its own
 //! bytes, and under the id that was asked for in its place.
 
-use countersign_protocol::api::{StreamBody, StreamPart, StreamsBody, StreamsRequest};
+use countersign_protocol::api::{StreamPart, StreamsBody, StreamsRequest};
 use countersign_protocol::checkpoint::Checkpoint;
 use countersign_protocol::fold::Stream;
 use countersign_protocol::hash::{CommandId, LedgerId};
@@ -72,14 +72,8 @@ async fn verified(
     ledger: LedgerId,
 ) -> Result<Vec<ProvenStream>, Failure> {
     let verify = move || -> Result<Vec<ProvenStream>, StreamError> {
-        let one = |(id, part): (CommandId, StreamPart)| {
-            let body = StreamBody {
-                checkpoint: String::new(),
-                entries: part.entries,
-                blobs: part.blobs,
-                redacted: part.redacted,
-            };
-            ProvenStream::verify(body, checkpoint.clone(), Stream::Command(id), ledger)
+        let one = |(id, part)| {
+            ProvenStream::verify(part, checkpoint.clone(), Stream::Command(id), ledger)
         };
         asked.into_iter().map(one).collect()
     };

@@ -70,7 +70,7 @@ pub use read::{Found, LoggedEntry, Purpose, RightsView};
 pub use request::{RequestSpec, Requested};
 pub use review::{OpenReviews, open_review};
 pub use secrets::{Recipient, SecretSpec, seal_for_token};
-pub use select::{Hosts, Selected, any_one, select};
+pub use select::{Hosts, Selected, any_one};
 pub use session::SessionError;
 pub use snapshot::{SnapshotDraft, SnapshotStep, SnapshotWish, snapshot_differences};
 pub use submit::{Accepted, ReceiptError};

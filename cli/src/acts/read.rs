@@ -169,9 +169,10 @@ impl Client {
     }
 
     async fn prove_stream(&self, body: StreamBody, asked: Stream) -> Result<ProvenStream, Failure> {
-        let (checkpoint, _standing) = self.believe(&body.checkpoint).await?;
+        let (note, part) = body.into_parts();
+        let (checkpoint, _standing) = self.believe(&note).await?;
         Ok(ProvenStream::verify(
-            body,
+            part,
             checkpoint,
             asked,
             self.ledger(),

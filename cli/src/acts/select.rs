@@ -10,6 +10,7 @@ use countersign_protocol::search::{Pattern, Query, Term};
 use countersign_protocol::target::Place;
 
 use super::connect::Client;
+use crate::audit::{Fits, judge};
 use crate::entropy;
 use crate::failure::Failure;
 
@@ -48,41 +49,28 @@ fn means(pattern: &Pattern, label: &Label) -> bool {
     )
 }
 
+/// A choice has terms of hosts and labels only; any other says nothing of a host and chooses none.
 fn fits(choice: &Query, name: &AgentName, labels: &BTreeSet<Label>) -> bool {
-    match choice {
-        Query::Term(Term::Host(pattern)) => pattern.fits(name.as_str()),
-        Query::Term(Term::Label(pattern)) => labels.iter().any(|label| means(pattern, label)),
-        // Nothing else says anything of a host, and what says nothing chooses none.
-        Query::Term(_) => false,
-        Query::Not(one) => !fits(one, name, labels),
-        Query::And(all) => all.iter().all(|one| fits(one, name, labels)),
-        Query::Or(all) => all.iter().any(|one| fits(one, name, labels)),
-    }
+    let of_term = |term: &Term| {
+        Fits::of(if let Term::Host(pattern) = term {
+            pattern.fits(name.as_str())
+        } else if let Term::Label(pattern) = term {
+            labels.iter().any(|label| means(pattern, label))
+        } else {
+            false
+        })
+    };
+    judge(choice, &of_term) == Fits::Yes
 }
 
-/// Resolves a choice against proven rights.
-#[must_use]
-pub fn select(hosts: &Hosts, rights: &Rights) -> Selected {
-    let (choice, service) = match hosts {
-        Hosts::Named(places) => {
-            return Selected {
-                places: places.clone(),
-                drained: Vec::new(),
-            };
-        }
-        Hosts::Fitting { choice, service } => (choice, service),
-    };
-    let is_meant = |name: &AgentName, labels| {
-        choice
-            .as_ref()
-            .is_none_or(|choice| fits(choice, name, labels))
-    };
+/// Resolves a choice against proven rights; without one all are meant.
+fn select(choice: Option<&Query>, service: Option<&ServiceName>, rights: &Rights) -> Selected {
     let mut selected = Selected {
         places: Vec::new(),
         drained: Vec::new(),
     };
     for (name, record) in rights.agents() {
-        if !is_meant(name, &record.labels) {
+        if !choice.is_none_or(|choice| fits(choice, name, &record.labels)) {
             continue;
         }
         if record.drained {
@@ -90,7 +78,7 @@ pub fn select(hosts: &Hosts, rights: &Rights) -> Selected {
         } else {
             selected.places.push(Place {
                 agent: name.clone(),
-                service: service.clone(),
+                service: service.cloned(),
             });
         }
     }
@@ -98,13 +86,22 @@ pub fn select(hosts: &Hosts, rights: &Rights) -> Selected {
 }
 
 impl Client {
-    /// Resolves a choice of hosts against the rights as they are proven now.
+    /// Resolves a choice of hosts against the rights as they are proven now; names need none.
     ///
     /// # Errors
     /// No host fits; nothing was signed. Or the rights could not be read.
-    pub async fn select(&self, hosts: &Hosts) -> Result<Selected, Failure> {
+    pub async fn select(&self, hosts: Hosts) -> Result<Selected, Failure> {
+        let (choice, service) = match hosts {
+            Hosts::Named(places) => {
+                return Ok(Selected {
+                    places,
+                    drained: Vec::new(),
+                });
+            }
+            Hosts::Fitting { choice, service } => (choice, service),
+        };
         let rights = self.rights().await?;
-        let selected = select(hosts, rights.state.rights());
+        let selected = select(choice.as_ref(), service.as_ref(), rights.state.rights());
         if selected.places.is_empty() {
             let drained = selected.drained.len();
             let message = if drained > 0 {

@@ -1,11 +1,11 @@
 //! One statement of the log in short: who made it, with which key, and what it is about.
 
 use countersign_protocol::event::{Author, DeniedWhat, Event, Kind, ReadWhat};
-use countersign_protocol::fold::Stream;
 use countersign_protocol::hash::{CommandId, KeyId, StatementId};
 use countersign_protocol::key;
 use countersign_protocol::name::{AgentName, Principal, Time};
 use countersign_protocol::rights::ChangeBody;
+use countersign_protocol::subject::Subject;
 
 /// Who made a statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,25 +136,11 @@ fn about(id: StatementId, event: &Event) -> About {
             count: denied.count,
         };
     }
-    if let Event::ReviewOpened(review) = event {
-        return About::Command(review.command);
+    match Subject::of(event, id) {
+        Some(Subject::Command(command)) => About::Command(command),
+        Some(Subject::Change(change)) => About::Change(change),
+        None => About::Other,
     }
-    if let Event::ReviewClosed(review) = event {
-        return About::Command(review.command);
-    }
-    if let Some(Stream::Command(command)) = Stream::of(event, id) {
-        return About::Command(command);
-    }
-    let change = if matches!(event, Event::ChangeRequested(_)) {
-        Some(id)
-    } else if let Event::ChangeApproved(word) = event {
-        Some(word.change)
-    } else if let Event::ChangeRejected(word) = event {
-        Some(word.change)
-    } else {
-        ChangeBody::effected(event).map(|effected| effected.change)
-    };
-    change.map_or(About::Other, About::Change)
 }
 
 /// A change of rights as one line: the document that people consented to, with each key by its

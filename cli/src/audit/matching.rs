@@ -26,7 +26,9 @@ pub enum Fits {
 }
 
 impl Fits {
-    const fn of(holds: bool) -> Self {
+    /// What is known for certain.
+    #[must_use]
+    pub const fn of(holds: bool) -> Self {
         if holds { Self::Yes } else { Self::No }
     }
 
@@ -42,15 +44,20 @@ impl Fits {
 /// Whether a query fits one host's part of a command.
 #[must_use]
 pub fn fits(query: &Query, row: &RunRow, sight: Sight<'_>) -> Fits {
+    judge(query, &|term| of_term(term, row, sight))
+}
+
+/// Whether a query fits what `of_term` tells of each of its terms.
+pub fn judge(query: &Query, of_term: &impl Fn(&Term) -> Fits) -> Fits {
     match query {
-        Query::Term(term) => of_term(term, row, sight),
-        Query::Not(one) => fits(one, row, sight).not(),
+        Query::Term(term) => of_term(term),
+        Query::Not(one) => judge(one, of_term).not(),
         Query::And(all) => {
             // The other way round of an or: one no is enough, else one unknown.
-            let each = all.iter().map(|one| fits(one, row, sight).not());
+            let each = all.iter().map(|one| judge(one, of_term).not());
             one_of(each).not()
         }
-        Query::Or(all) => one_of(all.iter().map(|one| fits(one, row, sight))),
+        Query::Or(all) => one_of(all.iter().map(|one| judge(one, of_term))),
     }
 }
 

@@ -29,7 +29,7 @@ mod why;
 
 pub use chronicle::{Chronicle, Keep, PartKey, ReviewFact};
 pub use fact::{About, Fact, Who};
-pub use matching::{Fits, Sight, fits};
+pub use matching::{Fits, Sight, fits, judge};
 pub use parse::{QueryError, parse, parse_choice};
 pub use query::Written;
 pub use runs::{RunRow, Span, runs};

@@ -64,7 +64,7 @@ impl HostArguments {
                 service: self.service,
             }
         };
-        let mut selected = client.select(&hosts).await?;
+        let mut selected = client.select(hosts).await?;
         if self.one {
             selected.places = any_one(selected.places).into_iter().collect();
         }

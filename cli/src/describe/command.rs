@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use anstyle::{AnsiColor, Style};
 use comfy_table::{ContentArrangement, Table, presets};
 use countersign_protocol::command::{AtOutputLimit, Mode};
-use countersign_protocol::event::{RefusalReason, Stream};
+use countersign_protocol::event::{ExecutionCompleted, RefusalReason, Stream};
 use countersign_protocol::hash::Digest;
 use countersign_protocol::key;
 use countersign_protocol::lifecycle::{CommandStatus, Execution, LOST_GRACE_US, Refused};
@@ -322,6 +322,19 @@ fn held_line(held: &Held<String>) -> String {
     }
 }
 
+/// How a run ended by itself or was ended: `exited with code 1`, `signalled by signal 9`.
+#[must_use]
+pub fn end(done: &ExecutionCompleted) -> String {
+    let mut text = outcome_word(done.outcome).to_owned();
+    if let Some(code) = done.exit_code {
+        let _infallible = write!(text, " with code {code}");
+    }
+    if let Some(signal) = done.signal {
+        let _infallible = write!(text, " by signal {signal}");
+    }
+    text
+}
+
 /// How one host's part ended, in a few words.
 #[must_use]
 pub fn ending(view: &CommandView, part: &Execution) -> String {
@@ -339,13 +352,7 @@ pub fn ending(view: &CommandView, part: &Execution) -> String {
     }
     if let Some(done) = &part.completed {
         text.push_str(", ");
-        text.push_str(outcome_word(done.outcome));
-        if let Some(code) = done.exit_code {
-            let _infallible = write!(text, " with code {code}");
-        }
-        if let Some(signal) = done.signal {
-            let _infallible = write!(text, " by signal {signal}");
-        }
+        text.push_str(&end(done));
         let _infallible = write!(text, " after {} ms", done.duration_us / 1000);
         let detail = done.detail.as_ref();
         if let Some(detail) = detail.and_then(|named| view.texts.get(&named.digest)) {

@@ -245,6 +245,12 @@ payload! {
 }
 
 impl ExecutionCompleted {
+    /// Exited with 0: the only success there is. A code stands with `exited` alone.
+    #[must_use]
+    pub fn succeeded(&self) -> bool {
+        self.exit_code == Some(0)
+    }
+
     /// Says whether some output was not kept.
     #[must_use]
     pub const fn is_truncated(&self) -> bool {

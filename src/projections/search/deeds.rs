@@ -2,10 +2,9 @@
 
 use countersign_protocol::audit::CheckedEntry;
 use countersign_protocol::event::{Author, Event, ReadWhat};
-use countersign_protocol::fold::Stream;
-use countersign_protocol::hash::{Digest, StatementId};
+use countersign_protocol::hash::Digest;
 use countersign_protocol::key;
-use countersign_protocol::rights::ChangeBody;
+use countersign_protocol::subject::Subject;
 use serde::Serialize;
 use sqlx::PgConnection;
 
@@ -89,6 +88,11 @@ fn row(entry: &CheckedEntry) -> Option<Row> {
     } else {
         None
     };
+    let (command, change) = match Subject::of(event, id) {
+        Some(Subject::Command(id)) => (Some(id.to_string()), None),
+        Some(Subject::Change(id)) => (None, Some(id.to_string())),
+        None => (None, None),
+    };
     Some(Row {
         seq: signed(entry.seq),
         time_us: signed(entry.time.as_micros()),
@@ -96,40 +100,12 @@ fn row(entry: &CheckedEntry) -> Option<Row> {
         author,
         who,
         fingerprint: key::fingerprint(&header.signer),
-        command: command(event, id).map(|id| id.to_string()),
-        change: change(event, id).map(|id| id.to_string()),
+        command,
+        change,
         reason: reason(event).map(|digest| digest.to_string()),
         reader: read.map(|read| read.reader.to_string()),
         read: read.map(|read| read_word(read.what)),
     })
-}
-
-fn command(event: &Event, id: StatementId) -> Option<StatementId> {
-    if let Event::AuditRead(read) = event {
-        return read.command;
-    }
-    if let Event::ReviewOpened(review) = event {
-        return Some(review.command);
-    }
-    if let Event::ReviewClosed(review) = event {
-        return Some(review.command);
-    }
-    match Stream::of(event, id) {
-        Some(Stream::Command(command)) => Some(command),
-        Some(Stream::Rights) | None => None,
-    }
-}
-
-fn change(event: &Event, id: StatementId) -> Option<StatementId> {
-    if matches!(event, Event::ChangeRequested(_)) {
-        Some(id)
-    } else if let Event::ChangeApproved(word) = event {
-        Some(word.change)
-    } else if let Event::ChangeRejected(word) = event {
-        Some(word.change)
-    } else {
-        ChangeBody::effected(event).map(|effected| effected.change)
-    }
 }
 
 /// The free text that somebody gave as their reason.

@@ -2,8 +2,6 @@
 
 use countersign_protocol::entry::Entry;
 use countersign_protocol::event::{Author, Event};
-use countersign_protocol::name::{Nonce, Time};
-use countersign_protocol::statement::Statement;
 
 use super::story::{Story, bad};
 use crate::forger::event;
@@ -21,14 +19,7 @@ async fn what_is_put_back_as_it_was_verifies() {
 async fn a_persons_word_cannot_be_changed_with_the_ledgers_keys() {
     let story = Story::new().await;
     let mut forger = story.forger().await;
-    let seq = forger.find(|event| matches!(event, Event::CommandApproved(_)));
-    let payload = &mut forger.entry(seq).statement.payload;
-    let text = String::from_utf8(payload.clone()).unwrap();
-    *payload = text
-        .replace("\"principal\":\"bob\"", "\"principal\":\"eve\"")
-        .into_bytes();
-    assert_ne!(text.as_bytes(), *payload);
-    forger.seal_from(seq);
+    let seq = forger.name_another();
     forger.put().await;
     let (found, reason) = bad(&story.verify_as_stranger().await);
     assert_eq!(found, seq);
@@ -58,10 +49,7 @@ async fn a_removed_word_is_found_by_the_next_signer_who_saw_it() {
 async fn a_backdated_entry_is_named_even_when_all_after_it_is_signed_anew() {
     let story = Story::new().await;
     let mut forger = story.forger().await;
-    let seq = forger.find(|event| matches!(event, Event::CommandAuthorized(_)));
-    let before = forger.entry(seq - 1).time.as_micros();
-    forger.entry(seq).time = Time::from_micros(before - 1).unwrap();
-    forger.seal_from(seq);
+    let seq = forger.date_back();
     forger.put().await;
     let (found, reason) = bad(&story.verify_as_stranger().await);
     assert_eq!(found, seq);
@@ -93,12 +81,7 @@ async fn the_ledgers_last_word_signed_anew_is_found_by_what_is_remembered() {
     let newest = story.book.ledger.newest();
     let mut forger = story.forger().await;
     let last = newest.size() - 1;
-    let Event::CommandAuthorized(mut word) = event(forger.entry(last)) else {
-        unreachable!("the last entry is the ledger's");
-    };
-    word.nonce = Nonce::new([9; 16]);
-    forger.entry(last).statement = Statement::sign(&word.into(), forger.keys.statement()).unwrap();
-    forger.seal_from(last);
+    forger.say_anew(last);
     forger.put().await;
     // Nobody has seen it yet but who remembers its checkpoint.
     super::story::assert_holds(&story.verify_as_stranger().await);

@@ -11,8 +11,8 @@ use super::arguments::{Arguments, Between, Form, Question};
 use super::print::{AsOf, Complete, Cursor, FoundCursor, Rows, print, wanted};
 use crate::acts::{Client, Found, Hits, Past, Reach, Since, lied};
 use crate::audit::{
-    self, BreakGlassRow, Fits, Keep, RunRow, Sight, Span, Why, break_glass, fits, of_person, runs,
-    suspect,
+    self, BreakGlassRow, Fits, Keep, Record, RunRow, Sight, Span, Why, break_glass, fits,
+    of_person, runs, suspect,
 };
 use crate::commands::nothing_ran::nothing_ran;
 use crate::commands::progress::Progress;
@@ -202,9 +202,20 @@ async fn search(globals: &Globals, query: &str, form: &Form) -> Result<u8, Failu
             }
         }
     }
+    answer(globals, form, &hits, &rows, Some(unknown))
+}
+
+/// Prints a page of what was found and proved, and where the next one begins.
+fn answer<T: Record>(
+    globals: &Globals,
+    form: &Form,
+    hits: &Hits<'_>,
+    rows: &[T],
+    unknown: Option<usize>,
+) -> Result<u8, Failure> {
     let next = FoundCursor::text(&hits.point, hits.cursor());
-    let rows = Rows::found(&hits.point, &rows, next);
-    print(globals.json, form, rows, Some(unknown))
+    let rows = Rows::found(&hits.point, rows, next);
+    print(globals.json, form, rows, unknown)
 }
 
 /// A search of the server's indexes, where the page before ended; says what an answer rests on.
@@ -283,13 +294,7 @@ async fn ran(globals: &Globals, wish: &RanWish, form: &Form) -> Result<u8, Failu
             }
         }
     }
-    let next = FoundCursor::text(&hits.point, hits.cursor());
-    print(
-        globals.json,
-        form,
-        Rows::found(&hits.point, &rows, next),
-        None,
-    )
+    answer(globals, form, &hits, &rows, None)
 }
 
 async fn glass(globals: &Globals, without_review: bool, form: &Form) -> Result<u8, Failure> {
@@ -314,13 +319,7 @@ async fn glass(globals: &Globals, without_review: bool, form: &Form) -> Result<u
         let all = break_glass(&past.chronicle, clock::now()).into_iter();
         rows.extend(all.filter(is_wanted));
     }
-    let next = FoundCursor::text(&hits.point, hits.cursor());
-    print(
-        globals.json,
-        form,
-        Rows::found(&hits.point, &rows, next),
-        None,
-    )
+    answer(globals, form, &hits, &rows, None)
 }
 
 /// The runs that fit, and how many nobody can tell of.
