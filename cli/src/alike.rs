@@ -229,6 +229,9 @@ pub(crate) mod tests {
             refused: None,
             lost: None,
             late: false,
+            released: None,
+            skipped: None,
+            over: None,
         }
     }
 

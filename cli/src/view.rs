@@ -64,6 +64,12 @@ pub enum Deed {
     Withdrew,
     /// Asked to stop it.
     Cancelled,
+    /// No further host has its turn for now.
+    Paused,
+    /// It goes on after a pause.
+    Resumed,
+    /// It goes on after the canary.
+    Continued,
 }
 
 /// A person's word on a command.
@@ -364,6 +370,12 @@ fn word_of(link: &Link, blobs: &Blobs) -> Option<Word> {
         (Deed::Withdrew, &word.principal, word.reason)
     } else if let Event::CommandCancelRequested(word) = event {
         (Deed::Cancelled, &word.principal, word.reason)
+    } else if let Event::RolloutPaused(word) = event {
+        (Deed::Paused, &word.principal, word.reason)
+    } else if let Event::RolloutResumed(word) = event {
+        (Deed::Resumed, &word.principal, word.reason)
+    } else if let Event::RolloutContinued(word) = event {
+        (Deed::Continued, &word.principal, word.reason)
     } else {
         return None;
     };

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use countersign_protocol::judgement::{Denial, Judgement};
-use countersign_protocol::name::{MAX_INTEGER, RuleName};
+use countersign_protocol::name::{Label, MAX_INTEGER, RuleName};
 use countersign_protocol::permission::{Permission, Whom};
 use countersign_protocol::quorum::{
     BreakGlass, Demand, MAX_DEMANDS, MAX_ELECTORS, MAX_SEATS, Requirement, Seats,
 };
+use countersign_protocol::rollout::{Gap, MAX_SPAN_MS};
 
 /// What a permit takes when it does not say: two people beside the requester.
 const DEFAULT_APPROVALS: u32 = 2;
@@ -58,7 +59,10 @@ impl Deed {
                 "expires",
                 "max_timeout",
                 "max_in_flight",
+                "max_errors",
+                "canary",
                 "gap",
+                "gap_label",
                 "reason",
                 "rejections",
             ],
@@ -66,7 +70,10 @@ impl Deed {
                 "approvals",
                 "max_timeout",
                 "max_in_flight",
+                "max_errors",
+                "canary",
                 "gap",
+                "gap_label",
                 "review_within",
             ],
             Self::Manage => &["approvals", "from", "also_from"],
@@ -93,7 +100,9 @@ pub(crate) struct Price {
     pub(crate) max_timeout_ms: Option<u64>,
     approval_age_ms: Option<u64>,
     max_in_flight: Option<u32>,
-    gap_ms: Option<u64>,
+    max_errors: Option<u32>,
+    canary: Option<u32>,
+    gap: Option<Gap>,
     reason: bool,
     rejections: Option<u32>,
     review_ms: u64,
@@ -149,7 +158,15 @@ impl Price {
             note(&mut wrong, count(name, text, most))
         };
         let max_in_flight = number("max_in_flight", u32::MAX);
+        let canary = number("canary", u32::MAX);
         let rejections = number("rejections", MAX_SEATS).filter(|needed| *needed > 1);
+        let max_errors = given.get("max_errors").and_then(|text| {
+            let read = text.parse::<u32>().map_err(|_| {
+                format!("@max_errors has {text:?}, where a number from 0 up is expected")
+            });
+            note(&mut wrong, read)
+        });
+        let gap = gap(&mut wrong, gap_ms, given.get("gap_label").copied());
         let reason = match given.get("reason").copied() {
             None => false,
             Some("required") => true,
@@ -168,20 +185,37 @@ impl Price {
             max_timeout_ms,
             approval_age_ms,
             max_in_flight,
-            gap_ms,
+            max_errors,
+            canary,
+            gap,
             reason,
             rejections,
             review_ms,
         })
     }
-
-    pub(crate) const fn gap_ms(&self) -> Option<u64> {
-        self.gap_ms
-    }
 }
 
 fn note<T>(wrong: &mut Vec<String>, read: Result<T, String>) -> Option<T> {
     read.map_err(|sentence| wrong.push(sentence)).ok()
+}
+
+/// How far apart hosts run, and which.
+fn gap(wrong: &mut Vec<String>, ms: Option<u64>, label: Option<&str>) -> Option<Gap> {
+    let label = label.and_then(|text| {
+        let read = text.parse::<Label>().map_err(|_| {
+            format!("@gap_label has {text:?}, where a label is expected, such as role=dns")
+        });
+        note(wrong, read)
+    });
+    if ms.is_none() && label.is_some() {
+        wrong.push(
+            "@gap_label says which hosts are kept apart and nothing how far: add @gap".to_owned(),
+        );
+    }
+    if ms.is_some_and(|ms| ms > MAX_SPAN_MS) {
+        wrong.push("@gap is at most 7d, as long as a request stays open".to_owned());
+    }
+    ms.map(|ms| Gap { label, ms })
 }
 
 /// The seats of one permit, its own and those beside.
@@ -321,6 +355,14 @@ pub(crate) fn strictest(
         )));
     }
     let prices = || permits.iter().map(|(_, price)| *price);
+    let mut gaps: Vec<Gap> = Vec::new();
+    for gap in prices().filter_map(|price| price.gap.as_ref()) {
+        match gaps.iter_mut().find(|other| other.label == gap.label) {
+            Some(same) => same.ms = same.ms.max(gap.ms),
+            None => gaps.push(gap.clone()),
+        }
+    }
+    gaps.sort();
     // Without the annotation one no is enough, which no number is stricter than.
     let veto = prices().any(|price| price.rejections.is_none());
     let rejections = prices().filter_map(|price| price.rejections).min();
@@ -330,7 +372,9 @@ pub(crate) fn strictest(
         rules: permits.iter().map(|(name, _)| (*name).clone()).collect(),
         approval_age_ms: prices().filter_map(|price| price.approval_age_ms).min(),
         max_in_flight: prices().filter_map(|price| price.max_in_flight).min(),
-        gap_ms: prices().filter_map(|price| price.gap_ms).max(),
+        max_errors: prices().filter_map(|price| price.max_errors).min(),
+        canary: prices().filter_map(|price| price.canary).min(),
+        gaps,
         reason: prices().any(|price| price.reason),
         rejections: rejections.filter(|_| !veto),
         break_glass: review_ms

@@ -158,11 +158,7 @@ fn warnings_of(rule: &CheckedRule) -> Vec<String> {
     }
     match &rule.price {
         Some(price) => {
-            warnings.extend(of_cost(
-                rule,
-                price.demand.as_ref(),
-                price.gap_ms().is_some(),
-            ));
+            warnings.extend(of_cost(rule, price.demand.as_ref()));
             warnings.extend(of_permit(rule, &looks));
         }
         None if looks
@@ -191,7 +187,7 @@ fn warnings_of(rule: &CheckedRule) -> Vec<String> {
     warnings
 }
 
-fn of_cost(rule: &CheckedRule, demand: Option<&Demand>, gap: bool) -> Vec<String> {
+fn of_cost(rule: &CheckedRule, demand: Option<&Demand>) -> Vec<String> {
     let mut warnings = Vec::new();
     if rule.named.is_none() {
         let everybody = "it speaks for everybody who has a key, also those whose role permits nothing; \
@@ -205,13 +201,6 @@ fn of_cost(rule: &CheckedRule, demand: Option<&Demand>, gap: bool) -> Vec<String
         } else {
             "one approval is enough: whoever asks and one other".to_owned()
         });
-    }
-    if gap {
-        warnings.push(
-            "this version cannot keep a gap between two hosts, so whatever @gap applies to is not \
-             permitted"
-                .to_owned(),
-        );
     }
     warnings
 }

@@ -4,6 +4,7 @@
 //! Bytes are base64 (standard alphabet, padded), hashes 64 lowercase hex digits, times integer
 //! microseconds since the Unix epoch.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -559,12 +560,29 @@ pub struct Grant {
     pub line: Base64,
     /// Inclusion proof of the line.
     pub line_proof: Vec<Hash>,
+    /// In a rollout: the end of the host whose place this turn takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ahead: Option<Box<Ahead>>,
     /// What administrators have signed for the hosts, where they have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<SnapshotBody>,
     /// The newest entry of the checkpoint: how old that is, a host learns from it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub newest: Option<ProvenEntry>,
+}
+
+/// The end of another host's part of a command, with that host's line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Ahead {
+    /// The statement that ended it: its agent's own, or the ledger's.
+    pub entry: ProvenEntry,
+    /// Index of its line in the target tree.
+    pub line_index: u64,
+    /// Its line: canonical JSON.
+    pub line: Base64,
+    /// Inclusion proof of the line.
+    pub line_proof: Vec<Hash>,
 }
 
 /// A policy snapshot with its signatures; it stands by these alone, without a proof.

@@ -14,6 +14,7 @@ use crate::canonical::{self, CanonicalError};
 use crate::hash::{Digest, Hash};
 use crate::name::{OsUser, RuleName, Time};
 use crate::quorum::is_false;
+use crate::rollout::Rollout;
 
 /// Used when a request names no timeout.
 pub const DEFAULT_TIMEOUT_MS: u64 = 30_000;
@@ -111,6 +112,9 @@ pub struct Act {
     /// Asked for without approvals, by a rule for that, and with a review afterwards.
     #[serde(default, skip_serializing_if = "is_false")]
     pub break_glass: bool,
+    /// How it goes over its hosts; when left out, and the policy asks nothing, all start at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Rollout>,
 }
 
 /// Why a request asks for something that cannot be.
@@ -161,7 +165,11 @@ impl Act {
         limit(
             (1..=crate::target::MAX_TARGETS).contains(&self.targets.count),
             "a command names between 1 and 100,000 targets",
-        )
+        )?;
+        match &self.rollout {
+            Some(rollout) => rollout.check().map_err(CommandError::Limit),
+            None => Ok(()),
+        }
     }
 }
 

@@ -2,8 +2,8 @@
 
 use crate::event::{
     AccessDenied, AuditRead, CommandAuthorized, CommandExpired, CommandVotedDown, DeniedWhat,
-    Event, ExecutionLost, ExecutionSkipped, LedgerHeartbeat, LossForm, ReadWhat, ReviewOpened,
-    Seen,
+    Event, ExecutionLost, ExecutionReleased, ExecutionSkipped, LedgerHeartbeat, LossForm, ReadWhat,
+    ReviewOpened, Seen,
 };
 use crate::fold::Effect;
 use crate::hash::{CommandId, KeyId, LedgerId};
@@ -167,12 +167,30 @@ impl LedgerHeader {
         }
     }
 
-    /// The event of a deadline that has passed.
+    /// The event of a deadline that has passed, or of a turn that begins.
     #[must_use]
     pub fn due(self, command: CommandId, due: Due) -> Event {
         match due {
             Due::Expire => ledger_event!(self, CommandExpired { command }),
-            Due::Skip(agent) => ledger_event!(self, ExecutionSkipped { command, agent }),
+            Due::Skip(agent, why) => ledger_event!(
+                self,
+                ExecutionSkipped {
+                    command,
+                    agent,
+                    why
+                }
+            ),
+            Due::Release(turn) => ledger_event!(
+                self,
+                ExecutionReleased {
+                    command,
+                    agent: turn.agent,
+                    turn: turn.number,
+                    waited_for: turn.waited_for,
+                    labels: turn.labels,
+                    start_before: turn.start_before
+                }
+            ),
             Due::PresumeLost(agent, started) => ledger_event!(
                 self,
                 ExecutionLost {

@@ -11,21 +11,22 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::canonical;
-use crate::command::{Act, CommandSpec};
+use crate::command::CommandSpec;
 use crate::erasure::{self, Naming};
 use crate::event::{
     Author, ChangeBody, Erased, Event, ExecutionCompleted, ExecutionLost, ExecutionStarted, Seen,
 };
 use crate::hash::{CommandId, Hash, KeyId, StatementId};
 use crate::judgement::{Denial, Judge, Judgement, Question};
-use crate::lifecycle::{Approval, Command, ExecutionStatus, Position, Stage, Vote};
+use crate::lifecycle::{Approval, Command, Due, ExecutionStatus, Position, Stage, Turn, Vote};
 use crate::name::{Principal, SECOND_US, Time, TokenId};
 use crate::permission::{Permission, Whom};
 use crate::policy::{Policy, PolicyRef};
 use crate::quorum::{self, MAX_COUNTED_BYTES, Membership, Requirement};
 use crate::rights::{Proposal, Rights};
+use crate::rollout::{Gap, Gaps};
 use crate::statement::Verified;
-use crate::target::TargetList;
+use crate::target::{TargetLine, TargetList};
 
 pub use crate::refusal::{Class, Refusal};
 
@@ -94,6 +95,10 @@ impl Stream {
             Event::CommandAuthorized(event) => event.command,
             Event::CommandExpired(event) => event.command,
             Event::CommandCancelRequested(event) => event.command,
+            Event::RolloutPaused(event) => event.command,
+            Event::RolloutResumed(event) => event.command,
+            Event::RolloutContinued(event) => event.command,
+            Event::ExecutionReleased(event) => event.command,
             Event::ExecutionStarted(event) => event.command,
             Event::ExecutionRefused(event) => event.command,
             Event::ExecutionSkipped(event) => event.command,
@@ -145,6 +150,7 @@ pub const fn agent_link(event: &Event) -> Option<(KeyId, u64, StatementId)> {
         | Event::ReviewClosed(_)
         | Event::PolicySnapshot(_)
         | Event::CommandRequested(_)
+        | Event::ExecutionReleased(_)
         | Event::ExecutionSkipped(_)
         | Event::ExecutionOutput(_)
         | crate::effecting_event!()
@@ -223,6 +229,8 @@ pub struct State {
     chains: BTreeMap<KeyId, AgentChain>,
     /// Runs of the commands that are held and not over, by the key that started them.
     running: BTreeSet<(KeyId, CommandId)>,
+    /// The last turn under each label's gap.
+    gaps: Gaps,
     /// Who names the texts that a redaction is about, where that is known.
     naming: Naming,
 }
@@ -237,6 +245,7 @@ impl State {
             commands: BTreeMap::new(),
             chains: BTreeMap::new(),
             running: BTreeSet::new(),
+            gaps: Gaps::default(),
             naming: Naming::new(),
         }
     }
@@ -291,6 +300,7 @@ impl State {
     /// Puts back a command that was dropped or is read anew.
     pub fn restore(&mut self, command: Command) {
         self.running.extend(running(&command));
+        self.gaps.restore(&command);
         self.commands.insert(command.id, command);
     }
 
@@ -459,6 +469,7 @@ impl State {
         let link = self.check_link(event)?;
         let command = self.commands.get_mut(&id).ok_or(Refusal::UnknownCommand)?;
         command.next(event, at)?;
+        self.gaps.follow(command, event);
         match run_after(command, event) {
             Some((key, true)) => drop(self.running.insert((key, id))),
             Some((key, false)) => drop(self.running.remove(&(key, id))),
@@ -679,6 +690,10 @@ impl State {
                 let drained = record.is_some_and(|record| record.drained);
                 require(!drained, Refusal::Drained)
             }
+            Event::RolloutPaused(word) => self.may_steer(command, &word.principal),
+            Event::RolloutResumed(word) => self.may_steer(command, &word.principal),
+            Event::RolloutContinued(word) => self.may_steer(command, &word.principal),
+            Event::ExecutionReleased(_) => self.gaps.may_begin(command, now).map(drop),
             Event::CommandExpired(_)
             | Event::ExecutionRefused(_)
             | Event::ExecutionSkipped(_)
@@ -723,6 +738,12 @@ impl State {
             || self.may_approve(command, who)
     }
 
+    /// Whoever may stop a command may hold it up and let it go on.
+    fn may_steer(&self, command: &Command, who: &Principal) -> Result<(), Refusal> {
+        let may = self.may_cancel(command, who);
+        require(may, Refusal::NotPermitted(Permission::CommandCancel))
+    }
+
     /// A token stops what it asked for itself, and more only where it may.
     fn token_may_cancel(&self, command: &Command, token: &TokenId) -> bool {
         let record = self.rights.token(token);
@@ -732,6 +753,72 @@ impl State {
                 .contains(&Permission::CommandCancel)
         });
         by_right || command.request.token.as_ref() == Some(token)
+    }
+
+    /// What passing time and ended turns demand of the ledger for a command that is held. Each is
+    /// legal also after those before it: turns come when nothing else is due, and may call for more.
+    #[must_use]
+    pub fn due(&self, id: &CommandId, now: Time) -> Vec<Due> {
+        let Some(command) = self.commands.get(id) else {
+            return Vec::new();
+        };
+        let due = command.due(now);
+        if due.is_empty() {
+            let turns = self.turns(command, now).into_iter();
+            return turns.map(Due::Release).collect();
+        }
+        due
+    }
+
+    /// The turns of a command that may begin now, in their order.
+    fn turns(&self, command: &Command, now: Time) -> Vec<Turn> {
+        let turns = command.turns(now).into_iter();
+        turns
+            .filter_map(|turn| self.with_others(command, turn, now).ok())
+            .collect()
+    }
+
+    /// A turn with the ends of other commands that it waited for.
+    fn with_others(&self, command: &Command, mut turn: Turn, now: Time) -> Result<Turn, Refusal> {
+        let others = self.gaps.may_begin(command, now)?;
+        let own = turn.waited_for.first().copied();
+        let others = others.into_iter().filter(|id| Some(*id) != own);
+        turn.waited_for.extend(others);
+        Ok(turn)
+    }
+
+    /// Says whether anything is due at `now`, for a command that is held.
+    #[must_use]
+    pub fn is_due(&self, now: Time) -> bool {
+        self.commands.values().any(|command| {
+            command
+                .next_deadline()
+                .is_some_and(|deadline| deadline <= now)
+                || !self.turns(command, now).is_empty()
+        })
+    }
+
+    /// What a turn of a command waits for at `now`, by the whole log: the ends that its
+    /// `execution.released` must name.
+    ///
+    /// # Errors
+    /// It may not begin.
+    pub fn waits_for(
+        &self,
+        id: &CommandId,
+        number: u64,
+        now: Time,
+    ) -> Result<Vec<StatementId>, Refusal> {
+        let command = self.commands.get(id).ok_or(Refusal::UnknownCommand)?;
+        let turn = command.turn(number, now).ok_or(Refusal::TurnNotFree)?;
+        Ok(self.with_others(command, turn, now)?.waited_for)
+    }
+
+    /// When a host of this command may next have its turn because of a label's gap; none while
+    /// another one has it.
+    #[must_use]
+    pub fn gap_ends(&self, command: &Command) -> Option<Time> {
+        self.gaps.free_at(command)
     }
 
     /// What the ledger must say now because of this event, if anything.
@@ -767,6 +854,9 @@ impl State {
             | Event::CommandWithdrawn(_)
             | Event::CommandExpired(_)
             | Event::CommandCancelRequested(_)
+            | Event::RolloutPaused(_)
+            | Event::RolloutResumed(_)
+            | Event::RolloutContinued(_)
             | Event::LedgerGenesis(_)
             | Event::ChangeRejected(_)
             | Event::AgentEnrolled(_)
@@ -966,7 +1056,7 @@ pub fn judge_request(
     question: &Question<'_>,
 ) -> Result<Requirement, Refusal> {
     match judge.judge(policy, question) {
-        Judgement::Permitted(requirement) => within_limits(requirement, question.act),
+        Judgement::Permitted(requirement) => within_limits(requirement, question),
         Judgement::Denied(denial) => Err(refused_by(denial)),
     }
 }
@@ -986,31 +1076,53 @@ fn refused_by(denial: Denial) -> Refusal {
     }
 }
 
-/// What rules demand of several hosts together is held by asking for few enough of them: there is no
-/// rollout that could hold it for more.
-fn within_limits(requirement: Requirement, act: &Act) -> Result<Requirement, Refusal> {
+/// What the rules demand, as far as it is about these hosts.
+fn within_limits(
+    mut requirement: Requirement,
+    question: &Question<'_>,
+) -> Result<Requirement, Refusal> {
     if let Err(why) = requirement.check() {
         return Err(Refusal::PolicyBroken(why.0.to_string()));
     }
     require(
-        requirement.break_glass.is_some() == act.break_glass,
+        requirement.break_glass.is_some() == question.act.break_glass,
         Refusal::NoRule,
     )?;
-    if requirement
-        .max_in_flight
-        .is_some_and(|most| act.targets.count > u64::from(most))
-    {
-        let most = requirement.max_in_flight.unwrap_or(1);
-        return Err(Refusal::OverLimit(format!(
-            "the rules permit this on at most {most} host(s) at a time; ask for so many"
-        )));
+    let mut gaps = Vec::with_capacity(requirement.gaps.len());
+    for gap in requirement.gaps {
+        if is_kept_apart(&gap, question)? {
+            gaps.push(gap);
+        }
     }
-    if requirement.gap_ms.is_some() {
-        return Err(Refusal::OverLimit(
-            "a rule wants a gap between two hosts, which this version cannot hold; so it is not permitted".into(),
-        ));
+    requirement.gaps = gaps;
+    let asked = question.act.rollout.as_ref();
+    if let Some(gap) = asked.and_then(|rollout| rollout.gap.as_ref()) {
+        let about = is_kept_apart(gap, question)?;
+        require(about, Refusal::NoHostWithLabel)?;
     }
     Ok(requirement)
+}
+
+/// Whether a gap is about the hosts of a request: about all of them or about none, because they
+/// run one after the other then.
+fn is_kept_apart(gap: &Gap, question: &Question<'_>) -> Result<bool, Refusal> {
+    let Some(label) = &gap.label else {
+        return Ok(true);
+    };
+    let lines = question.targets.lines();
+    let carries = |line: &&TargetLine| {
+        let mut labels = question.rights.labels(&line.agent);
+        labels.any(|own| own.is_within(label))
+    };
+    let count = lines.iter().filter(carries).count();
+    if count == 0 || count == lines.len() {
+        return Ok(count > 0);
+    }
+    Err(Refusal::OverLimit(format!(
+        "hosts with the label {label} are kept apart, and {count} of these {} are such; ask for them in a \
+         request of their own",
+        lines.len()
+    )))
 }
 
 /// The runs of a command that are not over: with whose key each was started.

@@ -9,7 +9,7 @@
 //! | trees | [`merkle`] [`proof`] [`tlog_proof`] [`checkpoint`] [`target`] [`tile`] |
 //! | witnesses | [`cosignature`] what a witness says, [`witness_policy`] whose word is enough, [`witness`] how it is asked |
 //! | acts | [`command`] [`policy`] [`judgement`] [`quorum`] [`permission`] [`snapshot`] [`secret`] |
-//! | rules | [`rights`] who may sign, [`lifecycle`] what may follow, [`fold`] both over the log, [`erasure`] what may be erased, [`refusal`] why not, [`effect`] what the ledger says then |
+//! | rules | [`rights`] who may sign, [`lifecycle`] what may follow, [`rollout`] how it goes over many hosts, [`fold`] both over the log, [`erasure`] what may be erased, [`refusal`] why not, [`effect`] what the ledger says then |
 //! | proof | [`audit`] entries in, the first bad one and why out |
 //! | reading | [`search`] what is searched for, [`subject`] what an entry is about, [`view`] the fold as rows of lists, [`visible`] foreign text made safe to show |
 //! | tokens | [`token`] the secret of an API token |
@@ -44,6 +44,7 @@ pub mod proof;
 pub mod quorum;
 pub mod refusal;
 pub mod rights;
+pub mod rollout;
 pub mod search;
 pub mod secret;
 pub mod short;

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::canonical;
 use crate::name::{Principal, RuleName};
 use crate::permission::Whom;
+use crate::rollout::{self, Gap};
 
 /// Most seats of one demand: more signatures than that are no control any more.
 pub const MAX_SEATS: u32 = 16;
@@ -60,9 +61,15 @@ pub struct Requirement {
     /// So many hosts at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_in_flight: Option<u32>,
-    /// So long between two hosts, in milliseconds.
+    /// So many hosts may end badly; one more, and the rest is skipped.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub gap_ms: Option<u64>,
+    pub max_errors: Option<u32>,
+    /// So many hosts, and then a person looks before it goes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub canary: Option<u32>,
+    /// So long between two hosts, sorted by label, each label once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<Gap>,
     /// Each approver says why.
     #[serde(default, skip_serializing_if = "is_false")]
     pub reason: bool,
@@ -143,7 +150,9 @@ impl Requirement {
             rules: Vec::new(),
             approval_age_ms: None,
             max_in_flight: None,
-            gap_ms: None,
+            max_errors: None,
+            canary: None,
+            gaps: Vec::new(),
             reason: false,
             rejections: None,
             break_glass: None,
@@ -178,6 +187,12 @@ impl Requirement {
             self.rejections
                 .is_none_or(|noes| (1..=MAX_SEATS).contains(&noes)),
             "it takes 1 to 16 noes to end a request",
+        )?;
+        need(
+            self.max_in_flight != Some(0)
+                && self.canary != Some(0)
+                && rollout::are_gaps(&self.gaps),
+            "at least one host runs at a time; at most 8 gaps of up to seven days, sorted by label",
         )?;
         for Demand(seats) in &self.demands {
             let sound = |seats: &Seats| {

@@ -168,6 +168,22 @@ refusals! {
     Late, Conflict, "late", "its time is over";
     /// The host is no target of the command, or its key changed.
     NotATarget, Forbidden, "not_a_target", "this agent, with this key, is not a target of the command";
+    /// A host of a rollout before its turn.
+    NoTurn, Conflict, "no_turn", "the command goes over its hosts in turns, and this host has not had its turn";
+    /// The host before it is not over, or the gap is not.
+    TurnNotFree, Conflict, "turn_not_free", "this turn cannot begin: a host that it waits for is not over, the gap after one is not, or the rollout has stopped";
+    /// A gap for a label that no target has.
+    NoHostWithLabel, Conflict, "no_host_with_label", "the gap is for a label that none of these hosts has; labels are shown by `countersign agents`";
+    /// Nothing to pause.
+    NoRollout, Conflict, "no_rollout", "all hosts of this command start at once, so there is nothing to pause or to continue; `cancel` stops it";
+    /// Paused already.
+    Paused, Conflict, "paused", "the rollout is paused";
+    /// Not paused.
+    NotPaused, Conflict, "not_paused", "the rollout is not paused, so there is nothing to resume";
+    /// No canary, or continued before.
+    NoCanary, Conflict, "no_canary", "no canary of this command waits for a person's word";
+    /// The canary is not over.
+    CanaryOpen, Conflict, "canary_open", "not all hosts of the canary are over; look at how they came out, then continue";
     /// Started before: at most once.
     AlreadyStarted, Conflict, "already_started", "this host has started or ended this command already";
     /// Cancelled before.

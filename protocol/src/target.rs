@@ -32,6 +32,17 @@ pub struct TargetLine {
     pub service: Option<ServiceName>,
     /// What this host runs; equals the act's spec until hosts get arguments of their own.
     pub spec: Digest,
+    /// Its turn in a rollout, from 0. All lines have one, or none has: then they go by their names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub turn: Option<u64>,
+}
+
+impl TargetLine {
+    /// Its turn, when it stands at `index` of the list.
+    #[must_use]
+    pub fn turn_at(&self, index: u64) -> u64 {
+        self.turn.unwrap_or(index)
+    }
 }
 
 impl fmt::Display for TargetLine {
@@ -82,6 +93,9 @@ pub enum TargetError {
     /// Empty, too long, unsorted or with an agent twice.
     #[error("targets must be 1 to 100,000 lines, sorted by agent, each agent once")]
     Order,
+    /// Some lines have turns and others none, or two have the same.
+    #[error("the turns of the targets are not 0, 1, 2 and so on, each once")]
+    Turns,
     /// Count or root differ from what was signed.
     #[error("the list of targets is not the one that was signed")]
     Mismatch,
@@ -91,6 +105,8 @@ pub enum TargetError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TargetList {
     lines: Vec<TargetLine>,
+    /// Of each turn the line, where turns are not by name.
+    order: Option<Vec<usize>>,
 }
 
 impl TargetList {
@@ -111,7 +127,8 @@ impl TargetList {
         if lines.is_empty() || lines.len() as u64 > MAX_TARGETS || !sorted {
             return Err(TargetError::Order);
         }
-        Ok(Self { lines })
+        let order = order(&lines)?;
+        Ok(Self { lines, order })
     }
 
     /// Parses the document and checks it against the signed count and root.
@@ -142,6 +159,21 @@ impl TargetList {
             .binary_search_by(|line| line.agent.cmp(agent))
             .ok()?;
         Some((index as u64, self.lines.get(index)?))
+    }
+
+    /// The line whose turn this is.
+    #[must_use]
+    pub fn at_turn(&self, turn: u64) -> Option<&TargetLine> {
+        let index = usize::try_from(turn).ok()?;
+        match &self.order {
+            Some(order) => self.lines.get(*order.get(index)?),
+            None => self.lines.get(index),
+        }
+    }
+
+    /// The lines in the order of their turns.
+    pub fn by_turn(&self) -> impl Iterator<Item = (u64, &TargetLine)> {
+        (0..self.lines.len() as u64).filter_map(|turn| Some((turn, self.at_turn(turn)?)))
     }
 
     /// The document's bytes.
@@ -190,6 +222,24 @@ impl TargetList {
         let size = self.lines.len() as u64;
         proof::inclusion_proof(&self.tree()?, index, size).ok_or(TargetError::Mismatch)
     }
+}
+
+/// Of each turn the line, if the lines have turns.
+fn order(lines: &[TargetLine]) -> Result<Option<Vec<usize>>, TargetError> {
+    if lines.iter().all(|line| line.turn.is_none()) {
+        return Ok(None);
+    }
+    let mut order: Vec<Option<usize>> = alloc::vec![None; lines.len()];
+    for (index, line) in lines.iter().enumerate() {
+        let turn = line.turn.and_then(|turn| usize::try_from(turn).ok());
+        let place = turn.and_then(|turn| order.get_mut(turn));
+        let place = place.ok_or(TargetError::Turns)?;
+        if place.replace(index).is_some() {
+            return Err(TargetError::Turns);
+        }
+    }
+    // As many places as lines, and each taken once: none is left.
+    Ok(Some(order.into_iter().flatten().collect()))
 }
 
 fn leaf(line: &TargetLine) -> Result<Hash, CanonicalError> {

@@ -42,6 +42,7 @@ fn act(stdin: bool) -> Act {
         expires_at: Time::from_micros(1).unwrap(),
         max_runs: 1,
         break_glass: false,
+        rollout: None,
     }
 }
 
@@ -199,6 +200,7 @@ fn each_target_has_a_box_of_each_secret_and_nobody_else_has_one() {
         key_id: KeyId::new([key; 32]),
         service: None,
         spec: Digest::new([1; 32]),
+        turn: None,
     };
     // By name web-1 comes first, by key web-2.
     let targets = TargetList::new(vec![line("web-1", 2), line("web-2", 1)]).unwrap();

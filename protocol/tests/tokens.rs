@@ -258,6 +258,7 @@ fn a_token_asks_only_for_its_programs() {
             key_id: public("web-1").key_id(),
             service: None,
             spec: act.spec.digest,
+            turn: None,
         };
         let list = countersign_protocol::target::TargetList::new(vec![line]).unwrap();
         let document = book.blob(&list.to_document().unwrap());

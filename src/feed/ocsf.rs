@@ -3,7 +3,9 @@
 //! Attributes that OCSF has no place for stand under `unmapped.countersign`, in the `event` format.
 //! What this log does not know, such as addresses and process numbers, is left out and not invented.
 
-use countersign_protocol::event::{Author, DeniedWhat, Event, ExecutionCompleted, ReadWhat};
+use countersign_protocol::event::{
+    Author, DeniedWhat, Event, ExecutionCompleted, ReadWhat, SkipReason,
+};
 use countersign_protocol::hash::KeyId;
 use countersign_protocol::name::{AgentName, Principal};
 use countersign_protocol::permission::Whom;
@@ -343,7 +345,11 @@ fn shape(told: &Told) -> Shape {
                 .failed(refusal_word(e.why))
         }
         Event::ExecutionSkipped(e) => {
-            Shape::new(Process, LAUNCH, process(told, &e.agent, &e.command)).failed("skipped")
+            let why = e.why.map_or("skipped", SkipReason::as_str);
+            Shape::new(Process, LAUNCH, process(told, &e.agent, &e.command)).failed(why)
+        }
+        Event::ExecutionReleased(e) => {
+            Shape::other(Process, "Released", process(told, &e.agent, &e.command))
         }
         Event::ExecutionOutput(e) => {
             Shape::other(Process, "Output", process(told, &e.agent, &e.started))
@@ -360,6 +366,9 @@ fn shape(told: &Told) -> Shape {
         Event::CommandApproved(e) => of(entity::UPDATE, managed("Command", &e.command)),
         Event::CommandRejected(e) => of(entity::UPDATE, managed("Command", &e.command)),
         Event::CommandCancelRequested(e) => of(entity::UPDATE, managed("Command", &e.command)),
+        Event::RolloutPaused(e) => of(entity::SUSPEND, managed("Command", &e.command)),
+        Event::RolloutResumed(e) => of(entity::RESUME, managed("Command", &e.command)),
+        Event::RolloutContinued(e) => of(entity::RESUME, managed("Command", &e.command)),
         Event::CommandAuthorized(e) => of(entity::ACTIVATE, managed("Command", &e.command)),
         Event::CommandVotedDown(e) => of(entity::DEACTIVATE, managed("Command", &e.command)),
         Event::CommandWithdrawn(e) => of(entity::DEACTIVATE, managed("Command", &e.command)),

@@ -187,8 +187,16 @@ pub(super) async fn newest(
     connection: &mut PgConnection,
     size: u64,
 ) -> Result<Option<ProvenEntry>, ApiError> {
-    let last = size.saturating_sub(1);
-    let rows = store::entries(connection, last, size, 1).await?;
+    one(connection, size.saturating_sub(1), size).await
+}
+
+/// The entry at `seq`, proved in the log of that size.
+pub(super) async fn one(
+    connection: &mut PgConnection,
+    seq: u64,
+    size: u64,
+) -> Result<Option<ProvenEntry>, ApiError> {
+    let rows = store::entries(connection, seq, size, 1).await?;
     Ok(proven(connection, rows, size).await?.pop())
 }
 

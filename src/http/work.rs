@@ -7,11 +7,13 @@ use std::convert::Infallible;
 
 use axum::extract::{Path, State};
 use axum::response::sse::{Event as SseEvent, Sse};
-use countersign_protocol::api::{Base64, Grant, StreamBody, Work};
+use countersign_protocol::api::{Ahead, Base64, Grant, StreamBody, Work};
 use countersign_protocol::canonical;
 use countersign_protocol::event::{Event, Kind};
-use countersign_protocol::hash::{CommandId, KeyId};
+use countersign_protocol::hash::{CommandId, Hash, KeyId};
+use countersign_protocol::lifecycle::Command;
 use countersign_protocol::name::AgentName;
+use countersign_protocol::target::TargetList;
 use futures_util::Stream;
 
 use super::app::{App, Place, Present};
@@ -97,7 +99,7 @@ impl Listener {
                 cancelled: false,
             });
             let id = work.command;
-            if work.waiting && !told.granted {
+            if work.waiting && work.may_start && !told.granted {
                 let grant = grant(&self.app, id, &self.agent).await?;
                 self.waiting.push_back(grant);
             }
@@ -108,7 +110,7 @@ impl Listener {
             self.told.insert(
                 id,
                 Told {
-                    granted: true,
+                    granted: told.granted || work.may_start || !work.waiting,
                     cancelled: work.cancelled,
                 },
             );
@@ -118,7 +120,10 @@ impl Listener {
 }
 
 /// Entries that a host needs to judge for itself; other hosts' runs are none of its business.
-fn concerns_host(event: &Event) -> bool {
+fn concerns_host(event: &Event, agent: &AgentName) -> bool {
+    if let Event::ExecutionReleased(released) = event {
+        return released.agent == *agent;
+    }
     matches!(
         event.kind(),
         Kind::CommandRequested
@@ -128,6 +133,7 @@ fn concerns_host(event: &Event) -> bool {
             | Kind::CommandAuthorized
             | Kind::CommandExpired
             | Kind::CommandCancelRequested
+            | Kind::RolloutContinued
     )
 }
 
@@ -141,7 +147,7 @@ async fn grant(app: &App, id: CommandId, agent: &AgentName) -> Result<(u64, Work
         &checkpoint,
         &Wanted {
             stream: id,
-            event: &concerns_host,
+            event: &|event| concerns_host(event, agent),
             blob: &|event, digest| {
                 let Event::CommandRequested(request) = event else {
                     return false;
@@ -153,24 +159,51 @@ async fn grant(app: &App, id: CommandId, agent: &AgentName) -> Result<(u64, Work
     .await?;
     let seq = stream.entries.last().map_or(0, |entry| entry.seq);
     let newest = streams::newest(&mut connection, size).await?;
-    let command = history::command(&mut connection, id, size).await?;
-    drop(connection);
     let broken = || history::bad(seq, "the agent's line is not among its targets");
-    let targets = command
-        .and_then(|command| command.targets)
-        .ok_or_else(broken)?;
-    let (line_index, line) = targets.line_of(agent).ok_or_else(broken)?;
-    let line_proof = targets.prove(line_index).map_err(|_| broken())?;
-    let line = canonical::to_vec(line).map_err(|_| broken())?;
+    let command = history::command(&mut connection, id, size).await?;
+    let command = command.ok_or_else(broken)?;
+    let targets = command.targets.as_ref().ok_or_else(broken)?;
+    let (line_index, line, line_proof) = line_of(targets, agent).ok_or_else(broken)?;
+    let ahead = match host_before(&command, agent) {
+        Some((before, over)) => {
+            let (line_index, line, line_proof) = line_of(targets, before).ok_or_else(broken)?;
+            let entry = streams::one(&mut connection, over, size).await?;
+            Some(Box::new(Ahead {
+                entry: entry.ok_or_else(broken)?,
+                line_index,
+                line,
+                line_proof,
+            }))
+        }
+        None => None,
+    };
+    drop(connection);
     let work = Work::Grant(Grant {
         stream,
         line_index,
-        line: Base64(line),
+        line,
         line_proof,
+        ahead,
         snapshot: streams::snapshot(app).await?,
         newest,
     });
     Ok((seq, work))
+}
+
+/// A host's line with its index and proof.
+fn line_of(targets: &TargetList, agent: &AgentName) -> Option<(u64, Base64, Vec<Hash>)> {
+    let (index, line) = targets.line_of(agent)?;
+    let proof = targets.prove(index).ok()?;
+    Some((index, Base64(canonical::to_vec(line).ok()?), proof))
+}
+
+/// In a rollout: whose end this host's turn waited for, and where that stands.
+fn host_before<'a>(command: &'a Command, agent: &AgentName) -> Option<(&'a AgentName, u64)> {
+    let targets = command.targets.as_ref()?;
+    let (index, line) = targets.line_of(agent)?;
+    let before = command.plan.as_ref()?.waits_for(line.turn_at(index))?;
+    let before = &targets.at_turn(before)?.agent;
+    Some((before, command.executions.get(before)?.over?.seq))
 }
 
 async fn cancel(app: &App, id: CommandId) -> Result<(u64, Work), ApiError> {

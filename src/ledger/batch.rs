@@ -125,6 +125,12 @@ impl Batch {
             rows.agent_links.1.push(store::signed(agent_seq));
             rows.agent_links.2.push(id.as_bytes().to_vec());
         }
+        if let Event::ExecutionReleased(released) = event {
+            for label in &released.labels {
+                rows.label_turns.0.push(label.to_string());
+                rows.label_turns.1.push(place);
+            }
+        }
         if matches!(event, Event::BlobRedacted(_)) {
             rows.redactions.push(place);
         }

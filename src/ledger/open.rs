@@ -33,7 +33,7 @@ const WRITER_CONNECTIONS: u32 = 2;
 const ADMISSION_CONNECTIONS: u32 = 4;
 
 /// The version of the schema that this program reads and writes.
-const SCHEMA: i64 = 8;
+const SCHEMA: i64 = 9;
 
 /// What to do when there is no checkpoint file.
 #[derive(Debug, Clone)]

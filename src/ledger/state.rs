@@ -69,6 +69,14 @@ impl Folded {
         for id in store::open_streams(connection, head.size).await? {
             state.hold(connection, id, head.size).await?;
         }
+        // Commands that are over keep others apart for as long as their gaps are.
+        for id in store::last_label_turns(connection, head.size).await? {
+            let is_open = state.fold.command(&id).is_some();
+            state.hold(connection, id, head.size).await?;
+            if !is_open {
+                drop(state.fold.close(&id));
+            }
+        }
         state.edge = RightEdge::from_hashes(head.size, head.right_edge.clone())
             .map_err(|_| OpenError::Head("its right edge does not fit its size"))?;
         state.last_leaf = head.last_leaf;

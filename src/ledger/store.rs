@@ -57,6 +57,8 @@ pub struct BatchRows {
     pub client_refs: (Vec<String>, Vec<Vec<u8>>, Vec<Vec<u8>>),
     /// Agent, number and statement of each link of an agent's chain.
     pub agent_links: (Vec<Vec<u8>>, Vec<i64>, Vec<Vec<u8>>),
+    /// Label and place of each turn that a label's gap holds.
+    pub label_turns: (Vec<String>, Vec<i64>),
     /// Level, index and root of each stored subtree that was completed.
     pub subtrees: (Vec<i16>, Vec<i64>, Vec<Vec<u8>>),
     /// Streams that opened.
@@ -324,6 +326,25 @@ pub async fn open_streams(
     let rows = sqlx::query(
         "SELECT o.stream FROM open_streams o JOIN statements s ON s.statement_id = o.stream
          WHERE s.seq < $1",
+    )
+    .bind(signed(before))
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(|row| id(row.try_get("stream")?)).collect()
+}
+
+/// The commands of the last turn under each label's gap, before `before`.
+///
+/// # Errors
+/// The database's.
+pub async fn last_label_turns(
+    connection: &mut PgConnection,
+    before: u64,
+) -> Result<Vec<StatementId>, sqlx::Error> {
+    let rows = sqlx::query(
+        "SELECT DISTINCT ON (t.label) s.stream
+         FROM label_turns t JOIN statements s ON s.seq = t.seq
+         WHERE t.seq < $1 ORDER BY t.label, t.seq DESC",
     )
     .bind(signed(before))
     .fetch_all(connection)
@@ -638,6 +659,16 @@ async fn insert_side_tables(
         .bind(&rows.agent_links.0)
         .bind(&rows.agent_links.1)
         .bind(&rows.agent_links.2)
+        .execute(&mut *connection)
+        .await?;
+    }
+    if !rows.label_turns.0.is_empty() {
+        sqlx::query(
+            "INSERT INTO label_turns (label, seq)
+             SELECT * FROM unnest($1::text[], $2::bigint[])",
+        )
+        .bind(&rows.label_turns.0)
+        .bind(&rows.label_turns.1)
         .execute(&mut *connection)
         .await?;
     }

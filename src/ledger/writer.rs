@@ -275,13 +275,7 @@ impl Writer {
     fn something_due(&self) -> bool {
         let now = self.clock.now();
         self.state.as_ref().is_none_or(|state| {
-            let deadline = state
-                .fold
-                .commands()
-                .filter_map(|command| command.next_deadline())
-                .min();
-            deadline.is_some_and(|deadline| deadline <= now)
-                || now.micros_since(state.last_time) >= HEARTBEAT_US
+            state.fold.is_due(now) || now.micros_since(state.last_time) >= HEARTBEAT_US
         })
     }
 
@@ -360,8 +354,14 @@ impl Writer {
             let event = self.header(&decided, seen).note(note.clone());
             self.say(&mut decided, &event)?;
         }
+        let commands = decided.state.fold.commands();
+        let looked_at = commands.filter(|command| due || decided.touched.contains(&command.id));
+        let looked_at: BTreeSet<_> = looked_at
+            .map(|command| (command.requested.seq, command.id))
+            .collect();
+        self.append_due(&mut decided, seen, looked_at)?;
         if due {
-            self.append_due(&mut decided, seen)?;
+            self.append_heartbeat(&mut decided, seen)?;
         }
         Ok(decided)
     }
@@ -448,20 +448,34 @@ impl Writer {
         Ok(Decision::Appended(sealed, command))
     }
 
-    fn append_due(&self, decided: &mut Decided, seen: Seen) -> Result<(), Failure> {
+    /// What is due of these commands, the oldest first. A turn that ended in this batch lets the next
+    /// one begin in it.
+    fn append_due(
+        &self,
+        decided: &mut Decided,
+        seen: Seen,
+        commands: BTreeSet<(u64, CommandId)>,
+    ) -> Result<(), Failure> {
         let now = decided.batch.time;
-        let due: Vec<_> = decided
-            .state
-            .fold
-            .commands()
-            .flat_map(|command| command.due(now).into_iter().map(|due| (command.id, due)))
-            .take(BATCH_STATEMENTS)
-            .collect();
-        for (command, due) in due {
-            let event = self.header(decided, seen).due(command, due);
-            self.say(decided, &event)?;
+        let mut room = BATCH_STATEMENTS;
+        for (_, command) in commands {
+            while room > 0 {
+                let due = decided.state.fold.due(&command, now);
+                if due.is_empty() {
+                    break;
+                }
+                for due in due.into_iter().take(room) {
+                    let event = self.header(decided, seen).due(command, due);
+                    self.say(decided, &event)?;
+                    room -= 1;
+                }
+            }
         }
-        let quiet = now.micros_since(decided.state.last_time) >= HEARTBEAT_US;
+        Ok(())
+    }
+
+    fn append_heartbeat(&self, decided: &mut Decided, seen: Seen) -> Result<(), Failure> {
+        let quiet = decided.batch.time.micros_since(decided.state.last_time) >= HEARTBEAT_US;
         if decided.batch.is_empty() && quiet {
             let event = self.header(decided, seen).heartbeat();
             self.say(decided, &event)?;

@@ -11,12 +11,13 @@ pub(super) struct Executions;
 
 impl Projection for Executions {
     const NAME: &'static str = "executions";
-    const VERSION: i32 = 2;
+    const VERSION: i32 = 3;
     const TABLE: &'static str = "CREATE TABLE executions (
         command bytea NOT NULL,
         agent text NOT NULL,
         key_id text,
         authorized boolean NOT NULL,
+        may_start boolean NOT NULL,
         status text NOT NULL,
         outcome text,
         exit_code smallint,
@@ -46,8 +47,9 @@ impl Projection for Executions {
                 let line = list.and_then(|list| list.line_of(agent));
                 sqlx::query(
                     "INSERT INTO executions
-                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
                      ON CONFLICT (command, agent) DO UPDATE SET authorized = excluded.authorized,
+                        may_start = excluded.may_start,
                         status = excluded.status, outcome = excluded.outcome,
                         exit_code = excluded.exit_code, signal = excluded.signal,
                         started_seq = excluded.started_seq, duration_us = excluded.duration_us,
@@ -58,6 +60,7 @@ impl Projection for Executions {
                 .bind(row.agent)
                 .bind(line.map(|(_, line)| line.key_id.to_string()))
                 .bind(authorized)
+                .bind(command.plan.is_none() || execution.released.is_some())
                 .bind(row.status)
                 .bind(row.outcome)
                 .bind(row.exit_code.map(i16::from))

@@ -319,7 +319,7 @@ impl Reader {
     pub async fn work(&self, agent: &AgentName, key: &KeyId) -> Result<Vec<OpenWork>, ReadError> {
         self.caught_up().await?;
         let rows = sqlx::query(
-            "SELECT e.command, e.status = 'waiting' AS waiting, c.cancelled
+            "SELECT e.command, e.status = 'waiting' AS waiting, e.may_start, c.cancelled
              FROM projections.executions e JOIN projections.commands c ON c.id = e.command
              WHERE e.agent = $1 AND e.key_id = $2
                AND e.authorized AND e.status IN ('waiting', 'running')
@@ -334,6 +334,7 @@ impl Reader {
                 Ok(OpenWork {
                     command: id(row, "command")?,
                     waiting: row.try_get("waiting")?,
+                    may_start: row.try_get("may_start")?,
                     cancelled: row.try_get("cancelled")?,
                 })
             })
@@ -348,6 +349,8 @@ pub struct OpenWork {
     pub command: CommandId,
     /// Not started; otherwise it runs.
     pub waiting: bool,
+    /// In a rollout: it has its turn; otherwise always.
+    pub may_start: bool,
     /// A person wants it stopped.
     pub cancelled: bool,
 }

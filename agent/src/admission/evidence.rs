@@ -82,6 +82,15 @@ pub enum Unproven {
     /// The line is another host's, or not in the signed targets.
     #[error("this host, with this key, is no target of the command")]
     NotATarget,
+    /// In a rollout: the ledger has not given this host its turn.
+    #[error("the command goes over its hosts in turns, and it is not shown that this host has one")]
+    NoTurn,
+    /// In a rollout: another turn than this host's line says.
+    #[error("the turn is not the one of this host's line")]
+    OtherTurn,
+    /// In a rollout: the end of the host before is not proved.
+    #[error("this host's turn waits for another one's end: {0}")]
+    HostBefore(&'static str),
     /// A document is missing, redacted or another than the one that was signed.
     #[error("the {0} is missing or is not what was signed")]
     Document(&'static str),
@@ -148,7 +157,7 @@ impl ProvenStream {
 }
 
 /// One entry by itself, and its place in the log of `checkpoint`.
-fn prove_entry(
+pub(super) fn prove_entry(
     item: &ProvenEntry,
     checkpoint: &Checkpoint,
     ledger: &LedgerId,
@@ -216,7 +225,7 @@ pub(crate) fn fold(
             return Err(Unproven::NotTheLedger(seq));
         }
         // What other hosts did with it is not this host's to judge.
-        if host_of(event).is_some_and(|agent| *agent != pins.agent) {
+        if event.host().is_some_and(|agent| *agent != pins.agent) {
             continue;
         }
         command
@@ -280,23 +289,6 @@ fn check_stage(command: &Command, agent: &AgentName) -> Result<(), Unproven> {
             Err(Unproven::NotAuthorized(execution.status.as_str()))
         }
         Some(_) | None => Ok(()),
-    }
-}
-
-/// The host that an execution's event is about.
-const fn host_of(event: &Event) -> Option<&AgentName> {
-    match event {
-        Event::ExecutionStarted(event) => Some(&event.agent),
-        Event::ExecutionRefused(event) => Some(&event.agent),
-        Event::ExecutionSkipped(event) => Some(&event.agent),
-        Event::ExecutionOutput(event) => Some(&event.agent),
-        Event::ExecutionCompleted(event) => Some(&event.agent),
-        Event::ExecutionLost(event) => Some(&event.agent),
-        countersign_protocol::rights_event!()
-        | countersign_protocol::decision_event!()
-        | countersign_protocol::other_event!()
-        | Event::AgentIdle(_)
-        | Event::CommandRequested(_) => None,
     }
 }
 

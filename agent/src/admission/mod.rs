@@ -14,6 +14,7 @@
 mod consent;
 mod evidence;
 mod pipeline;
+mod turn;
 
 pub use consent::MAX_AHEAD_US;
 pub use evidence::{MAX_STREAM_ENTRIES, Unproven};

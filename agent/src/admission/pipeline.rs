@@ -17,6 +17,7 @@ use countersign_sealing::SealingSecret;
 
 use super::consent::{self, MAX_AHEAD_US};
 use super::evidence::{self, Documents, ProvenStream, Unproven};
+use super::turn;
 use crate::execution::{InForce, Mark, Outcome, Plan, Program, Reach, Secret, Secrets, Step};
 use crate::rules::{self, Allowed, Inside, LocalRefusal, Rules, Runner, SECRETS, SHELL};
 use crate::signers::AllowedSigners;
@@ -120,6 +121,15 @@ impl Host {
         let proven = evidence::fold(&stream, &self.pins, &people)?;
         let shown_at = evidence::shown_at(grant, &stream, checkpoint, &self.pins.ledger)?;
         let line = evidence::own_line(grant, &proven.command, &self.pins)?;
+        let shown = turn::Shown {
+            grant,
+            stream: &stream,
+            proven: &proven,
+            line: &line,
+            checkpoint,
+            pins: &self.pins,
+        };
+        let turn = turn::prove(&shown)?;
         let documents = Documents::read(&stream, &proven.command)?;
 
         // Was it done? Before anything else is said about it, so that a repeat stays silent.
@@ -129,8 +139,8 @@ impl Host {
         }
 
         // Is it time? By this host's own clock, whatever the ledger's says.
-        if now < act.not_before {
-            let until = act.not_before;
+        let until = turn.map_or(act.not_before, |turn| turn.from.max(act.not_before));
+        if now < until {
             return Ok(Verdict::Wait { command: id, until });
         }
         let own = (self.rules.approvals_for(act.mode), "min_approvals");
@@ -139,13 +149,16 @@ impl Host {
         let remember_until = act.expires_at.plus_micros(self.rules.max_approval_age_us);
         let judged = self
             .check_time(&act, now)
+            .and_then(|()| turn::check_time(turn, now))
             // Is it today's log, and today's list of people?
             .and_then(|()| self.check_shown(shown_at, now))
             .and_then(|()| standing.check())
             .and_then(|()| consent::check_keys(&stream, &proven, &people))
+            .and_then(|()| turn::check_canary(&shown, &people, now))
             // Is it enough? Distinct people whom this host pins, or its administrators list.
             .and_then(|()| consent::check((self, &people), &stream, &proven, now, least))
             .map(|until| held_until.map_or(until, |held| until.min(held)))
+            .map(|until| turn.map_or(until, |turn| until.min(turn.until)))
             // Is it allowed here? Local rules win over any signature.
             .and_then(|until| {
                 let secrets = documents.secrets.as_ref();

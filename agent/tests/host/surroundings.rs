@@ -90,6 +90,7 @@ fn a_document_that_contradicts_the_act_is_not_run() {
         key_id: crate::support::public("web-1").key_id(),
         service: None,
         spec: blob.digest,
+        turn: None,
     };
     let list = countersign_protocol::target::TargetList::new(vec![line]).unwrap();
     let document = world.book.blob(&list.to_document().unwrap());

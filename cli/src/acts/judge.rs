@@ -22,7 +22,7 @@ use crate::view::CommandView;
 use crate::{clock, entropy};
 
 /// A reason as a blob, and how the payload names it.
-fn said(reason: Option<&str>) -> Result<(Option<BlobRef>, Vec<Blob>), Failure> {
+pub(super) fn said(reason: Option<&str>) -> Result<(Option<BlobRef>, Vec<Blob>), Failure> {
     let Some(text) = reason.filter(|text| !text.is_empty()) else {
         return Ok((None, Vec::new()));
     };
@@ -31,7 +31,7 @@ fn said(reason: Option<&str>) -> Result<(Option<BlobRef>, Vec<Blob>), Failure> {
     Ok((Some(blob.reference()), vec![blob]))
 }
 
-fn unless(holds: bool, otherwise: Refusal) -> Result<(), Failure> {
+pub(super) fn unless(holds: bool, otherwise: Refusal) -> Result<(), Failure> {
     if holds { Ok(()) } else { Err(otherwise.into()) }
 }
 

@@ -7,6 +7,7 @@
 //! | `read.rs` | rights, commands and blobs, each verified from bytes; finding by short form |
 //! | `submit.rs` | a statement made, signed, sent, and its receipt verified |
 //! | `request.rs` | asking for a command |
+//! | `turns.rs` | the order of a rollout; pause, resume, continue |
 //! | `judge.rs` | approve, reject, withdraw, cancel |
 //! | `change.rs` | changes of rights |
 //! | `erase.rs` | what the texts of a command are, and which were erased by whom |
@@ -51,6 +52,7 @@ mod select;
 mod session;
 mod snapshot;
 mod submit;
+mod turns;
 mod walk;
 mod what_if;
 mod witnessed;
@@ -74,5 +76,6 @@ pub use select::{Hosts, Selected, any_one};
 pub use session::SessionError;
 pub use snapshot::{SnapshotDraft, SnapshotStep, SnapshotWish, snapshot_differences};
 pub use submit::{Accepted, ReceiptError};
+pub use turns::{Order, Steer};
 pub use walk::{Past, Reach};
 pub use what_if::{Otherwise, Ruling, Since, WhatIf};

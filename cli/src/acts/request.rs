@@ -10,6 +10,7 @@ use countersign_protocol::command::{
 use countersign_protocol::hash::CommandId;
 use countersign_protocol::name::{AgentName, OsUser, SECOND_US, Time};
 use countersign_protocol::rights::Rights;
+use countersign_protocol::rollout::Rollout;
 use countersign_protocol::secret::{Delivery, SecretError, SecretName};
 use countersign_protocol::target::{Place, TargetError, TargetLine, TargetList};
 use countersign_sealing::SealError;
@@ -17,6 +18,7 @@ use countersign_sealing::SealError;
 use super::connect::Client;
 use super::secrets::{Carrier, SecretSpec, seal};
 use super::submit::{Accepted, person_event};
+use super::turns::{Order, take_turns};
 use crate::failure::Failure;
 use crate::{clock, entropy};
 
@@ -51,6 +53,10 @@ pub struct RequestSpec {
     pub stdin: Option<Vec<u8>>,
     /// What only the hosts may read.
     pub secrets: Vec<SecretSpec>,
+    /// How it goes over its hosts; None: all start at once, unless the policy says otherwise.
+    pub rollout: Option<Rollout>,
+    /// In which order, where it goes in turns.
+    pub order: Order,
     /// Why.
     pub reason: String,
     /// How long approvals count and runs may start.
@@ -74,6 +80,8 @@ impl RequestSpec {
             break_glass: false,
             stdin: None,
             secrets: Vec::new(),
+            rollout: None,
+            order: Order::Name,
             reason: reason.to_owned(),
             expires_in: Duration::from_secs(3600),
         }
@@ -199,9 +207,12 @@ pub(super) fn freeze(
             key_id,
             service,
             spec: command.reference().digest,
+            turn: None,
         })
     });
-    let list = TargetList::new(lines.collect::<Result<_, RequestError>>()?)?;
+    let mut lines = lines.collect::<Result<Vec<_>, RequestError>>()?;
+    take_turns(&mut lines, spec.order);
+    let list = TargetList::new(lines)?;
     let bytes = list.to_document().map_err(TargetError::from)?;
     let targets = blob("the list of hosts is too large", bytes)?;
     let secrets = secrets(spec, &list, rights, carrier)?;
@@ -222,6 +233,7 @@ pub(super) fn freeze(
         expires_at,
         max_runs: 1,
         break_glass: spec.break_glass,
+        rollout: spec.rollout.clone(),
     };
     act.check()?;
     let mut others = vec![command, targets];

@@ -29,6 +29,7 @@ mod request;
 mod retention;
 mod reviews;
 mod roles;
+mod rollout;
 mod run;
 mod seal;
 mod secrets;

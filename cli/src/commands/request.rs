@@ -12,8 +12,9 @@ use countersign_protocol::short;
 use tokio::io::AsyncReadExt as _;
 
 use super::hosts::HostArguments;
+use super::rollout::RolloutArguments;
 use super::{Globals, decide, secrets};
-use crate::acts::{Client, RequestSpec};
+use crate::acts::{Client, Order, RequestSpec};
 use crate::failure::Failure;
 use crate::{console, describe, exit_code, shapes};
 
@@ -30,7 +31,9 @@ use crate::{console, describe, exit_code, shapes};
   countersign request --on web-1 --reason T-8 --action restart_service nginx.service
   countersign request --where 'group=web.dev and not web-3' --reason T-9 -- uptime
   countersign request --where role=dns --one --reason T-10 -- dig +short example.com   (any one of them)
-  countersign request --all --yes-all 42 --reason T-11 -- uname -r")]
+  countersign request --all --yes-all 42 --reason T-11 -- uname -r
+  countersign request --where role=dns --gap 30m --gap-label role=dns --reason T-12 -- rndc reload
+  countersign request --all --max-in-flight 10% --canary 1 --max-errors 2 --reason T-13 -- apt-get -y upgrade")]
 pub struct RequestArguments {
     #[command(flatten)]
     hosts: HostArguments,
@@ -81,6 +84,8 @@ pub struct RequestArguments {
     /// With --break-glass: do not ask
     #[arg(long, requires = "break_glass")]
     yes: bool,
+    #[command(flatten)]
+    rollout: RolloutArguments,
     /// The command and its arguments, after --
     #[arg(
         last = true,
@@ -106,9 +111,12 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 impl RequestArguments {
-    /// Which hosts it is for.
-    pub(super) const fn hosts(&self) -> &HostArguments {
-        &self.hosts
+    /// Which hosts it is for, and how it goes over them.
+    pub(super) fn on(&self) -> Where {
+        Where {
+            hosts: self.hosts.clone(),
+            rollout: self.rollout.clone(),
+        }
     }
 
     /// Whether not to ask before glass is broken.
@@ -156,9 +164,31 @@ impl RequestArguments {
                 None => None,
             },
             secrets: secrets::read(&self.secret, ours_is_taken).await?,
+            // Of how many hosts, that is known then.
+            rollout: None,
+            order: Order::Name,
             reason: self.reason,
             expires_in: self.expires,
         })
+    }
+}
+
+/// Where it runs and how it goes over the hosts: known once the rights are proven.
+pub(super) struct Where {
+    hosts: HostArguments,
+    rollout: RolloutArguments,
+}
+
+impl Where {
+    /// Chooses the hosts, shows them, and says how it goes over them.
+    pub(super) async fn choose(
+        self,
+        client: &Client,
+        spec: &mut RequestSpec,
+    ) -> Result<(), Failure> {
+        spec.targets = self.hosts.chosen(client).await?;
+        (spec.rollout, spec.order) = self.rollout.of(spec.targets.len())?;
+        Ok(())
     }
 }
 
@@ -210,10 +240,10 @@ pub(super) async fn may_break_glass(
 
 /// Asks.
 pub(super) async fn request(globals: &Globals, arguments: RequestArguments) -> Result<u8, Failure> {
-    let (yes, hosts) = (arguments.yes(), arguments.hosts().clone());
+    let (yes, on) = (arguments.yes(), arguments.on());
     let mut spec = arguments.spec().await?;
     let client = globals.connect().await?;
-    spec.targets = hosts.chosen(&client).await?;
+    on.choose(&client, &mut spec).await?;
     may_break_glass(&client, &spec, yes).await?;
     let requested = client.request(&spec).await?;
     let short = short::short(&requested.id);

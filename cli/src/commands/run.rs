@@ -171,7 +171,7 @@ fn write_styled(style: Style, to_stderr: bool, head: &[u8], text: &[u8]) -> Resu
 
 /// Runs.
 pub(super) async fn run(globals: &Globals, arguments: Arguments) -> Result<u8, Failure> {
-    let (yes, hosts) = (arguments.request.yes(), arguments.request.hosts().clone());
+    let (yes, on) = (arguments.request.yes(), arguments.request.on());
     let mut spec = arguments.request.spec().await?;
     let interrupted = |error: std::io::Error| {
         Failure::failed("signals", format!("cannot listen for signals: {error}"))
@@ -179,7 +179,7 @@ pub(super) async fn run(globals: &Globals, arguments: Arguments) -> Result<u8, F
     let mut interrupt = signal(SignalKind::interrupt()).map_err(interrupted)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(interrupted)?;
     let client = globals.connect().await?;
-    spec.targets = hosts.chosen(&client).await?;
+    on.choose(&client, &mut spec).await?;
     let several = spec.targets.len() > 1;
     request::may_break_glass(&client, &spec, yes).await?;
     let requested = client.request(&spec).await?;

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::{Globals, decide};
-use crate::acts::{Accepted, Client, Found};
+use crate::acts::{Accepted, Client, Found, Steer};
 use crate::failure::Failure;
 use crate::{console, exit_code};
 
@@ -32,6 +32,19 @@ pub(super) async fn withdraw(globals: &Globals, arguments: Arguments) -> Result<
 pub(super) async fn cancel(globals: &Globals, arguments: Arguments) -> Result<u8, Failure> {
     let (client, id) = command(globals, &arguments).await?;
     let accepted = client.cancel(&id, arguments.reason.as_deref()).await?;
+    done(globals, &client, &id, &accepted).await
+}
+
+/// Pauses, resumes, continues.
+pub(super) async fn steer(
+    globals: &Globals,
+    arguments: Arguments,
+    steer: Steer,
+) -> Result<u8, Failure> {
+    let (client, id) = command(globals, &arguments).await?;
+    let accepted = client
+        .steer(&id, steer, arguments.reason.as_deref())
+        .await?;
     done(globals, &client, &id, &accepted).await
 }
 

@@ -6,8 +6,8 @@ use clap::Subcommand;
 
 use super::{
     Globals, agents, at, audit, changes, decide, export, holds, inbox, keys, list, log, logs,
-    people, policy, redact, replay, request, retention, reviews, roles, run as run_verb, seal,
-    show, stop, tokens, whoami,
+    people, policy, redact, replay, request, retention, reviews, roles, rollout, run as run_verb,
+    seal, show, stop, tokens, whoami,
 };
 use crate::console;
 use crate::exit_code;
@@ -28,6 +28,12 @@ pub enum Verb {
     Withdraw(stop::Arguments),
     /// Stop a command where it runs, and do not start it where it does not
     Cancel(stop::Arguments),
+    /// Hold a rollout up: no further host has its turn
+    Pause(stop::Arguments),
+    /// Let a paused rollout go on
+    Resume(stop::Arguments),
+    /// Let a rollout go on after its canary
+    Continue(stop::Arguments),
     /// Show a command or a change, verified from its bytes
     Show(show::Arguments),
     /// List commands, newest first
@@ -100,6 +106,9 @@ async fn dispatch(globals: &Globals, verb: Verb) -> Result<u8, Failure> {
         Verb::Reject(arguments) => Box::pin(decide::reject(globals, arguments)).await,
         Verb::Withdraw(arguments) => Box::pin(stop::withdraw(globals, arguments)).await,
         Verb::Cancel(arguments) => Box::pin(stop::cancel(globals, arguments)).await,
+        Verb::Pause(arguments) => Box::pin(rollout::pause(globals, arguments)).await,
+        Verb::Resume(arguments) => Box::pin(rollout::resume(globals, arguments)).await,
+        Verb::Continue(arguments) => Box::pin(rollout::go_on(globals, arguments)).await,
         Verb::Show(arguments) => Box::pin(show::show(globals, arguments)).await,
         Verb::List(arguments) => list::list(globals, arguments).await,
         Verb::Inbox => inbox::inbox(globals).await,

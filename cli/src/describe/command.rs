@@ -17,6 +17,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::erasure::redactions;
 use super::requirement::{duration, requirement, votes};
+use super::rollout::{rollout, standing};
 use crate::streams::Held;
 use crate::view::{CommandView, Deed, Start, Word};
 use crate::{alike, render};
@@ -103,6 +104,9 @@ pub fn act(view: &CommandView) -> String {
             }
         ),
     );
+    if let Some(asked) = &act.rollout {
+        row(&mut out, "rollout", &rollout(asked));
+    }
     row(&mut out, "open until", &render::time(act.expires_at));
     out
 }
@@ -120,7 +124,7 @@ fn hosts(out: &mut String, view: &CommandView) {
     match &view.command.targets {
         None => row(out, "hosts", "(the list cannot be read)"),
         Some(list) => {
-            let names: Vec<String> = list.lines().iter().map(ToString::to_string).collect();
+            let names: Vec<String> = list.by_turn().map(|(_, line)| line.to_string()).collect();
             paragraph(
                 out,
                 "hosts",
@@ -247,6 +251,9 @@ pub fn command(view: &CommandView) -> String {
     if let Some(votes) = votes(view) {
         row(&mut out, "noes", &votes);
     }
+    for (first, line) in standing(&view.command).iter().enumerate() {
+        row(&mut out, if first == 0 { "in turns" } else { "" }, line);
+    }
     for word in &view.words {
         row(&mut out, deed(word.deed), &word_line(word));
     }
@@ -278,6 +285,9 @@ pub const fn deed(deed: Deed) -> &'static str {
         Deed::Rejected => "rejected",
         Deed::Withdrew => "withdrawn",
         Deed::Cancelled => "cancel",
+        Deed::Paused => "paused",
+        Deed::Resumed => "resumed",
+        Deed::Continued => "continued",
     }
 }
 

@@ -7,6 +7,7 @@
 //! | `change.rs` | a change of rights |
 //! | `erasure.rs` | what was erased, what would be, and legal holds |
 //! | `rights.rs` | people, keys, roles, groups, tokens, reviews |
+//! | `rollout.rs` | how a command goes over its hosts |
 //! | `policy.rs` | what a policy says of requests |
 
 mod change;
@@ -15,6 +16,7 @@ mod erasure;
 mod policy;
 mod requirement;
 mod rights;
+mod rollout;
 
 pub use change::{change, replaced_key};
 pub use command::{act, command, deed, end, ending, few, refused, status, table};

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use countersign_protocol::permission::Whom;
 use countersign_protocol::quorum::{Demand, Requirement, Seats};
 
+use super::rollout::{canary, gap};
 use crate::view::CommandView;
 
 /// What approving takes, and who counts.
@@ -60,6 +61,15 @@ pub fn price(needed: &Requirement) -> String {
     }
     if let Some(most) = needed.max_in_flight {
         out.push_str(&format!("; at most {most} host(s) at a time"));
+    }
+    for apart in &needed.gaps {
+        out.push_str(&format!("; {}", gap(apart)));
+    }
+    if let Some(hosts) = needed.canary {
+        out.push_str(&format!("; {}", canary(hosts.into())));
+    }
+    if let Some(most) = needed.max_errors {
+        out.push_str(&format!("; at most {most} error(s)"));
     }
     if !needed.rules.is_empty() {
         let rules: Vec<&str> = needed.rules.iter().map(|rule| rule.as_str()).collect();

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use countersign_protocol::audit::CheckedEntry;
 use countersign_protocol::event::Event;
 use countersign_protocol::fold::{self, Stream};
+use countersign_protocol::name::Label;
 use countersign_verifier::Findings;
 
 use super::database::Database;
@@ -32,7 +33,7 @@ pub(super) struct Table {
     expected: fn(&CheckedEntry) -> Vec<Cells>,
 }
 
-pub(super) const TABLES: [Table; 4] = [
+pub(super) const TABLES: [Table; 5] = [
     Table {
         name: "statements",
         rows: "SELECT seq, ARRAY[statement_id, coalesce(stream, ''::bytea)] AS cells
@@ -58,6 +59,12 @@ pub(super) const TABLES: [Table; 4] = [
                FROM agent_statements LEFT JOIN statements USING (statement_id)
                ORDER BY seq NULLS LAST",
         expected: agent_statements,
+    },
+    Table {
+        name: "label_turns",
+        rows: "SELECT seq, ARRAY[convert_to(label, 'UTF8')] AS cells
+               FROM label_turns ORDER BY seq, label COLLATE \"C\"",
+        expected: label_turns,
     },
 ];
 
@@ -100,6 +107,14 @@ fn agent_statements(entry: &CheckedEntry) -> Vec<Cells> {
         agent_seq.to_be_bytes().to_vec(),
         entry.verified.id().as_bytes().to_vec(),
     ]]
+}
+
+fn label_turns(entry: &CheckedEntry) -> Vec<Cells> {
+    let Event::ExecutionReleased(released) = entry.verified.event() else {
+        return Vec::new();
+    };
+    let cells = |label: &Label| vec![label.as_str().as_bytes().to_vec()];
+    released.labels.iter().map(cells).collect()
 }
 
 /// What one entry calls for in each table.

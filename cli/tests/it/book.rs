@@ -280,6 +280,7 @@ impl Book {
             key_id: public(host).key_id(),
             service: None,
             spec: spec.digest,
+            turn: None,
         });
         let list = TargetList::new(lines.collect()).unwrap();
         let document = self.blob(&list.to_document().unwrap());
@@ -299,6 +300,7 @@ impl Book {
             expires_at: now.plus_micros(3600 * SECOND_US),
             max_runs: 1,
             break_glass: false,
+            rollout: None,
         };
         let reason = self.blob(b"because");
         let event = person!(

@@ -114,6 +114,7 @@ fn targets(sealed: &SealedSecrets) {
             key_id: *key_id,
             service: None,
             spec: Digest::new([0; 32]),
+            turn: None,
         };
         TargetList::new(keys.iter().enumerate().map(line).collect())
     };

@@ -450,6 +450,7 @@ impl Case {
                 agent: agent.parse().unwrap(),
                 service,
                 spec: blob.digest,
+                turn: None,
             }
         });
         let targets = TargetList::new(lines.collect()).unwrap();
@@ -473,6 +474,7 @@ impl Case {
             expires_at: now.plus_micros(3_600_000_000),
             max_runs: 1,
             break_glass: self.break_glass,
+            rollout: None,
         };
         (act, spec, targets)
     }

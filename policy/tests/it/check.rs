@@ -180,7 +180,6 @@ fn what_may_not_be_meant_so_is_a_warning() {
     for (policy, told) in [
         ("@id(\"a\") permit (principal, action == Action::\"command:execute\", resource);".to_owned(), "everybody"),
         (when("@approvals(\"1\")", "true"), "one approval"),
-        (when("@gap(\"1m\")", "true"), "@gap"),
         (when("", "resource.labels.contains(\"env=dev\")"), "common_labels"),
         (
             when("", "!(resource.words > 1 || !resource.labels.contains(\"env=dev\"))"),

@@ -7,6 +7,7 @@ use countersign_protocol::name::SECOND_US;
 use countersign_protocol::policy::BUILT_IN;
 use countersign_protocol::quorum::{Demand, Requirement, Seats};
 use countersign_protocol::rights::ChangeBody;
+use countersign_protocol::rollout::Gap;
 
 use crate::book::{Book, Case, START, exec, shell, text};
 
@@ -92,7 +93,8 @@ fn a_forbid_wins_and_the_first_by_name_is_named() {
 fn annotations_become_the_requirement() {
     let book = Book::peopled();
     let notes = "@approvals(\"3\") @from(\"sre, user:alice\") @also_from(\"security:1,role:admin:2\") \
-                 @expires(\"30m\") @max_in_flight(\"1\") @gap(\"2h\") @reason(\"required\") \
+                 @expires(\"30m\") @max_in_flight(\"1\") @max_errors(\"0\") @canary(\"2\") @gap(\"2h\") \
+                 @gap_label(\"role=dns\") @reason(\"required\") \
                  @rejections(\"2\") @comment(\"why\")";
     let requirement =
         permitted(book.judge(&permit("p", notes, SRE, "true"), &exec("erin", &["ls"])));
@@ -106,7 +108,12 @@ fn annotations_become_the_requirement() {
         rules: vec!["p".parse().unwrap()],
         approval_age_ms: Some(1_800_000),
         max_in_flight: Some(1),
-        gap_ms: Some(7_200_000),
+        max_errors: Some(0),
+        canary: Some(2),
+        gaps: vec![Gap {
+            label: Some("role=dns".parse().unwrap()),
+            ms: 7_200_000,
+        }],
         reason: true,
         rejections: Some(2),
         break_glass: None,
@@ -147,8 +154,14 @@ fn several_permits_cost_the_strictest_of_each() {
     assert_eq!(names(&requirement), ["a", "b", "c"]);
     assert_eq!(requirement.approval_age_ms, Some(600_000));
     assert_eq!(
-        (requirement.max_in_flight, requirement.gap_ms),
-        (Some(4), Some(300_000))
+        (requirement.max_in_flight, &requirement.gaps[..]),
+        (
+            Some(4),
+            &[Gap {
+                label: None,
+                ms: 300_000
+            }][..]
+        )
     );
     assert!(requirement.reason);
     assert_eq!(requirement.rejections, Some(2));

@@ -5,6 +5,7 @@ use countersign_policy::lists::from_file;
 use countersign_protocol::judgement::{Judge as _, Judgement};
 use countersign_protocol::policy::Policy;
 use countersign_protocol::quorum::{Demand, Requirement};
+use countersign_protocol::rollout::Gap;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use std::sync::LazyLock;
@@ -183,7 +184,8 @@ proptest! {
             prop_assert!(old.rules.iter().all(|rule| new.rules.contains(rule)));
             prop_assert!(at_most(new.approval_age_ms, old.approval_age_ms));
             prop_assert!(at_most(new.max_in_flight, old.max_in_flight));
-            prop_assert!(new.gap_ms >= old.gap_ms);
+            let covers = |gap: &Gap| new.gaps.iter().any(|new| new.label == gap.label && new.ms >= gap.ms);
+            prop_assert!(old.gaps.iter().all(covers));
             prop_assert!(new.reason >= old.reason);
             prop_assert!(veto(&new) <= veto(&old));
             let review = |requirement: &Requirement| requirement.break_glass.map(|owed| owed.review_ms);

@@ -197,6 +197,7 @@ impl Auditor {
             return Err(Refusal::ClientRef.into());
         }
         self.check_owed(event)?;
+        self.check_waited_for(event, entry.time)?;
         self.not_rejudged += u64::from(attachment.is_withheld());
         let at = Position {
             seq,
@@ -212,6 +213,23 @@ impl Auditor {
         self.count(seq, facts.key_id, facts.counter);
         self.tree.push(entry.leaf);
         self.last = Some((entry.leaf, entry.time));
+        Ok(())
+    }
+
+    /// Who holds all commands knows which ends a turn had to wait for, also those of others.
+    fn check_waited_for(&self, event: &Event, now: Time) -> Result<(), Reason> {
+        let Event::ExecutionReleased(released) = event else {
+            return Ok(());
+        };
+        let command = self.state.command(&released.command);
+        if command.is_some_and(|command| command.targets.is_some()) {
+            let ends = self
+                .state
+                .waits_for(&released.command, released.turn, now)?;
+            if ends != released.waited_for {
+                return Err(Refusal::Binding("waited_for").into());
+            }
+        }
         Ok(())
     }
 

@@ -101,10 +101,6 @@ macro_rules! kinds {
 
         /// A parsed payload of any kind.
         #[derive(Debug, Clone, PartialEq, Eq)]
-        #[expect(
-            clippy::large_enum_variant,
-            reason = "one is held at a time; genesis is the largest and the rarest"
-        )]
         pub enum Event {
             $(#[doc = concat!("`", $word, "`")] $name(super::$name),)*
         }
@@ -190,6 +186,10 @@ kinds! {
     CommandAuthorized, "command.authorized", Ledger;
     CommandExpired, "command.expired", Ledger;
     CommandCancelRequested, "command.cancel_requested", Person;
+    RolloutPaused, "rollout.paused", Person;
+    RolloutResumed, "rollout.resumed", Person;
+    RolloutContinued, "rollout.continued", Person;
+    ExecutionReleased, "execution.released", Ledger;
     ExecutionStarted, "execution.started", Agent;
     ExecutionRefused, "execution.refused", Agent;
     ExecutionSkipped, "execution.skipped", Ledger;
@@ -203,6 +203,9 @@ kinds! {
     KeyClaimed, "key.claimed", SignIn;
     SessionChallenge, "session.challenge", SignIn;
 }
+
+/// Most ends that a turn waits for: the host before it, and one for each gap.
+const MAX_WAITED_FOR: usize = 1 + crate::rollout::MAX_GAPS;
 
 /// A pattern of every event that puts a change of rights into effect.
 #[macro_export]
@@ -269,6 +272,9 @@ macro_rules! decision_event {
             | $crate::event::Event::CommandAuthorized(_)
             | $crate::event::Event::CommandExpired(_)
             | $crate::event::Event::CommandCancelRequested(_)
+            | $crate::event::Event::RolloutPaused(_)
+            | $crate::event::Event::RolloutResumed(_)
+            | $crate::event::Event::RolloutContinued(_)
     };
 }
 
@@ -276,7 +282,8 @@ macro_rules! decision_event {
 #[macro_export]
 macro_rules! execution_event {
     () => {
-        $crate::event::Event::ExecutionStarted(_)
+        $crate::event::Event::ExecutionReleased(_)
+            | $crate::event::Event::ExecutionStarted(_)
             | $crate::event::Event::ExecutionRefused(_)
             | $crate::event::Event::ExecutionSkipped(_)
             | $crate::event::Event::ExecutionOutput(_)
@@ -362,10 +369,36 @@ impl Event {
             | Self::CommandWithdrawn(_)
             | Self::CommandExpired(_)
             | Self::CommandCancelRequested(_)
+            | Self::RolloutPaused(_)
+            | Self::RolloutResumed(_)
+            | Self::RolloutContinued(_)
             | Self::ExecutionStarted(_)
             | Self::ExecutionRefused(_)
             | Self::ExecutionSkipped(_)
             | other_event!() => Ok(()),
+            Self::ExecutionReleased(released) => holds(
+                released.waited_for.len() <= MAX_WAITED_FOR,
+                "a turn waits for nine ends at most",
+            ),
+        }
+    }
+
+    /// The host whose part of a command it is about.
+    #[must_use]
+    pub const fn host(&self) -> Option<&AgentName> {
+        match self {
+            Self::ExecutionReleased(event) => Some(&event.agent),
+            Self::ExecutionStarted(event) => Some(&event.agent),
+            Self::ExecutionRefused(event) => Some(&event.agent),
+            Self::ExecutionSkipped(event) => Some(&event.agent),
+            Self::ExecutionOutput(event) => Some(&event.agent),
+            Self::ExecutionCompleted(event) => Some(&event.agent),
+            Self::ExecutionLost(event) => Some(&event.agent),
+            rights_event!()
+            | decision_event!()
+            | other_event!()
+            | Self::AgentIdle(_)
+            | Self::CommandRequested(_) => None,
         }
     }
 
@@ -393,6 +426,9 @@ impl Event {
             Self::CommandRejected(word) => word.reason.into_iter().collect(),
             Self::CommandWithdrawn(word) => word.reason.into_iter().collect(),
             Self::CommandCancelRequested(word) => word.reason.into_iter().collect(),
+            Self::RolloutPaused(word) => word.reason.into_iter().collect(),
+            Self::RolloutResumed(word) => word.reason.into_iter().collect(),
+            Self::RolloutContinued(word) => word.reason.into_iter().collect(),
             Self::ExecutionStarted(started) => [started.program.path]
                 .into_iter()
                 .chain(started.steps)
@@ -412,6 +448,7 @@ impl Event {
             | Self::CommandVotedDown(_)
             | Self::CommandAuthorized(_)
             | Self::CommandExpired(_)
+            | Self::ExecutionReleased(_)
             | Self::ExecutionSkipped(_)
             | Self::ExecutionLost(_) => Vec::new(),
         }

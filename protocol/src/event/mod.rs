@@ -32,6 +32,7 @@ pub use payload::{
     AccessDenied, Administrator, AgentEnrolled, AuditRead, ChangeApproved, ChangeRejected,
     ChangeRequested, CommandApproved, CommandAuthorized, CommandCancelRequested, CommandExpired,
     CommandRejected, CommandRequested, CommandVotedDown, CommandWithdrawn, DeniedWhat,
-    ExecutionSkipped, KeyClaimed, LedgerGenesis, LedgerHeartbeat, PolicySnapshot, ReadWhat,
-    ReviewClosed, ReviewOpened, Seen, SessionChallenge,
+    ExecutionReleased, ExecutionSkipped, KeyClaimed, LedgerGenesis, LedgerHeartbeat,
+    PolicySnapshot, ReadWhat, ReviewClosed, ReviewOpened, RolloutContinued, RolloutPaused,
+    RolloutResumed, Seen, SessionChallenge, SkipReason,
 };

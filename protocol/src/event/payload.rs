@@ -9,7 +9,7 @@ use crate::command::Act;
 use crate::event::{Author, EventError, Header};
 use crate::hash::{CommandId, Digest, Hash, KeyId, LedgerId, StatementId};
 use crate::key::PublicKey;
-use crate::name::{AgentName, Nonce, Principal, Time, TokenId};
+use crate::name::{AgentName, Label, Nonce, Principal, Time, TokenId};
 use crate::origin::ServerOrigin;
 use crate::permission::Permission;
 use crate::policy::PolicyRef;
@@ -392,12 +392,90 @@ payload! {
 }
 
 payload! {
-    /// An authorized command's time ran out before this host started it.
+    /// A host of a rollout has its turn. Without this it does not start.
+    ledger ExecutionReleased {
+        /// The command.
+        command: CommandId,
+        /// Whose turn it is.
+        agent: AgentName,
+        /// Which turn, from 0.
+        turn: u64,
+        /// The ends that it waited for: of the host whose place it takes, and of the last one before
+        /// it under a label's gap, if that was another; each once.
+        waited_for: Vec<StatementId>,
+        /// The labels whose gaps it stands under, sorted: the next turn under one of them waits for
+        /// its end.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        labels: Vec<Label>,
+        /// Until when it may start.
+        start_before: Time,
+    }
+}
+
+payload! {
+    /// A person wants no further host to have its turn for now.
+    person RolloutPaused {
+        /// The command.
+        command: CommandId,
+        /// Why, in free text.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<BlobRef>,
+    }
+}
+
+payload! {
+    /// A person lets a paused rollout go on.
+    person RolloutResumed {
+        /// The command.
+        command: CommandId,
+        /// Why, in free text.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<BlobRef>,
+    }
+}
+
+payload! {
+    /// A person has looked at what the canary's hosts did, and lets the others have their turns.
+    person RolloutContinued {
+        /// The command.
+        command: CommandId,
+        /// Why, in free text.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<BlobRef>,
+    }
+}
+
+/// Why a host was skipped, where it was not for the command's time being over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SkipReason {
+    /// More hosts have ended badly than the rollout allows.
+    Errors,
+    /// It had its turn and did not start in the time for that.
+    TurnMissed,
+}
+
+impl SkipReason {
+    /// The word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Errors => "errors",
+            Self::TurnMissed => "turn_missed",
+        }
+    }
+}
+
+payload! {
+    /// This host does not start it: an authorized command's time ran out, or its rollout says so.
     ledger ExecutionSkipped {
         /// The command.
         command: CommandId,
         /// The host that did not start it.
         agent: AgentName,
+        /// Why; left out when the command's time ran out.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        why: Option<SkipReason>,
     }
 }
 

@@ -697,7 +697,10 @@ const fn token_of(event: &Event) -> Option<(&TokenId, &Principal)> {
         | Event::CommandRejected(_)
         | Event::CommandVotedDown(_)
         | Event::CommandAuthorized(_)
-        | Event::CommandExpired(_) => return None,
+        | Event::CommandExpired(_)
+        | Event::RolloutPaused(_)
+        | Event::RolloutResumed(_)
+        | Event::RolloutContinued(_) => return None,
     };
     match token {
         Some(token) => Some((token, principal)),

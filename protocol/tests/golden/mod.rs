@@ -9,6 +9,7 @@
 
 mod files;
 mod rights;
+mod rollout;
 mod story;
 
 pub(crate) use files::{folder, render};

@@ -16,7 +16,7 @@ use countersign_protocol::target::{TargetLine, TargetList};
 use ed25519_dalek::Signer as _;
 use sha2::{Digest as _, Sha256};
 
-use super::rights;
+use super::{rights, rollout};
 use crate::say;
 use crate::support::{Book, START, key, public};
 
@@ -77,6 +77,7 @@ impl Golden {
         rights::a_snapshot_for_the_hosts(&mut book);
         somebody_reads(&mut book);
         rights::a_text_is_erased(&mut book, voted_down);
+        rollout::a_rollout(&mut book);
         let claim = book.claim("dave", "dave-2");
         let challenge = challenge(&mut book);
         let checkpoints = vec![early, checkpoint(&book)];
@@ -201,6 +202,7 @@ pub(super) fn act(book: &mut Book, hosts: &[&str], full: bool) -> Act {
         key_id: public(host).key_id(),
         service: (full && *host == "web-3").then(|| "db".parse().unwrap()),
         spec: spec.digest,
+        turn: None,
     });
     let list = TargetList::new(lines.collect()).unwrap();
     let document = book.blob(&list.to_document().unwrap());
@@ -219,6 +221,7 @@ pub(super) fn act(book: &mut Book, hosts: &[&str], full: bool) -> Act {
         expires_at: Time::from_micros(book.now + OPEN_US).unwrap(),
         max_runs: 1,
         break_glass: false,
+        rollout: None,
     }
 }
 
@@ -234,7 +237,7 @@ fn request(book: &mut Book, hosts: &[&str], full: bool) -> StatementId {
 }
 
 /// Bob approves with his key, carol with her security key; the ledger authorizes.
-fn authorize(book: &mut Book, command: StatementId, counter: u32) {
+pub(super) fn authorize(book: &mut Book, command: StatementId, counter: u32) {
     tick(book);
     book.approve("bob", command).unwrap();
     tick(book);
@@ -274,7 +277,7 @@ fn totals(bytes: &[u8]) -> StreamTotals {
 }
 
 /// The end of a run: its outcome, and what it wrote.
-fn complete(
+pub(super) fn complete(
     book: &mut Book,
     host: &str,
     command: StatementId,
@@ -364,7 +367,7 @@ fn time_runs_out(book: &mut Book, three_hosts: StatementId) {
         .commands()
         .flat_map(|command| command.due(now).into_iter().map(|due| (command.id, due)))
         .collect();
-    assert!(due.contains(&(three_hosts, Due::Skip("web-3".parse().unwrap()))));
+    assert!(due.contains(&(three_hosts, Due::Skip("web-3".parse().unwrap(), None))));
     assert_eq!(due.len(), 2, "{due:?}");
     for (command, due) in due {
         let event = book.ledger_header().due(command, due);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use countersign_protocol::audit::{self, Auditor, Finding};
 use countersign_protocol::blob::BlobRef;
-use countersign_protocol::command::{Act, CommandSpec, Mode};
+use countersign_protocol::command::{Act, CommandSpec, Mode, Targets};
 use countersign_protocol::event::*;
 use countersign_protocol::fold::Refusal;
 use countersign_protocol::hash::{Digest, StatementId};
@@ -100,6 +100,7 @@ impl Book {
                 agent,
                 service: None,
                 spec: spec.digest,
+                turn: None,
             }
         });
         let list = TargetList::new(lines.collect()).unwrap();
@@ -119,7 +120,30 @@ impl Book {
             expires_at: Time::from_micros(self.now + 3600 * SECOND_US).unwrap(),
             max_runs: 1,
             break_glass: false,
+            rollout: None,
         }
+    }
+
+    /// A list of hosts with turns, as a payload says it.
+    pub(crate) fn with_turns(
+        &mut self,
+        hosts: &[&str],
+        spec: Digest,
+        turn: impl Fn(&str) -> u64,
+    ) -> Targets {
+        let line = |host: &&str| {
+            let agent = host.parse().unwrap();
+            TargetLine {
+                key_id: self.state.rights().agent(&agent).unwrap(),
+                agent,
+                service: None,
+                spec,
+                turn: Some(turn(host)),
+            }
+        };
+        let list = TargetList::new(hosts.iter().map(line).collect()).unwrap();
+        let document = self.blob(&list.to_document().unwrap());
+        list.describe(document).unwrap()
     }
 
     pub(crate) fn request_event(&mut self, who: &str, hosts: &[&str]) -> Event {

@@ -9,6 +9,8 @@
 //! | `age=60` | an approval counts for so many seconds |
 //! | `rejections=2` | so many noes end it |
 //! | `in-flight=1`, `gap=5` | hosts at a time, seconds between two |
+//! | `errors=0`, `canary=1` | errors that are allowed, hosts before a person looks |
+//! | `gap-label=role=dns` | the gap is between hosts with this label |
 //! | `also=1:group:security` | one more seat in the same demand, for one of those |
 //! | `break-glass=60` | it is a rule for breaking glass alone; the review is due in so many seconds |
 //! | `agents` | it is a rule for changes of hosts alone |
@@ -16,9 +18,11 @@
 //! `forbid alice` forbids what the others permit. The built-in text means what it says.
 
 use countersign_protocol::judgement::{ChangeQuestion, Denial, Judge, Judgement, Question};
+use countersign_protocol::name::Label;
 use countersign_protocol::permission::Whom;
 use countersign_protocol::policy::{BUILT_IN, Policy};
 use countersign_protocol::quorum::{BreakGlass, Demand, Requirement, Seats};
+use countersign_protocol::rollout::Gap;
 
 /// The built-in policy in this judge's words.
 const BUILT_IN_RULE: &str = "2 permission:command:execute permission:command:approve";
@@ -37,6 +41,9 @@ struct Rule {
     rejections: Option<u32>,
     in_flight: Option<u32>,
     gap_ms: Option<u64>,
+    gap_label: Option<Label>,
+    errors: Option<u32>,
+    canary: Option<u32>,
     break_glass: Option<u64>,
     agents: bool,
     forbids: bool,
@@ -69,6 +76,9 @@ impl Rule {
             rejections: None,
             in_flight: None,
             gap_ms: None,
+            gap_label: None,
+            errors: None,
+            canary: None,
             break_glass: None,
             agents: false,
             forbids: first == "forbid",
@@ -89,6 +99,9 @@ impl Rule {
                 "rejections" => rule.rejections = Some(value.parse().ok()?),
                 "in-flight" => rule.in_flight = Some(value.parse().ok()?),
                 "gap" => rule.gap_ms = Some(value.parse::<u64>().ok()? * 1000),
+                "gap-label" => rule.gap_label = Some(value.parse().ok()?),
+                "errors" => rule.errors = Some(value.parse().ok()?),
+                "canary" => rule.canary = Some(value.parse().ok()?),
                 "break-glass" => rule.break_glass = Some(value.parse::<u64>().ok()? * 1000),
                 "also" => {
                     let (approvals, from) = value.split_once(':')?;
@@ -136,7 +149,19 @@ fn compile(rules: &[&Rule]) -> Requirement {
     requirement.approval_age_ms = rules.iter().filter_map(|rule| rule.age_ms).min();
     requirement.rejections = rules.iter().filter_map(|rule| rule.rejections).max();
     requirement.max_in_flight = rules.iter().filter_map(|rule| rule.in_flight).min();
-    requirement.gap_ms = rules.iter().filter_map(|rule| rule.gap_ms).max();
+    requirement.max_errors = rules.iter().filter_map(|rule| rule.errors).min();
+    requirement.canary = rules.iter().filter_map(|rule| rule.canary).min();
+    let longest = rules
+        .iter()
+        .filter_map(|rule| Some((rule.gap_ms?, &rule.gap_label)));
+    let longest = longest.max_by_key(|(ms, _)| *ms);
+    requirement.gaps = longest
+        .map(|(ms, label)| Gap {
+            label: label.clone(),
+            ms,
+        })
+        .into_iter()
+        .collect();
     requirement
 }
 

@@ -162,6 +162,7 @@ impl Asked {
             not_before: now,
             expires_at: now.plus_micros(open),
             max_runs: 1,
+            rollout: None,
             break_glass: false,
         };
         act.check().map_err(|error| unusable("document", &error))?;
@@ -189,6 +190,7 @@ impl Asked {
                 agent,
                 service: service.map_err(|_| unknown())?,
                 spec,
+                turn: None,
             });
         }
         TargetList::new(lines).map_err(|error| unusable("on", &error))

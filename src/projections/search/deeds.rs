@@ -120,6 +120,12 @@ pub(super) fn reason(event: &Event) -> Option<Digest> {
         word.reason
     } else if let Event::CommandCancelRequested(word) = event {
         word.reason
+    } else if let Event::RolloutPaused(word) = event {
+        word.reason
+    } else if let Event::RolloutResumed(word) = event {
+        word.reason
+    } else if let Event::RolloutContinued(word) = event {
+        word.reason
     } else if let Event::ChangeRequested(change) = event {
         change.reason
     } else if let Event::ChangeApproved(word) = event {

@@ -12,6 +12,7 @@ const LOG: &[(&str, &str)] = &[
     ("statements", "seq = 2"),
     ("client_refs", "principal = 'mallory'"),
     ("agent_statements", "agent_seq = 7"),
+    ("label_turns", "label = 'role=other'"),
     ("subtrees", "root = digest"),
 ];
 
@@ -29,6 +30,7 @@ async fn one_row_each() -> TestDatabase {
          INSERT INTO statements VALUES (sha256('i'), 1, NULL);
          INSERT INTO client_refs VALUES ('alice', sha256('r'), sha256('i'));
          INSERT INTO agent_statements VALUES (sha256('k'), 0, sha256('i'));
+         INSERT INTO label_turns VALUES ('role=dns', 1);
          INSERT INTO subtrees VALUES (8, 0, sha256('n'))",
     )
     .await;

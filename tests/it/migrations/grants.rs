@@ -17,6 +17,7 @@ const TABLES: &[(&str, &[&str])] = &[
     ("entries", &["INSERT", "SELECT"]),
     ("feed_cursors", &["INSERT", "SELECT", "UPDATE"]),
     ("head", &["SELECT", "UPDATE"]),
+    ("label_turns", &["INSERT", "SELECT"]),
     ("open_streams", &["DELETE", "INSERT", "SELECT"]),
     ("statements", &["INSERT", "SELECT"]),
     ("subtrees", &["INSERT", "SELECT"]),

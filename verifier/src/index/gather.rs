@@ -235,6 +235,12 @@ fn free_text(event: &Event) -> Option<BlobRef> {
         event.reason
     } else if let Event::CommandCancelRequested(event) = event {
         event.reason
+    } else if let Event::RolloutPaused(event) = event {
+        event.reason
+    } else if let Event::RolloutResumed(event) = event {
+        event.reason
+    } else if let Event::RolloutContinued(event) = event {
+        event.reason
     } else if let Event::ChangeRequested(event) = event {
         Some(event.body)
     } else if let Event::ChangeApproved(event) = event {

@@ -68,6 +68,7 @@ impl Book {
             key_id: self.state.rights().agent(&host.parse().unwrap()).unwrap(),
             service: None,
             spec: spec.digest,
+            turn: None,
         });
         let list = TargetList::new(lines.collect()).unwrap();
         let document = self.blob(&list.to_document().unwrap());
@@ -86,6 +87,7 @@ impl Book {
             expires_at: Time::from_micros(self.now + 2 * 3600 * SECOND_US).unwrap(),
             max_runs: 1,
             break_glass: false,
+            rollout: None,
         }
     }
 

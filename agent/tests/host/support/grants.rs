@@ -316,6 +316,7 @@ pub(crate) fn grant(book: &Book, id: StatementId, host: &str) -> Grant {
         line_index,
         line: Base64(canonical::to_vec(line).unwrap()),
         line_proof: list.prove(line_index).unwrap(),
+        ahead: None,
         snapshot: None,
         newest: None,
     }

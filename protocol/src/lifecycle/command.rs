@@ -1,28 +1,23 @@
-//! A command's life: one state machine, used live, on restart, in projections, by agents and by
-//! auditors. DESIGN "A command's life".
-//!
-//! [`Command::next`] takes the command's own events one by one. A pair of state and event that is
-//! not listed is refused. What rights say (who may request, approve, cancel) is [`crate::fold`]'s;
-//! here stands only what may follow what.
+//! The state machine of one command: [`Command::next`] takes the command's own events one by one. A
+//! pair of state and event that is not listed is refused.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use serde::{Deserialize, Serialize};
-
-use crate::blob::BlobRef;
+use super::execution::{Execution, Over, Refused};
+use super::status::{CommandStatus, ExecutionStatus};
 use crate::command::{Act, CommandSpec};
 use crate::event::{
     CommandApproved, CommandAuthorized, CommandRejected, CommandRequested, CommandVotedDown, Event,
-    ExecutionCompleted, ExecutionLost, ExecutionOutput, ExecutionStarted, LossForm, Outcome,
-    RefusalReason,
+    ExecutionLost, ExecutionRefused, ExecutionStarted, LossForm,
 };
 use crate::fold::Refusal;
 use crate::hash::{CommandId, KeyId, StatementId};
-use crate::name::{AgentName, Principal, RuleName, SECOND_US, Time};
+use crate::name::{AgentName, Principal, SECOND_US, Time};
 use crate::permission::Whom;
 use crate::policy::PolicyRef;
 use crate::quorum::{self, Verdict};
+use crate::rollout::{self, Plan};
 use crate::target::TargetList;
 
 /// How long after a run's own timeout the ledger presumes it lost: time for the grace before KILL,
@@ -38,127 +33,6 @@ pub struct Position {
     pub time: Time,
     /// Its statement's id.
     pub id: StatementId,
-}
-
-/// The status words of a command. The same everywhere.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CommandStatus {
-    /// Waits for approvals.
-    Requested,
-    /// Someone said no.
-    Rejected,
-    /// The requester took it back.
-    Withdrawn,
-    /// Its time ran out before anything ran.
-    Expired,
-    /// Allowed; no host has started yet.
-    Authorized,
-    /// At least one host has started; not all are done.
-    Running,
-    /// All hosts ran it and all exited with 0.
-    Completed,
-    /// It ended, and on no host well.
-    Failed,
-    /// It ended well on some hosts only.
-    Partial,
-    /// A person stopped it.
-    Cancelled,
-    /// Every host refused it.
-    Refused,
-    /// Nobody can say how it ended.
-    Lost,
-}
-
-impl CommandStatus {
-    /// All words.
-    pub const ALL: &'static [Self] = &[
-        Self::Requested,
-        Self::Rejected,
-        Self::Withdrawn,
-        Self::Expired,
-        Self::Authorized,
-        Self::Running,
-        Self::Completed,
-        Self::Failed,
-        Self::Partial,
-        Self::Cancelled,
-        Self::Refused,
-        Self::Lost,
-    ];
-
-    /// The word.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Requested => "requested",
-            Self::Rejected => "rejected",
-            Self::Withdrawn => "withdrawn",
-            Self::Expired => "expired",
-            Self::Authorized => "authorized",
-            Self::Running => "running",
-            Self::Completed => "completed",
-            Self::Failed => "failed",
-            Self::Partial => "partial",
-            Self::Cancelled => "cancelled",
-            Self::Refused => "refused",
-            Self::Lost => "lost",
-        }
-    }
-
-    /// Says whether nothing more is expected to happen.
-    #[must_use]
-    pub const fn is_final(self) -> bool {
-        !matches!(self, Self::Requested | Self::Authorized | Self::Running)
-    }
-}
-
-impl core::fmt::Display for CommandStatus {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// The status words of an execution, one host's part of a command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ExecutionStatus {
-    /// Not started.
-    Waiting,
-    /// Started.
-    Running,
-    /// Ended; its outcome says how.
-    Completed,
-    /// The host would not.
-    Refused,
-    /// Not started in time.
-    Skipped,
-    /// Stopped, or never started, because a person cancelled.
-    Cancelled,
-    /// Nobody can say.
-    Lost,
-}
-
-impl ExecutionStatus {
-    /// The word.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Waiting => "waiting",
-            Self::Running => "running",
-            Self::Completed => "completed",
-            Self::Refused => "refused",
-            Self::Skipped => "skipped",
-            Self::Cancelled => "cancelled",
-            Self::Lost => "lost",
-        }
-    }
-
-    /// Says whether nothing more is expected to happen.
-    #[must_use]
-    pub const fn is_final(self) -> bool {
-        !matches!(self, Self::Waiting | Self::Running)
-    }
 }
 
 /// An approval that was given.
@@ -191,84 +65,6 @@ pub struct Vote {
     pub time: Time,
 }
 
-/// One host's part.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Execution {
-    /// Where it is.
-    pub status: ExecutionStatus,
-    /// Its `execution.started`, and where that stands.
-    pub started: Option<(ExecutionStarted, Position)>,
-    /// Chunks so far.
-    pub chunks: u64,
-    /// The last chunk, or the start before the first.
-    pub last_chunk: StatementId,
-    /// How it ended, when the agent said so; it may be late.
-    pub completed: Option<ExecutionCompleted>,
-    /// Why the host would not.
-    pub refused: Option<Refused>,
-    /// Who said that the run is lost.
-    pub lost: Option<LossForm>,
-    /// Something of the agent arrived after the end was settled.
-    pub late: bool,
-}
-
-/// Why a host would not run a command, in its own words.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
-    /// The class.
-    pub why: RefusalReason,
-    /// The host's rule or setting that said so.
-    pub rule: Option<RuleName>,
-    /// More about it, in free text.
-    pub detail: Option<BlobRef>,
-}
-
-impl Execution {
-    /// The end as one number, where only a number can be told: the exit code; 128 and the signal;
-    /// 127 and 126 as shells have them; −1 for what ended otherwise or was refused. None while it
-    /// is not over.
-    #[must_use]
-    pub fn number(&self) -> Option<i32> {
-        match self.status {
-            ExecutionStatus::Waiting | ExecutionStatus::Running => return None,
-            ExecutionStatus::Completed => {}
-            ExecutionStatus::Refused
-            | ExecutionStatus::Skipped
-            | ExecutionStatus::Cancelled
-            | ExecutionStatus::Lost => return Some(-1),
-        }
-        let done = self.completed.as_ref()?;
-        Some(match done.outcome {
-            Outcome::Exited => done.exit_code.map_or(-1, i32::from),
-            Outcome::Signalled => done.signal.map_or(-1, |signal| 128 + i32::from(signal)),
-            Outcome::NotFound => 127,
-            Outcome::NotExecutable => 126,
-            Outcome::TimedOut | Outcome::Cancelled | Outcome::OutputLimit => -1,
-        })
-    }
-
-    const WAITING: Self = Self {
-        status: ExecutionStatus::Waiting,
-        started: None,
-        chunks: 0,
-        last_chunk: StatementId::ZERO,
-        completed: None,
-        refused: None,
-        lost: None,
-        late: false,
-    };
-
-    /// It ended, and well; what its agent says late of a lost run is no success.
-    #[must_use]
-    pub fn succeeded(&self) -> bool {
-        self.status == ExecutionStatus::Completed
-            && self
-                .completed
-                .as_ref()
-                .is_some_and(ExecutionCompleted::succeeded)
-    }
-}
-
 /// How far a command has come before its hosts act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
@@ -291,17 +87,6 @@ pub enum Stage {
     },
 }
 
-/// What passing time demands of the ledger.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Due {
-    /// `command.expired`.
-    Expire,
-    /// `execution.skipped` for this host.
-    Skip(AgentName),
-    /// `execution.lost`, presumed, for this host's run.
-    PresumeLost(AgentName, StatementId),
-}
-
 /// A command and everything that happened to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
@@ -321,6 +106,14 @@ pub struct Command {
     pub votes: Vec<Vote>,
     /// How far it has come.
     pub stage: Stage,
+    /// How it goes over its hosts, once it is authorized; none when all start at once.
+    pub plan: Option<Plan>,
+    /// Since when it is paused.
+    pub paused: Option<Position>,
+    /// The person's word after the canary.
+    pub continued: Option<Position>,
+    /// How many hosts have ended badly.
+    pub errors: u64,
     /// The first `command.cancel_requested`.
     pub cancel: Option<Position>,
     /// One for each host that did something, and for each target where they are known.
@@ -350,6 +143,10 @@ impl Command {
             approvals: Vec::new(),
             votes: Vec::new(),
             stage: Stage::Requested,
+            plan: None,
+            paused: None,
+            continued: None,
+            errors: 0,
             cancel: None,
             executions,
         }
@@ -383,6 +180,16 @@ impl Command {
     /// The event may not follow.
     pub fn next(&mut self, event: &Event, at: Position) -> Result<(), Refusal> {
         self.take(event, at)?;
+        let made_at = event.header().made_at;
+        if let Some(part) = event.host().and_then(|host| self.executions.get_mut(host))
+            && part.status.is_final()
+            && part.over.is_none()
+        {
+            let time = rollout::over_at(made_at, at.time);
+            let Position { seq, id, .. } = at;
+            part.over = Some(Over { id, seq, time });
+            self.errors += u64::from(part.is_error());
+        }
         if self.stage != Stage::Requested {
             // Nobody judges it any more, and it may be long.
             self.spec = None;
@@ -403,40 +210,13 @@ impl Command {
             }
             Event::CommandAuthorized(authorized) => self.authorize(authorized, at),
             Event::CommandCancelRequested(_) => self.cancel(at),
+            Event::RolloutPaused(_) => self.pause(at),
+            Event::RolloutResumed(_) => self.resume(),
+            Event::RolloutContinued(_) => self.go_on(at),
+            Event::ExecutionReleased(released) => self.release(released, at),
             Event::ExecutionStarted(started) => self.start(started, at),
-            Event::ExecutionRefused(refused) => {
-                let same_key = self.is_line_of(&refused.agent, refused.signer);
-                let execution = self.authorized_execution(&refused.agent)?;
-                if !same_key {
-                    return Err(Refusal::NotATarget);
-                }
-                match execution.status {
-                    ExecutionStatus::Waiting => {
-                        execution.status = ExecutionStatus::Refused;
-                        execution.refused = Some(Refused {
-                            why: refused.why,
-                            rule: refused.rule.clone(),
-                            detail: refused.detail,
-                        });
-                    }
-                    ExecutionStatus::Running
-                    | ExecutionStatus::Completed
-                    | ExecutionStatus::Refused
-                    | ExecutionStatus::Skipped
-                    | ExecutionStatus::Cancelled
-                    | ExecutionStatus::Lost => execution.late = true,
-                }
-                Ok(())
-            }
-            Event::ExecutionSkipped(skipped) => {
-                self.require(at.time >= self.act().expires_at, Refusal::NotYet)?;
-                let execution = self.authorized_execution(&skipped.agent)?;
-                if execution.status != ExecutionStatus::Waiting {
-                    return Err(Refusal::Transition);
-                }
-                execution.status = ExecutionStatus::Skipped;
-                Ok(())
-            }
+            Event::ExecutionRefused(refused) => self.refuse(refused),
+            Event::ExecutionSkipped(skipped) => self.skip(skipped, at),
             Event::ExecutionOutput(chunk) => {
                 let run = self.run_of(&chunk.agent, Some(chunk.signer), chunk.started)?;
                 run.output(chunk, at)
@@ -503,74 +283,29 @@ impl Command {
         }
     }
 
-    /// What time demands of the ledger at `now`, each a legal next event.
-    #[must_use]
-    pub fn due(&self, now: Time) -> Vec<Due> {
-        let expired = now >= self.act().expires_at;
-        match self.stage {
-            Stage::Requested if expired => alloc::vec![Due::Expire],
-            Stage::Authorized { .. } => self
-                .executions
-                .iter()
-                .filter_map(
-                    |(agent, execution)| match (execution.status, &execution.started) {
-                        (ExecutionStatus::Waiting, _) if expired => Some(Due::Skip(agent.clone())),
-                        (ExecutionStatus::Running, Some((_, at))) if now >= self.lost_at(*at) => {
-                            Some(Due::PresumeLost(agent.clone(), at.id))
-                        }
-                        _nothing_due => None,
-                    },
-                )
-                .collect(),
-            Stage::Requested
-            | Stage::Rejected
-            | Stage::Withdrawn
-            | Stage::Expired
-            | Stage::Cancelled => Vec::new(),
-        }
-    }
-
-    /// When something is next due, if nothing happens before.
-    #[must_use]
-    pub fn next_deadline(&self) -> Option<Time> {
-        match self.stage {
-            Stage::Requested => Some(self.act().expires_at),
-            Stage::Authorized { .. } => self
-                .executions
-                .values()
-                .filter_map(|execution| match (execution.status, &execution.started) {
-                    (ExecutionStatus::Waiting, _) => Some(self.act().expires_at),
-                    (ExecutionStatus::Running, Some((_, at))) => Some(self.lost_at(*at)),
-                    _nothing_due => None,
-                })
-                .min(),
-            Stage::Rejected | Stage::Withdrawn | Stage::Expired | Stage::Cancelled => None,
-        }
-    }
-
-    const fn lost_at(&self, started: Position) -> Time {
+    pub(super) const fn lost_at(&self, started: Position) -> Time {
         started
             .time
             .plus_micros(self.request.act.timeout_ms * 1000 + LOST_GRACE_US)
     }
 
-    fn require(&self, holds: bool, otherwise: Refusal) -> Result<(), Refusal> {
+    pub(super) fn require(&self, holds: bool, otherwise: Refusal) -> Result<(), Refusal> {
         if holds { Ok(()) } else { Err(otherwise) }
     }
 
     fn end(&mut self, stage: Stage) -> Result<(), Refusal> {
-        self.require(self.stage == Stage::Requested, self.over())?;
+        self.require(self.stage == Stage::Requested, self.past())?;
         self.stage = stage;
         Ok(())
     }
 
     /// How to say that the command is past the point an event wants.
-    fn over(&self) -> Refusal {
+    pub(super) fn past(&self) -> Refusal {
         Refusal::Over(self.status())
     }
 
     fn approve(&mut self, approval: &CommandApproved, at: Position) -> Result<(), Refusal> {
-        self.require(self.stage == Stage::Requested, self.over())?;
+        self.require(self.stage == Stage::Requested, self.past())?;
         self.require(at.time < self.act().expires_at, Refusal::Late)?;
         self.require(approval.principal != *self.requester(), Refusal::OwnRequest)?;
         self.require(
@@ -590,7 +325,7 @@ impl Command {
     }
 
     fn vote(&mut self, rejection: &CommandRejected, at: Position) -> Result<(), Refusal> {
-        self.require(self.stage == Stage::Requested, self.over())?;
+        self.require(self.stage == Stage::Requested, self.past())?;
         self.votes.push(Vote {
             principal: rejection.principal.clone(),
             key_id: rejection.signer,
@@ -611,7 +346,7 @@ impl Command {
     }
 
     fn authorize(&mut self, authorized: &CommandAuthorized, at: Position) -> Result<(), Refusal> {
-        self.require(self.stage == Stage::Requested, self.over())?;
+        self.require(self.stage == Stage::Requested, self.past())?;
         self.require(at.time < self.act().expires_at, Refusal::Late)?;
         self.require(
             authorized.request_seq == self.requested.seq,
@@ -644,11 +379,12 @@ impl Command {
         let verdict = quorum::count(&authorized.requirement, self.requester(), people, belongs);
         self.require(verdict.is_met(), Refusal::Quorum)?;
         self.stage = Stage::Authorized { at, verdict };
+        self.plan = Plan::of(self.act(), &authorized.requirement);
         Ok(())
     }
 
     fn cancel(&mut self, at: Position) -> Result<(), Refusal> {
-        self.require(!self.status().is_final(), self.over())?;
+        self.require(!self.status().is_final(), self.past())?;
         self.require(self.cancel.is_none(), Refusal::AlreadyCancelled)?;
         self.cancel = Some(at);
         match self.stage {
@@ -658,6 +394,8 @@ impl Command {
                     |execution: &&mut Execution| execution.status == ExecutionStatus::Waiting;
                 for execution in self.executions.values_mut().filter(waiting) {
                     execution.status = ExecutionStatus::Cancelled;
+                    let Position { seq, time, id } = at;
+                    execution.over = Some(Over { id, seq, time });
                 }
             }
             Stage::Rejected | Stage::Withdrawn | Stage::Expired | Stage::Cancelled => {}
@@ -666,9 +404,12 @@ impl Command {
     }
 
     /// The part of a host that is a target of an authorized command.
-    fn authorized_execution(&mut self, agent: &AgentName) -> Result<&mut Execution, Refusal> {
+    pub(super) fn authorized_execution(
+        &mut self,
+        agent: &AgentName,
+    ) -> Result<&mut Execution, Refusal> {
         if !matches!(self.stage, Stage::Authorized { .. }) {
-            return Err(self.over());
+            return Err(self.past());
         }
         let listed = self
             .targets
@@ -681,12 +422,43 @@ impl Command {
             .or_insert(Execution::WAITING))
     }
 
+    fn refuse(&mut self, refused: &ExecutionRefused) -> Result<(), Refusal> {
+        let same_key = self.is_line_of(&refused.agent, refused.signer);
+        let in_turns = self.plan.is_some();
+        let execution = self.authorized_execution(&refused.agent)?;
+        if !same_key {
+            return Err(Refusal::NotATarget);
+        }
+        // Its end would let the next one begin, out of turn.
+        if in_turns && execution.released.is_none() && !execution.status.is_final() {
+            return Err(Refusal::NoTurn);
+        }
+        match execution.status {
+            ExecutionStatus::Waiting => {
+                execution.status = ExecutionStatus::Refused;
+                execution.refused = Some(Refused {
+                    why: refused.why,
+                    rule: refused.rule.clone(),
+                    detail: refused.detail,
+                });
+            }
+            ExecutionStatus::Running
+            | ExecutionStatus::Completed
+            | ExecutionStatus::Refused
+            | ExecutionStatus::Skipped
+            | ExecutionStatus::Cancelled
+            | ExecutionStatus::Lost => execution.late = true,
+        }
+        Ok(())
+    }
+
     fn start(&mut self, started: &ExecutionStarted, at: Position) -> Result<(), Refusal> {
         let act = self.act();
         self.require(at.time >= act.not_before, Refusal::NotYet)?;
         self.require(at.time < act.expires_at, Refusal::Late)?;
         let same_key = self.is_line_of(&started.agent, started.signer);
         let cancelled = self.cancel.is_some();
+        let in_turns = self.plan.is_some();
         let execution = self.authorized_execution(&started.agent)?;
         if cancelled {
             return Err(Refusal::Over(CommandStatus::Cancelled));
@@ -696,6 +468,12 @@ impl Command {
         }
         if execution.status != ExecutionStatus::Waiting {
             return Err(Refusal::AlreadyStarted);
+        }
+        if in_turns {
+            let turn = execution.released.ok_or(Refusal::NoTurn)?;
+            if at.time >= turn.start_before {
+                return Err(Refusal::Late);
+            }
         }
         execution.status = ExecutionStatus::Running;
         execution.last_chunk = at.id;
@@ -759,45 +537,4 @@ impl Command {
 
 fn is_ascending(seqs: &[u64]) -> bool {
     seqs.iter().zip(seqs.iter().skip(1)).all(|(a, b)| a < b)
-}
-
-impl Execution {
-    fn output(&mut self, chunk: &ExecutionOutput, at: Position) -> Result<(), Refusal> {
-        if chunk.chunk_no != self.chunks || chunk.chunk_prev != self.last_chunk {
-            return Err(Refusal::Chain {
-                expected: self.chunks,
-            });
-        }
-        self.late |= self.status != ExecutionStatus::Running;
-        self.chunks += 1;
-        self.last_chunk = at.id;
-        Ok(())
-    }
-
-    fn complete(&mut self, done: &ExecutionCompleted) -> Result<(), Refusal> {
-        if done.chunks != self.chunks || done.last_chunk != self.last_chunk {
-            return Err(Refusal::Chain {
-                expected: self.chunks,
-            });
-        }
-        if self.completed.is_some() {
-            return Err(Refusal::Transition);
-        }
-        self.completed = Some(done.clone());
-        if self.status != ExecutionStatus::Running {
-            // Presumed lost, and now we hear how it ended: shown, never as success.
-            self.late = true;
-            return Ok(());
-        }
-        self.status = match done.outcome {
-            Outcome::Cancelled => ExecutionStatus::Cancelled,
-            Outcome::Exited
-            | Outcome::Signalled
-            | Outcome::TimedOut
-            | Outcome::OutputLimit
-            | Outcome::NotFound
-            | Outcome::NotExecutable => ExecutionStatus::Completed,
-        };
-        Ok(())
-    }
 }

@@ -1,0 +1,168 @@
+//! How a command goes over its hosts: the arguments, and `pause`, `resume` and `continue`.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use countersign_protocol::name::Label;
+use countersign_protocol::rollout::{Gap, Rollout};
+
+use super::request::duration;
+use super::stop::Arguments;
+use super::{Globals, stop};
+use crate::acts::{Order, Steer};
+use crate::failure::Failure;
+
+/// How long a host may have its turn before it has started, unless somebody says otherwise: long
+/// enough for a restart of its agent, short enough that an absent host does not hold up the others.
+const START_WITHIN: Duration = Duration::from_secs(600);
+
+/// A number of hosts, or a share of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Share {
+    Hosts(u64),
+    Percent(u64),
+}
+
+impl FromStr for Share {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = |_| format!("a number of hosts, or a share such as 10%, not {text:?}");
+        match text.strip_suffix('%') {
+            Some(percent) => match percent.parse().map_err(wrong)? {
+                percent @ 0..=100 => Ok(Self::Percent(percent)),
+                _more => Err("a share is 100% at most".to_owned()),
+            },
+            None => text.parse().map(Self::Hosts).map_err(wrong),
+        }
+    }
+}
+
+impl Share {
+    /// Of so many hosts; a share is rounded down.
+    const fn of(self, count: u64) -> u64 {
+        match self {
+            Self::Hosts(hosts) => hosts,
+            Self::Percent(percent) => count * percent / 100,
+        }
+    }
+}
+
+/// In which order hosts have their turns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+enum OrderWord {
+    /// By their names
+    #[default]
+    Name,
+    /// By their names, the last first
+    Reverse,
+    /// By chance
+    Random,
+    /// As --on names them
+    Given,
+}
+
+/// How it goes over its hosts.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Rollout (without it all hosts start at once)")]
+pub(super) struct RolloutArguments {
+    /// So many hosts at once: 3, or 10%
+    #[arg(long, value_name = "N|%")]
+    max_in_flight: Option<Share>,
+    /// So many hosts may end badly; one more, and the rest is skipped. 0 when left out: the first
+    /// one that fails, refuses or is lost stops it
+    #[arg(long, value_name = "N|%")]
+    max_errors: Option<Share>,
+    /// So long between the end on one host and the start on the next: 30m
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    gap: Option<Duration>,
+    /// With --gap: between any two hosts with this label, whatever command has a gap for it
+    #[arg(long, value_name = "LABEL", requires = "gap")]
+    gap_label: Option<Label>,
+    /// So many hosts first; then a person looks and says: countersign continue ID
+    #[arg(long, value_name = "N|%")]
+    canary: Option<Share>,
+    /// In which order
+    #[arg(long, value_enum, default_value_t)]
+    order: OrderWord,
+    /// How long a host may have its turn before it starts; then it is skipped, and counts as an error
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    start_within: Option<Duration>,
+}
+
+impl RolloutArguments {
+    /// The rollout and the order for so many hosts. None: all start at once, unless the policy says
+    /// otherwise.
+    ///
+    /// # Errors
+    /// It says nothing that can be held, or asks for what limits nothing.
+    pub(super) fn of(&self, count: usize) -> Result<(Option<Rollout>, Order), Failure> {
+        let count = count as u64;
+        let order = match self.order {
+            OrderWord::Name => Order::Name,
+            OrderWord::Reverse => Order::Reverse,
+            OrderWord::Random => Order::Random,
+            OrderWord::Given => Order::Given,
+        };
+        let limited = self.max_in_flight.is_some() || self.gap.is_some() || self.canary.is_some();
+        if !limited {
+            return match self.max_errors.is_some() || self.start_within.is_some() {
+                true => Err(Failure::usage(
+                    "--max-errors and --start-within need a rollout: all hosts would have started by then",
+                )
+                .hint("add --max-in-flight, --gap or --canary")),
+                false => Ok((None, order)),
+            };
+        }
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let at_least_one = |share: Share| share.of(count).max(1);
+        let rollout = Rollout {
+            canary: self.canary.map(at_least_one),
+            gap: self.gap.map(|gap| Gap {
+                label: self.gap_label.clone(),
+                ms: ms(gap),
+            }),
+            max_errors: Some(self.max_errors.map_or(0, |share| share.of(count))),
+            max_in_flight: self.max_in_flight.map(at_least_one),
+            start_within_ms: Some(ms(self.start_within.unwrap_or(START_WITHIN))),
+        };
+        rollout.check().map_err(Failure::usage)?;
+        Ok((Some(rollout), order))
+    }
+}
+
+/// No further host has its turn until it is resumed.
+pub(super) async fn pause(globals: &Globals, arguments: Arguments) -> Result<u8, Failure> {
+    stop::steer(globals, arguments, Steer::Pause).await
+}
+
+/// Goes on after a pause.
+pub(super) async fn resume(globals: &Globals, arguments: Arguments) -> Result<u8, Failure> {
+    stop::steer(globals, arguments, Steer::Resume).await
+}
+
+/// Goes on after the canary.
+pub(super) async fn go_on(globals: &Globals, arguments: Arguments) -> Result<u8, Failure> {
+    stop::steer(globals, arguments, Steer::Continue).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn share(text: &str) -> Result<Share, String> {
+        text.parse()
+    }
+
+    #[test]
+    fn a_share_is_of_the_hosts_that_there_are_and_rounded_down() {
+        assert_eq!(share("3").unwrap().of(10), 3);
+        assert_eq!(share("25%").unwrap().of(10), 2);
+        assert_eq!(share("1%").unwrap().of(10), 0);
+        assert_eq!(share("100%").unwrap().of(7), 7);
+        for bad in ["", "-1", "%", "101%", "a", "1.5%"] {
+            assert!(share(bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! One host's part of a command, and how it takes what its agent says.
+
+use super::command::Position;
+use super::status::ExecutionStatus;
+use crate::blob::BlobRef;
+use crate::event::{
+    ExecutionCompleted, ExecutionOutput, ExecutionStarted, LossForm, Outcome, RefusalReason,
+    SkipReason,
+};
+use crate::fold::Refusal;
+use crate::hash::StatementId;
+use crate::name::{RuleName, Time};
+
+/// One host's part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Execution {
+    /// Where it is.
+    pub status: ExecutionStatus,
+    /// In a rollout: that it has its turn.
+    pub released: Option<Released>,
+    /// Its `execution.started`, and where that stands.
+    pub started: Option<(ExecutionStarted, Position)>,
+    /// Chunks so far.
+    pub chunks: u64,
+    /// The last chunk, or the start before the first.
+    pub last_chunk: StatementId,
+    /// How it ended, when the agent said so; it may be late.
+    pub completed: Option<ExecutionCompleted>,
+    /// Why the host would not.
+    pub refused: Option<Refused>,
+    /// Why it was skipped, where it was not for the command's time being over.
+    pub skipped: Option<SkipReason>,
+    /// Who said that the run is lost.
+    pub lost: Option<LossForm>,
+    /// The first statement after which nothing more was expected.
+    pub over: Option<Over>,
+    /// Something of the agent arrived after the end was settled.
+    pub late: bool,
+}
+
+/// A host's turn in a rollout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Released {
+    /// Where its `execution.released` stands.
+    pub at: Position,
+    /// Until when it may start.
+    pub start_before: Time,
+}
+
+/// The end of a host's part, as others may wait for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Over {
+    /// The statement that ended it.
+    pub id: StatementId,
+    /// Where that stands.
+    pub seq: u64,
+    /// When, by the later of two clocks: see [`crate::rollout::over_at`].
+    pub time: Time,
+}
+
+/// Why a host would not run a command, in its own words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The class.
+    pub why: RefusalReason,
+    /// The host's rule or setting that said so.
+    pub rule: Option<RuleName>,
+    /// More about it, in free text.
+    pub detail: Option<BlobRef>,
+}
+
+impl Execution {
+    /// The end as one number, where only a number can be told: the exit code; 128 and the signal;
+    /// 127 and 126 as shells have them; −1 for what ended otherwise or was refused. None while it
+    /// is not over.
+    #[must_use]
+    pub fn number(&self) -> Option<i32> {
+        match self.status {
+            ExecutionStatus::Waiting | ExecutionStatus::Running => return None,
+            ExecutionStatus::Completed => {}
+            ExecutionStatus::Refused
+            | ExecutionStatus::Skipped
+            | ExecutionStatus::Cancelled
+            | ExecutionStatus::Lost => return Some(-1),
+        }
+        let done = self.completed.as_ref()?;
+        Some(match done.outcome {
+            Outcome::Exited => done.exit_code.map_or(-1, i32::from),
+            Outcome::Signalled => done.signal.map_or(-1, |signal| 128 + i32::from(signal)),
+            Outcome::NotFound => 127,
+            Outcome::NotExecutable => 126,
+            Outcome::TimedOut | Outcome::Cancelled | Outcome::OutputLimit => -1,
+        })
+    }
+
+    pub(super) const WAITING: Self = Self {
+        status: ExecutionStatus::Waiting,
+        released: None,
+        started: None,
+        chunks: 0,
+        last_chunk: StatementId::ZERO,
+        completed: None,
+        refused: None,
+        skipped: None,
+        lost: None,
+        over: None,
+        late: false,
+    };
+
+    /// It ended, and well; what its agent says late of a lost run is no success.
+    #[must_use]
+    pub fn succeeded(&self) -> bool {
+        self.status == ExecutionStatus::Completed
+            && self
+                .completed
+                .as_ref()
+                .is_some_and(ExecutionCompleted::succeeded)
+    }
+}
+
+impl Execution {
+    /// It is over, and not well: what a rollout counts. Nobody is blamed for a cancel.
+    #[must_use]
+    pub fn is_error(&self) -> bool {
+        match self.status {
+            ExecutionStatus::Waiting | ExecutionStatus::Running | ExecutionStatus::Cancelled => {
+                false
+            }
+            ExecutionStatus::Completed => !self.succeeded(),
+            ExecutionStatus::Skipped => self.skipped == Some(SkipReason::TurnMissed),
+            ExecutionStatus::Refused | ExecutionStatus::Lost => true,
+        }
+    }
+
+    pub(super) fn output(&mut self, chunk: &ExecutionOutput, at: Position) -> Result<(), Refusal> {
+        if chunk.chunk_no != self.chunks || chunk.chunk_prev != self.last_chunk {
+            return Err(Refusal::Chain {
+                expected: self.chunks,
+            });
+        }
+        self.late |= self.status != ExecutionStatus::Running;
+        self.chunks += 1;
+        self.last_chunk = at.id;
+        Ok(())
+    }
+
+    pub(super) fn complete(&mut self, done: &ExecutionCompleted) -> Result<(), Refusal> {
+        if done.chunks != self.chunks || done.last_chunk != self.last_chunk {
+            return Err(Refusal::Chain {
+                expected: self.chunks,
+            });
+        }
+        if self.completed.is_some() {
+            return Err(Refusal::Transition);
+        }
+        self.completed = Some(done.clone());
+        if self.status != ExecutionStatus::Running {
+            // Presumed lost, and now we hear how it ended: shown, never as success.
+            self.late = true;
+            return Ok(());
+        }
+        self.status = match done.outcome {
+            Outcome::Cancelled => ExecutionStatus::Cancelled,
+            Outcome::Exited
+            | Outcome::Signalled
+            | Outcome::TimedOut
+            | Outcome::OutputLimit
+            | Outcome::NotFound
+            | Outcome::NotExecutable => ExecutionStatus::Completed,
+        };
+        Ok(())
+    }
+}
