@@ -24,6 +24,7 @@ mod small_disk;
 
 mod actions;
 mod agents;
+mod answers;
 mod audits;
 mod bundles;
 mod by_hand;
@@ -48,6 +49,7 @@ mod rights;
 mod rotation;
 mod rules;
 mod secrets;
+mod selfchecks;
 mod servers;
 mod services;
 mod snapshots;

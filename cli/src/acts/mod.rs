@@ -22,6 +22,7 @@
 //! | `secrets.rs` | sealing what a request hands over |
 //! | `log.rs` | the log page by page, each linked to a believed checkpoint |
 //! | `find.rs` | what a server finds in its indexes, each stream of it proved and judged |
+//! | `probe.rs` | what a ledger must refuse, sent on purpose |
 //! | `many.rs` | the streams of many commands by a few calls |
 //! | `walk.rs` | the log from its first entry on, audited up to a point of the past |
 //! | `pages.rs` | the whole ledger, for `verify` |
@@ -43,6 +44,7 @@ mod many;
 mod nothing_ran;
 mod pages;
 mod people;
+mod probe;
 mod read;
 mod request;
 mod review;
@@ -65,6 +67,7 @@ pub use find::{Hits, Point, lied};
 pub use follow::Step;
 pub use pages::Served;
 pub use people::{keys_of, leaving};
+pub use probe::{Answer, Flip};
 pub(crate) use read::Wanted;
 pub use read::{Found, LoggedEntry, Purpose, RightsView};
 pub use request::{RequestSpec, Requested};
