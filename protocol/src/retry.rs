@@ -48,7 +48,9 @@ pub fn check(earlier: &Command, again: &Command, retry: &Retry) -> Result<(), Re
     same(was.output_limit == is.output_limit, "output_limit")?;
     same(was.at_output_limit == is.at_output_limit, "at_output_limit")?;
     let lines = again.targets.iter().flat_map(|list| list.lines());
-    lines.into_iter().try_for_each(|line| check_host(earlier, line, retry))
+    lines
+        .into_iter()
+        .try_for_each(|line| check_host(earlier, line, retry))
 }
 
 /// A host is one of the earlier ones, in the same place of it, and its part did not go well.
@@ -56,9 +58,12 @@ fn check_host(earlier: &Command, line: &TargetLine, retry: &Retry) -> Result<(),
     let host = || line.agent.clone();
     if let Some(targets) = &earlier.targets {
         let before = targets.line_of(&line.agent);
-        let before = before.ok_or_else(|| Refusal::RetryElsewhere(host()))?;
+        let (_, before) = before.ok_or_else(|| Refusal::RetryElsewhere(host()))?;
         if before.service != line.service {
             return Err(Refusal::RetryElsewhere(host()));
+        }
+        if before.spec != line.spec {
+            return Err(Refusal::RetryDiffers("spec"));
         }
     }
     let Some(part) = earlier.executions.get(&line.agent) else {

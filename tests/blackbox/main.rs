@@ -45,6 +45,7 @@ mod policies;
 mod processes;
 mod proxy;
 mod replays;
+mod retries;
 mod rights;
 mod rotation;
 mod rules;

@@ -7,6 +7,7 @@
 //! | `read.rs` | rights, commands and blobs, each verified from bytes; finding by short form |
 //! | `submit.rs` | a statement made, signed, sent, and its receipt verified |
 //! | `request.rs` | asking for a command |
+//! | `retry.rs` | running again what was recorded, where it did not go well |
 //! | `judge.rs` | approve, reject, withdraw, cancel |
 //! | `change.rs` | changes of rights |
 //! | `erase.rs` | what the texts of a command are, and which were erased by whom |
@@ -47,6 +48,7 @@ mod people;
 mod probe;
 mod read;
 mod request;
+mod retry;
 mod review;
 mod secrets;
 mod select;
@@ -71,6 +73,7 @@ pub use probe::{Answer, Flip};
 pub(crate) use read::Wanted;
 pub use read::{Found, LoggedEntry, Purpose, RightsView};
 pub use request::{RequestSpec, Requested};
+pub use retry::{Retried, RetryPlan};
 pub use review::{OpenReviews, open_review};
 pub use secrets::{Recipient, SecretSpec, seal_for_token};
 pub use select::{Hosts, Selected, any_one};

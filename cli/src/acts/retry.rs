@@ -84,7 +84,9 @@ fn plan(
     for line in targets.lines().iter().filter(wanted) {
         let part = plan.earlier.command.executions.get(&line.agent);
         let is_lost = part.is_some_and(|part| part.status == ExecutionStatus::Lost);
-        let takes_work = rights.agent_record(&line.agent).filter(|record| !record.drained);
+        let takes_work = rights
+            .agent_record(&line.agent)
+            .filter(|record| !record.drained);
         let agent = line.agent.clone();
         match takes_work {
             _ if part.is_some_and(countersign_protocol::lifecycle::Execution::succeeded) => {
@@ -115,7 +117,9 @@ fn not_whole() -> Failure {
 fn nothing_to_retry(plan: &RetryPlan) -> Failure {
     let message = match (plan.lost.as_slice(), plan.gone.as_slice()) {
         ([], []) => "it went well on all of these hosts: there is nothing to run again",
-        (_, []) => "there is no host left to run it again on, but those of which nobody can say whether they ran it",
+        (_, []) => {
+            "there is no host left to run it again on, but those of which nobody can say whether they ran it"
+        }
         _ => "no host on which it did not go well takes work now",
     };
     let failure = Failure::refused("nothing_to_retry", message);
@@ -153,7 +157,10 @@ impl Client {
         expires_in: Duration,
     ) -> Result<Requested, Failure> {
         let (_rights, me) = self.rights_and_me().await?;
-        let (before, seq) = (plan.earlier.command.act(), plan.earlier.command.requested.seq);
+        let (before, seq) = (
+            plan.earlier.command.act(),
+            plan.earlier.command.requested.seq,
+        );
         let named: Vec<BlobRef> = [before.spec]
             .into_iter()
             .chain(before.env)
@@ -220,7 +227,12 @@ impl Client {
         };
         let streams = match self.bare_commands(&[retry.of]).await {
             // Its hosts and words are not for everybody who may judge this one.
-            Err(failure) if matches!(failure.code.as_ref(), "not_permitted" | "unknown_command" | "not_found") => {
+            Err(failure)
+                if matches!(
+                    failure.code.as_ref(),
+                    "not_permitted" | "unknown_command" | "not_found"
+                ) =>
+            {
                 return Ok(Some(retried));
             }
             streams => streams?,

@@ -28,6 +28,7 @@ mod redact;
 mod replay;
 mod request;
 mod retention;
+mod retry;
 mod reviews;
 mod roles;
 mod run;

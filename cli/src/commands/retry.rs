@@ -105,7 +105,11 @@ fn tell(plan: &RetryPlan) {
         again.len(),
         describe::few(&again)
     ));
-    let words = plan.earlier.spec.here().map(|spec| render::words(&spec.argv));
+    let words = plan
+        .earlier
+        .spec
+        .here()
+        .map(|spec| render::words(&spec.argv));
     if let Some(words) = words {
         console::note(&format!("countersign: runs {words}"));
     }

@@ -6,8 +6,8 @@ use clap::Subcommand;
 
 use super::{
     Globals, agents, at, audit, changes, decide, export, holds, inbox, keys, list, log, logs,
-    people, policy, redact, replay, request, retention, reviews, roles, run as run_verb, seal,
-    selfcheck, show, stop, tokens, whoami,
+    people, policy, redact, replay, request, retention, retry, reviews, roles, run as run_verb,
+    seal, selfcheck, show, stop, tokens, whoami,
 };
 use crate::console;
 use crate::exit_code;
@@ -20,6 +20,8 @@ pub enum Verb {
     Request(request::RequestArguments),
     /// Ask for a command, wait, and stream its output; exits as the command does
     Run(run_verb::Arguments),
+    /// Run again exactly what was recorded, on the hosts where it did not go well
+    Retry(retry::Arguments),
     /// Look at a command or a change of rights, and sign a yes
     Approve(decide::Arguments),
     /// Look at a command or a change of rights, and sign a no: one no ends it
@@ -82,7 +84,11 @@ pub enum Verb {
 
 /// Runs a verb and prints what comes of it, errors too. Gives the exit code.
 pub async fn run(globals: &Globals, verb: Verb) -> u8 {
-    let is_run = matches!(verb, Verb::Run(_));
+    let is_run = if let Verb::Retry(arguments) = &verb {
+        arguments.follows()
+    } else {
+        matches!(verb, Verb::Run(_))
+    };
     let json = globals.json || is_jsonl(&verb);
     match dispatch(globals, verb).await {
         Ok(code) => code,
@@ -99,6 +105,9 @@ fn is_jsonl(verb: &Verb) -> bool {
     if let Verb::Run(arguments) = verb {
         return arguments.is_jsonl();
     }
+    if let Verb::Retry(arguments) = verb {
+        return arguments.is_jsonl();
+    }
     matches!(verb, Verb::Logs(arguments) if arguments.is_jsonl())
 }
 
@@ -107,6 +116,7 @@ async fn dispatch(globals: &Globals, verb: Verb) -> Result<u8, Failure> {
         Verb::Request(arguments) => request::request(globals, arguments).await,
         // The largest future by far; boxed, so that the others do not carry its size.
         Verb::Run(arguments) => Box::pin(run_verb::run(globals, arguments)).await,
+        Verb::Retry(arguments) => Box::pin(retry::retry(globals, arguments)).await,
         Verb::Approve(arguments) => Box::pin(decide::approve(globals, arguments)).await,
         Verb::Reject(arguments) => Box::pin(decide::reject(globals, arguments)).await,
         Verb::Withdraw(arguments) => Box::pin(stop::withdraw(globals, arguments)).await,
@@ -237,6 +247,8 @@ mod tests {
             "x run --on a,b --jsonl --progress plain --reason r -- ls",
             "x run --on a,b --grouped --reason r -- ls",
             "x logs 0123-4567 -f --jsonl",
+            "x retry 0123-4567",
+            "x retry 0123-4567 --on a,b --also-lost --reason r --expires 2h --yes-all 2 --follow --jsonl",
             "x approve 0123-4567 --yes --reason r",
             "x reject 0123-4567",
             "x withdraw 0123-4567",

@@ -20,8 +20,8 @@ mod stopped;
 
 pub use command::{
     ApprovalShape, ChangeShape, CommandShape, InboxShape, ItemsShape, JudgedShape, ReplacedShape,
-    RequestShape, RequestedShape, SealedShape, change, change_item, command, entry_line, requested,
-    sealed,
+    RequestShape, RequestedShape, RetryShape, SealedShape, change, change_item, command,
+    entry_line, requested, sealed,
 };
 pub use erasure::{
     ErasingShape, HoldShape, ProposalShape, RedactionShape, TextShape, holds, redactions, text,

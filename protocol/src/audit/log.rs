@@ -197,6 +197,7 @@ impl Auditor {
             return Err(Refusal::ClientRef.into());
         }
         self.check_owed(event)?;
+        self.state.holds_retried(event)?;
         self.not_rejudged += u64::from(attachment.is_withheld());
         let at = Position {
             seq,
