@@ -65,6 +65,8 @@ fn a_retry_runs_on_the_host_that_failed_alone_and_approvers_see_why() {
         reason.starts_with("retry of ") && reason.ends_with(": a test"),
         "{reason}"
     );
+    let waits = dev.json("bob", 0, &["inbox"])["items"][0].clone();
+    assert_eq!(waits["retry_of"], json!(first));
     // Whoever approves reads what it is a retry of.
     let yes = dev.verb("bob", &["approve", &again, "--yes"]);
     let read = text(&yes.stderr);

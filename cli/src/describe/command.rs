@@ -115,7 +115,9 @@ pub fn act(view: &CommandView) -> String {
 fn retry(out: &mut String, view: &CommandView, retried: &Retried) {
     let code = short::short(&retried.of);
     let Some(earlier) = &retried.earlier else {
-        let text = format!("{code}, which you may not read; the ledger has checked that it is one");
+        let text = format!(
+            "{code}, says the request; the server does not show you that one, so it was not checked here"
+        );
         return row(out, "retry of", &text);
     };
     let lines = view.command.targets.iter().flat_map(|list| list.lines());
