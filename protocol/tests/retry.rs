@@ -100,6 +100,9 @@ fn again(
     book.sign_and_append("alice", &event)
 }
 
+/// Makes another act of one.
+type Change = fn(&mut Book, &mut Act);
+
 const fn unchanged(_: &mut Book, _: &mut Act) {}
 
 #[test]
@@ -130,7 +133,7 @@ fn a_retry_waits_for_people_like_any_other_runs_and_audits() {
 fn another_act_than_the_recorded_one_is_no_retry() {
     let mut book = world();
     let earlier = ended(&mut book, [Came::Failed; 3]);
-    let changes: [(&str, fn(&mut Book, &mut Act)); 7] = [
+    let changes: [(&str, Change); 7] = [
         ("spec", |book, act| act.spec = book.blob(b"{}")),
         ("env", |book, act| act.env = Some(book.blob(b"{}"))),
         ("stdin", |book, act| act.stdin = Some(book.blob(b"x"))),

@@ -8,7 +8,9 @@ use countersign_protocol::command::{AtOutputLimit, Mode};
 use countersign_protocol::event::{ExecutionCompleted, RefusalReason, Stream};
 use countersign_protocol::hash::Digest;
 use countersign_protocol::key;
-use countersign_protocol::lifecycle::{Command, CommandStatus, Execution, LOST_GRACE_US, Refused};
+use countersign_protocol::lifecycle::{
+    Command, CommandStatus, Execution, ExecutionStatus, LOST_GRACE_US, Refused,
+};
 use countersign_protocol::name::{AgentName, SECOND_US};
 use countersign_protocol::secret::Delivery;
 use countersign_protocol::short;
@@ -144,9 +146,10 @@ pub fn came(command: &Command, agent: &AgentName) -> String {
         return format!("{agent} unknown");
     };
     // Before it was authorized nothing waits for anything any more.
-    let word = match alike::Verdict::of(part) {
-        alike::Verdict::Waiting => "never started",
-        verdict => verdict.as_str(),
+    let word = if part.status == ExecutionStatus::Waiting {
+        "never started"
+    } else {
+        alike::Verdict::of(part).as_str()
     };
     match &part.completed {
         Some(done) => format!("{agent} {word} ({})", end(done)),
