@@ -5,12 +5,14 @@
 
 use std::collections::BTreeMap;
 
+use countersign_protocol::event::Stream;
 use countersign_protocol::hash::Digest;
 use countersign_protocol::lifecycle::{Execution, ExecutionStatus};
 use countersign_protocol::name::AgentName;
 use serde::Serialize;
 
-use crate::describe;
+use crate::view::{CommandView, Output};
+use crate::{describe, difference};
 
 /// Most names that are written out for one group; the rest is counted.
 const MAX_NAMES: usize = 8;
@@ -136,6 +138,30 @@ pub fn tally(runs: &Runs) -> BTreeMap<Verdict, u64> {
 /// One line of counts, and who differs from the most, for people. Nothing for a single host.
 #[must_use]
 pub fn summary(runs: &Runs) -> Vec<String> {
+    summed_up(runs, |_, _| Vec::new())
+}
+
+/// As [`summary`], with the lines in which others differ from the most where those are few.
+#[must_use]
+pub fn compared(view: &CommandView) -> Vec<String> {
+    let text = |group: &Group, stream| {
+        let host = group.hosts.first()?;
+        let output = view.outputs.get(host);
+        let whole = output.is_none_or(Output::is_whole);
+        whole.then(|| output.map_or_else(Vec::new, |output| output.bytes(stream)))
+    };
+    summed_up(&view.command.executions, |most, other| {
+        let lines = |stream| {
+            let (most, other) = (text(most, stream)?, text(other, stream)?);
+            Some(difference::lines(&most, &other))
+        };
+        let streams = [Stream::Stdout, Stream::Stderr].into_iter();
+        streams.filter_map(lines).flatten().collect()
+    })
+}
+
+/// Who said the same, with what `detail` has to say of how a group differs from the largest.
+fn summed_up(runs: &Runs, detail: impl Fn(&Group, &Group) -> Vec<String>) -> Vec<String> {
     let hosts = runs.len();
     if hosts < 2 {
         return Vec::new();
@@ -160,7 +186,11 @@ pub fn summary(runs: &Runs) -> Vec<String> {
         let differ = hosts - alike;
         let verb = if differ == 1 { "differs" } else { "differ" };
         lines.push(format!("{alike} hosts said the same; {differ} {verb}:"));
-        lines.extend(others.iter().map(line));
+        for other in others {
+            lines.push(line(other));
+            let detail = detail(most, other).into_iter();
+            lines.extend(detail.map(|line| format!("      {line}")));
+        }
     }
     lines
 }

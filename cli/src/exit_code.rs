@@ -21,6 +21,9 @@ pub const UNREACHABLE: u8 = 5;
 /// `verify` only: everything holds, and something of it is under suspicion.
 pub const SUSPECT: u8 = 6;
 
+/// `selfcheck` only: nothing failed, and something could not be tried.
+pub const LEFT_OUT: u8 = 7;
+
 /// `replay` only: ^C ended it, as shells say it.
 pub const INTERRUPTED: u8 = 130;
 

@@ -8,7 +8,7 @@
 //! | [`client`] [`events`] [`tls`] | the only code that talks HTTP, and whom it trusts |
 //! | [`trust`] [`home`] | the pinned ledger, and the checkpoint that is remembered |
 //! | [`streams`] [`replay`] [`view`] | a server's bytes turned into what is provably so |
-//! | [`alike`] | a command on many hosts in a few lines: who came out how, and who said the same |
+//! | [`alike`] [`difference`] | a command on many hosts in a few lines: who came out how, who said the same, and what differs |
 //! | [`playback`] [`cast`] | output with its timing: when each piece is shown, and as asciicast |
 //! | [`sign`] | `ssh-keygen -Y sign`, or a key in memory |
 //! | [`render`] [`describe`] [`shapes`] [`console`] | escaping, words for people, JSON for scripts, the two streams |
@@ -28,6 +28,7 @@ pub mod clock;
 pub mod commands;
 pub mod console;
 pub mod describe;
+pub mod difference;
 pub mod entropy;
 pub mod events;
 pub mod exit_code;

@@ -18,7 +18,7 @@ use countersign_protocol::refusal::Refusal;
 use countersign_protocol::secret::{SealedSecrets, SecretError};
 use sha2::{Digest as _, Sha256};
 
-use crate::acts::Redaction;
+use crate::acts::{Redaction, Retried};
 use crate::failure::Failure;
 use crate::streams::{Blobs, Held, Link};
 
@@ -211,6 +211,8 @@ pub struct CommandView {
     /// What was required when it was authorized; while it waits, what is required now, or why
     /// nothing that people say would suffice.
     pub requirement: Result<Requirement, Refusal>,
+    /// The command that it runs again, where it is a retry and was read with it.
+    pub retried: Option<Retried>,
     /// What was erased of it, by whom and why, where the rights were read too.
     pub redactions: Vec<Redaction>,
     /// The entries it was read from, in order.
@@ -261,6 +263,7 @@ impl CommandView {
             texts: BTreeMap::new(),
             starts: BTreeMap::new(),
             requirement: state.requirement(&command),
+            retried: None,
             redactions: Vec::new(),
             entries: Vec::new(),
             size,

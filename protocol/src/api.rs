@@ -391,6 +391,9 @@ pub struct CommandItem {
     pub hosts: u32,
     /// Its targets, the first [`LISTED_TARGETS`].
     pub targets: Vec<String>,
+    /// The command that it runs again, where it is a retry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_of: Option<String>,
 }
 
 /// An agent in a list.

@@ -23,6 +23,7 @@ use crate::name::{Principal, SECOND_US, Time, TokenId};
 use crate::permission::{Permission, Whom};
 use crate::policy::{Policy, PolicyRef};
 use crate::quorum::{self, MAX_COUNTED_BYTES, Membership, Requirement};
+use crate::retry;
 use crate::rights::{Proposal, Rights};
 use crate::rollout::{Gap, Gaps};
 use crate::statement::Verified;
@@ -461,6 +462,7 @@ impl State {
                 Attachment::None | Attachment::Change(..) => return Err(Refusal::Targets),
             };
             let command = Command::open(request.clone(), targets, spec, at);
+            self.may_retry(&command)?;
             self.may_request(&command)?;
             self.commands.insert(id, command);
             return Ok(());
@@ -477,6 +479,29 @@ impl State {
         }
         self.continue_chain(link, at.id);
         Ok(())
+    }
+
+    /// Where the earlier command is held, a retry of it has to be one. Who lets requests into a log
+    /// holds it ([`State::holds_retried`]); in an excerpt it may not be.
+    fn may_retry(&self, command: &Command) -> Result<(), Refusal> {
+        let Some(retry) = &command.request.retry else {
+            return Ok(());
+        };
+        let earlier = self.commands.get(&retry.of);
+        earlier.map_or(Ok(()), |earlier| retry::check(earlier, command, retry))
+    }
+
+    /// For whoever has the whole log: what an event would run again is held, so that it is looked at.
+    ///
+    /// # Errors
+    /// There is no such command.
+    pub fn holds_retried(&self, event: &Event) -> Result<(), Refusal> {
+        let Event::CommandRequested(request) = event else {
+            return Ok(());
+        };
+        let earlier = request.retry.as_ref().map(|retry| &retry.of);
+        let is_held = earlier.is_none_or(|id| self.commands.contains_key(id));
+        require(is_held, Refusal::UnknownCommand)
     }
 
     fn may_request(&self, command: &Command) -> Result<(), Refusal> {

@@ -43,6 +43,7 @@ pub mod policy;
 pub mod proof;
 pub mod quorum;
 pub mod refusal;
+pub mod retry;
 pub mod rights;
 pub mod rollout;
 pub mod search;

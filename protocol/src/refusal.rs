@@ -3,7 +3,7 @@
 use alloc::string::String;
 
 use crate::lifecycle::CommandStatus;
-use crate::name::{HoldName, RuleName};
+use crate::name::{AgentName, HoldName, RuleName};
 use crate::permission::Permission;
 
 /// How a refusal should be met by whoever gets it.
@@ -204,6 +204,18 @@ refusals! {
     Spec, Invalid, "spec", "the command's words are missing, or not what was signed";
     /// The targets do not match what is signed.
     Targets, Invalid, "targets", "the list of targets is missing, or not the one that was signed";
+    /// What would be run again goes on.
+    RetryTooEarly, Conflict, "retry_too_early", "the command that this would run again is not over; wait for its end or cancel it";
+    /// Another act than the earlier one.
+    RetryDiffers(&'static str), Invalid, "retry_differs", "a retry runs exactly what was recorded, and its `{0}` is another one; ask for it as a new request";
+    /// Sealed for another request.
+    RetrySecrets, Conflict, "retry_secrets", "a command that hands over secrets is not run again: they are sealed to one request; ask for it anew";
+    /// No host of the earlier one, or another place in it.
+    RetryElsewhere(AgentName), Invalid, "retry_elsewhere", "the earlier command was not for {0}, or for another place in it; a retry is for no other hosts";
+    /// It went well there.
+    RetrySucceeded(AgentName), Conflict, "retry_succeeded", "it went well on {0}, and is not run there again";
+    /// It may have run there.
+    RetryLost(AgentName), Conflict, "retry_lost", "nobody can say how it ended on {0}: it may have run there; the request has to say that it is for such hosts too";
     /// A legal hold covers it.
     Held(HoldName), Conflict, "held", "the legal hold {0} covers a command that names this: nothing of it is erased until the hold is lifted";
     /// No such hold.

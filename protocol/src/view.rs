@@ -44,6 +44,11 @@ pub fn command_item(state: &State, command: &Command) -> CommandItem {
             .take(LISTED_TARGETS)
             .map(ToString::to_string)
             .collect(),
+        retry_of: command
+            .request
+            .retry
+            .as_ref()
+            .map(|retry| retry.of.to_string()),
     }
 }
 

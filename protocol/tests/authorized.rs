@@ -603,7 +603,7 @@ fn play(book: &mut Book, commands: &mut Vec<StatementId>, op: &Op) -> Result<(),
             act.break_glass = *glass;
             let reason = book.blob(b"because");
             let event = say!(person book, PEOPLE[*who], CommandRequested {
-                client_ref: None, token: None, act: act, reason: reason,
+                client_ref: None, token: None, retry: None, act: act, reason: reason,
             });
             commands.push(book.with_key(&key_name(*who, *key), event)?);
         }

@@ -160,7 +160,7 @@ fn asked_by_token() -> (Book, StatementId) {
     let act = book.act(&["web-1"]);
     let reason = book.blob(b"the pipeline");
     let event = say!(person book, MACHINE, CommandRequested {
-        client_ref: None, token: Some("ci-1".parse().unwrap()), act: act, reason: reason,
+        client_ref: None, token: Some("ci-1".parse().unwrap()), retry: None, act: act, reason: reason,
     });
     let command = book.with_key("gateway", event).unwrap();
     book.approve("bob", command).unwrap();

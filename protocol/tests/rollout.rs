@@ -40,7 +40,7 @@ fn ask(book: &mut Book, hosts: &[&str], rollout: Rollout) -> Result<StatementId,
     act.rollout = Some(rollout);
     let reason = book.blob(b"because");
     let event = say!(person book, "alice", CommandRequested {
-        client_ref: None, token: None, act: act, reason: reason,
+        client_ref: None, token: None, retry: None, act: act, reason: reason,
     });
     book.sign_and_append("alice", &event)
 }
@@ -151,7 +151,7 @@ fn the_order_of_the_turns_is_the_one_of_the_lines() {
     act.rollout = Some(at_most(1));
     let reason = book.blob(b"because");
     let event = say!(person book, "alice", CommandRequested {
-        client_ref: None, token: None, act: act, reason: reason,
+        client_ref: None, token: None, retry: None, act: act, reason: reason,
     });
     let command = book.sign_and_append("alice", &event).unwrap();
     book.approve("bob", command).unwrap();

@@ -107,6 +107,7 @@ fn the_gateway_takes_secrets_only_under_the_nonce_of_its_callers_own_id() {
             },
             client_ref,
             token: token.then(|| "ci".parse().unwrap()),
+            retry: None,
             act: act(false),
             reason: blob(),
         };

@@ -75,7 +75,7 @@ fn asked(
 ) -> Result<StatementId, Refusal> {
     let reason = book.blob(b"the pipeline");
     let event = say!(person book, MACHINE, CommandRequested {
-        client_ref: None, token: Some(TOKEN.parse().unwrap()), act: act, reason: reason,
+        client_ref: None, token: Some(TOKEN.parse().unwrap()), retry: None, act: act, reason: reason,
     });
     book.with_key(key, event)
 }
@@ -98,7 +98,7 @@ fn a_persons_key_does_not_speak_for_a_token_and_the_gateway_for_nobody_else() {
     let act = book.act(&["web-1"]);
     let reason = book.blob(b"because");
     let token = Some(TOKEN.parse().unwrap());
-    let by = |book: &mut Book, who: &str, token| say!(person book, who, CommandRequested { client_ref: None, token: token, act: act.clone(), reason: reason });
+    let by = |book: &mut Book, who: &str, token| say!(person book, who, CommandRequested { client_ref: None, token: token, retry: None, act: act.clone(), reason: reason });
     let event = by(&mut book, "alice", token.clone());
     assert_eq!(book.with_key("alice", event), Err(Refusal::KeyRole));
     let event = by(&mut book, "alice", None);

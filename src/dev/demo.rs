@@ -313,7 +313,9 @@ async fn audit(station: &Station, client: &Client, teller: Teller) -> Result<boo
         teller.say("");
         note.lines().for_each(|line| teller.more(line));
         teller.say("");
-        teller.more("next: countersign dev, the same parts staying up");
+        teller.more(
+            "next: countersign dev, the same parts staying up, to try with countersign selfcheck",
+        );
     }
     Ok(report.ok)
 }

@@ -89,6 +89,7 @@ fn welcome(station: &Station) -> Result<(), DevError> {
         io::stderr(),
         "countersign dev at {server}, ledger {ledger}\n\n\
          In another terminal:\n    . {env}\n    \
+         COUNTERSIGN_KEY={keys}/alice {program} selfcheck\n    \
          COUNTERSIGN_KEY={keys}/alice {program} request --on local --reason 'a first try' -- uname -a\n    \
          COUNTERSIGN_KEY={keys}/bob   {program} approve ID\n    \
          COUNTERSIGN_KEY={keys}/carol {program} approve ID\n    \

@@ -308,12 +308,22 @@ impl Station {
             ("COUNTERSIGN_VKEY", &self.vkey),
             ("COUNTERSIGN_ORIGIN", &self.origin),
             ("COUNTERSIGN_AGENT", agent::NAME),
+            ("COUNTERSIGN_SELFCHECK_APPROVERS", &self.approver_keys()),
             ("DATABASE_URL", &self.app_url),
             ("COUNTERSIGN_OWNER_DATABASE_URL", &self.owner_url),
         ]
         .iter()
         .map(|(name, value)| format!("export {name}='{value}'\n"))
         .collect()
+    }
+
+    /// The keys of everybody but the first, who asks: `selfcheck` has both sides here.
+    fn approver_keys(&self) -> String {
+        let others = self.people.iter().skip(1);
+        let files: Vec<String> = others
+            .map(|person| person.key_file.display().to_string())
+            .collect();
+        files.join(",")
     }
 
     /// Writes the environment for shells.

@@ -12,7 +12,7 @@ use super::store;
 use super::writer::{Decided, Failure};
 
 /// Most commands that are read back for one decision, under the head lock: the one that is erased,
-/// and others that name the same texts, which no client of ours makes.
+/// and its retries, which name the same texts.
 const MAX_NAMING: usize = 64;
 
 const TOO_MANY: Refusal = Refusal::NotErasable(

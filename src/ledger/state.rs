@@ -162,6 +162,11 @@ impl Folded {
         {
             self.hold(connection, command, before).await?;
         }
+        if let Event::CommandRequested(request) = event
+            && let Some(retry) = &request.retry
+        {
+            self.hold(connection, retry.of, before).await?;
+        }
         if let Some((agent, ..)) = countersign_protocol::fold::agent_link(event)
             && self.fold.chain(&agent).is_none()
         {

@@ -408,6 +408,14 @@ impl Writer {
             // Also when it is refused: what was read back must not stay.
             decided.touched.insert(command);
         }
+        if let Event::CommandRequested(request) = event
+            && let Some(retry) = &request.retry
+        {
+            decided.touched.insert(retry.of);
+        }
+        if let Err(refusal) = decided.state.fold.holds_retried(event) {
+            return Ok(Decision::Refused(refusal.into()));
+        }
         if let Some(claimed) = event.header().seen {
             let root = match claimed.size {
                 1.. if claimed.size <= size => {

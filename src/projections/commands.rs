@@ -11,7 +11,7 @@ pub(super) struct Commands;
 
 impl Projection for Commands {
     const NAME: &'static str = "commands";
-    const VERSION: i32 = 1;
+    const VERSION: i32 = 2;
     const TABLE: &'static str = "CREATE TABLE commands (
         id bytea PRIMARY KEY,
         seq bigint NOT NULL UNIQUE,
@@ -24,7 +24,8 @@ impl Projection for Commands {
         needed integer,
         hosts integer NOT NULL,
         targets text[] NOT NULL,
-        cancelled boolean NOT NULL
+        cancelled boolean NOT NULL,
+        retry_of bytea
     )";
     const INDEXES: &'static [&'static str] =
         &["CREATE INDEX commands_by_status ON commands (status, seq DESC)"];
@@ -34,7 +35,7 @@ impl Projection for Commands {
             let item = view::command_item(page.state(), command);
             let count = |number: Option<u32>| number.map(|n| i32::try_from(n).unwrap_or(i32::MAX));
             sqlx::query(
-                "INSERT INTO commands VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+                "INSERT INTO commands VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
                  ON CONFLICT (id) DO UPDATE SET status = excluded.status,
                     approved_by = excluded.approved_by, approvals = excluded.approvals,
                     needed = excluded.needed, targets = excluded.targets,
@@ -52,6 +53,7 @@ impl Projection for Commands {
             .bind(count(Some(item.hosts)))
             .bind(item.targets)
             .bind(command.cancel.is_some())
+            .bind(command.request.retry.map(|retry| retry.of.as_bytes().to_vec()))
             .execute(&mut *connection)
             .await?;
         }

@@ -370,7 +370,9 @@ fn command_item(row: &PgRow) -> Result<CommandItem, sqlx::Error> {
         let number: Option<i32> = row.try_get(column)?;
         Ok::<_, sqlx::Error>(number.and_then(|number| u32::try_from(number).ok()))
     };
+    let retry_of: Option<&[u8]> = row.try_get("retry_of")?;
     Ok(CommandItem {
+        retry_of: retry_of.map(hex::encode),
         id: id(row, "id")?.to_string(),
         status: row.try_get("status")?,
         requester: row.try_get("requester")?,

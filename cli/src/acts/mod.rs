@@ -8,6 +8,7 @@
 //! | `submit.rs` | a statement made, signed, sent, and its receipt verified |
 //! | `request.rs` | asking for a command |
 //! | `turns.rs` | the order of a rollout; pause, resume, continue |
+//! | `retry.rs` | running again what was recorded, where it did not go well |
 //! | `judge.rs` | approve, reject, withdraw, cancel |
 //! | `change.rs` | changes of rights |
 //! | `erase.rs` | what the texts of a command are, and which were erased by whom |
@@ -23,6 +24,7 @@
 //! | `secrets.rs` | sealing what a request hands over |
 //! | `log.rs` | the log page by page, each linked to a believed checkpoint |
 //! | `find.rs` | what a server finds in its indexes, each stream of it proved and judged |
+//! | `probe.rs` | what a ledger must refuse, sent on purpose |
 //! | `many.rs` | the streams of many commands by a few calls |
 //! | `walk.rs` | the log from its first entry on, audited up to a point of the past |
 //! | `pages.rs` | the whole ledger, for `verify` |
@@ -44,8 +46,10 @@ mod many;
 mod nothing_ran;
 mod pages;
 mod people;
+mod probe;
 mod read;
 mod request;
+mod retry;
 mod review;
 mod secrets;
 mod select;
@@ -67,9 +71,11 @@ pub use find::{Hits, Point, lied};
 pub use follow::Step;
 pub use pages::Served;
 pub use people::{keys_of, leaving};
+pub use probe::{Answer, Flip};
 pub(crate) use read::Wanted;
 pub use read::{Found, LoggedEntry, Purpose, RightsView};
 pub use request::{RequestSpec, Requested};
+pub use retry::{Retried, RetryPlan};
 pub use review::{OpenReviews, open_review};
 pub use secrets::{Recipient, SecretSpec, seal_for_token};
 pub use select::{Hosts, Selected, any_one};

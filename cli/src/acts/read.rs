@@ -239,6 +239,7 @@ impl Client {
         let size = stream.checkpoint.size();
         let mut view = CommandView::new(*id, &state, stream.entries, &stream.blobs, size)?;
         view.redactions = redactions;
+        view.retried = self.retried(&view, &rights).await?;
         Ok((view, rights))
     }
 

@@ -161,7 +161,7 @@ pub(super) struct Frozen {
     others: Vec<Blob>,
 }
 
-fn blob(what: &'static str, content: Vec<u8>) -> Result<Blob, RequestError> {
+pub(super) fn blob(what: &'static str, content: Vec<u8>) -> Result<Blob, RequestError> {
     entropy::blob(content).map_err(|error| RequestError::Blob { what, error })
 }
 
@@ -271,7 +271,7 @@ fn secrets(
 }
 
 /// The allowance before now, less where the longest lifetime leaves no room for it.
-fn not_before(now: Time, expires_us: u64) -> Time {
+pub(super) fn not_before(now: Time, expires_us: u64) -> Time {
     let room = MAX_LIFETIME_US.saturating_sub(expires_us);
     let allowance = CLOCK_ALLOWANCE_US.min(room);
     Time::from_micros(now.as_micros().saturating_sub(allowance)).unwrap_or(now)
@@ -297,6 +297,7 @@ impl Client {
             CommandRequested {
                 client_ref: None,
                 token: None,
+                retry: None,
                 act,
                 reason
             }

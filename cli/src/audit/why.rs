@@ -10,6 +10,7 @@ use countersign_protocol::name::Principal;
 use countersign_protocol::policy::{Policy, PolicyRef};
 use countersign_protocol::quorum::Requirement;
 use countersign_protocol::rights::ChangeBody;
+use countersign_protocol::short;
 use countersign_protocol::view::{outcome_word, refusal_word};
 use serde::Serialize;
 
@@ -312,11 +313,14 @@ fn own_detail(
         let argv = view.spec.here().map(|spec| spec.argv.as_slice());
         let token = request.token.as_ref();
         let token = token.map(|token| format!("; by the token {token}"));
+        let retry = request.retry.as_ref();
+        let retry = retry.map(|retry| format!("; retry of {}", short::short(&retry.of)));
         return format!(
-            "{}; reason: {}{}",
+            "{}; reason: {}{}{}",
             words(argv),
             text(&view.reason),
-            token.unwrap_or_default()
+            token.unwrap_or_default(),
+            retry.unwrap_or_default()
         );
     }
     if let Some(word) = view.words.iter().find(|word| word.seq == seq) {

@@ -72,12 +72,24 @@ impl HostArguments {
         if !by_name || places.len() > UNASKED {
             tell(&places, &selected.drained);
         }
-        let must_count = (all && !self.one) || places.len() > UNASKED;
-        if must_count || self.yes_all.is_some() {
+        if all && !self.one {
             counted(places.len(), self.yes_all)?;
+        } else {
+            confirm_count(places.len(), self.yes_all)?;
         }
         Ok(places)
     }
+}
+
+/// Has the count typed where it is large.
+///
+/// # Errors
+/// It is not the one that was meant; nothing was signed.
+pub(super) fn confirm_count(count: usize, meant: Option<usize>) -> Result<(), Failure> {
+    if count > UNASKED || meant.is_some() {
+        counted(count, meant)?;
+    }
+    Ok(())
 }
 
 fn names<'a>(all: impl ExactSizeIterator<Item = String> + 'a) -> String {

@@ -41,12 +41,22 @@ pub(super) fn table(items: &[CommandItem]) -> String {
             item.status.clone(),
             item.requester.clone(),
             counted(item),
-            describe::few(&item.targets),
+            where_to(item),
             Time::from_micros(item.requested_us).map_or_else(String::new, render::time),
         ]
     });
     let headings = ["ID", "STATUS", "ASKED BY", "YES", "HOSTS", "WHEN"];
     describe::table(&headings, rows.collect())
+}
+
+/// Its hosts, and what it runs again on them.
+fn where_to(item: &CommandItem) -> String {
+    let hosts = describe::few(&item.targets);
+    let of = item.retry_of.as_ref().and_then(|of| of.parse().ok());
+    match of {
+        Some(of) => format!("{hosts} (retry of {})", short::short(&of)),
+        None => hosts,
+    }
 }
 
 /// Approvals so far of those it takes; nothing once it ended without.

@@ -4,6 +4,7 @@ use clap::Args;
 use countersign_protocol::name::AgentName;
 
 use super::Globals;
+use super::live::{Form, Live, Progress};
 use super::run::Printer;
 use crate::acts::{Found, Step};
 use crate::failure::Failure;
@@ -14,6 +15,7 @@ use crate::{console, exit_code, shapes};
 #[command(after_help = "Examples:
   countersign logs 7K3M-9QPX > out.txt       (exact bytes)
   countersign logs 7K3M-9QPX -f --agent web-1
+  countersign logs 7K3M-9QPX -f --jsonl
 
 Standard output and standard error of the command go to our own. A terminal gets them escaped,
 unless --raw is given; files and pipes get the exact bytes.")]
@@ -26,9 +28,19 @@ pub struct Arguments {
     /// Only this host's
     #[arg(long, value_name = "HOST")]
     agent: Option<AgentName>,
+    /// One JSON object a line on stdout, as things happen (docs/API.md, JSON lines)
+    #[arg(long, requires = "follow", conflicts_with_all = ["agent", "raw"])]
+    jsonl: bool,
     /// Give a terminal the output as it is, with all its control characters
     #[arg(long)]
     raw: bool,
+}
+
+impl Arguments {
+    /// Whether standard output is JSON lines, errors too.
+    pub(super) const fn is_jsonl(&self) -> bool {
+        self.jsonl
+    }
 }
 
 /// Prints output.
@@ -39,6 +51,12 @@ pub(super) async fn logs(globals: &Globals, arguments: Arguments) -> Result<u8, 
             "this is a change of rights and has no output",
         ));
     };
+    if arguments.jsonl {
+        let printer = Printer::new(true, false);
+        let live = Live::new(printer, Form::Lines, false, Progress::None);
+        live.follow(&client, &id).await?;
+        return Ok(exit_code::DONE);
+    }
     let only = arguments.agent.as_ref().map(ToString::to_string);
     let view = client.fetch_command(&id).await?;
     let several = only.is_none() && view.command.act().targets.count > 1;

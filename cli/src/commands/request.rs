@@ -14,7 +14,7 @@ use tokio::io::AsyncReadExt as _;
 use super::hosts::HostArguments;
 use super::rollout::RolloutArguments;
 use super::{Globals, decide, secrets};
-use crate::acts::{Client, Order, RequestSpec};
+use crate::acts::{Client, Order, RequestSpec, Requested};
 use crate::failure::Failure;
 use crate::{console, describe, exit_code, shapes};
 
@@ -246,13 +246,23 @@ pub(super) async fn request(globals: &Globals, arguments: RequestArguments) -> R
     on.choose(&client, &mut spec).await?;
     may_break_glass(&client, &spec, yes).await?;
     let requested = client.request(&spec).await?;
+    print_requested(globals, &requested, spec.break_glass)?;
+    Ok(exit_code::DONE)
+}
+
+/// Says where a request stands and what it waits for.
+pub(super) fn print_requested(
+    globals: &Globals,
+    requested: &Requested,
+    break_glass: bool,
+) -> Result<(), Failure> {
     let short = short::short(&requested.id);
     if globals.json {
         console::print_json(&shapes::requested(&requested.id, "requested"))?;
     } else {
         console::print(&format!("{short}  {}\n", requested.id))?;
         let seq = requested.accepted.seq;
-        console::note(&if spec.break_glass {
+        console::note(&if break_glass {
             format!(
                 "it is entry {seq} of the log and runs; follow it with: countersign logs {short} -f"
             )
@@ -262,7 +272,7 @@ pub(super) async fn request(globals: &Globals, arguments: RequestArguments) -> R
             )
         });
     }
-    Ok(exit_code::DONE)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -4,15 +4,18 @@ use std::collections::BTreeMap;
 
 use anstyle::{AnsiColor, Color, Style};
 use clap::Args;
-use countersign_protocol::event::{Event, Outcome, Stream};
-use countersign_protocol::lifecycle::{CommandStatus, Execution, ExecutionStatus, Stage};
+use countersign_protocol::event::{Outcome, Stream};
+use countersign_protocol::hash::CommandId;
+use countersign_protocol::lifecycle::{CommandStatus, Execution, ExecutionStatus};
 use countersign_protocol::short;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::live::{Form, Live, Progress};
 use super::{Globals, request};
-use crate::acts::Step;
+use crate::acts::Client;
 use crate::failure::Failure;
 use crate::render::Escaper;
+use crate::shapes::LineShape;
 use crate::view::CommandView;
 use crate::{alike, console, describe, exit_code, render, shapes};
 
@@ -24,15 +27,42 @@ use crate::{alike, console, describe, exit_code, render, shapes};
   countersign run --on web-1 --reason T-8 --action restart_service nginx.service
   countersign run --on web-1/app --reason T-9 -- ls /srv            (in the service app of web-1)
   countersign run --where 'group=web.dev and not web-3' --reason T-10 -- uptime
+  countersign run --where group=web --grouped --reason T-11 -- uname -r    (what is the same only once)
+  countersign run --where group=web --jsonl --reason T-12 -- uname -r | jq -r 'select(.type==\"completed\") | .host'
 
 Exits with the command's own code, 128 + signal, 124 when its time was over, and 125 for everything
-else (the reason is on stderr). ^C stops the waiting, not the command: `countersign cancel` does.")]
+else (the reason is on stderr); of several hosts with the largest of these, so with 0 only if it is 0
+on all of them. ^C stops the waiting, not the command: `countersign cancel` does.")]
 pub struct Arguments {
     #[command(flatten)]
     request: request::RequestArguments,
+    #[command(flatten)]
+    watching: Watching,
+}
+
+impl Arguments {
+    /// Whether standard output is JSON lines, errors too.
+    pub(super) const fn is_jsonl(&self) -> bool {
+        self.watching.jsonl
+    }
+}
+
+/// How to wait for what comes of it.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Watching {
     /// Give a terminal the output as it is, with all its control characters
     #[arg(long)]
     raw: bool,
+    /// One JSON object a line on stdout, as things happen: requested, event, started, output,
+    /// completed, summary (docs/API.md, JSON lines)
+    #[arg(long, conflicts_with_all = ["raw", "grouped"])]
+    pub(super) jsonl: bool,
+    /// Print no output before the end, and then what hosts have in common only once
+    #[arg(long)]
+    grouped: bool,
+    /// How far the hosts are, on stderr
+    #[arg(long, value_enum, default_value = "auto", value_name = "WHEN")]
+    progress: Progress,
 }
 
 /// Writes output as it comes: raw where a program reads it, escaped where a person does, and with
@@ -173,18 +203,32 @@ fn write_styled(style: Style, to_stderr: bool, head: &[u8], text: &[u8]) -> Resu
 pub(super) async fn run(globals: &Globals, arguments: Arguments) -> Result<u8, Failure> {
     let (yes, on) = (arguments.request.yes(), arguments.request.on());
     let mut spec = arguments.request.spec().await?;
+    let client = globals.connect().await?;
+    on.choose(&client, &mut spec).await?;
+    request::may_break_glass(&client, &spec, yes).await?;
+    let requested = client.request(&spec).await?;
+    if arguments.watching.jsonl {
+        console::print_json(&LineShape::requested(&requested.id, &spec.targets))?;
+    }
+    let several = spec.targets.len() > 1;
+    let asked = (requested.id, several, spec.break_glass);
+    wait(globals, &client, asked, arguments.watching).await
+}
+
+/// Waits for what was asked for, and exits as it does.
+pub(super) async fn wait(
+    globals: &Globals,
+    client: &Client,
+    (id, several, break_glass): (CommandId, bool, bool),
+    watching: Watching,
+) -> Result<u8, Failure> {
     let interrupted = |error: std::io::Error| {
         Failure::failed("signals", format!("cannot listen for signals: {error}"))
     };
     let mut interrupt = signal(SignalKind::interrupt()).map_err(interrupted)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(interrupted)?;
-    let client = globals.connect().await?;
-    on.choose(&client, &mut spec).await?;
-    let several = spec.targets.len() > 1;
-    request::may_break_glass(&client, &spec, yes).await?;
-    let requested = client.request(&spec).await?;
-    let code = short::short(&requested.id);
-    if spec.break_glass {
+    let code = short::short(&id);
+    if break_glass {
         console::note(&format!(
             "countersign: {code} runs without approvals; a review is open"
         ));
@@ -194,22 +238,61 @@ pub(super) async fn run(globals: &Globals, arguments: Arguments) -> Result<u8, F
         ));
         console::note(&format!("    countersign approve {code}"));
     }
-    let mut printer = Printer::new(arguments.raw, several).silent(globals.json);
-    let mut sink = |step: Step<'_>| tell(&mut printer, step);
+    let form = match (watching.jsonl, globals.json || watching.grouped) {
+        (true, _) => Form::Lines,
+        (false, true) => Form::Silent,
+        (false, false) => Form::Text,
+    };
+    let printer = Printer::new(watching.raw, several);
+    let live = Live::new(printer, form, several, watching.progress);
     let view = tokio::select! {
-        followed = client.follow(&requested.id, &mut sink) => followed?,
+        followed = live.follow(client, &id) => followed?,
         _signal = interrupt.recv() => return Ok(left(&code)),
         _signal = terminate.recv() => return Ok(left(&code)),
     };
-    printer.finish()?;
+    if watching.jsonl {
+        return Ok(exit(&view));
+    }
     if globals.json {
         console::print_json(&shapes::command(&view))?;
+    } else if watching.grouped {
+        print_grouped(&view, watching.raw)?;
     }
     tell_end(&view);
-    for line in alike::summary(&view.command.executions) {
+    for line in alike::compared(&view) {
         console::note(&format!("countersign: {line}"));
     }
     Ok(exit(&view))
+}
+
+/// What hosts that said the same wrote, once for all of them.
+fn print_grouped(view: &CommandView, raw: bool) -> Result<(), Failure> {
+    for group in alike::groups(&view.command.executions) {
+        let Some(host) = group.hosts.first() else {
+            continue;
+        };
+        let names: Vec<String> = group.hosts.iter().map(ToString::to_string).collect();
+        let end = group.end.as_deref().unwrap_or(group.verdict.as_str());
+        let count = group.hosts.len();
+        let noun = if count == 1 { "host" } else { "hosts" };
+        console::print(&format!(
+            "== {count} {noun}: {} ({end})\n",
+            names.join(", ")
+        ))?;
+        let mut printer = Printer::new(raw, false);
+        for piece in view
+            .outputs
+            .get(host)
+            .iter()
+            .flat_map(|output| &output.pieces)
+        {
+            if let Some(bytes) = piece.bytes.here() {
+                printer.write(host.as_str(), piece.stream, bytes)?;
+            }
+        }
+        printer.finish()?;
+    }
+    Ok(())
 }
 
 fn left(code: &str) -> u8 {
@@ -217,37 +300,6 @@ fn left(code: &str) -> u8 {
         "countersign: no longer waiting for {code}, which goes on; stop it with: countersign cancel {code}"
     ));
     exit_code::RUN_OURS
-}
-
-fn tell(printer: &mut Printer, step: Step<'_>) -> Result<(), Failure> {
-    match step {
-        Step::Output {
-            agent,
-            stream,
-            bytes,
-        } => printer.write(agent.as_str(), stream, bytes),
-        Step::Hidden { agent, len } => {
-            console::note(&format!(
-                "countersign: {len} bytes of {agent} are not for you to read"
-            ));
-            Ok(())
-        }
-        Step::Entry { link, command } => {
-            let event = link.entry.verified.event();
-            if let Event::CommandApproved(approval) = event {
-                console::note(&format!("countersign: approved by {}", approval.principal));
-            } else if let Event::CommandRejected(rejection) = event {
-                console::note(&format!("countersign: rejected by {}", rejection.principal));
-            } else if let Event::ExecutionStarted(started) = event {
-                console::note(&format!("countersign: {} runs it", started.agent));
-            } else if let Stage::Authorized { at, .. } = command.stage
-                && at.seq == link.entry.seq
-            {
-                console::note("countersign: authorized");
-            }
-            Ok(())
-        }
-    }
 }
 
 /// Says on stderr what the exit code alone would not.

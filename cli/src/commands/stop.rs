@@ -1,17 +1,22 @@
 //! `withdraw` and `cancel`.
 
-use clap::Args;
+use std::time::Duration;
 
+use clap::Args;
+use tokio::time::timeout;
+
+use super::request::duration;
 use super::{Globals, decide};
-use crate::acts::{Accepted, Client, Found, Steer};
+use crate::acts::{Accepted, Client, Found, Steer, Step};
 use crate::failure::Failure;
-use crate::{console, exit_code};
+use crate::shapes::{Stopped, StoppedShape};
+use crate::{console, exit_code, shapes};
 
 /// What to stop.
 #[derive(Debug, Clone, Args)]
 #[command(
-    after_help = "`withdraw` takes back your own request while it waits for approvals.
-`cancel` works until the command has ended: what runs is stopped, what has not started does not."
+    after_help = "`withdraw` takes back your own request while it waits for approvals; `cancel` works until the
+command has ended."
 )]
 pub struct Arguments {
     /// The command: XXXX-XXXX, the whole id, or at least its first 8 digits
@@ -21,6 +26,22 @@ pub struct Arguments {
     reason: Option<String>,
 }
 
+/// What to stop, and how long to wait for its hosts.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:
+  countersign cancel 7K3M-9QPX
+  countersign cancel 7K3M-9QPX --reason 'wrong host' --wait 1m
+
+It works until the command has ended: what runs is stopped, what has not started does not. It says of each
+host whether it stopped something; one that has not answered within --wait still does when it hears of it.")]
+pub struct CancelArguments {
+    #[command(flatten)]
+    stop: Arguments,
+    /// How long to wait for the hosts to say what they stopped
+    #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = duration)]
+    wait: Duration,
+}
+
 /// Takes a request back.
 pub(super) async fn withdraw(globals: &Globals, arguments: Arguments) -> Result<u8, Failure> {
     let (client, id) = command(globals, &arguments).await?;
@@ -28,11 +49,67 @@ pub(super) async fn withdraw(globals: &Globals, arguments: Arguments) -> Result<
     done(globals, &client, &id, &accepted).await
 }
 
-/// Cancels.
-pub(super) async fn cancel(globals: &Globals, arguments: Arguments) -> Result<u8, Failure> {
-    let (client, id) = command(globals, &arguments).await?;
-    let accepted = client.cancel(&id, arguments.reason.as_deref()).await?;
-    done(globals, &client, &id, &accepted).await
+/// Cancels, and says for each host whether it stopped something.
+pub(super) async fn cancel(globals: &Globals, arguments: CancelArguments) -> Result<u8, Failure> {
+    let (client, id) = command(globals, &arguments.stop).await?;
+    let reason = arguments.stop.reason.as_deref();
+    let accepted = client.cancel(&id, reason).await?;
+    let mut unheard = |_step: Step<'_>| Ok(());
+    let followed = timeout(arguments.wait, client.follow(&id, &mut unheard)).await;
+    let view = match followed {
+        Ok(followed) => followed?,
+        // Whoever has not answered by now is said not to have.
+        Err(_elapsed) => client.fetch_command_with(&id, accepted.seq).await?,
+    };
+    let shape = shapes::stopped(&view, accepted.seq);
+    if globals.json {
+        console::print_json(&shape)?;
+    } else {
+        console::print(&format!(
+            "{}; it is entry {} of the log\n",
+            shape.status, shape.seq
+        ))?;
+        console::print(&told(&shape))?;
+    }
+    Ok(exit_code::DONE)
+}
+
+/// What it did, a line for each host and one for all.
+fn told(shape: &StoppedShape) -> String {
+    if shape.hosts.is_empty() {
+        return "it was not authorized yet: nothing ran, and nothing will\n".to_owned();
+    }
+    let mut text = String::new();
+    for host in &shape.hosts {
+        let what = match (host.came, host.nothing_left) {
+            (Stopped::Stopped, Some(true)) => {
+                "stopped it, and proved that nothing of it is left".to_owned()
+            }
+            (Stopped::Stopped, _) => {
+                "stopped it, and cannot say that nothing of it is left: look at its processes"
+                    .to_owned()
+            }
+            (Stopped::NotStarted, _) => "had not started it, and never will".to_owned(),
+            (Stopped::Over, _) => format!("had nothing to stop: {}", host.end),
+            (Stopped::Lost, _) => format!("may or may not have run it to its end: {}", host.end),
+            (Stopped::Unanswered, _) => {
+                "runs it and has not answered yet; `countersign show` says when it has".to_owned()
+            }
+        };
+        text.push_str(&format!("{}: {what}\n", host.host));
+    }
+    if shape.hosts.len() > 1 {
+        let each = shape.tally.iter();
+        let each: Vec<String> = each
+            .map(|(came, count)| format!("{count} {}", came.as_str()))
+            .collect();
+        text.push_str(&format!(
+            "{} hosts: {}\n",
+            shape.hosts.len(),
+            each.join(", ")
+        ));
+    }
+    text
 }
 
 /// Pauses, resumes, continues.

@@ -6,8 +6,8 @@ use clap::Subcommand;
 
 use super::{
     Globals, agents, at, audit, changes, decide, export, holds, inbox, keys, list, log, logs,
-    people, policy, redact, replay, request, retention, reviews, roles, rollout, run as run_verb,
-    seal, show, stop, tokens, whoami,
+    people, policy, redact, replay, request, retention, retry, reviews, roles, rollout,
+    run as run_verb, seal, selfcheck, show, stop, tokens, whoami,
 };
 use crate::console;
 use crate::exit_code;
@@ -20,6 +20,8 @@ pub enum Verb {
     Request(request::RequestArguments),
     /// Ask for a command, wait, and stream its output; exits as the command does
     Run(run_verb::Arguments),
+    /// Run again exactly what was recorded, on the hosts where it did not go well
+    Retry(retry::Arguments),
     /// Look at a command or a change of rights, and sign a yes
     Approve(decide::Arguments),
     /// Look at a command or a change of rights, and sign a no: one no ends it
@@ -27,7 +29,7 @@ pub enum Verb {
     /// Take your own request back
     Withdraw(stop::Arguments),
     /// Stop a command where it runs, and do not start it where it does not
-    Cancel(stop::Arguments),
+    Cancel(stop::CancelArguments),
     /// Hold a rollout up: no further host has its turn
     Pause(stop::Arguments),
     /// Let a paused rollout go on
@@ -46,6 +48,8 @@ pub enum Verb {
     Review(reviews::Arguments),
     /// Who you are in this ledger, and what you may do
     Whoami,
+    /// Try a live service: what it must do, and what it must refuse; a line for each
+    Selfcheck(selfcheck::Arguments),
     /// Everybody whom the ledger knows; what goes when somebody leaves
     People(people::Arguments),
     /// The hosts that the ledger knows; accept, label, drain or retire one
@@ -86,15 +90,31 @@ pub enum Verb {
 
 /// Runs a verb and prints what comes of it, errors too. Gives the exit code.
 pub async fn run(globals: &Globals, verb: Verb) -> u8 {
-    let is_run = matches!(verb, Verb::Run(_));
+    let is_run = if let Verb::Retry(arguments) = &verb {
+        arguments.follows()
+    } else {
+        matches!(verb, Verb::Run(_))
+    };
+    let json = globals.json || is_jsonl(&verb);
     match dispatch(globals, verb).await {
         Ok(code) => code,
         Err(failure) => {
-            let code = console::report(globals.json, &failure);
+            let code = console::report(json, &failure);
             // `run` keeps the small numbers for the command itself.
             if is_run { exit_code::RUN_OURS } else { code }
         }
     }
+}
+
+/// Whether a verb's standard output is JSON lines.
+fn is_jsonl(verb: &Verb) -> bool {
+    if let Verb::Run(arguments) = verb {
+        return arguments.is_jsonl();
+    }
+    if let Verb::Retry(arguments) = verb {
+        return arguments.is_jsonl();
+    }
+    matches!(verb, Verb::Logs(arguments) if arguments.is_jsonl())
 }
 
 async fn dispatch(globals: &Globals, verb: Verb) -> Result<u8, Failure> {
@@ -102,6 +122,7 @@ async fn dispatch(globals: &Globals, verb: Verb) -> Result<u8, Failure> {
         Verb::Request(arguments) => request::request(globals, arguments).await,
         // The largest future by far; boxed, so that the others do not carry its size.
         Verb::Run(arguments) => Box::pin(run_verb::run(globals, arguments)).await,
+        Verb::Retry(arguments) => Box::pin(retry::retry(globals, arguments)).await,
         Verb::Approve(arguments) => Box::pin(decide::approve(globals, arguments)).await,
         Verb::Reject(arguments) => Box::pin(decide::reject(globals, arguments)).await,
         Verb::Withdraw(arguments) => Box::pin(stop::withdraw(globals, arguments)).await,
@@ -123,6 +144,7 @@ async fn dispatch(globals: &Globals, verb: Verb) -> Result<u8, Failure> {
         Verb::Reviews => Box::pin(reviews::reviews(globals)).await,
         Verb::Review(arguments) => Box::pin(reviews::review(globals, arguments)).await,
         Verb::Whoami => whoami::whoami(globals).await,
+        Verb::Selfcheck(arguments) => Box::pin(selfcheck::selfcheck(globals, arguments)).await,
         Verb::People(arguments) => Box::pin(people::people(globals, arguments)).await,
         Verb::Key(arguments) => Box::pin(keys::key(globals, arguments)).await,
         Verb::Role(arguments) => Box::pin(roles::role(globals, arguments)).await,
@@ -231,10 +253,15 @@ mod tests {
         for line in [
             "x request --on a,b --shell --cwd /d --env K=V --env L= --timeout 5 --stdin - --user u --reason r -- w",
             "x run --on a --reason r -- ls -l --all",
+            "x run --on a,b --jsonl --progress plain --reason r -- ls",
+            "x run --on a,b --grouped --reason r -- ls",
+            "x logs 0123-4567 -f --jsonl",
+            "x retry 0123-4567",
+            "x retry 0123-4567 --on a,b --also-lost --reason r --expires 2h --yes-all 2 --follow --jsonl",
             "x approve 0123-4567 --yes --reason r",
             "x reject 0123-4567",
             "x withdraw 0123-4567",
-            "x cancel 0123-4567 --reason r",
+            "x cancel 0123-4567 --reason r --wait 5s",
             "x show 0123-4567",
             "x list --status running --limit 5 --cursor c",
             "x inbox",
@@ -251,6 +278,9 @@ mod tests {
             "x review 0123-4567 --reason r --yes",
             "x run --on a --reason r --break-glass --yes -- ls",
             "x whoami",
+            "x selfcheck",
+            "x selfcheck --host a --approver-key b,c --wait 5m --allow-left-out --json -- uptime -p",
+            "x selfcheck --no-runs",
             "x people",
             "x people show dave",
             "x people leave dave --reason r",

@@ -8,7 +8,9 @@ use countersign_protocol::command::{AtOutputLimit, Mode};
 use countersign_protocol::event::{ExecutionCompleted, RefusalReason, Stream};
 use countersign_protocol::hash::Digest;
 use countersign_protocol::key;
-use countersign_protocol::lifecycle::{CommandStatus, Execution, LOST_GRACE_US, Refused};
+use countersign_protocol::lifecycle::{
+    Command, CommandStatus, Execution, ExecutionStatus, LOST_GRACE_US, Refused,
+};
 use countersign_protocol::name::{AgentName, SECOND_US};
 use countersign_protocol::secret::Delivery;
 use countersign_protocol::short;
@@ -18,6 +20,7 @@ use sha2::{Digest as _, Sha256};
 use super::erasure::redactions;
 use super::requirement::{duration, requirement, votes};
 use super::rollout::{rollout, standing};
+use crate::acts::Retried;
 use crate::streams::Held;
 use crate::view::{CommandView, Deed, Start, Word};
 use crate::{alike, render};
@@ -83,6 +86,9 @@ pub fn act(view: &CommandView) -> String {
         Some(reason) => paragraph(&mut out, "reason", reason),
         None => row(&mut out, "reason", absent(&view.reason)),
     }
+    if let Some(retried) = &view.retried {
+        retry(&mut out, view, retried);
+    }
     hosts(&mut out, view);
     program(&mut out, view);
     let user = act.user.as_ref().map(ToString::to_string);
@@ -109,6 +115,50 @@ pub fn act(view: &CommandView) -> String {
     }
     row(&mut out, "open until", &render::time(act.expires_at));
     out
+}
+
+/// What this runs again: how the earlier one came out on each of these hosts, and what that means.
+fn retry(out: &mut String, view: &CommandView, retried: &Retried) {
+    let code = short::short(&retried.of);
+    let Some(earlier) = &retried.earlier else {
+        let text = format!(
+            "{code}, says the request; the server does not show you that one, so it was not checked here"
+        );
+        return row(out, "retry of", &text);
+    };
+    let lines = view.command.targets.iter().flat_map(|list| list.lines());
+    let again: Vec<String> = lines.map(|line| came(earlier, &line.agent)).collect();
+    let all = earlier.executions.len();
+    let text = format!(
+        "{code}, on {} of its {all} hosts, where it came out:",
+        again.len()
+    );
+    row(out, "retry of", &text);
+    for line in again {
+        row(out, "", &line);
+    }
+    if retried.lost {
+        let text = "lost hosts are meant too: such a host may have run it, and would run it twice";
+        row(out, "CAREFUL", text);
+    }
+}
+
+/// How a command came out on a host, in a few words: `web-1 failed (exited with code 3)`.
+#[must_use]
+pub fn came(command: &Command, agent: &AgentName) -> String {
+    let Some(part) = command.executions.get(agent) else {
+        return format!("{agent} unknown");
+    };
+    // Before it was authorized nothing waits for anything any more.
+    let word = if part.status == ExecutionStatus::Waiting {
+        "never started"
+    } else {
+        alike::Verdict::of(part).as_str()
+    };
+    match &part.completed {
+        Some(done) => format!("{agent} {word} ({})", end(done)),
+        None => format!("{agent} {word}"),
+    }
 }
 
 pub(super) fn paragraph(out: &mut String, name: &str, text: &str) {

@@ -138,6 +138,15 @@ pub struct ApprovalShape {
     seq: u64,
 }
 
+/// What a retry runs again.
+#[derive(Debug, Serialize)]
+pub struct RetryShape {
+    /// The earlier command.
+    of: String,
+    /// Also where nobody can say whether it ran.
+    lost: bool,
+}
+
 /// `show` of a command, and the end of `run` and `logs`.
 #[derive(Debug, Serialize)]
 pub struct CommandShape {
@@ -145,6 +154,9 @@ pub struct CommandShape {
     short: String,
     status: &'static str,
     request: RequestShape,
+    /// What it runs again; left out where it is no retry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry: Option<RetryShape>,
     approvals: Vec<ApprovalShape>,
     /// How many hosts came out how; empty before it is authorized.
     tally: BTreeMap<Verdict, u64>,
@@ -238,6 +250,10 @@ pub fn command(view: &CommandView) -> CommandShape {
         short: short::short(&view.id()),
         status: view.command.status().as_str(),
         request: request(view),
+        retry: view.command.request.retry.map(|retry| RetryShape {
+            of: retry.of.to_string(),
+            lost: retry.lost,
+        }),
         approvals: approvals.collect(),
         tally: alike::tally(&view.command.executions),
         groups: alike::groups(&view.command.executions),

@@ -308,6 +308,7 @@ impl Book {
             who,
             CommandRequested {
                 token: None,
+                retry: None,
                 client_ref: None,
                 act: act,
                 reason: reason

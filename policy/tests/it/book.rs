@@ -262,6 +262,7 @@ impl Book {
                 principal,
                 client_ref: None,
                 token: None,
+                retry: None,
                 act: act,
                 reason: reason,
             }

@@ -198,6 +198,7 @@ impl Auditor {
         }
         self.check_owed(event)?;
         self.check_waited_for(event, entry.time)?;
+        self.state.holds_retried(event)?;
         self.not_rejudged += u64::from(attachment.is_withheld());
         let at = Position {
             seq,

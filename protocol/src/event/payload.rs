@@ -14,6 +14,7 @@ use crate::origin::ServerOrigin;
 use crate::permission::Permission;
 use crate::policy::PolicyRef;
 use crate::quorum::{Membership, Requirement, is_false};
+use crate::retry::Retry;
 use crate::secret::SealingKey;
 use crate::snapshot::{MAX_SNAPSHOT_BYTES, MAX_VALID_US};
 
@@ -288,6 +289,9 @@ payload! {
         /// The API token that asks for its principal. The gateway's key signs then, and only then.
         #[serde(skip_serializing_if = "Option::is_none")]
         token: Option<TokenId>,
+        /// It runs again what an earlier command recorded.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        retry: Option<Retry>,
         /// What would run.
         act: Act,
         /// Why, in free text.

@@ -161,6 +161,7 @@ pub(super) fn a_token_asks(book: &mut Book) {
         seen,
         client_ref: None,
         token: Some(TOKEN.parse().unwrap()),
+        retry: None,
         act,
         reason,
     });
@@ -260,7 +261,7 @@ fn request_by(book: &mut Book, who: &str, host: &str, break_glass: bool) -> Stat
     act.break_glass = break_glass;
     let reason = book.blob(b"the name server answers no more");
     let event = say!(person book, who, CommandRequested {
-        client_ref: None, token: None, act: act, reason: reason,
+        client_ref: None, token: None, retry: None, act: act, reason: reason,
     });
     book.sign_and_append(who, &event).unwrap()
 }

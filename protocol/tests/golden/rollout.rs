@@ -57,7 +57,7 @@ fn request(book: &mut Book) -> StatementId {
     });
     let reason = book.blob(b"new resolver");
     let event = say!(person book, "alice", CommandRequested {
-        client_ref: None, token: None, act: act, reason: reason,
+        client_ref: None, token: None, retry: None, act: act, reason: reason,
     });
     book.sign_and_append("alice", &event).unwrap()
 }

@@ -10,6 +10,7 @@ use countersign_protocol::key::{Point, PublicKey};
 use countersign_protocol::lifecycle::Due;
 use countersign_protocol::name::{Nonce, SECOND_US, Time};
 use countersign_protocol::permission::Permission;
+use countersign_protocol::retry::Retry;
 use countersign_protocol::sshsig;
 use countersign_protocol::statement::Statement;
 use countersign_protocol::target::{TargetLine, TargetList};
@@ -76,6 +77,7 @@ impl Golden {
         rights::glass_is_broken(&mut book);
         rights::a_snapshot_for_the_hosts(&mut book);
         somebody_reads(&mut book);
+        a_retry(&mut book, command);
         rights::a_text_is_erased(&mut book, voted_down);
         rollout::a_rollout(&mut book);
         let claim = book.claim("dave", "dave-2");
@@ -231,7 +233,7 @@ fn request(book: &mut Book, hosts: &[&str], full: bool) -> StatementId {
     let reason = book.blob(b"the name server answers no more");
     let client_ref = full.then(|| Digest::new(Sha256::digest("ticket 4711").into()));
     let event = say!(person book, "alice", CommandRequested {
-        client_ref: client_ref, token: None, act: act, reason: reason,
+        client_ref: client_ref, token: None, retry: None, act: act, reason: reason,
     });
     book.sign_and_append("alice", &event).unwrap()
 }
@@ -373,6 +375,25 @@ fn time_runs_out(book: &mut Book, three_hosts: StatementId) {
         let event = book.ledger_header().due(command, due);
         book.sign_and_append("ledger", &event).unwrap();
     }
+}
+
+/// The command on three hosts once more, on the one that refused it.
+fn a_retry(book: &mut Book, of: StatementId) {
+    tick(book);
+    let earlier = book.command(of);
+    let mut act = earlier.act().clone();
+    let lines = earlier.targets.as_ref().unwrap().lines().iter();
+    let refused = lines.filter(|line| line.agent.as_str() == "web-2").cloned();
+    let list = TargetList::new(refused.collect()).unwrap();
+    let document = book.blob(&list.to_document().unwrap());
+    act.targets = list.describe(document).unwrap();
+    act.not_before = Time::from_micros(book.now).unwrap();
+    act.expires_at = Time::from_micros(book.now + OPEN_US).unwrap();
+    let reason = book.blob(b"the rule is there now");
+    let event = say!(person book, "alice", CommandRequested {
+        client_ref: None, token: None, retry: Some(Retry { of, lost: false }), act: act, reason: reason,
+    });
+    book.sign_and_append("alice", &event).unwrap();
 }
 
 /// web-1 gets a second key; the first says its last word.

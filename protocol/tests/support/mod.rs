@@ -149,7 +149,7 @@ impl Book {
     pub(crate) fn request_event(&mut self, who: &str, hosts: &[&str]) -> Event {
         let act = self.act(hosts);
         let reason = self.blob(b"because");
-        say!(person self, who, CommandRequested { client_ref: None, token: None, act: act, reason: reason })
+        say!(person self, who, CommandRequested { client_ref: None, token: None, retry: None, act: act, reason: reason })
     }
 
     pub(crate) fn request(&mut self, who: &str, hosts: &[&str]) -> Result<StatementId, Refusal> {
@@ -318,7 +318,7 @@ impl Book {
         act.break_glass = true;
         let reason = self.blob(b"everything is down");
         let event = say!(person self, who, CommandRequested {
-            client_ref: None, token: None, act: act, reason: reason,
+            client_ref: None, token: None, retry: None, act: act, reason: reason,
         });
         self.sign_and_append(who, &event)
     }

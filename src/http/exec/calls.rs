@@ -200,6 +200,7 @@ async fn run(
         seen: seen(app),
         client_ref: reference,
         token: Some(token.clone()),
+        retry: None,
         act: frozen.act,
         reason: frozen.reason,
     });

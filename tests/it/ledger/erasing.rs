@@ -43,7 +43,7 @@ fn lifted() -> ChangeBody {
 }
 
 /// The refusal of a statement; a receipt fails the test.
-fn refused(answer: Result<Receipt, AppendError>) -> Refusal {
+pub(super) fn refused(answer: Result<Receipt, AppendError>) -> Refusal {
     let error = answer.unwrap_err();
     let AppendError::Refused(refusal) = error else {
         unreachable!("{error}");
@@ -67,7 +67,7 @@ async fn digests(book: &TestLedger, content: &[u8]) -> Vec<Digest> {
     found.iter().map(digest).collect()
 }
 
-async fn verified(book: &TestLedger) -> Report {
+pub(super) async fn verified(book: &TestLedger) -> Report {
     let url = book.database.app.connect_options().to_url_lossy();
     let options = Options {
         ledger: Some(book.ledger.id()),

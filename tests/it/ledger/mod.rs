@@ -6,5 +6,6 @@ pub(crate) mod fairness;
 pub(crate) mod judging;
 pub(crate) mod newest;
 pub(crate) mod plans;
+pub(crate) mod retries;
 pub(crate) mod rollback;
 pub(crate) mod rotation;

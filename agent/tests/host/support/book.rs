@@ -94,7 +94,7 @@ impl Book {
     pub(crate) fn request_event(&mut self, who: &str, act: Act) -> Event {
         let reason = self.blob(b"because");
         say!(person self, who, CommandRequested {
-            client_ref: None, token: None, act: act, reason: reason,
+            client_ref: None, token: None, retry: None, act: act, reason: reason,
         })
     }
 
