@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::auth::Who;
+use super::grants::Grants;
 use super::limits::Limits;
 use super::metrics::Metrics;
 use super::notes::{Denials, Reads, TokenUses};
@@ -72,6 +73,7 @@ pub struct App {
     pub(super) searches: Arc<Semaphore>,
     pub(super) readiness: Arc<Readiness>,
     pub(super) presence: Presence,
+    pub(super) grants: Grants,
     pub(super) shutdown: CancellationToken,
 }
 
@@ -165,6 +167,7 @@ impl App {
             searches: Arc::new(Semaphore::new(CONCURRENT_SEARCHES)),
             readiness: Arc::default(),
             presence: Presence::new(),
+            grants: Grants::default(),
             shutdown,
         }
     }

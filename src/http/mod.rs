@@ -11,7 +11,7 @@
 //! | `commands` | lists and lives of commands |
 //! | `people` | inbox, changes, agents, targets |
 //! | `exec`, `tokens` | one call for the holders of API tokens, and the tokens themselves |
-//! | `events`, `work` | what happens, as it happens; an agent's work |
+//! | `events`, `work`, `grants` | what happens, as it happens; an agent's work, and what of it all hosts of a command get alike |
 //! | `operations` | health, readiness, metrics |
 //! | `connections`, `tls`, `serve` | connections and their limits, certificates, what wraps every request |
 //! | `limits`, `origins` | how often one may call, and where this server is met |
@@ -26,6 +26,7 @@ mod connections;
 mod error;
 mod events;
 mod exec;
+mod grants;
 mod limits;
 mod log;
 mod metrics;

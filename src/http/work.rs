@@ -1,15 +1,15 @@
 //! An agent's work: what people have authorized for it, with all that it needs to check that itself.
 //!
 //! An agent may have two keys in force. Each listens for itself, and gets what names it alone.
+//! It owns what a listener was told. It asks the database when it comes and when nobody knows what has
+//! changed; else the bell says which commands to look at.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 
 use axum::extract::{Path, State};
 use axum::response::sse::{Event as SseEvent, Sse};
-use countersign_protocol::api::{Base64, Grant, StreamBody, Work};
-use countersign_protocol::canonical;
-use countersign_protocol::event::{Event, Kind};
+use countersign_protocol::api::Work;
 use countersign_protocol::hash::{CommandId, KeyId};
 use countersign_protocol::name::AgentName;
 use futures_util::Stream;
@@ -18,11 +18,15 @@ use super::app::{App, Place, Present};
 use super::auth::Agent;
 use super::error::ApiError;
 use super::events::{event, place, respond};
-use super::streams::{self, Wanted};
-use crate::ledger::history;
+use super::grants::Enough;
+use crate::projections::{Calls, Ear};
+
+/// Commands that a listener remembers to have been told of: with more it looks at what is open, and
+/// forgets the others.
+const MOST_TOLD: usize = 256;
 
 /// What an agent was told of a command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Told {
     granted: bool,
     cancelled: bool,
@@ -33,6 +37,9 @@ struct Listener {
     app: App,
     agent: AgentName,
     key: KeyId,
+    ear: Ear,
+    /// It was told what was open when it came.
+    begun: bool,
     told: BTreeMap<CommandId, Told>,
     waiting: VecDeque<(u64, Work)>,
     _present: Present,
@@ -55,9 +62,12 @@ pub(super) async fn stream(
     let listener = Listener {
         _place: place(&app, agent.key)?,
         _present: app.presence.enter(agent.name.clone()),
+        // Before it looks, so that nothing comes between.
+        ear: app.reader.bell().listen(agent.name.clone(), agent.key),
         app: app.clone(),
         agent: agent.name,
         key: agent.key,
+        begun: false,
         told: BTreeMap::new(),
         waiting: VecDeque::new(),
     };
@@ -70,19 +80,45 @@ impl Listener {
             if let Some((seq, work)) = self.waiting.pop_front() {
                 return Some((event("work", seq, &work), self));
             }
-            let mut steps = self.app.reader.watch();
-            steps.borrow_and_update();
-            if let Err(error) = self.look().await {
+            let calls = if self.begun {
+                self.ear.heard().await
+            } else {
+                Calls::All
+            };
+            self.begun = true;
+            let looked = match calls {
+                Calls::Commands(called) if self.told.len() < MOST_TOLD => {
+                    self.look_at(called).await
+                }
+                Calls::Commands(_) | Calls::All => self.look().await,
+            };
+            if let Err(error) = looked {
                 // The agent comes again, and gets all that is open.
                 tracing::warn!(agent = %self.agent, code = error.0.code, "an agent's stream ends");
                 return None;
             }
-            if self.waiting.is_empty() {
-                steps.changed().await.ok()?;
-            }
         }
     }
 
+    /// Commands that were just allowed, or cancelled, without a question to the database for each host.
+    async fn look_at(&mut self, called: BTreeMap<CommandId, u64>) -> Result<(), ApiError> {
+        for (id, size) in called {
+            let alike = self
+                .app
+                .grants
+                .of(&self.app, id, Enough::Size(size))
+                .await?;
+            let told = self.told.get(&id).copied().unwrap_or_default();
+            if alike.is_cancelled() && !told.granted {
+                // Whether it may still be started here, the rows say.
+                return self.look().await;
+            }
+            self.tell(id, true, alike.is_cancelled()).await?;
+        }
+        Ok(())
+    }
+
+    /// All that is open, as the rows have it.
     async fn look(&mut self) -> Result<(), ApiError> {
         let rights = self.app.reader.rights().await?;
         let record = rights.key(&self.key);
@@ -90,104 +126,38 @@ impl Listener {
             return Err(ApiError::unauthenticated());
         }
         let open = self.app.reader.work(&self.agent, &self.key).await?;
-        let before = std::mem::take(&mut self.told);
+        self.told
+            .retain(|id, _| open.iter().any(|work| work.command == *id));
         for work in open {
-            let told = before.get(&work.command).copied().unwrap_or(Told {
-                granted: false,
-                cancelled: false,
-            });
-            let id = work.command;
-            if work.waiting && !told.granted {
-                let grant = grant(&self.app, id, &self.agent).await?;
-                self.waiting.push_back(grant);
-            }
-            if work.cancelled && !told.cancelled {
-                let cancel = cancel(&self.app, id).await?;
-                self.waiting.push_back(cancel);
-            }
-            self.told.insert(
-                id,
-                Told {
-                    granted: true,
-                    cancelled: work.cancelled,
-                },
-            );
+            self.tell(work.command, work.waiting, work.cancelled)
+                .await?;
         }
         Ok(())
     }
-}
 
-/// Entries that a host needs to judge for itself; other hosts' runs are none of its business.
-fn concerns_host(event: &Event) -> bool {
-    matches!(
-        event.kind(),
-        Kind::CommandRequested
-            | Kind::CommandApproved
-            | Kind::CommandRejected
-            | Kind::CommandWithdrawn
-            | Kind::CommandAuthorized
-            | Kind::CommandExpired
-            | Kind::CommandCancelRequested
-    )
-}
-
-async fn grant(app: &App, id: CommandId, agent: &AgentName) -> Result<(u64, Work), ApiError> {
-    // The host gets its own line and a proof, not the list; and it runs without the reasons.
-    let checkpoint = app.ledger.newest();
-    let size = checkpoint.size();
-    let mut connection = app.ledger.pool().acquire().await?;
-    let stream = streams::prove_in(
-        &mut connection,
-        &checkpoint,
-        &Wanted {
-            stream: id,
-            event: &concerns_host,
-            blob: &|event, digest| {
-                let Event::CommandRequested(request) = event else {
-                    return false;
-                };
-                *digest != request.act.targets.list.digest && *digest != request.reason.digest
-            },
-        },
-    )
-    .await?;
-    let seq = stream.entries.last().map_or(0, |entry| entry.seq);
-    let newest = streams::newest(&mut connection, size).await?;
-    let command = history::command(&mut connection, id, size).await?;
-    drop(connection);
-    let broken = || history::bad(seq, "the agent's line is not among its targets");
-    let targets = command
-        .and_then(|command| command.targets)
-        .ok_or_else(broken)?;
-    let (line_index, line) = targets.line_of(agent).ok_or_else(broken)?;
-    let line_proof = targets.prove(line_index).map_err(|_| broken())?;
-    let line = canonical::to_vec(line).map_err(|_| broken())?;
-    let work = Work::Grant(Grant {
-        stream,
-        line_index,
-        line: Base64(line),
-        line_proof,
-        snapshot: streams::snapshot(app).await?,
-        newest,
-    });
-    Ok((seq, work))
-}
-
-async fn cancel(app: &App, id: CommandId) -> Result<(u64, Work), ApiError> {
-    let stream: StreamBody = streams::prove(
-        app,
-        &Wanted {
-            stream: id,
-            event: &|event| {
-                matches!(
-                    event.kind(),
-                    Kind::CommandRequested | Kind::CommandCancelRequested
-                )
-            },
-            blob: &|_, _| false,
-        },
-    )
-    .await?;
-    let seq = stream.entries.last().map_or(0, |entry| entry.seq);
-    Ok((seq, Work::Cancel(stream)))
+    /// Puts what it was not told yet of a command behind what waits to be sent.
+    async fn tell(
+        &mut self,
+        id: CommandId,
+        waiting: bool,
+        cancelled: bool,
+    ) -> Result<(), ApiError> {
+        let told = self.told.get(&id).copied().unwrap_or_default();
+        let is_new = waiting && !told.granted;
+        let is_cancelled_now = cancelled && !told.cancelled;
+        if is_new || is_cancelled_now {
+            let enough = Enough::Cancelled(cancelled);
+            let alike = self.app.grants.of(&self.app, id, enough).await?;
+            if is_new {
+                let grant = alike.grant(&self.agent, &self.key)?;
+                self.waiting.extend(grant);
+            }
+            if is_cancelled_now {
+                self.waiting.extend(alike.cancel());
+            }
+        }
+        let granted = true;
+        self.told.insert(id, Told { granted, cancelled });
+        Ok(())
+    }
 }

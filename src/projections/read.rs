@@ -16,6 +16,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgPool, Row as _};
 use tokio::sync::watch;
 
+use super::bell::Bell;
 use super::runner::Projected;
 use crate::ledger::store::{self, signed};
 
@@ -55,12 +56,13 @@ pub struct Reader {
     pub(super) pool: PgPool,
     log: watch::Receiver<Arc<Checkpoint>>,
     projected: watch::Receiver<Option<Projected>>,
+    bell: Bell,
 }
 
 impl Reader {
     /// Reads what `projected` tells of, and waits for what `log` tells of.
     #[must_use]
-    pub const fn new(
+    pub fn new(
         pool: PgPool,
         log: watch::Receiver<Arc<Checkpoint>>,
         projected: watch::Receiver<Option<Projected>>,
@@ -69,7 +71,14 @@ impl Reader {
             pool,
             log,
             projected,
+            bell: Bell::default(),
         }
+    }
+
+    /// What wakes the agents that listen; whoever follows the log for this reader rings it.
+    #[must_use]
+    pub fn bell(&self) -> Bell {
+        self.bell.clone()
     }
 
     /// Waits, bounded, until the rows contain the newest entry that this server knows.

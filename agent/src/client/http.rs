@@ -2,6 +2,7 @@
 //! another try can help.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
@@ -114,6 +115,20 @@ impl Client {
         who: SignIn,
         clock: Clock,
     ) -> Result<Self, ClientError> {
+        Self::from_address(base, ca, who, (clock, None))
+    }
+
+    /// [`Client::new`] whose connections come from one of this machine's addresses: whoever plays
+    /// many hosts gives each its own, as hosts have.
+    ///
+    /// # Errors
+    /// As [`Client::new`].
+    pub fn from_address(
+        base: &Url,
+        ca: Option<&Ca>,
+        who: SignIn,
+        (clock, address): (Clock, Option<IpAddr>),
+    ) -> Result<Self, ClientError> {
         static PROVIDER: Once = Once::new();
         PROVIDER.call_once(|| {
             // Someone else in this process may have chosen one before; then that one serves.
@@ -124,6 +139,7 @@ impl Client {
             .read_timeout(SILENCE)
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
+            .local_address(address)
             .user_agent(concat!("countersign-agent/", env!("CARGO_PKG_VERSION")));
         if base.scheme() == "http" {
             // Without TLS no roots are needed, and a bare machine has none.
