@@ -418,6 +418,29 @@ pub struct AgentItem {
     /// enrolled with. Who does not read the log takes the server's word for it.
     #[serde(default)]
     pub sealing_key: Option<Base64>,
+    /// Where it was seen. Of the server that answers, so what has no server behind it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub presence: Option<AgentPresence>,
+}
+
+/// What a server knows of where an agent's key is: its own word, and nothing is guessed from silence.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct AgentPresence {
+    /// Streams of work that are open at the server that answers; another one may have others.
+    pub listening: u64,
+    /// Since when there was always one, microseconds.
+    pub listening_since_us: Option<u64>,
+    /// Its last signed-in request at the server that answers, since that started; microseconds.
+    pub last_request_us: Option<u64>,
+    /// When the newest entry that it signed was made, output left out; microseconds.
+    pub last_statement_us: Option<u64>,
+    /// Where that stands.
+    pub last_statement_seq: Option<u64>,
+    /// Its runs that have not ended: of a drained host, what it still drains.
+    pub running: u64,
+    /// What it said to be, with that request. Nobody vouches for it.
+    pub says_version: Option<String>,
 }
 
 /// A change that waits for consent.

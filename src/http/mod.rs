@@ -9,7 +9,7 @@
 //! | `log` | ledger, checkpoint, proofs, entries, blobs, streams |
 //! | `tiles` | the log as static files, and the cosigned checkpoint |
 //! | `commands` | lists and lives of commands |
-//! | `people` | inbox, changes, agents, targets |
+//! | `people`, `presence` | inbox, changes, agents, targets; which agents were seen here |
 //! | `exec`, `tokens` | one call for the holders of API tokens, and the tokens themselves |
 //! | `events`, `work`, `grants` | what happens, as it happens; an agent's work, and what of it all hosts of a command get alike |
 //! | `operations` | health, readiness, metrics |
@@ -35,6 +35,7 @@ mod openapi;
 mod operations;
 mod origins;
 mod people;
+mod presence;
 mod search;
 mod serve;
 mod sessions;
@@ -45,9 +46,10 @@ mod tls;
 mod tokens;
 mod work;
 
-pub use app::{App, Presence};
+pub use app::App;
 pub use connections::{ConnectionLimits, Transport, serve};
 pub use notes::run as write_notes;
 pub use openapi::{document, router};
 pub use origins::Origins;
+pub use presence::{Presence, Seen};
 pub use tls::{Tls, TlsError, TlsFiles};

@@ -14,11 +14,12 @@ use countersign_protocol::hash::{CommandId, KeyId};
 use countersign_protocol::name::AgentName;
 use futures_util::Stream;
 
-use super::app::{App, Place, Present};
+use super::app::{App, Place};
 use super::auth::Agent;
 use super::error::ApiError;
 use super::events::{event, place, respond};
 use super::grants::Enough;
+use super::presence::Present;
 use crate::projections::{Calls, Ear};
 
 /// Commands that a listener remembers to have been told of: with more it looks at what is open, and
@@ -61,7 +62,9 @@ pub(super) async fn stream(
     tracing::info!(agent = name, "an agent listens for work");
     let listener = Listener {
         _place: place(&app, agent.key)?,
-        _present: app.presence.enter(agent.name.clone()),
+        _present: app
+            .presence
+            .enter((agent.name.clone(), agent.key), &app.clock),
         // Before it looks, so that nothing comes between.
         ear: app.reader.bell().listen(agent.name.clone(), agent.key),
         app: app.clone(),
