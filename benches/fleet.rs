@@ -8,35 +8,24 @@
     clippy::unwrap_used,
     clippy::print_stdout,
     clippy::print_stderr,
-    clippy::disallowed_methods,
     reason = "a bench fails by panicking, prints, and starts what it measures"
 )]
 
 #[expect(dead_code, reason = "the other benches use the rest of it")]
 mod fixture;
 
-use std::fs::File;
-use std::path::Path;
-use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use countersign_cli::acts::{Client, Connection, RequestSpec};
-use countersign_cli::sign::Signer;
-use countersign_cli::tls::Way;
-use countersign_cli::trust::Pins;
-use countersign_protocol::checkpoint::VerifierKey;
-use countersign_protocol::hash::LedgerId;
+use countersign_cli::acts::RequestSpec;
 use countersign_protocol::lifecycle::CommandStatus;
 use countersign_protocol::name::Time;
 use countersign_protocol::target::Place;
 use countersign_simulator::{Administrator, Fleet, Office, Plan, open_many_files};
 use fixture::book::Book;
 use fixture::cpu;
+use fixture::serve::Serve;
 use fixture::statements::{key, public};
 use fixture::{is_bench, setting};
-
-/// The server.
-const PROGRAM: &str = env!("CARGO_BIN_EXE_countersign");
 
 /// The aims.
 const AIM_KIB: u64 = 64;
@@ -59,86 +48,6 @@ fn main() {
     tokio::runtime::Runtime::new().unwrap().block_on(bench());
 }
 
-/// A `countersign serve`, ended when dropped.
-struct Serve {
-    child: Child,
-    url: String,
-}
-
-impl Drop for Serve {
-    fn drop(&mut self) {
-        let _gone = self.child.kill();
-        let _status = self.child.wait();
-    }
-}
-
-impl Serve {
-    async fn start(book: &Book) -> Self {
-        let port = {
-            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-            listener.local_addr().unwrap().port()
-        };
-        let folder = book.keys_folder();
-        let log = File::create(folder.join("serve.log")).unwrap();
-        let child = Command::new(PROGRAM)
-            .args(["serve", "--listen", &format!("127.0.0.1:{port}")])
-            .arg("--keys")
-            .arg(folder)
-            .arg("--checkpoint")
-            .arg(folder.join("checkpoint"))
-            .env("DATABASE_URL", &book.url)
-            .env("COUNTERSIGN_LOG", "warn")
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let serve = Self {
-            child,
-            url: format!("http://127.0.0.1:{port}"),
-        };
-        let begun = Instant::now();
-        while tokio::net::TcpStream::connect(("127.0.0.1", port))
-            .await
-            .is_err()
-        {
-            assert!(begun.elapsed() < PATIENCE, "the server does not start");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        serve
-    }
-
-    /// Resident memory, KiB.
-    fn resident(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status
-            .lines()
-            .find(|line| line.starts_with("VmRSS:"))
-            .unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
-    }
-
-    fn used(&self) -> Duration {
-        cpu::of(self.child.id())
-    }
-}
-
-async fn person(name: &str, at: (&str, LedgerId, &VerifierKey), folder: &Path) -> Client {
-    let (server, ledger, vkey) = at;
-    let connection = Connection {
-        server: server.to_owned(),
-        way: Way::default(),
-        pins: Pins {
-            ledger,
-            vkey: Some(vkey.clone()),
-            origin: None,
-        },
-        state_home: folder.join("memory").join(name),
-        signer: Signer::Software(key(name)),
-        principal: Some(name.parse().unwrap()),
-    };
-    Client::connect(&connection).await.unwrap()
-}
-
 fn percent(part: Duration, whole: Duration) -> f64 {
     part.as_secs_f64() * 100.0 / whole.as_secs_f64()
 }
@@ -153,8 +62,7 @@ async fn bench() {
     let mut book = Book::new("fleet").await;
     let (ledger, vkey) = (book.ledger().id(), book.ledger().verifier().clone());
     book.close().await;
-    let serve = Serve::start(&book).await;
-    let at = (serve.url.as_str(), ledger, &vkey);
+    let serve = Serve::start(&book, (ledger, vkey.clone())).await;
     let people = ["alice", "bob", "carol"];
     let signers = people.map(|name| format!("{name} {}\n", public(name).to_openssh()));
     let server: reqwest::Url = serve.url.parse().unwrap();
@@ -236,7 +144,7 @@ async fn bench() {
     );
 
     for round in 1..=2 {
-        run(&fleet, &serve, &book, at, round).await;
+        run(&fleet, &serve, &book, round).await;
     }
     fleet.stop().await;
     println!("counts: {:?}", fleet.counts());
@@ -249,20 +157,13 @@ async fn bench() {
 }
 
 /// `true` on all of them: from the entry that authorized it.
-async fn run(
-    fleet: &Fleet,
-    serve: &Serve,
-    book: &Book,
-    at: (&str, LedgerId, &VerifierKey),
-    round: u64,
-) {
-    let folder = book.keys_folder();
+async fn run(fleet: &Fleet, serve: &Serve, book: &Book, round: u64) {
     let hosts = fleet.names().count() as u64;
     let places: Vec<Place> = fleet.names().cloned().map(Place::from).collect();
     let spec = RequestSpec::new(places, vec!["true".to_owned()], "bench");
     let mut people = Vec::new();
     for name in ["alice", "bob", "carol"] {
-        people.push(person(name, at, folder).await);
+        people.push(serve.person(name).await);
     }
     let [asks, consents, agrees] = people.as_slice() else {
         unreachable!("three people");

@@ -570,6 +570,9 @@ pub enum Work {
     Cancel(StreamBody),
 }
 
+/// The header in which an agent that asks for work says the size of the checkpoint that it remembers.
+pub const SEEN: &str = "countersign-seen";
+
 /// An authorized command for one host, self-contained.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -588,6 +591,20 @@ pub struct Grant {
     /// The newest entry of the checkpoint: how old that is, a host learns from it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub newest: Option<ProvenEntry>,
+    /// The proof that the stream's checkpoint goes on from what the host has seen, where the server
+    /// thinks to know that. May be missing, or of another size than the host's; then it asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Since>,
+}
+
+/// A proof that a checkpoint continues a smaller one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Since {
+    /// The smaller one's size.
+    pub size: u64,
+    /// The proof.
+    pub proof: Vec<Hash>,
 }
 
 /// A policy snapshot with its signatures; it stands by these alone, without a proof.

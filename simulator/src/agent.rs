@@ -191,7 +191,10 @@ impl Agent {
     }
 
     async fn hear(&self, backoff: &mut Backoff) -> Result<(), SimulationError> {
-        let mut stream = self.client.work().await?;
+        let mut stream = {
+            let seen = self.memory.lock().await.seen.size();
+            self.client.work(Some(seen)).await?
+        };
         let _listening = self.common.tally.listening();
         backoff.reset();
         while let Some(work) = stream.next().await? {
@@ -206,8 +209,11 @@ impl Agent {
     async fn take(&self, grant: Grant) -> Result<(), SimulationError> {
         self.common.tally.granted();
         let mut memory = self.memory.lock().await;
+        let since = grant.since.as_ref();
+        let since = since.filter(|since| since.size == memory.seen.size());
+        let since = since.map(|since| since.proof.as_slice());
         let checkpoint = self
-            .confirm(&mut memory, &grant.stream.checkpoint, None)
+            .confirm(&mut memory, &grant.stream.checkpoint, since)
             .await?;
         let host = Host {
             pins: Pins {
@@ -331,12 +337,18 @@ impl Agent {
         let mut backoff = Backoff::for_server();
         loop {
             match self.client.submit(&submission).await {
-                Ok(receipt) => {
-                    self.believe(memory, &receipt, id).await?;
-                    memory.next = memory.next.saturating_add(1);
-                    memory.prev = id;
-                    return Ok(Some(id));
-                }
+                Ok(receipt) => match self.believe(memory, &receipt, id).await {
+                    Ok(()) => {
+                        memory.next = memory.next.saturating_add(1);
+                        memory.prev = id;
+                        return Ok(Some(id));
+                    }
+                    // The proof was not to be had; the same statement gets the same receipt.
+                    Err(error @ SimulationError::Client(_)) => {
+                        self.common.tally.again(&self.name, &error);
+                    }
+                    Err(error) => return Err(error),
+                },
                 Err(ClientError::Refused(problem)) => {
                     self.common.tally.told_no(&self.name, &problem);
                     return Ok(None);

@@ -17,6 +17,7 @@ use super::notes::{Denials, Reads, TokenUses};
 use super::operations::Readiness;
 use super::origins::Origins;
 use super::presence::Presence;
+use super::proofs::Proofs;
 use super::search::CONCURRENT_SEARCHES;
 use super::sessions::Sessions;
 use crate::clock::Clock;
@@ -75,6 +76,7 @@ pub struct App {
     pub(super) readiness: Arc<Readiness>,
     pub(super) presence: Presence,
     pub(super) grants: Grants,
+    pub(super) proofs: Proofs,
     pub(super) shutdown: CancellationToken,
 }
 
@@ -120,6 +122,7 @@ impl App {
             readiness: Arc::default(),
             presence: Presence::new(),
             grants: Grants::default(),
+            proofs: Proofs::default(),
             shutdown,
         }
     }

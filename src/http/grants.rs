@@ -8,7 +8,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use countersign_protocol::api::{Base64, Grant, ProvenEntry, SnapshotBody, StreamBody, Work};
+use countersign_protocol::api::{
+    Base64, Grant, ProvenEntry, Since, SnapshotBody, StreamBody, Work,
+};
 use countersign_protocol::canonical;
 use countersign_protocol::entry::Entry;
 use countersign_protocol::event::{Event, Kind};
@@ -118,12 +120,22 @@ impl Alike {
         self.cancel.is_some()
     }
 
+    /// The proof that its checkpoint goes on from what a host has seen, which spares that a question. It
+    /// asks when it gets none.
+    pub(super) async fn since(&self, app: &App, seen: Option<u64>) -> Option<Since> {
+        let size = seen.filter(|seen| (1..=self.size).contains(seen))?;
+        let proof = app.proofs.consistency(app.ledger.pool(), size, self.size);
+        let proof = proof.await.ok()?.to_vec();
+        Some(Since { size, proof })
+    }
+
     /// The grant for one host, with its own line and a proof, not the list; none where the list names
     /// another key of it, or while nothing is authorized.
     pub(super) fn grant(
         &self,
         agent: &AgentName,
         key: &KeyId,
+        since: Option<Since>,
     ) -> Result<Option<(u64, Work)>, ApiError> {
         let seq = last(&self.stream);
         let line = self.targets.list().line_of(agent);
@@ -143,6 +155,7 @@ impl Alike {
             line_proof,
             snapshot: self.snapshot.clone(),
             newest: self.newest.clone(),
+            since,
         });
         Ok(Some((seq, work)))
     }

@@ -6,7 +6,7 @@
 //! | `statements` | the door |
 //! | `sessions`, `auth`, `access` | sign-in, who is calling, and what of a command they may see |
 //! | `notes` | what the ledger writes down of the door: reads, and who was turned away |
-//! | `log` | ledger, checkpoint, proofs, entries, blobs, streams |
+//! | `log`, `proofs` | ledger, checkpoint, proofs, entries, blobs, streams |
 //! | `tiles` | the log as static files, and the cosigned checkpoint |
 //! | `commands` | lists and lives of commands |
 //! | `people`, `presence` | inbox, changes, agents, targets; which agents were seen here |
@@ -36,6 +36,7 @@ mod operations;
 mod origins;
 mod people;
 mod presence;
+mod proofs;
 mod search;
 mod serve;
 mod sessions;

@@ -27,6 +27,9 @@ pub struct Seen {
     pub last: Option<Time>,
     /// What it says to be, as its `User-Agent` has it.
     pub version: Option<String>,
+    /// The size of the newest checkpoint that it is thought to have seen: a proof from there may spare it
+    /// a question, and it checks that.
+    pub size: Option<u64>,
 }
 
 type Agents = BTreeMap<(AgentName, KeyId), Seen>;
@@ -76,6 +79,17 @@ impl Presence {
                 seen.version = version.map(str::to_owned);
             }
             // Nobody waits for that.
+            false
+        });
+    }
+
+    /// An agent has been shown a checkpoint of that size, or says so.
+    pub(super) fn has_seen(&self, who: (AgentName, KeyId), size: u64) {
+        self.0.send_if_modified(|agents| {
+            // Only of one that signed in: others have no grants, and take no room.
+            if let Some(seen) = agents.get_mut(&who) {
+                seen.size = seen.size.max(Some(size));
+            }
             false
         });
     }

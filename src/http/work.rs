@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 
 use axum::extract::{Path, State};
+use axum::http::HeaderMap;
 use axum::response::sse::{Event as SseEvent, Sse};
-use countersign_protocol::api::Work;
+use countersign_protocol::api::{SEEN, Work};
 use countersign_protocol::hash::{CommandId, KeyId};
 use countersign_protocol::name::AgentName;
 use futures_util::Stream;
@@ -49,17 +50,25 @@ struct Listener {
 
 /// The agent's work: first what is open, then what comes. Work that was not started comes again
 /// after a reconnect; the agent knows what it has used.
-#[utoipa::path(get, path = "/v1/agents/{name}/work", tag = "events", params(("name" = String, Path)),
+#[utoipa::path(get, path = "/v1/agents/{name}/work", tag = "events", params(("name" = String, Path),
+    ("countersign-seen" = Option<u64>, Header, description = "The size of the checkpoint that the agent remembers: grants come with a proof from there")),
     responses((status = 200, body = Work, content_type = "text/event-stream"), super::openapi::Problems))]
 pub(super) async fn stream(
     State(app): State<App>,
     agent: Agent,
     Path(name): Path<String>,
+    headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<SseEvent, Infallible>>>, ApiError> {
     if agent.name.as_str() != name {
         return Err(ApiError::forbidden("an agent gets its own work only"));
     }
     tracing::info!(agent = name, "an agent listens for work");
+    let seen = headers
+        .get(SEEN)
+        .and_then(|seen| seen.to_str().ok()?.parse().ok());
+    if let Some(size) = seen {
+        app.presence.has_seen((agent.name.clone(), agent.key), size);
+    }
     let listener = Listener {
         _place: place(&app, agent.key)?,
         _present: app
@@ -152,7 +161,10 @@ impl Listener {
             let enough = Enough::Cancelled(cancelled);
             let alike = self.app.grants.of(&self.app, id, enough).await?;
             if is_new {
-                let grant = alike.grant(&self.agent, &self.key)?;
+                let seen = self.app.presence.of(&self.agent, &self.key);
+                let seen = seen.and_then(|seen| seen.size);
+                let since = alike.since(&self.app, seen).await;
+                let grant = alike.grant(&self.agent, &self.key, since)?;
                 self.waiting.extend(grant);
             }
             if is_cancelled_now {

@@ -35,6 +35,7 @@ mod demo;
 mod erasing;
 mod evil;
 mod feeds;
+mod fleet;
 mod idle;
 mod life;
 mod managed;

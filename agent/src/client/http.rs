@@ -7,7 +7,7 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use countersign_protocol::api::{
-    Answer, Answers, ChallengeBody, LedgerInfo, MAX_BODY_BYTES, Problem, ProofBody, Receipt,
+    Answer, Answers, ChallengeBody, LedgerInfo, MAX_BODY_BYTES, Problem, ProofBody, Receipt, SEEN,
     SessionBody, Submission, Work,
 };
 use countersign_protocol::event::{Event, SessionChallenge};
@@ -236,15 +236,19 @@ impl Client {
         Ok(())
     }
 
-    /// Opens the stream of work.
+    /// Opens the stream of work, as one who remembers a checkpoint of that size.
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn work(&self) -> Result<WorkStream, ClientError> {
+    pub async fn work(&self, seen: Option<u64>) -> Result<WorkStream, ClientError> {
         let path = ["v1", "agents", self.who.agent.as_str(), "work"];
         let make = || {
             let request = self.request(Method::GET, &path)?;
-            Ok(request.header("accept", "text/event-stream"))
+            let request = request.header("accept", "text/event-stream");
+            Ok(match seen {
+                Some(size) => request.header(SEEN, size),
+                None => request,
+            })
         };
         let response = self.send_signed_in(make).await?;
         Ok(WorkStream {

@@ -318,6 +318,7 @@ pub(crate) fn grant(book: &Book, id: StatementId, host: &str) -> Grant {
         line_proof: list.prove(line_index).unwrap(),
         snapshot: None,
         newest: None,
+        since: None,
     }
 }
 
