@@ -69,8 +69,9 @@ async fn fleet(dev: &Dev, url: &str, hosts: usize) -> Fleet {
 
 fn ask_all(dev: &Dev, fleet: &Fleet) -> String {
     let names: Vec<String> = fleet.names().map(ToString::to_string).collect();
+    let count = names.len().to_string();
     let targets = names.iter().flat_map(|name| ["--on", name.as_str()]);
-    let mut words = vec!["request", "--reason", "a test"];
+    let mut words = vec!["request", "--reason", "a test", "--yes-all", &count];
     words.extend(targets);
     words.extend(["--", "true"]);
     let asked = dev.json("alice", 0, &words);
