@@ -37,8 +37,9 @@ const CROWDED: (usize, usize) = (3, 4);
 /// Files that the process needs for other things: the database, logs, its own.
 const OTHER_FILES: usize = 128;
 
-/// Connections of one address: a site of a thousand agents behind one, and a tenth of all there are.
-const CONNECTIONS_OF_ONE: usize = 2 * 1024;
+/// Connections of one address: a site of two thousand agents behind one, each with its stream and one
+/// more while it speaks, and a tenth of all there are.
+const CONNECTIONS_OF_ONE: usize = 4 * 1024;
 
 /// The part of all connections that one address may have where there are few.
 const SHARE_OF_ONE: usize = 4;
