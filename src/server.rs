@@ -27,7 +27,7 @@ use crate::http::{
 use crate::keys::{KeyFileError, LedgerKeys};
 use crate::ledger::{Ledger, OpenError, Settings, StartRule, store};
 use crate::primary::{Addresses, FellSilent, PrimaryError};
-use crate::projections::{self, Reader};
+use crate::projections::{self, Bell, Reader};
 use crate::setup;
 
 /// Connections to the database for the projections, and enough for reads on small machines. The
@@ -257,6 +257,7 @@ impl Server {
             .map_err(|error| StartError::Listen(options.listen, error))?;
         let (tell, projected) = watch::channel(None);
         let reader = Reader::new(pool.clone(), ledger.watch(), projected);
+        let bell = reader.bell();
         let verifier = ledger.verifier();
         let (vkey, origin) = (verifier.to_string(), verifier.origin().as_str().to_owned());
         let id = ledger.id();
@@ -280,7 +281,7 @@ impl Server {
         tasks.spawn(follow(
             pool.clone(),
             ledger.watch(),
-            tell,
+            (tell, bell),
             ledger.judge(),
             shutdown.clone(),
         ));
@@ -392,7 +393,7 @@ async fn watch_primary(
 async fn follow(
     pool: PgPool,
     log: watch::Receiver<Arc<countersign_protocol::checkpoint::Checkpoint>>,
-    tell: watch::Sender<Option<projections::Projected>>,
+    tell: (watch::Sender<Option<projections::Projected>>, Bell),
     judge: Arc<dyn Judge>,
     shutdown: CancellationToken,
 ) {

@@ -322,7 +322,9 @@ impl Dispatcher {
             tracing::warn!("a grant names a key whose grace is over; it does not run");
             return Ok(());
         }
-        let checkpoint = match self.station.view.confirm(&grant.stream.checkpoint).await {
+        let (note, since) = (&grant.stream.checkpoint, grant.since.as_ref());
+        let since = since.map(|since| (since.size, since.proof.as_slice()));
+        let checkpoint = match self.station.view.confirm_since(note, since).await {
             Ok(checkpoint) => checkpoint,
             Err(ViewError::NoProof(error)) => {
                 tracing::warn!(%error, "a grant waits for its proof");

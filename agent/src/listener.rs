@@ -43,7 +43,8 @@ async fn hear(
     work: &mpsc::Sender<Work>,
     backoff: &mut Backoff,
 ) -> Result<(), ClientError> {
-    let mut stream = station.client.work().await?;
+    let seen = station.view.seen().map(|seen| seen.size);
+    let mut stream = station.client.work(seen).await?;
     tracing::info!("listening for work");
     station.manager.listening();
     backoff.reset();

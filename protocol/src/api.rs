@@ -422,6 +422,29 @@ pub struct AgentItem {
     /// enrolled with. Who does not read the log takes the server's word for it.
     #[serde(default)]
     pub sealing_key: Option<Base64>,
+    /// Where it was seen. Of the server that answers, so what has no server behind it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub presence: Option<AgentPresence>,
+}
+
+/// What a server knows of where an agent's key is: its own word, and nothing is guessed from silence.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct AgentPresence {
+    /// Streams of work that are open at the server that answers; another one may have others.
+    pub listening: u64,
+    /// Since when there was always one, microseconds.
+    pub listening_since_us: Option<u64>,
+    /// Its last signed-in request at the server that answers, since that started; microseconds.
+    pub last_request_us: Option<u64>,
+    /// When the newest entry that it signed was made, output left out; microseconds.
+    pub last_statement_us: Option<u64>,
+    /// Where that stands.
+    pub last_statement_seq: Option<u64>,
+    /// Its runs that have not ended: of a drained host, what it still drains.
+    pub running: u64,
+    /// What it said to be, with that request. Nobody vouches for it.
+    pub says_version: Option<String>,
 }
 
 /// A change that waits for consent.
@@ -551,6 +574,9 @@ pub enum Work {
     Cancel(StreamBody),
 }
 
+/// The header in which an agent that asks for work says the size of the checkpoint that it remembers.
+pub const SEEN: &str = "countersign-seen";
+
 /// An authorized command for one host, self-contained.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -572,6 +598,20 @@ pub struct Grant {
     /// The newest entry of the checkpoint: how old that is, a host learns from it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub newest: Option<ProvenEntry>,
+    /// The proof that the stream's checkpoint goes on from what the host has seen, where the server
+    /// thinks to know that. May be missing, or of another size than the host's; then it asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Since>,
+}
+
+/// A proof that a checkpoint continues a smaller one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Since {
+    /// The smaller one's size.
+    pub size: u64,
+    /// The proof.
+    pub proof: Vec<Hash>,
 }
 
 /// The end of another host's part of a command, with that host's line.

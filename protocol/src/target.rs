@@ -242,6 +242,39 @@ fn order(lines: &[TargetLine]) -> Result<Option<Vec<usize>>, TargetError> {
     Ok(Some(order.into_iter().flatten().collect()))
 }
 
+/// A list whose lines are proved one after the other, from one tree.
+#[derive(Debug, Clone)]
+pub struct ProvableTargets {
+    list: TargetList,
+    tree: Tree,
+}
+
+impl ProvableTargets {
+    /// Hashes all lines once.
+    ///
+    /// # Errors
+    /// As [`TargetList::root`].
+    pub fn new(list: TargetList) -> Result<Self, TargetError> {
+        let tree = list.tree()?;
+        Ok(Self { list, tree })
+    }
+
+    /// The list.
+    #[must_use]
+    pub const fn list(&self) -> &TargetList {
+        &self.list
+    }
+
+    /// As [`TargetList::prove`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn prove(&self, index: u64) -> Result<Vec<Hash>, TargetError> {
+        let size = self.list.lines.len() as u64;
+        proof::inclusion_proof(&self.tree, index, size).ok_or(TargetError::Mismatch)
+    }
+}
+
 fn leaf(line: &TargetLine) -> Result<Hash, CanonicalError> {
     Ok(merkle::leaf_hash(&canonical::to_vec(line)?))
 }

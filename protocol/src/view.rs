@@ -223,6 +223,7 @@ fn agent_item(
             .collect(),
         drained: record.is_some_and(|record| record.drained),
         sealing_key: sealing_key(rights, agent, &key_id),
+        presence: None,
     }
 }
 

@@ -5,16 +5,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use countersign_protocol::hash::KeyId;
 use countersign_protocol::judgement::Judge;
-use countersign_protocol::name::{AgentName, TokenId};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use countersign_protocol::name::TokenId;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::auth::Who;
+use super::grants::Grants;
 use super::limits::Limits;
 use super::metrics::Metrics;
 use super::notes::{Denials, Reads, TokenUses};
 use super::operations::Readiness;
 use super::origins::Origins;
+use super::presence::Presence;
+use super::proofs::Proofs;
 use super::search::CONCURRENT_SEARCHES;
 use super::sessions::Sessions;
 use crate::clock::Clock;
@@ -72,60 +75,13 @@ pub struct App {
     pub(super) searches: Arc<Semaphore>,
     pub(super) readiness: Arc<Readiness>,
     pub(super) presence: Presence,
+    pub(super) grants: Grants,
+    pub(super) proofs: Proofs,
     pub(super) shutdown: CancellationToken,
 }
 
-/// Which agents listen for work at this server, and on how many streams each.
-#[derive(Debug, Clone)]
-pub struct Presence(watch::Sender<BTreeMap<AgentName, usize>>);
-
-impl Presence {
-    fn new() -> Self {
-        Self(watch::Sender::new(BTreeMap::new()))
-    }
-
-    /// Waits until an agent listens.
-    pub async fn wait_for(&self, agent: &AgentName) {
-        // The sender is held here, so the channel cannot close.
-        let mut present = self.0.subscribe();
-        let _open = present
-            .wait_for(|present| present.contains_key(agent))
-            .await;
-    }
-
-    /// Counts an agent's stream until what is returned is dropped.
-    pub(super) fn enter(&self, agent: AgentName) -> Present {
-        self.0
-            .send_modify(|present| *present.entry(agent.clone()).or_default() += 1);
-        Present {
-            presence: self.clone(),
-            agent,
-        }
-    }
-}
-
-/// An agent that listens.
-#[derive(Debug)]
-pub(super) struct Present {
-    presence: Presence,
-    agent: AgentName,
-}
-
-impl Drop for Present {
-    fn drop(&mut self) {
-        self.presence.0.send_modify(|present| {
-            let streams = present.get(&self.agent).copied().unwrap_or(0);
-            if streams > 1 {
-                present.insert(self.agent.clone(), streams - 1);
-            } else {
-                present.remove(&self.agent);
-            }
-        });
-    }
-}
-
 impl App {
-    /// Which agents listen here.
+    /// Which agents were seen here.
     #[must_use]
     pub fn presence(&self) -> Presence {
         self.presence.clone()
@@ -165,6 +121,8 @@ impl App {
             searches: Arc::new(Semaphore::new(CONCURRENT_SEARCHES)),
             readiness: Arc::default(),
             presence: Presence::new(),
+            grants: Grants::default(),
+            proofs: Proofs::default(),
             shutdown,
         }
     }

@@ -79,10 +79,16 @@ impl Session {
             .key(&key)
             .filter(|record| record.is_in_force(app.clock.now()))
             .ok_or_else(ApiError::unauthenticated)?;
+        let holder = record.holder.clone();
+        if let Holder::Agent(agent) = &holder {
+            let says = headers.get(header::USER_AGENT);
+            let says = says.and_then(|says| says.to_str().ok());
+            app.presence.saw(agent, key, app.clock.now(), says);
+        }
         Ok(Self {
             key,
             until,
-            holder: record.holder.clone(),
+            holder,
             rights,
         })
     }

@@ -1,12 +1,14 @@
 //! Connections: how many, how long each part of one may take, and an end that does not hang.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::{HeaderValue, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -24,14 +26,20 @@ use super::tls::Tls;
 /// How long requests may finish after the word to stop.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// Connections at a time: all streams there may be, and a quarter more for what is short.
-const CONNECTIONS: usize = 20 * 1024;
+/// Connections at a time: all streams there may be, for each one more while it says something, and a
+/// quarter of that for what is short.
+const CONNECTIONS: usize = 40 * 1024;
+
+/// From three quarters of the places on, a connection ends with its answer: an agent says two things
+/// and is silent for hours, and its second connection must not keep a place that another needs.
+const CROWDED: (usize, usize) = (3, 4);
 
 /// Files that the process needs for other things: the database, logs, its own.
 const OTHER_FILES: usize = 128;
 
-/// Connections of one address: a site of a thousand agents behind one, and a tenth of all there are.
-const CONNECTIONS_OF_ONE: usize = 2 * 1024;
+/// Connections of one address: a site of two thousand agents behind one, each with its stream and one
+/// more while it speaks, and a tenth of all there are.
+const CONNECTIONS_OF_ONE: usize = 4 * 1024;
 
 /// The part of all connections that one address may have where there are few.
 const SHARE_OF_ONE: usize = 4;
@@ -125,7 +133,7 @@ pub async fn serve(
             router: router.clone(),
             transport: transport.clone(),
             shutdown: shutdown.clone(),
-            _place: place,
+            place,
         };
         let cut = cut.clone();
         tasks.spawn(async move { cut.run_until_cancelled(serving.serve(stream)).await });
@@ -157,7 +165,7 @@ struct Connection {
     router: Router,
     transport: Transport,
     shutdown: CancellationToken,
-    _place: Place,
+    place: Place,
 }
 
 impl Connection {
@@ -184,10 +192,18 @@ impl Connection {
     }
 
     async fn talk<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(self, stream: S) {
-        let (router, peer) = (self.router, Peer(self.peer.ip()));
+        let (router, peer, place) = (self.router, Peer(self.peer.ip()), self.place);
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
             request.extensions_mut().insert(peer);
-            router.clone().oneshot(request)
+            let (router, is_crowded) = (router.clone(), place.hall.is_crowded());
+            async move {
+                let mut answer = router.oneshot(request).await?;
+                if is_crowded {
+                    let close = HeaderValue::from_static("close");
+                    answer.headers_mut().insert(header::CONNECTION, close);
+                }
+                Ok::<_, Infallible>(answer)
+            }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -241,6 +257,11 @@ impl Hall {
             of_one: if transport.behind_proxy { all } else { of_one },
             open: Arc::default(),
         }
+    }
+
+    fn is_crowded(&self) -> bool {
+        let (part, whole) = CROWDED;
+        self.lock().all.saturating_mul(whole) > self.all.saturating_mul(part)
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {

@@ -65,11 +65,10 @@ pub(super) async fn consistency(
     if between.from == 0 || between.from > size {
         return Err(outside());
     }
-    let mut connection = app.ledger.pool().acquire().await?;
-    let wanted = proof::nodes_for_consistency(between.from, size);
-    let nodes = store::nodes(&mut connection, &wanted).await?;
-    let proof = proof::consistency_proof(&nodes, between.from, size)
-        .ok_or_else(|| history::bad(size, "nodes of the tree are missing"))?;
+    let proofs = app
+        .proofs
+        .consistency(app.ledger.pool(), between.from, size);
+    let proof = proofs.await?.to_vec();
     Ok(Json(ProofBody { checkpoint, proof }))
 }
 

@@ -6,12 +6,12 @@
 //! | `statements` | the door |
 //! | `sessions`, `auth`, `access` | sign-in, who is calling, and what of a command they may see |
 //! | `notes` | what the ledger writes down of the door: reads, and who was turned away |
-//! | `log` | ledger, checkpoint, proofs, entries, blobs, streams |
+//! | `log`, `proofs` | ledger, checkpoint, proofs, entries, blobs, streams |
 //! | `tiles` | the log as static files, and the cosigned checkpoint |
 //! | `commands` | lists and lives of commands |
-//! | `people` | inbox, changes, agents, targets |
+//! | `people`, `presence` | inbox, changes, agents, targets; which agents were seen here |
 //! | `exec`, `tokens` | one call for the holders of API tokens, and the tokens themselves |
-//! | `events`, `work` | what happens, as it happens; an agent's work |
+//! | `events`, `work`, `grants` | what happens, as it happens; an agent's work, and what of it all hosts of a command get alike |
 //! | `operations` | health, readiness, metrics |
 //! | `connections`, `tls`, `serve` | connections and their limits, certificates, what wraps every request |
 //! | `limits`, `origins` | how often one may call, and where this server is met |
@@ -26,6 +26,7 @@ mod connections;
 mod error;
 mod events;
 mod exec;
+mod grants;
 mod limits;
 mod log;
 mod metrics;
@@ -34,6 +35,8 @@ mod openapi;
 mod operations;
 mod origins;
 mod people;
+mod presence;
+mod proofs;
 mod search;
 mod serve;
 mod sessions;
@@ -44,9 +47,10 @@ mod tls;
 mod tokens;
 mod work;
 
-pub use app::{App, Presence};
+pub use app::App;
 pub use connections::{ConnectionLimits, Transport, serve};
 pub use notes::run as write_notes;
 pub use openapi::{document, router};
 pub use origins::Origins;
+pub use presence::{Presence, Seen};
 pub use tls::{Tls, TlsError, TlsFiles};

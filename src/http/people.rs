@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use countersign_protocol::api::{
     AgentItem, ChangeItem, Inbox, MAX_PAGE, Page, ResolveRequest, ResolvedTarget, ResolvedTargets,
 };
-use countersign_protocol::name::AgentName;
+use countersign_protocol::name::{AgentName, Time};
 use countersign_protocol::permission::Permission;
 use countersign_protocol::target::MAX_TARGETS;
 use countersign_protocol::view;
@@ -54,7 +54,20 @@ pub(super) async fn agents(
     caller: Caller,
 ) -> Result<Json<Page<AgentItem>>, ApiError> {
     caller.require(&app, Permission::AgentRead)?;
-    let items = app.reader.agents().await?;
+    let mut items = app.reader.agents().await?;
+    let mut said = app.reader.agents_said().await?;
+    for item in &mut items {
+        let mut presence = said.remove(&item.key_id).unwrap_or_default();
+        if let (Ok(agent), Ok(key)) = (item.agent.parse(), item.key_id.parse())
+            && let Some(seen) = app.presence.of(&agent, &key)
+        {
+            presence.listening = seen.streams as u64;
+            presence.listening_since_us = seen.since.map(Time::as_micros);
+            presence.last_request_us = seen.last.map(Time::as_micros);
+            presence.says_version = seen.version;
+        }
+        item.presence = Some(presence);
+    }
     Ok(Json(Page { items, next: None }))
 }
 

@@ -11,8 +11,8 @@ use countersign_protocol::api::{
 };
 use countersign_protocol::event::{Author, DeniedWhat, Kind, ReadWhat, Signatory};
 use countersign_protocol::fold::Refusal;
-use countersign_protocol::hash::{CommandId, Hash};
-use countersign_protocol::proof;
+use countersign_protocol::hash::{CommandId, Hash, KeyId};
+use countersign_protocol::name::AgentName;
 use countersign_protocol::rights::Holder;
 use countersign_protocol::sshsig::SshSig;
 use futures_util::future::join_all;
@@ -22,7 +22,7 @@ use super::auth::{Caller, Who};
 use super::bodies::Body;
 use super::error::ApiError;
 use super::{access, commands, notes, streams};
-use crate::ledger::{self, Admitted, store};
+use crate::ledger::{self, Admitted};
 
 /// The longest wait that a caller may prefer: the longest timeout of a command.
 const MAX_WAIT: Duration = Duration::from_secs(300);
@@ -97,6 +97,15 @@ fn who_signed(admitted: &Admitted) -> Option<Who> {
     match header.author {
         Author::Person(name) => Some(Who::Person(name.clone(), header.signer)),
         Author::Ledger | Author::Agent(_) => None,
+    }
+}
+
+/// The agent that signed, as the statement says.
+fn agent_who_signed(admitted: &Admitted) -> Option<(AgentName, KeyId)> {
+    let header = admitted.event().header();
+    match header.author {
+        Author::Agent(name) => Some((name.clone(), header.signer)),
+        Author::Ledger | Author::Person(_) => None,
     }
 }
 
@@ -180,8 +189,14 @@ pub(super) async fn submit(
 ) -> Result<Response, ApiError> {
     let is_request = Kind::from_namespace(&body.namespace) == Ok(Kind::CommandRequested);
     let admission = admit(&app, body).await;
-    let seen = admission.1.as_ref().ok().and_then(Admitted::seen);
+    let admitted = admission.1.as_ref().ok();
+    let seen = admitted.and_then(Admitted::seen);
+    let agent = admitted.and_then(agent_who_signed);
     let entered = enter(&app, admission).await?;
+    if let Some(agent) = agent {
+        // It will have seen the receipt's checkpoint when it gets a grant.
+        app.presence.has_seen(agent, entered.checkpoint.size());
+    }
     let mut receipt = pack(&entered);
     receipt.since_seen = since_seen(&app, seen, entered.checkpoint.size()).await;
     if !is_request {
@@ -234,11 +249,9 @@ async fn results(
 
 /// Spares the caller a request: the proof that its memory goes on. It asks when it gets none.
 async fn since_seen(app: &App, seen: Option<u64>, size: u64) -> Option<Vec<Hash>> {
-    let seen = seen?;
-    let wanted = proof::nodes_for_consistency(seen, size);
-    let mut connection = app.ledger.pool().acquire().await.ok()?;
-    let nodes = store::nodes(&mut connection, &wanted).await.ok()?;
-    proof::consistency_proof(&nodes, seen, size)
+    let from = seen.filter(|seen| (1..=size).contains(seen))?;
+    let proof = app.proofs.consistency(app.ledger.pool(), from, size);
+    Some(proof.await.ok()?.to_vec())
 }
 
 const fn created(receipt: &Receipt) -> StatusCode {

@@ -14,11 +14,13 @@ use super::admission::Admitted;
 use super::error::AppendError;
 use super::receipt::Receipt;
 
-/// Submissions that may wait for the writer; beyond it callers are told to come again.
-const QUEUE: usize = 4096;
+/// Submissions that may wait for the writer; beyond it callers are told to come again. As many as there
+/// may be streams: each agent of a fleet that starts one command has one thing to say, and some seconds
+/// in the queue are less work than coming again. Some 100 MiB if all are there.
+const QUEUE: usize = 16 * 1024;
 
 /// Those of one key among them: one key, or a few, cannot take every place.
-const QUEUE_OF_ONE: usize = QUEUE / 4;
+const QUEUE_OF_ONE: usize = 1024;
 
 /// Notes that may wait: each holds up a reader until it is written.
 const NOTES: usize = 1024;

@@ -102,8 +102,13 @@ impl Folded {
             if rows.is_empty() {
                 return Err(bad(from, "it is missing"));
             }
+            let mut touched = BTreeSet::new();
             for row in rows {
-                self.follow(connection, &row).await?;
+                touched.extend(self.follow(connection, &row).await?);
+            }
+            // Once for all of them: whether a command of ten thousand hosts is over takes a look at each.
+            for command in touched {
+                self.settle(&command);
             }
         }
         if self.size() > head.size {
@@ -118,12 +123,12 @@ impl Folded {
         Ok(())
     }
 
-    /// Folds one entry of another server.
+    /// Folds one entry of another server; gives the command that it is about.
     async fn follow(
         &mut self,
         connection: &mut PgConnection,
         row: &EntryRow,
-    ) -> Result<(), OpenError> {
+    ) -> Result<Option<CommandId>, OpenError> {
         let entry = check(row)?;
         if entry.seq != self.size() || entry.prev != self.last_leaf || entry.time < self.last_time {
             return Err(bad(row.seq, "it does not link to the one before it"));
@@ -142,11 +147,14 @@ impl Folded {
         self.fold
             .admit(&entry.verified, at, entry.leaf, attachment)
             .map_err(|refusal| bad(row.seq, refusal))?;
-        self.settle(event, at.id);
+        let command = match Stream::of(event, at.id) {
+            Some(Stream::Command(command)) => Some(command),
+            Some(Stream::Rights) | None => None,
+        };
         self.edge.push(entry.leaf, |_, _, _| {});
         self.last_leaf = entry.leaf;
         self.last_time = entry.time;
-        Ok(())
+        Ok(command)
     }
 
     /// Makes sure that what an event will be judged by is held: its command, its agent's chain.
@@ -201,17 +209,12 @@ impl Folded {
         Ok(())
     }
 
-    /// After an event of a command: says whether the command is settled now.
-    pub(super) fn settle(&mut self, event: &Event, id: StatementId) -> Option<CommandId> {
-        let Some(Stream::Command(command)) = Stream::of(event, id) else {
-            return None;
-        };
-        self.fold
-            .command(&command)
-            .filter(|held| held.status().is_final())?;
-        // The next event that touches it reads it back.
-        self.fold.close(&command)?;
-        Some(command)
+    /// Lets go of a command if it is settled; the next event that touches it reads it back.
+    fn settle(&mut self, command: &CommandId) {
+        let held = self.fold.command(command);
+        if held.is_some_and(|held| held.status().is_final()) {
+            drop(self.fold.close(command));
+        }
     }
 
     /// After a batch that touched these commands: few of those that are settled stay held.

@@ -1,10 +1,13 @@
 //! `projections.executions`: one row for each host of a command.
 
+use countersign_protocol::lifecycle::{Command, Execution, Stage};
+use countersign_protocol::name::AgentName;
 use countersign_protocol::view;
+use serde::Serialize;
 use sqlx::PgConnection;
 
 use super::page::Page;
-use super::runner::Projection;
+use super::runner::{Projection, rows_of};
 use crate::ledger::store::signed;
 
 pub(super) struct Executions;
@@ -35,45 +38,73 @@ impl Projection for Executions {
         WHERE authorized AND status IN ('waiting', 'running')"];
 
     async fn apply(connection: &mut PgConnection, page: &Page<'_>) -> Result<(), sqlx::Error> {
-        for command in page.commands() {
-            let authorized = matches!(
-                command.stage,
-                countersign_protocol::lifecycle::Stage::Authorized { .. }
-            );
-            for (agent, execution) in &command.executions {
-                let row = view::execution_row(agent, execution);
-                // The key that the host's line names: of its keys that one starts it.
-                let list = command.targets.as_ref();
-                let line = list.and_then(|list| list.line_of(agent));
-                sqlx::query(
-                    "INSERT INTO executions
-                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
-                     ON CONFLICT (command, agent) DO UPDATE SET authorized = excluded.authorized,
-                        may_start = excluded.may_start,
-                        status = excluded.status, outcome = excluded.outcome,
-                        exit_code = excluded.exit_code, signal = excluded.signal,
-                        started_seq = excluded.started_seq, duration_us = excluded.duration_us,
-                        chunks = excluded.chunks, truncated = excluded.truncated,
-                        late = excluded.late",
-                )
-                .bind(command.id.as_bytes().as_slice())
-                .bind(row.agent)
-                .bind(line.map(|(_, line)| line.key_id.to_string()))
-                .bind(authorized)
-                .bind(command.plan.is_none() || execution.released.is_some())
-                .bind(row.status)
-                .bind(row.outcome)
-                .bind(row.exit_code.map(i16::from))
-                .bind(row.signal.map(i16::from))
-                .bind(row.started_seq.map(signed))
-                .bind(row.duration_us.map(signed))
-                .bind(signed(row.chunks))
-                .bind(row.truncated)
-                .bind(row.late)
-                .execute(&mut *connection)
-                .await?;
-            }
-        }
-        Ok(())
+        let rows = page.commands().flat_map(|command| {
+            let parts = page.parts(command);
+            parts.map(move |(agent, part)| row(command, agent, part))
+        });
+        let Some(rows) = rows_of(rows)? else {
+            return Ok(());
+        };
+        sqlx::query(
+            "INSERT INTO executions
+             SELECT decode(command, 'hex'), agent, key_id, authorized, may_start, status, outcome, exit_code,
+                 signal, started_seq, duration_us, chunks, truncated, late
+             FROM jsonb_to_recordset($1::jsonb) AS given (command text, agent text, key_id text,
+                 authorized boolean, may_start boolean, status text, outcome text, exit_code smallint,
+                 signal smallint, started_seq bigint, duration_us bigint, chunks bigint,
+                 truncated boolean, late boolean)
+             ON CONFLICT (command, agent) DO UPDATE SET authorized = excluded.authorized,
+                 may_start = excluded.may_start,
+                status = excluded.status, outcome = excluded.outcome,
+                exit_code = excluded.exit_code, signal = excluded.signal,
+                started_seq = excluded.started_seq, duration_us = excluded.duration_us,
+                chunks = excluded.chunks, truncated = excluded.truncated, late = excluded.late",
+        )
+        .bind(rows)
+        .execute(connection)
+        .await
+        .map(drop)
+    }
+}
+
+#[derive(Serialize)]
+struct Row {
+    command: String,
+    agent: String,
+    key_id: Option<String>,
+    authorized: bool,
+    /// In a rollout: it has its turn; otherwise always.
+    may_start: bool,
+    status: &'static str,
+    outcome: Option<&'static str>,
+    exit_code: Option<u8>,
+    signal: Option<u8>,
+    started_seq: Option<i64>,
+    duration_us: Option<i64>,
+    chunks: i64,
+    truncated: bool,
+    late: bool,
+}
+
+fn row(command: &Command, agent: &AgentName, part: &Execution) -> Row {
+    let told = view::execution_row(agent, part);
+    // The key that the host's line names: of its keys that one starts it.
+    let list = command.targets.as_ref();
+    let line = list.and_then(|list| list.line_of(agent));
+    Row {
+        command: command.id.to_string(),
+        agent: told.agent,
+        key_id: line.map(|(_, line)| line.key_id.to_string()),
+        authorized: matches!(command.stage, Stage::Authorized { .. }),
+        may_start: command.plan.is_none() || part.released.is_some(),
+        status: told.status,
+        outcome: told.outcome,
+        exit_code: told.exit_code,
+        signal: told.signal,
+        started_seq: told.started_seq.map(signed),
+        duration_us: told.duration_us.map(signed),
+        chunks: signed(told.chunks),
+        truncated: told.truncated,
+        late: told.late,
     }
 }

@@ -5,6 +5,7 @@
 //!   page     a run of entries folded, and what they touched
 //!   commands executions inbox agents     one projection a file
 //! search     rows to find things by, the questions to them, views for SQL
+//! bell       wakes the agents here that a step concerns
 //! read       the queries, after a bounded wait for the newest entry known
 //! compare    proves that the rows equal a fold of the log
 //! ```
@@ -13,6 +14,7 @@
 //! is built anew (`countersign rebuild`).
 
 mod agents;
+mod bell;
 mod commands;
 mod compare;
 mod executions;
@@ -22,6 +24,7 @@ mod read;
 mod runner;
 mod search;
 
+pub use bell::{Bell, Calls, Ear};
 pub use compare::{CompareError, Difference, compare};
 pub use read::{Filter, OpenWork, ReadError, Reader};
 pub use runner::{Projected, ProjectionError, rebuild, run};

@@ -7,14 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use countersign_protocol::audit::CheckedEntry;
-use countersign_protocol::effecting_event;
 use countersign_protocol::event::Event;
 use countersign_protocol::fold::{State, Stream};
 use countersign_protocol::hash::CommandId;
 use countersign_protocol::judgement::Judge;
-use countersign_protocol::lifecycle::{Command, CommandStatus};
+use countersign_protocol::lifecycle::{Command, CommandStatus, Execution};
 use countersign_protocol::name::AgentName;
 use countersign_protocol::rights::Rights;
+use countersign_protocol::effecting_event;
 use sqlx::PgConnection;
 
 use crate::ledger::OpenError;
@@ -36,7 +36,7 @@ pub(super) struct Page<'a> {
     /// The fold after it; all touched commands are held.
     state: &'a State,
     /// Commands whose rows may be others now.
-    commands: BTreeSet<CommandId>,
+    commands: BTreeMap<CommandId, Parts>,
     /// Its entries, in order.
     entries: Vec<CheckedEntry>,
     /// The labels of hosts where something was asked for, as they were then.
@@ -45,10 +45,58 @@ pub(super) struct Page<'a> {
     pub(super) rights_touched: bool,
 }
 
+/// Which hosts' parts of a command may be others now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Parts {
+    All,
+    These(BTreeSet<AgentName>),
+}
+
+impl Parts {
+    const NONE: Self = Self::These(BTreeSet::new());
+
+    /// After one more event: what a host says is of its own part alone.
+    fn touch(&mut self, event: &Event) {
+        match (self, event.host()) {
+            (Self::These(hosts), Some(host)) => {
+                hosts.insert(host.clone());
+            }
+            (parts @ Self::These(_), None) => *parts = Self::All,
+            (Self::All, _) => {}
+        }
+    }
+}
+
 impl Page<'_> {
     /// Commands whose rows may be others now, as they stand.
     pub(super) fn commands(&self) -> impl Iterator<Item = &Command> {
-        self.commands.iter().filter_map(|id| self.state.command(id))
+        let ids = self.commands.keys();
+        ids.filter_map(|id| self.state.command(id))
+    }
+
+    /// The hosts' parts of a command that may be others now: what ten thousand hosts do with one
+    /// command must not write ten thousand rows for each.
+    pub(super) fn parts<'a>(
+        &'a self,
+        command: &'a Command,
+    ) -> impl Iterator<Item = (&'a AgentName, &'a Execution)> {
+        let (all, these) = match self.commands.get(&command.id) {
+            Some(Parts::All) => (Some(command.executions.iter()), None),
+            Some(Parts::These(hosts)) => (None, Some(hosts)),
+            None => (None, None),
+        };
+        let these = these.into_iter().flatten();
+        let these = these.filter_map(|host| command.executions.get_key_value(host));
+        all.into_iter().flatten().chain(these)
+    }
+
+    /// Commands that may be others for all their hosts: asked for, allowed, cancelled.
+    pub(super) fn changed_for_all(&self) -> impl Iterator<Item = &Command> {
+        let all = self
+            .commands
+            .iter()
+            .filter(|(_, parts)| **parts == Parts::All);
+        all.filter_map(|(id, _)| self.state.command(id))
     }
 
     /// Its entries, in order.
@@ -98,7 +146,7 @@ impl Fold {
         if rows.is_empty() {
             return Ok(None);
         }
-        let mut commands = BTreeSet::new();
+        let mut commands: BTreeMap<CommandId, Parts> = BTreeMap::new();
         let mut entries = Vec::with_capacity(rows.len());
         let mut labels = BTreeMap::new();
         let mut rights_touched = false;
@@ -112,7 +160,7 @@ impl Fold {
             match Stream::of(event, at.id) {
                 Some(Stream::Command(id)) => {
                     self.hold(connection, id, at.seq).await?;
-                    commands.insert(id);
+                    commands.entry(id).or_insert(Parts::NONE).touch(event);
                 }
                 Some(Stream::Rights) => {
                     rights_touched = true;
@@ -135,7 +183,8 @@ impl Fold {
             // How many approvals of an open request count is another question now.
             for id in store::open_streams(connection, self.next).await? {
                 self.hold(connection, id, self.next).await?;
-                commands.insert(id);
+                // Of its hosts nothing has changed by that.
+                commands.entry(id).or_insert(Parts::NONE);
             }
         }
         Ok(Some(Page {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_protocol::api::{AgentItem, Base64, ChangeItem, CommandItem};
+use countersign_protocol::api::{AgentItem, AgentPresence, Base64, ChangeItem, CommandItem};
 use countersign_protocol::checkpoint::Checkpoint;
 use countersign_protocol::fold::Stream;
 use countersign_protocol::hash::{CommandId, KeyId, StatementId};
@@ -16,6 +16,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgPool, Row as _};
 use tokio::sync::watch;
 
+use super::bell::Bell;
 use super::runner::Projected;
 use crate::ledger::store::{self, signed};
 
@@ -55,12 +56,13 @@ pub struct Reader {
     pub(super) pool: PgPool,
     log: watch::Receiver<Arc<Checkpoint>>,
     projected: watch::Receiver<Option<Projected>>,
+    bell: Bell,
 }
 
 impl Reader {
     /// Reads what `projected` tells of, and waits for what `log` tells of.
     #[must_use]
-    pub const fn new(
+    pub fn new(
         pool: PgPool,
         log: watch::Receiver<Arc<Checkpoint>>,
         projected: watch::Receiver<Option<Projected>>,
@@ -69,7 +71,14 @@ impl Reader {
             pool,
             log,
             projected,
+            bell: Bell::default(),
         }
+    }
+
+    /// What wakes the agents that listen; whoever follows the log for this reader rings it.
+    #[must_use]
+    pub fn bell(&self) -> Bell {
+        self.bell.clone()
     }
 
     /// Waits, bounded, until the rows contain the newest entry that this server knows.
@@ -312,6 +321,39 @@ impl Reader {
             .collect()
     }
 
+    /// By key id: the newest word of each agent's key in the log, and its runs that have not ended.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn agents_said(&self) -> Result<BTreeMap<String, AgentPresence>, ReadError> {
+        let rows = sqlx::query(
+            "SELECT a.key_id, newest.seq, newest.time_us,
+                 (SELECT count(*) FROM projections.executions e
+                  WHERE e.agent = a.agent AND e.key_id = a.key_id
+                    AND e.authorized AND e.status = 'running') AS running
+             FROM projections.agents a LEFT JOIN LATERAL
+                 (SELECT d.seq, d.time_us FROM projections.deeds d
+                  WHERE d.who = a.agent AND d.author = 'host' AND d.fingerprint = a.fingerprint
+                  ORDER BY d.seq DESC LIMIT 1) AS newest ON true",
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let of = |row: &PgRow| {
+            let known = |column: &str| -> Result<Option<u64>, sqlx::Error> {
+                let value: Option<i64> = row.try_get(column)?;
+                Ok(value.and_then(|value| u64::try_from(value).ok()))
+            };
+            let presence = AgentPresence {
+                last_statement_us: known("time_us")?,
+                last_statement_seq: known("seq")?,
+                running: known("running")?.unwrap_or_default(),
+                ..AgentPresence::default()
+            };
+            Ok((row.try_get("key_id")?, presence))
+        };
+        rows.iter().map(of).collect()
+    }
+
     /// Authorized commands that name this key of an agent and that it has not ended, oldest first.
     ///
     /// # Errors
@@ -390,6 +432,7 @@ fn command_item(row: &PgRow) -> Result<CommandItem, sqlx::Error> {
 fn agent_item(row: &PgRow) -> Result<AgentItem, sqlx::Error> {
     let seq: Option<i64> = row.try_get("seq")?;
     Ok(AgentItem {
+        presence: None,
         agent: row.try_get("agent")?,
         status: row.try_get("status")?,
         key_id: row.try_get("key_id")?,

@@ -7,13 +7,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_protocol::checkpoint::Checkpoint;
+use countersign_protocol::hash::CommandId;
 use countersign_protocol::judgement::Judge;
+use countersign_protocol::lifecycle::{Execution, ExecutionStatus, Stage};
+use countersign_protocol::name::AgentName;
 use countersign_protocol::rights::Rights;
 use serde::Serialize;
 use sqlx::{Acquire as _, AssertSqlSafe, PgConnection, PgPool, Row as _};
 use tokio::sync::watch;
 
 use super::agents::Agents;
+use super::bell::Bell;
 use super::commands::Commands;
 use super::executions::Executions;
 use super::inbox::Inbox;
@@ -271,10 +275,16 @@ async fn take_over<P: Projection>(connection: &mut PgConnection) -> Result<(), s
 pub async fn run(
     pool: PgPool,
     mut log: watch::Receiver<Arc<Checkpoint>>,
-    tell: watch::Sender<Option<Projected>>,
+    (tell, bell): (watch::Sender<Option<Projected>>, Bell),
     judge: Arc<dyn Judge>,
 ) {
-    let mut follower = Follower { fold: None, judge };
+    let mut follower = Follower {
+        fold: None,
+        judge,
+        bell,
+        rights: None,
+        calls: Vec::new(),
+    };
     let mut prepared = false;
     loop {
         let wanted = log.borrow_and_update().size();
@@ -286,7 +296,7 @@ pub async fn run(
             }
             Err(error) => {
                 tracing::error!(%error, "projections do not follow the log; trying again");
-                follower.fold = None;
+                follower.forget();
                 prepared = false;
                 tokio::time::sleep(RETRY_PAUSE).await;
                 if log.has_changed().is_err() {
@@ -296,6 +306,9 @@ pub async fn run(
         }
     }
 }
+
+/// Commands, and the hosts that they may be others for.
+type Calls = Vec<(CommandId, Vec<AgentName>)>;
 
 /// What a step came to.
 struct Step {
@@ -307,6 +320,11 @@ struct Step {
 struct Follower {
     fold: Option<Fold>,
     judge: Arc<dyn Judge>,
+    bell: Bell,
+    /// Of the fold, while nothing has touched them.
+    rights: Option<Arc<Rights>>,
+    /// Whom the bell wakes once the rows are there.
+    calls: Calls,
 }
 
 impl Follower {
@@ -331,13 +349,7 @@ impl Follower {
             use_schema(&mut transaction).await?;
             let step = self.step_in(&mut transaction).await?;
             transaction.commit().await?;
-            if let Some(fold) = &self.fold {
-                let rights = Arc::new(fold.rights().clone());
-                tell.send_replace(Some(Projected {
-                    size: step.next,
-                    rights,
-                }));
-            }
+            self.tell(step.next, tell);
             if !step.moved && step.next < wanted {
                 // The cursors say that everything is done and the log says otherwise.
                 return Err(OpenError::Behind {
@@ -345,6 +357,58 @@ impl Follower {
                     file: wanted,
                 }
                 .into());
+            }
+        }
+    }
+
+    /// The next page is folded from the log anew, and whoever listens asks for all that is open.
+    fn forget(&mut self) {
+        self.fold = None;
+        self.rights = None;
+        self.calls.clear();
+    }
+
+    /// Tells of rows that are committed, and wakes whom they concern.
+    fn tell(&mut self, size: u64, tell: &watch::Sender<Option<Projected>>) {
+        let Some(fold) = &self.fold else {
+            return;
+        };
+        let touched = self.rights.is_none();
+        let rights = self
+            .rights
+            .get_or_insert_with(|| Arc::new(fold.rights().clone()));
+        let rights = Arc::clone(rights);
+        let told = Arc::clone(&rights);
+        tell.send_replace(Some(Projected { size, rights }));
+        if touched {
+            self.bell.ring_the_revoked(&told);
+        }
+        for (command, hosts) in self.calls.drain(..) {
+            self.bell.ring((command, size), &hosts);
+        }
+    }
+
+    /// Remembers whom a page concerns.
+    fn note(page: &Page<'_>, rights: &mut Option<Arc<Rights>>, calls: &mut Calls) {
+        if page.rights_touched {
+            *rights = None;
+        }
+        for command in page.changed_for_all() {
+            let waits = command.plan.is_some() && command.cancel.is_none();
+            if matches!(command.stage, Stage::Authorized { .. }) && !waits {
+                let hosts = command.executions.keys().cloned().collect();
+                calls.push((command.id, hosts));
+            }
+        }
+        // In a rollout those that have their turn now.
+        for command in page.commands().filter(|command| command.plan.is_some()) {
+            let has_turn = |part: &Execution| {
+                part.status == ExecutionStatus::Waiting && part.released.is_some()
+            };
+            let parts = page.parts(command).filter(|(_, part)| has_turn(part));
+            let hosts: Vec<AgentName> = parts.map(|(host, _)| host.clone()).collect();
+            if !hosts.is_empty() {
+                calls.push((command.id, hosts));
             }
         }
     }
@@ -374,22 +438,28 @@ impl Follower {
         let mut fold = match self.fold.take() {
             Some(fold) if fold.next() <= behind => fold,
             // A projection starts anew.
-            _other => Fold::at(&mut *connection, behind, &self.judge).await?,
+            _other => {
+                self.rights = None;
+                self.bell.ring_all();
+                Fold::at(&mut *connection, behind, &self.judge).await?
+            }
         };
         // What another server has written is folded here and not written again.
         while fold.next() < behind {
-            if fold.page(&mut *connection, behind).await?.is_none() {
+            let Some(page) = fold.page(&mut *connection, behind).await? else {
                 return Err(OpenError::Behind {
                     database: fold.next(),
                     file: behind,
                 }
                 .into());
-            }
+            };
+            Self::note(&page, &mut self.rights, &mut self.calls);
             fold.drop_settled();
         }
         let mut moved = false;
         if let Some(page) = fold.page(&mut *connection, to).await? {
             moved = true;
+            Self::note(&page, &mut self.rights, &mut self.calls);
             every!(P => {
                 let cursor = cursors.iter().find(|(name, _)| name == P::NAME);
                 if cursor.is_some_and(|(_, next)| place(*next) == behind) {

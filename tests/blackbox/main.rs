@@ -36,6 +36,7 @@ mod demo;
 mod erasing;
 mod evil;
 mod feeds;
+mod fleet;
 mod idle;
 mod life;
 mod managed;

@@ -194,6 +194,31 @@ fn agent_and_cli_reach_only_what_judges_without_a_server() {
     );
 }
 
+/// Simulated agents are for benches and tests: they are hosts to the server, and nothing that is shipped
+/// has them.
+#[test]
+fn nothing_that_is_shipped_reaches_the_simulator() {
+    holds(
+        "simulator/src",
+        &["use countersign::", "countersign_cli", "sqlx"],
+    );
+    assert_eq!(
+        ours("countersign-simulator"),
+        ["countersign-agent", "countersign-protocol"]
+    );
+    for shipped in [
+        "countersign",
+        "countersign-agent",
+        "countersign-cli",
+        "countersign-verifier",
+    ] {
+        assert!(
+            !ours(shipped).contains(&"countersign-simulator".to_owned()),
+            "{shipped}"
+        );
+    }
+}
+
 /// What seals and opens gets keys and randomness from its caller, and only client and agent are one.
 #[test]
 fn sealing_reaches_the_protocol_and_names_no_world() {

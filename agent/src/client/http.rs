@@ -2,11 +2,12 @@
 //! another try can help.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use countersign_protocol::api::{
-    Answer, Answers, ChallengeBody, LedgerInfo, MAX_BODY_BYTES, Problem, ProofBody, Receipt,
+    Answer, Answers, ChallengeBody, LedgerInfo, MAX_BODY_BYTES, Problem, ProofBody, Receipt, SEEN,
     SessionBody, Submission, Work,
 };
 use countersign_protocol::event::{Event, SessionChallenge};
@@ -114,6 +115,20 @@ impl Client {
         who: SignIn,
         clock: Clock,
     ) -> Result<Self, ClientError> {
+        Self::from_address(base, ca, who, (clock, None))
+    }
+
+    /// [`Client::new`] whose connections come from one of this machine's addresses: whoever plays
+    /// many hosts gives each its own, as hosts have.
+    ///
+    /// # Errors
+    /// As [`Client::new`].
+    pub fn from_address(
+        base: &Url,
+        ca: Option<&Ca>,
+        who: SignIn,
+        (clock, address): (Clock, Option<IpAddr>),
+    ) -> Result<Self, ClientError> {
         static PROVIDER: Once = Once::new();
         PROVIDER.call_once(|| {
             // Someone else in this process may have chosen one before; then that one serves.
@@ -124,6 +139,7 @@ impl Client {
             .read_timeout(SILENCE)
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
+            .local_address(address)
             .user_agent(concat!("countersign-agent/", env!("CARGO_PKG_VERSION")));
         if base.scheme() == "http" {
             // Without TLS no roots are needed, and a bare machine has none.
@@ -220,15 +236,19 @@ impl Client {
         Ok(())
     }
 
-    /// Opens the stream of work.
+    /// Opens the stream of work, as one who remembers a checkpoint of that size.
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn work(&self) -> Result<WorkStream, ClientError> {
+    pub async fn work(&self, seen: Option<u64>) -> Result<WorkStream, ClientError> {
         let path = ["v1", "agents", self.who.agent.as_str(), "work"];
         let make = || {
             let request = self.request(Method::GET, &path)?;
-            Ok(request.header("accept", "text/event-stream"))
+            let request = request.header("accept", "text/event-stream");
+            Ok(match seen {
+                Some(size) => request.header(SEEN, size),
+                None => request,
+            })
         };
         let response = self.send_signed_in(make).await?;
         Ok(WorkStream {

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_protocol::api::{BlobBody, CommandItem, Inbox, Page, StreamBody, TokenItem};
+use countersign_protocol::api::{
+    AgentItem, AgentPresence, BlobBody, CommandItem, Inbox, Page, StreamBody, TokenItem,
+};
 use countersign_protocol::blob::{Blob, BlobRef};
 use countersign_protocol::event::Event;
 use countersign_protocol::fold::{State, Stream};
@@ -377,6 +379,18 @@ impl Client {
     /// Unreachable, or not allowed.
     pub async fn inbox(&self) -> Result<Inbox, Failure> {
         Ok(self.get("/v1/inbox", &[]).await?)
+    }
+
+    /// Where each agent's key was seen, by key id: the server's own word.
+    ///
+    /// # Errors
+    /// Unreachable, or not allowed.
+    pub async fn presences(&self) -> Result<BTreeMap<String, AgentPresence>, Failure> {
+        let page: Page<AgentItem> = self.get("/v1/agents", &[]).await?;
+        let known = page.items.into_iter();
+        Ok(known
+            .filter_map(|item| Some((item.key_id, item.presence?)))
+            .collect())
     }
 
     /// When each API token was last used, in microseconds: the server's own word.

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use countersign_protocol::api::AgentItem;
 use countersign_protocol::event::Event;
 use countersign_protocol::key::{self, PublicKey};
-use countersign_protocol::name::{AgentName, Label};
+use countersign_protocol::name::{AgentName, Label, Time};
 use countersign_protocol::rights::Holder;
 use countersign_protocol::view;
 
@@ -13,7 +13,7 @@ use super::{Globals, agent_changes};
 use crate::acts::RightsView;
 use crate::console::base64;
 use crate::failure::Failure;
-use crate::{console, describe, exit_code, shapes};
+use crate::{console, describe, exit_code, render, shapes};
 
 /// What to do with agents.
 #[derive(Debug, Clone, Args)]
@@ -125,6 +125,7 @@ pub(super) fn items(view: &RightsView) -> Vec<AgentItem> {
         fingerprint: key::fingerprint(&key.key_id()),
         key: base64(&key.to_blob()),
         sealing_key: view::sealing_key(rights, agent, &key.key_id()),
+        presence: None,
         seq,
     };
     let mut items = Vec::new();
@@ -151,7 +152,11 @@ pub(super) fn items(view: &RightsView) -> Vec<AgentItem> {
 
 /// How a host's key stands, and whether the host takes work.
 fn status(item: &AgentItem) -> String {
-    if item.drained {
+    let running = item.presence.as_ref();
+    let running = running.map_or(0, |presence| presence.running);
+    if item.drained && running > 0 {
+        format!("{}, draining ({running} running)", item.status)
+    } else if item.drained {
         format!("{}, drained", item.status)
     } else {
         item.status.clone()
@@ -160,7 +165,41 @@ fn status(item: &AgentItem) -> String {
 
 async fn list(globals: &Globals) -> Result<u8, Failure> {
     let client = globals.connect().await?;
-    print(globals, items(&client.rights().await?))
+    let mut items = items(&client.rights().await?);
+    match client.presences().await {
+        Ok(presences) => {
+            for item in &mut items {
+                item.presence = presences.get(&item.key_id).cloned();
+            }
+        }
+        Err(failure) => console::note(&format!("where they are is not shown: {failure}")),
+    }
+    print(globals, items)
+}
+
+/// Where a host was seen, by the server's word. Silence is told as silence.
+fn seen(item: &AgentItem) -> String {
+    let Some(presence) = &item.presence else {
+        return String::new();
+    };
+    if presence.listening > 0 {
+        return "connected".to_owned();
+    }
+    let moments = [presence.last_request_us, presence.last_statement_us];
+    let last = moments.into_iter().flatten().max();
+    let last = last.and_then(Time::from_micros).map(render::time);
+    let last = last.map_or_else(
+        || "never seen".to_owned(),
+        |last| format!("last seen {last}"),
+    );
+    format!("not connected to this server; {last}")
+}
+
+/// What it says to run.
+fn says(item: &AgentItem) -> String {
+    let says = item.presence.as_ref();
+    let says = says.and_then(|presence| presence.says_version.as_deref());
+    says.unwrap_or_default().to_owned()
 }
 
 /// Prints hosts.
@@ -178,11 +217,13 @@ pub(super) fn print(globals: &Globals, items: Vec<AgentItem>) -> Result<u8, Fail
             item.agent.clone(),
             status(item),
             item.labels.join(", "),
+            seen(item),
+            says(item),
             item.fingerprint.clone(),
         ]
     });
     console::print(&describe::table(
-        &["AGENT", "STATUS", "LABELS", "KEY"],
+        &["AGENT", "STATUS", "LABELS", "SEEN", "SAYS", "KEY"],
         rows.collect(),
     ))?;
     Ok(exit_code::DONE)

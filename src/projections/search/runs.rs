@@ -97,7 +97,7 @@ impl Projection for Runs {
 
     async fn apply(connection: &mut PgConnection, page: &Page<'_>) -> Result<(), sqlx::Error> {
         let rows = page.commands().flat_map(|command| {
-            let parts = command.executions.iter();
+            let parts = page.parts(command);
             parts.map(move |part| row(page, command, part))
         });
         let Some(rows) = rows_of(rows)? else {
@@ -120,6 +120,7 @@ impl Projection for Runs {
         .bind(rows)
         .execute(&mut *connection)
         .await?;
+        note_status(connection, page).await?;
         note_noes(connection, page).await?;
         note_ends(connection, page).await
     }
@@ -160,6 +161,19 @@ fn row(page: &Page<'_>, command: &Command, (agent, part): (&AgentName, &Executio
         outcome: told.outcome,
         exit_code: told.exit_code,
     }
+}
+
+/// The command's own status, which stands with each of its hosts: those that nothing else was heard of
+/// follow when it is another.
+async fn note_status(connection: &mut PgConnection, page: &Page<'_>) -> Result<(), sqlx::Error> {
+    for command in page.commands() {
+        sqlx::query("UPDATE runs SET status = $2 WHERE command = $1 AND status <> $2")
+            .bind(command.id.as_bytes().as_slice())
+            .bind(command.status().as_str())
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
 }
 
 /// Who said no, in order: the fold keeps only the noes that are votes.

@@ -1,9 +1,12 @@
 //! One who submits much does not keep the others waiting.
 
-use countersign::ledger::AppendError;
+use countersign::ledger::{AppendError, Submission};
+use countersign_protocol::event::{ExecutionOutput, Stream};
+use countersign_protocol::hash::StatementId;
 use sqlx::{Acquire as _, PgConnection};
 
 use crate::support::TestLedger;
+use crate::statements::{Ask, blob, signed};
 
 /// While it is held, the writer holds one batch and everything else waits in the queue.
 async fn hold_the_head(connection: &mut PgConnection) -> sqlx::Transaction<'_, sqlx::Postgres> {
@@ -79,4 +82,74 @@ async fn who_floods_the_queue_is_busy_and_nobody_else() {
     let repeated = answers.iter().flatten().filter(|it| it.repeated).count();
     assert!(busy > 50, "{busy} of 1100 were told to come again");
     assert_eq!(busy + repeated, 1100);
+}
+
+/// Chunks that a host was left with when it was cut off.
+const SPOOL: u64 = 400;
+
+/// The whole output of a run of web-1, each chunk on the one before it.
+fn spool(book: &TestLedger, command: StatementId, started: StatementId) -> Vec<Submission> {
+    let mut last = started;
+    let chunk = |chunk_no: u64| {
+        let data = blob(b"hello\n");
+        let (signer, nonce, made_at, ledger, seen) = book.header("web-1");
+        let chunk = ExecutionOutput {
+            signer,
+            nonce,
+            made_at,
+            ledger,
+            seen,
+            agent: "web-1".parse().unwrap(),
+            command,
+            started,
+            chunk_no,
+            chunk_prev: last,
+            stream: Stream::Stdout,
+            offset_us: chunk_no,
+            data: data.reference(),
+        };
+        let submission = signed("web-1", &chunk.into(), vec![data]);
+        last = submission.statement.id();
+        submission
+    };
+    (0..SPOOL).map(chunk).collect()
+}
+
+#[tokio::test]
+async fn a_host_that_comes_back_with_a_long_spool_does_not_hold_up_anothers_start() {
+    let book = TestLedger::ready().await;
+    let (command, _) = book.authorized().await;
+    let started = book.send(book.start(command)).await.unwrap().id;
+    let (request, act) = book.view().request(&Ask::of("web-2"));
+    let other = book.send(request).await.unwrap().id;
+    for who in ["bob", "carol"] {
+        book.send(book.approval(who, other, &act)).await.unwrap();
+    }
+    let start = book.view().start("web-2", other, (0, StatementId::ZERO));
+    let start = book.ledger.admit(start).await.unwrap();
+    let mut chunks = Vec::new();
+    for chunk in spool(&book, command, started) {
+        chunks.push(book.ledger.admit(chunk).await.unwrap());
+    }
+    let mut connection = book.database.owner.acquire().await.unwrap();
+    let held = hold_the_head(&mut connection).await;
+    let before = book.ledger.newest().size();
+    let enter = |admitted| {
+        let ledger = book.ledger.clone();
+        tokio::spawn(async move { ledger.enter(admitted).await })
+    };
+    let a_while = || tokio::time::sleep(std::time::Duration::from_millis(200));
+    let mut entering = vec![enter(chunks.remove(0))];
+    book.database.until_a_lock_is_awaited().await;
+    entering.extend(chunks.into_iter().map(enter));
+    a_while().await;
+    let late = enter(start);
+    a_while().await;
+    held.rollback().await.unwrap();
+    let late = late.await.unwrap().unwrap().seq;
+    // The chunk that the writer had taken, and one turn; not the four hundred that came first.
+    assert!(late - before <= 2, "{} entries came first", late - before);
+    for entered in entering {
+        entered.await.unwrap().unwrap();
+    }
 }

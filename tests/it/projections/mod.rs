@@ -251,13 +251,13 @@ async fn two_followers_share_the_rows() {
     // A second server on the first one's database.
     let pool = first.book.database.another_app().await;
     let (tell, projected) = tokio::sync::watch::channel(None);
+    let second = projections::Reader::new(pool.clone(), ledger.watch(), projected);
     tokio::spawn(projections::run(
-        pool.clone(),
+        pool,
         ledger.watch(),
-        tell,
+        (tell, second.bell()),
         ledger.judge(),
     ));
-    let second = projections::Reader::new(pool, ledger.watch(), projected);
     for _round in 0..10 {
         let (command, _) = first.book.authorized().await;
         first.book.run(command).await;
@@ -291,7 +291,7 @@ async fn a_projection_of_another_version_is_built_anew() {
     tokio::spawn(projections::run(
         app.clone(),
         server.book.ledger.watch(),
-        tell,
+        (tell, projections::Bell::default()),
         server.book.ledger.judge(),
     ));
     let size = server.book.ledger.newest().size();

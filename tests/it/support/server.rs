@@ -47,13 +47,13 @@ impl TestServer {
         let pool = book.database.another_app().await;
         let (tell, projected) = watch::channel(None);
         let ledger = book.ledger.clone();
+        let reader = Reader::new(pool.clone(), ledger.watch(), projected);
         tokio::spawn(projections::run(
-            pool.clone(),
+            pool,
             ledger.watch(),
-            tell,
+            (tell, reader.bell()),
             ledger.judge(),
         ));
-        let reader = Reader::new(pool, ledger.watch(), projected);
         let keys = LedgerKeys::read(book.folder.path()).unwrap();
         let mut connection = book.database.app.acquire().await.unwrap();
         let genesis = store::entries(&mut connection, 0, 1, 1)

@@ -319,6 +319,7 @@ pub(crate) fn grant(book: &Book, id: StatementId, host: &str) -> Grant {
         ahead: None,
         snapshot: None,
         newest: None,
+        since: None,
     }
 }
 
