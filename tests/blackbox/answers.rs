@@ -8,7 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use serde_json::{Value, json};
 
 use crate::rights::{change, enrol};
-use crate::support::{Dev, PROGRAM, processes_with, signal, text, until};
+use crate::support::{Dev, PROGRAM, signal, text, until};
 
 /// A further host of a dev: another agent on this machine.
 pub(crate) struct Host {
@@ -57,15 +57,7 @@ pub(crate) fn approved(dev: &Dev, arguments: &[&str]) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut id = None;
-    until("the request is in the inbox", || {
-        let inbox = dev.json("bob", 0, &["inbox"]);
-        id = inbox["items"][0]["id"].as_str().map(str::to_owned);
-        id.is_some() || !processes_with(PROGRAM).contains(&child.id())
-    });
-    if let Some(id) = id {
-        dev.approve(&id);
-    }
+    dev.approve_next(&child);
     child.wait_with_output().unwrap()
 }
 

@@ -267,7 +267,7 @@ impl Dev {
 
     /// Approves what the inbox shows for this child's request: its reason is unique to nobody, so
     /// only for tests whose dev is their own.
-    fn approve_next(&self, child: &Child) {
+    pub(crate) fn approve_next(&self, child: &Child) {
         let mut id = None;
         until("the request is in the inbox", || {
             let inbox = self.json("bob", 0, &["inbox"]);

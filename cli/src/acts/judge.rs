@@ -5,6 +5,7 @@
 //! already rules out is refused before anything is signed.
 
 use countersign_protocol::blob::{Blob, BlobRef};
+use countersign_protocol::event::Event;
 use countersign_protocol::hash::CommandId;
 use countersign_protocol::lifecycle::{CommandStatus, Stage};
 use countersign_protocol::name::{Principal, Time};
@@ -15,7 +16,7 @@ use countersign_protocol::refusal::Refusal;
 
 use super::connect::Client;
 use super::read::RightsView;
-use super::submit::{Accepted, person_event};
+use super::submit::{Accepted, Head, person_event};
 use crate::failure::Failure;
 use crate::streams::Held;
 use crate::view::CommandView;
@@ -118,6 +119,25 @@ fn require_sealed(view: &CommandView) -> Result<(), Failure> {
     })
 }
 
+/// A yes to exactly what was shown.
+pub(super) fn approval(
+    head: Head,
+    view: &CommandView,
+    policy: PolicyRef,
+    reason: Option<BlobRef>,
+) -> Event {
+    person_event!(
+        head,
+        CommandApproved {
+            command: view.id(),
+            requester: view.command.requester().clone(),
+            act: view.command.act().clone(),
+            policy,
+            reason
+        }
+    )
+}
+
 impl Client {
     /// Refuses, without signing anything, an approval that the log already rules out.
     ///
@@ -183,17 +203,7 @@ impl Client {
         let me = rights.person(&self.key_id())?;
         let policy = may_approve(view, rights, &me, clock::now(), reason)?;
         let (reason, blobs) = said(reason)?;
-        let head = self.head(&me)?;
-        let event = person_event!(
-            head,
-            CommandApproved {
-                command: view.id(),
-                requester: view.command.requester().clone(),
-                act: view.command.act().clone(),
-                policy,
-                reason
-            }
-        );
+        let event = approval(self.head(&me)?, view, policy, reason);
         self.submit(&event, &blobs).await
     }
 

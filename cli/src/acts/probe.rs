@@ -11,7 +11,7 @@ use countersign_protocol::statement::Statement;
 use serde_json::Value;
 
 use super::connect::Client;
-use super::submit::person_event;
+use super::judge;
 use crate::client::ClientError;
 use crate::failure::Failure;
 use crate::view::CommandView;
@@ -77,17 +77,7 @@ impl Client {
         let me = rights.person(&self.key_id())?;
         let in_force = rights.state.rights().policy();
         let policy = in_force.ok_or(Failure::from(Refusal::NoGenesis))?.reference;
-        let head = self.head(&me)?;
-        let event = person_event!(
-            head,
-            CommandApproved {
-                command: view.id(),
-                requester: view.command.requester().clone(),
-                act: view.command.act().clone(),
-                policy,
-                reason: None
-            }
-        );
+        let event = judge::approval(self.head(&me)?, view, policy, None);
         let signed = self.signer.sign(&event).await?;
         self.probe(signed.statement()).await
     }

@@ -16,7 +16,7 @@ use crate::commands::request::duration;
   countersign selfcheck --approver-key bob.key --approver-key carol.key      (where all keys are yours: a trial)
   countersign selfcheck --no-runs --allow-left-out                           (only what takes no approval)
 
-It asks for six small commands at the most (echo, sleep, a pipeline, seq); they stand in the log as any
+It asks for five small commands (echo, sleep twice, a pipeline, seq); they stand in the log as any
 other does, with the reason `selfcheck`.
 
 Exits with 0 when all is well, 1 when something failed, 3 when it found evidence of tampering, and 7 when
