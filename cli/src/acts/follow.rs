@@ -238,7 +238,7 @@ impl Client {
                 .entries
                 .binary_search_by_key(&seq, |link| link.entry.seq);
             let proven = place.ok().and_then(|place| view.entries.get(place));
-            if !proven.is_some_and(|link| link.bytes == shown.bytes) {
+            if proven.is_none_or(|link| link.bytes != shown.bytes) {
                 return Err(Failure::tampering(
                     "shown_and_gone",
                     format!("entry {seq} was shown live and is not in the proven log"),
