@@ -15,10 +15,9 @@
 mod fixture;
 
 use std::collections::HashMap;
-use std::fs;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use countersign_cli::verify::{self, EntryRow, Fetch, Held, Options, Pages, Source};
 use countersign_protocol::audit;
@@ -29,6 +28,7 @@ use countersign_protocol::key::PublicKey;
 use countersign_protocol::sshsig;
 use ed25519_dalek::{Signature, VerifyingKey};
 use fixture::book::Book;
+use fixture::peak::{self, Peak};
 use fixture::{cpu, fill, on_all_cores, setting};
 use sqlx::Row as _;
 
@@ -140,31 +140,25 @@ async fn bench() {
         );
     }
     println!("aim: {AIM:.0}% of bare");
-    let peak = peak_memory(&book);
+    let whole = verified_by_itself(&book);
     println!(
-        "`countersign verify --database`, a process of its own: {peak} MiB at its peak (aim {MEMORY_AIM} MiB)"
+        "`countersign verify --database`, a process of its own: {:.1} s, {} MiB at its peak (aim {MEMORY_AIM} MiB)",
+        whole.took.as_secs_f64(),
+        whole.mebibytes
     );
 }
 
-/// What the program takes at its peak to verify the whole database, in MiB, as the kernel counts it.
-fn peak_memory(book: &Book) -> u64 {
-    let mut child = Command::new(PROGRAM)
+/// What the program takes to verify the whole database.
+fn verified_by_itself(book: &Book) -> Peak {
+    let mut verify = Command::new(PROGRAM);
+    verify
         .args(["verify", "--json", "--database", &book.url])
         .env("HOME", book.keys_folder())
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut peak = 0;
-    while child.try_wait().unwrap().is_none() {
-        let status = fs::read_to_string(format!("/proc/{}/status", child.id()));
-        let status = status.unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kib = line.and_then(|line| line.trim().split(' ').next()?.parse().ok());
-        peak = kib.unwrap_or(0).max(peak);
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    peak / 1024
+        .stderr(Stdio::null());
+    let peak = peak::run(&mut verify);
+    assert!(peak.is_good, "the ledger of this bench does not verify");
+    peak
 }
 
 /// What every line is measured over.

@@ -14,29 +14,26 @@
     reason = "a bench fails by panicking, prints, and starts what it measures"
 )]
 
+#[path = "fixture/dev.rs"]
+mod dev;
 #[expect(dead_code, reason = "the other benches use the rest of it")]
 mod fixture;
 
-use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use countersign::keys;
-use countersign_cli::acts::{Client, Connection, RequestSpec, Step};
+use countersign_cli::acts::{Client, RequestSpec, Step};
 use countersign_cli::sign::Signer;
-use countersign_cli::tls::Way;
-use countersign_cli::trust::Pins;
 use countersign_protocol::event::Kind;
 use countersign_protocol::hash::CommandId;
 use countersign_protocol::lifecycle::CommandStatus;
-use fixture::{Folder, is_bench, setting};
-use rustix::process::{Pid, Signal, kill_process};
-
-/// The server, the agent and the private Postgres, all of them.
-const PROGRAM: &str = env!("CARGO_BIN_EXE_countersign");
+use dev::Dev;
+use fixture::{is_bench, setting};
 
 /// The aim for the median of the whole way, with keys in the process.
 const AIM: Duration = Duration::from_millis(60);
@@ -52,7 +49,7 @@ fn main() {
         return;
     }
     let rounds = setting("COUNTERSIGN_BENCH_ROUNDS", 200);
-    let dev = Dev::start();
+    let dev = Dev::start("life");
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let mut bare = Bare::default();
     bare.measure(&dev, rounds);
@@ -65,85 +62,6 @@ fn main() {
     }));
     bare.measure(&dev, rounds);
     print(&software, &keygen, &bare);
-}
-
-/// A `countersign dev`, stopped when dropped.
-struct Dev {
-    child: Child,
-    folder: Folder,
-    env: Vec<(String, String)>,
-}
-
-impl Dev {
-    /// Starts one in a new folder and waits for its `ready`.
-    fn start() -> Self {
-        let folder = Folder::new("life");
-        let data = folder.path().join("dev");
-        let mut child = Command::new(PROGRAM)
-            .args(["dev", "--listen", "127.0.0.1:0", "--data"])
-            .arg(&data)
-            .stdout(Stdio::piped())
-            .stderr(File::create(folder.path().join("stderr")).unwrap())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let ready = lines.any(|line| line.unwrap() == "ready");
-        let mut dev = Self {
-            child,
-            folder,
-            env: Vec::new(),
-        };
-        assert!(ready, "dev ended before it was ready: {}", dev.stderr());
-        let text = fs::read_to_string(data.join("dev.env")).unwrap();
-        let lines = text.lines().filter_map(|line| line.split_once('='));
-        let pair = |(name, value): (&str, &str)| {
-            let name = name.trim_start_matches("export ");
-            (name.to_owned(), value.trim_matches('\'').to_owned())
-        };
-        dev.env = lines.map(pair).collect();
-        dev
-    }
-
-    fn env(&self, wanted: &str) -> &str {
-        let found = self.env.iter().find(|(name, _)| name == wanted);
-        found
-            .unwrap_or_else(|| panic!("dev.env has no {wanted}"))
-            .1
-            .as_str()
-    }
-
-    fn key(&self, name: &str) -> PathBuf {
-        self.folder.path().join("dev/keys").join(name)
-    }
-
-    fn stderr(&self) -> String {
-        fs::read_to_string(self.folder.path().join("stderr")).unwrap_or_default()
-    }
-
-    /// A client with a memory of its own, as on a machine of its own.
-    async fn client(&self, name: &str, memory: &str, signer: Signer) -> Client {
-        let connection = Connection {
-            server: self.env("COUNTERSIGN_SERVER").to_owned(),
-            way: Way::default(),
-            pins: Pins {
-                ledger: self.env("COUNTERSIGN_LEDGER").parse().unwrap(),
-                vkey: Some(self.env("COUNTERSIGN_VKEY").parse().unwrap()),
-                origin: Some(self.env("COUNTERSIGN_ORIGIN").parse().unwrap()),
-            },
-            state_home: self.folder.path().join(memory).join(name),
-            signer,
-            principal: Some(name.parse().unwrap()),
-        };
-        Client::connect(&connection).await.unwrap()
-    }
-}
-
-impl Drop for Dev {
-    fn drop(&mut self) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        let _gone = pid.map(|pid| kill_process(pid, Signal::TERM));
-        let _gone = self.child.wait();
-    }
 }
 
 /// When each step of one command was there, since its requester began.
@@ -175,7 +93,7 @@ async fn lives(
     let mut people = Vec::new();
     for name in NAMES {
         let signer = signer(&dev.key(name));
-        people.push(Arc::new(dev.client(name, memory, signer).await));
+        people.push(Arc::new(dev.client(name, Path::new(memory), signer).await));
     }
     let agent = dev.env("COUNTERSIGN_AGENT").parse().unwrap();
     let spec = RequestSpec::new(vec![agent], vec!["true".to_owned()], "bench");

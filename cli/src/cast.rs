@@ -181,7 +181,7 @@ mod tests {
             stream,
             offset_us,
             len: 0,
-            bytes: Held::Here(bytes.to_vec()),
+            bytes: Held::Here(bytes.to_vec().into()),
         }
     }
 

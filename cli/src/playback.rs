@@ -116,6 +116,8 @@ impl Timing {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use countersign_protocol::event::Stream;
     use proptest::prelude::*;
 
@@ -194,7 +196,7 @@ mod tests {
             stream,
             offset_us,
             len: 0,
-            bytes: Held::Here(Vec::new()),
+            bytes: Held::Here(Arc::default()),
         };
         let pieces = [
             piece(Stream::Stdout, 10),

@@ -5,6 +5,7 @@
 //! are there no proof can show: a server may hold back the newest, never change or invent one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use countersign_protocol::api::{BlobBody, LiveEntry, StreamPart};
 use countersign_protocol::audit::{self, CheckedEntry, Reason};
@@ -162,6 +163,16 @@ impl Blobs {
         self.withheld.insert(digest);
     }
 
+    /// Notes what a server gives for a blob: content that was compared with what a statement names, or
+    /// why there is none.
+    pub(crate) fn settle(&mut self, digest: Digest, found: Held<Blob>) {
+        match found {
+            Held::Here(blob) => self.hold(digest, blob),
+            Held::Redacted => self.redact(digest),
+            Held::Withheld => self.withhold(digest),
+        }
+    }
+
     /// What a server says was erased.
     pub fn said_redacted(&self) -> impl Iterator<Item = &Digest> {
         self.redacted.iter()
@@ -202,8 +213,14 @@ impl Blobs {
     /// Its content, or why there is none.
     #[must_use]
     pub fn content(&self, named: &BlobRef) -> Held<Vec<u8>> {
+        self.shared(named).map(Arc::unwrap_or_clone)
+    }
+
+    /// [`Blobs::content`] without a copy: output is long.
+    #[must_use]
+    pub fn shared(&self, named: &BlobRef) -> Held<Arc<Vec<u8>>> {
         match self.blob(named) {
-            Some(blob) => Held::Here(blob.content().to_vec()),
+            Some(blob) => Held::Here(blob.shared()),
             None if self.redacted.contains(&named.digest) => Held::Redacted,
             None => Held::Withheld,
         }

@@ -4,6 +4,7 @@
 //! such and never passed off as empty.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use countersign_protocol::blob::{BlobRef, MAX_BLOB_BYTES};
 use countersign_protocol::canonical;
@@ -99,7 +100,7 @@ pub struct Piece {
     /// How many bytes it has, also when they are not here.
     pub len: u64,
     /// The bytes.
-    pub bytes: Held<Vec<u8>>,
+    pub bytes: Held<Arc<Vec<u8>>>,
 }
 
 /// What one host's run wrote.
@@ -115,7 +116,7 @@ impl Output {
     pub fn bytes(&self, stream: Stream) -> Vec<u8> {
         let pieces = self.pieces.iter().filter(|piece| piece.stream == stream);
         let here = pieces.filter_map(|piece| piece.bytes.here());
-        here.flatten().copied().collect()
+        here.flat_map(|bytes| bytes.iter().copied()).collect()
     }
 
     /// Whether every piece is here.
@@ -152,7 +153,7 @@ impl Output {
         let mut hasher = Sha256::new();
         for piece in pieces() {
             match piece.bytes.here() {
-                Some(bytes) => hasher.update(bytes),
+                Some(bytes) => hasher.update(bytes.as_slice()),
                 // Neither what is withheld nor what was not kept can be hashed.
                 None => return Ok(()),
             }
@@ -312,7 +313,7 @@ impl CommandView {
                 stream: chunk.stream,
                 offset_us: chunk.offset_us,
                 len: chunk.data.len,
-                bytes: blobs.content(&chunk.data),
+                bytes: blobs.shared(&chunk.data),
             });
         } else if let Event::CommandAuthorized(authorized) = event {
             self.requirement = Ok(authorized.requirement.clone());

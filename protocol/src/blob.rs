@@ -3,6 +3,7 @@
 //! Free text (arguments, reasons, output) lives here and never in a payload. Erasing salt and
 //! content leaves the digest, so no root changes and a guessable text cannot be recovered.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
@@ -33,7 +34,8 @@ pub struct BlobRef {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Blob {
     salt: [u8; 32],
-    content: Vec<u8>,
+    /// Shared: output that is shown was checked before, and is as long as all of its chunks.
+    content: Arc<Vec<u8>>,
 }
 
 /// Contents are private to those who may read them; only their length is shown.
@@ -65,7 +67,10 @@ impl Blob {
         if content.len() > MAX_BLOB_BYTES {
             return Err(BlobError::TooLarge(content.len()));
         }
-        Ok(Self { salt, content })
+        Ok(Self {
+            salt,
+            content: Arc::new(content),
+        })
     }
 
     /// The salt.
@@ -80,10 +85,16 @@ impl Blob {
         &self.content
     }
 
+    /// The content, without a copy of it.
+    #[must_use]
+    pub fn shared(&self) -> Arc<Vec<u8>> {
+        Arc::clone(&self.content)
+    }
+
     /// The content, giving up the salt.
     #[must_use]
     pub fn into_content(self) -> Vec<u8> {
-        self.content
+        Arc::unwrap_or_clone(self.content)
     }
 
     /// Digest and length, as a payload names them.
@@ -92,7 +103,7 @@ impl Blob {
         let digest = Sha256::new()
             .chain_update(PREFIX)
             .chain_update(self.salt)
-            .chain_update(&self.content)
+            .chain_update(self.content.as_slice())
             .finalize();
         BlobRef {
             digest: Digest::new(digest.into()),

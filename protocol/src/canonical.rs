@@ -191,7 +191,9 @@ impl Checker<'_> {
         let text = self.text.get(begin..self.at).unwrap_or_default();
         let number: i64 = text.parse().map_err(|_| malformed.clone())?;
         // One spelling: printing it again gives the same text (no "-0", no "007", no "+1").
-        if number.unsigned_abs() > MAX_INTEGER || number.to_string() != text {
+        let digits = text.strip_prefix('-').unwrap_or(text);
+        let has_one_spelling = text == "0" || matches!(digits.as_bytes(), [b'1'..=b'9', ..]);
+        if number.unsigned_abs() > MAX_INTEGER || !has_one_spelling {
             return Err(malformed);
         }
         Ok(())

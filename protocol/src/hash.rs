@@ -3,7 +3,6 @@
 //! All of them are SHA-256 values, shown and serialised as 64 lowercase hex digits.
 //! This file owns their text form. How each is computed stands where the thing itself lives.
 
-use alloc::string::String;
 use core::fmt;
 use core::str::FromStr;
 
@@ -22,6 +21,21 @@ fn parse_hex(text: &str) -> Result<[u8; 32], NotAHash> {
     let mut bytes = [0; 32];
     hex::decode_to_slice(text, &mut bytes).map_err(|_| NotAHash)?;
     Ok(bytes)
+}
+
+/// Reads the digits where they stand in a text, without a copy.
+struct Hex;
+
+impl de::Visitor<'_> for Hex {
+    type Value = [u8; 32];
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+        parse_hex(text).map_err(E::custom)
+    }
 }
 
 macro_rules! hash_newtype {
@@ -80,8 +94,7 @@ macro_rules! hash_newtype {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = String::deserialize(deserializer)?;
-                text.parse().map_err(de::Error::custom)
+                deserializer.deserialize_str(Hex).map(Self)
             }
         }
     };

@@ -3,6 +3,7 @@
 //! Weak keys never become a [`PublicKey`]: with a key of small order a signature can be made that
 //! passes lax verifiers for *every* message. PROTOCOL 1.
 
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -27,6 +28,9 @@ pub const SK_APPLICATION: &str = "ssh:";
 
 /// Largest SSH key blob or key file in bytes; an Ed25519 one is far smaller.
 const MAX_KEY_BYTES: usize = 4096;
+
+/// Most keys that are kept while entries are read: some 100 KiB, and more than sign one page.
+const MAX_KEYS_READ: usize = 256;
 
 /// A key that may sign statements.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -246,6 +250,28 @@ impl PublicKey {
     #[must_use]
     pub fn to_openssh(&self) -> String {
         format!("{} {}", self.kind(), STANDARD.encode(self.to_blob()))
+    }
+}
+
+/// Keys as they were read from their blobs before. The entries of a page are signed by few, and to read
+/// a key is a tenth of a whole verification.
+#[derive(Debug, Default)]
+pub struct KeysRead(BTreeMap<Vec<u8>, PublicKey>);
+
+impl KeysRead {
+    /// [`PublicKey::from_blob`], once for each blob. What is no key is looked at each time.
+    ///
+    /// # Errors
+    /// See [`KeyError`].
+    pub fn read(&mut self, blob: &[u8]) -> Result<PublicKey, KeyError> {
+        if let Some(key) = self.0.get(blob) {
+            return Ok(key.clone());
+        }
+        let key = PublicKey::from_blob(blob)?;
+        if self.0.len() < MAX_KEYS_READ {
+            self.0.insert(blob.to_vec(), key.clone());
+        }
+        Ok(key)
     }
 }
 

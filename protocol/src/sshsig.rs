@@ -131,6 +131,14 @@ impl SshSig {
     /// # Errors
     /// See [`SshSigError`].
     pub fn from_blob(blob: &[u8]) -> Result<Self, SshSigError> {
+        Self::from_blob_by(blob, PublicKey::from_blob)
+    }
+
+    /// Reads the binary form, and its key as the caller reads keys.
+    pub(crate) fn from_blob_by(
+        blob: &[u8],
+        read: impl FnOnce(&[u8]) -> Result<PublicKey, KeyError>,
+    ) -> Result<Self, SshSigError> {
         if blob.len() > MAX_SSHSIG_BYTES {
             return Err(SshSigError::TooLarge);
         }
@@ -138,7 +146,7 @@ impl SshSig {
         if fields.u32()? != VERSION {
             return Err(SshSigError::Malformed);
         }
-        let key = PublicKey::from_blob(fields.string()?)?;
+        let key = read(fields.string()?)?;
         let namespace = fields.string()?.to_vec();
         let reserved = fields.string()?;
         if fields.string()? != HASH.as_bytes() {

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::event::{Event, EventError, Kind};
 use crate::hash::StatementId;
-use crate::key::PublicKey;
+use crate::key::{KeyError, KeysRead, PublicKey};
 use crate::sshsig::{SignatureFacts, SshSig, SshSigError};
 
 /// Domain separation of statement ids.
@@ -103,7 +103,22 @@ impl Statement {
     /// # Errors
     /// See [`StatementError`].
     pub fn verify(self) -> Result<Verified, StatementError> {
-        let signature = SshSig::from_blob(&self.signature)?;
+        self.verify_by(PublicKey::from_blob)
+    }
+
+    /// [`Statement::verify`] for one of many: a key that signed several of them is read once.
+    ///
+    /// # Errors
+    /// See [`StatementError`].
+    pub fn verify_among(self, keys: &mut KeysRead) -> Result<Verified, StatementError> {
+        self.verify_by(|blob| keys.read(blob))
+    }
+
+    fn verify_by(
+        self,
+        read: impl FnOnce(&[u8]) -> Result<PublicKey, KeyError>,
+    ) -> Result<Verified, StatementError> {
+        let signature = SshSig::from_blob_by(&self.signature, read)?;
         let facts = signature.verify(self.kind.namespace(), &self.payload)?;
         let event = Event::parse(self.kind, &self.payload)?;
         if event.header().signer != facts.key_id {

@@ -374,9 +374,8 @@ fn check_first(
 
 /// Each entry by itself, on all cores.
 fn check_all(entries: &[Vec<u8>]) -> Vec<Result<CheckedEntry, Reason>> {
-    let check = |part: &[Vec<u8>]| -> Vec<_> {
-        part.iter().map(|bytes| audit::check_entry(bytes)).collect()
-    };
+    let check =
+        |part: &[Vec<u8>]| -> Vec<_> { audit::check_entries(part.iter().map(Vec::as_slice)) };
     let cores = if cfg!(target_family = "wasm") {
         1
     } else {

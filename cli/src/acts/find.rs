@@ -53,6 +53,24 @@ impl Hits<'_> {
     /// # Errors
     /// Unreachable, not allowed, or evidence of tampering.
     pub async fn next(&mut self, keep: Keep) -> Result<Option<(Past, Vec<SearchHit>)>, Failure> {
+        let Some(found) = self.said().await? else {
+            return Ok(None);
+        };
+        let ids = ids(&found)?;
+        let past = self.client.gathered(&self.point, keep, &ids).await?;
+        for id in &ids {
+            if past.chronicle.state().command(id).is_none() {
+                return Err(lied(id, "it had not been asked for then"));
+            }
+        }
+        Ok(Some((past, found)))
+    }
+
+    /// The next page as the server says it: nothing of it is proved.
+    ///
+    /// # Errors
+    /// Unreachable, or not allowed.
+    pub async fn said(&mut self) -> Result<Option<Vec<SearchHit>>, Failure> {
         if self.is_over || self.left == 0 {
             return Ok(None);
         }
@@ -63,18 +81,11 @@ impl Hits<'_> {
             limit: Some(self.left.min(MAX_HITS)),
         };
         let page: Page<SearchHit> = self.client.ask("/v1/audit/search", &request).await?;
-        let ids = ids(&page.items)?;
         self.left = self.left.saturating_sub(page.items.len() as u64);
         // A server that gives nothing and promises more would be asked for ever.
         self.is_over = page.next.is_none() || page.items.is_empty();
         self.cursor = page.next;
-        let past = self.client.gathered(&self.point, keep, &ids).await?;
-        for id in &ids {
-            if past.chronicle.state().command(id).is_none() {
-                return Err(lied(id, "it had not been asked for then"));
-            }
-        }
-        Ok(Some((past, page.items)))
+        Ok(Some(page.items))
     }
 
     /// Where the server would go on.

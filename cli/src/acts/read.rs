@@ -10,14 +10,16 @@ use countersign_protocol::api::{
 use countersign_protocol::blob::{Blob, BlobRef};
 use countersign_protocol::event::Event;
 use countersign_protocol::fold::{State, Stream};
-use countersign_protocol::hash::{CommandId, StatementId};
+use countersign_protocol::hash::{CommandId, Digest, StatementId};
 use countersign_protocol::key;
 use countersign_protocol::name::Principal;
 use countersign_protocol::rights::Holder;
 use countersign_protocol::short;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::connect::Client;
 use super::erase;
+use super::walk::AT_ONCE;
 use crate::clock;
 use crate::failure::Failure;
 use crate::replay::{self, Replay};
@@ -264,14 +266,20 @@ impl Client {
         Err(stale())
     }
 
-    /// Fetches the blobs that a stream left out, one by one.
+    /// Fetches the blobs that a stream left out, some at a time.
     async fn fetch_missing(&self, entries: &[Link], blobs: &mut Blobs) -> Result<(), Failure> {
+        let mut missing: BTreeMap<Digest, (u64, BlobRef)> = BTreeMap::new();
         for link in entries {
-            for named in link.entry.verified.event().blobs() {
-                if blobs.lacks(&named) {
-                    self.fetch_blob(link.entry.seq, &named, blobs).await?;
-                }
-            }
+            let named = link.entry.verified.event().blobs().into_iter();
+            let lacking = named.filter(|named| blobs.lacks(named));
+            missing.extend(lacking.map(|named| (named.digest, (link.entry.seq, named))));
+        }
+        let missing: Vec<(u64, BlobRef)> = missing.into_values().collect();
+        let mut fetched = stream::iter(missing)
+            .map(async |(seq, named)| Ok::<_, Failure>((named, self.blob(seq, &named).await?)))
+            .buffer_unordered(AT_ONCE);
+        while let Some((named, held)) = fetched.try_next().await? {
+            blobs.settle(named.digest, held);
         }
         Ok(())
     }
@@ -300,11 +308,7 @@ impl Client {
         named: &BlobRef,
         blobs: &mut Blobs,
     ) -> Result<(), Failure> {
-        match self.blob(seq, named).await? {
-            Held::Here(blob) => blobs.hold(named.digest, blob),
-            Held::Redacted => blobs.redact(named.digest),
-            Held::Withheld => blobs.withhold(named.digest),
-        }
+        blobs.settle(named.digest, self.blob(seq, named).await?);
         Ok(())
     }
 

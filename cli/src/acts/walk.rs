@@ -17,6 +17,7 @@ use super::export::Progress;
 use super::read::{LoggedEntry, RightsView};
 use super::what_if::Since;
 use crate::audit::{Chronicle, Keep};
+use crate::exit_code;
 use crate::failure::Failure;
 use crate::streams::{Blobs, ProvenStream};
 use crate::view::CommandView;
@@ -96,8 +97,9 @@ impl Client {
             // Times ascend with places: the audit sees to it.
             links.retain(|link| youngest.is_none_or(|youngest| link.entry.time <= youngest));
             let is_end = links.len() < read;
+            let known = self.documents_of(&links).await?;
             let mut ready = stream::iter(links)
-                .map(|link| self.with_documents(link, reach.keep))
+                .map(|link| self.with_documents(link, reach.keep, &known))
                 .buffered(AT_ONCE);
             while let Some((link, blobs)) = ready.try_next().await? {
                 chronicle.take(link, blobs)?;
@@ -117,15 +119,41 @@ impl Client {
         })
     }
 
+    /// What the requests among these entries name, by a few calls for all of them. A caller who may not
+    /// see one of the commands, or for whom it is too much for an answer, asks for the rest one by one.
+    async fn documents_of(&self, links: &[LoggedEntry]) -> Result<Blobs, Failure> {
+        let requested = links.iter().filter_map(|link| {
+            let verified = &link.entry.verified;
+            let is_request = matches!(verified.event(), Event::CommandRequested(_));
+            is_request.then(|| verified.id())
+        });
+        let ids: Vec<CommandId> = requested.collect();
+        let mut blobs = Blobs::default();
+        match self.bare_commands(&ids).await {
+            Ok(streams) => {
+                for found in streams {
+                    blobs.extend(found.blobs);
+                }
+            }
+            Err(refused) if refused.exit == exit_code::REFUSED => {}
+            Err(failure) => return Err(failure),
+        }
+        Ok(blobs)
+    }
+
     async fn with_documents(
         &self,
         link: LoggedEntry,
         keep: Keep,
+        known: &Blobs,
     ) -> Result<(LoggedEntry, Blobs), Failure> {
-        let mut blobs = Blobs::default();
         let event = link.entry.verified.event();
-        for named in documents(event, Stream::of(event, link.entry.verified.id()), keep) {
-            self.fetch_blob(link.entry.seq, &named, &mut blobs).await?;
+        let named = documents(event, Stream::of(event, link.entry.verified.id()), keep);
+        let mut blobs = known.only(&named);
+        for named in named {
+            if blobs.lacks(&named) {
+                self.fetch_blob(link.entry.seq, &named, &mut blobs).await?;
+            }
         }
         Ok((link, blobs))
     }

@@ -39,12 +39,13 @@ pub(super) struct Pipeline {
 }
 
 fn check(rows: Vec<EntryRow>) -> Vec<Checked> {
-    let check = |row: EntryRow| Checked {
+    let checked = audit::check_entries(rows.iter().map(|row| row.entry.as_slice()));
+    let of_row = |(row, entry): (&EntryRow, _)| Checked {
         seq: row.seq,
         stored: row.leaf,
-        entry: audit::check_entry(&row.entry),
+        entry,
     };
-    rows.into_iter().map(check).collect()
+    rows.iter().zip(checked).map(of_row).collect()
 }
 
 /// The cores that this process may use.

@@ -73,21 +73,37 @@ async fn words_that_were_swapped_are_found_and_words_that_are_withheld_are_told(
     let server = Server::start(book).await;
     let home = tempfile::tempdir().unwrap();
     let bob = client(&server, home.path(), "bob").await;
-    server.lies(|path, _status, body| {
-        if path.starts_with("/v1/blobs/") {
-            body["content"] = Value::from("dHJ1ZQ==");
-        }
-    });
-    let failure = past(&bob, &Reach::default()).await.unwrap_err();
-    assert_eq!(
-        (failure.exit, failure.code.as_ref()),
-        (exit_code::TAMPERING, "wrong_content")
-    );
+    // By the one call for many, and by the one for each that the first did not bring.
+    for is_left_out in [false, true] {
+        server.lies(move |path, _status, body| {
+            let other = Value::from("dHJ1ZQ==");
+            if path.starts_with("/v1/blobs/") {
+                body["content"] = other;
+            } else if path == "/v1/commands/entries" && is_left_out {
+                body["streams"][0]["blobs"] = json!([]);
+            } else if path == "/v1/commands/entries" {
+                body["streams"][0]["blobs"][0]["content"] = other;
+            }
+        });
+        let failure = past(&bob, &Reach::default()).await.unwrap_err();
+        assert_eq!(
+            (failure.exit, failure.code.as_ref()),
+            (exit_code::TAMPERING, "wrong_content")
+        );
+    }
     server.lies(|path, status, body| {
         // A document that begins with {"argv".
-        let content = body["content"].as_str().unwrap_or_default();
-        if path.starts_with("/v1/blobs/") && content.starts_with("eyJhcmd2") {
+        let is_spec = |blob: &Value| {
+            blob["content"]
+                .as_str()
+                .unwrap_or_default()
+                .starts_with("eyJhcmd2")
+        };
+        if path.starts_with("/v1/blobs/") && is_spec(body) {
             *status = 403;
+        } else if path == "/v1/commands/entries" {
+            let blobs = body["streams"][0]["blobs"].as_array_mut().unwrap();
+            blobs.retain(|blob| !is_spec(blob));
         }
     });
     let seen = past(&bob, &Reach::default()).await.unwrap();
@@ -97,6 +113,19 @@ async fn words_that_were_swapped_are_found_and_words_that_are_withheld_are_told(
     let time = |_: &str| Err::<Time, _>(String::new());
     let query = parse("program:true", time).unwrap();
     assert_eq!(fits(&query, &rows[0], Sight::Unknown), Fits::Unknown);
+}
+
+#[tokio::test]
+async fn who_may_not_see_a_command_reads_the_log_one_document_at_a_time() {
+    let (server, _home, bob, _ids) = five().await;
+    server.lies(|path, status, _body| {
+        if path == "/v1/commands/entries" {
+            *status = 403;
+        }
+    });
+    let seen = past(&bob, &Reach::default()).await.unwrap();
+    assert_eq!(seen.chronicle.not_rejudged(), 0);
+    assert_eq!(runs(&seen.chronicle).len(), 5);
 }
 
 /// Five commands, and a client of whoever answers for them.

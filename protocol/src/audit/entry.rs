@@ -1,16 +1,19 @@
 //! One entry alone: bytes, hashes, signature, shape; and the document that its event is judged by.
 //! What entries are to each other is not checked here.
 
+use alloc::vec::Vec;
+
 use crate::blob::{Blob, BlobRef};
 use crate::command::CommandSpec;
 use crate::entry::{self, Entry, EntryError};
 use crate::event::Event;
 use crate::fold::{Attachment, Refusal};
 use crate::hash::{Hash, KeyId};
+use crate::key::KeysRead;
 use crate::name::Time;
 use crate::policy::Policy;
 use crate::rights::ChangeBody;
-use crate::statement::{StatementError, Verified};
+use crate::statement::{Statement, StatementError, Verified};
 use crate::target::TargetList;
 
 /// What is wrong with an entry.
@@ -98,6 +101,26 @@ pub struct CheckedEntry {
 /// # Errors
 /// What is wrong with it.
 pub fn check_entry(bytes: &[u8]) -> Result<CheckedEntry, Reason> {
+    check(bytes, Statement::verify)
+}
+
+/// [`check_entry`] for many: a key that signed several of them is read once.
+///
+/// # Errors
+/// What is wrong with each.
+pub fn check_entries<'a>(
+    entries: impl IntoIterator<Item = &'a [u8]>,
+) -> Vec<Result<CheckedEntry, Reason>> {
+    let mut keys = KeysRead::default();
+    let mut verify = |statement: Statement| statement.verify_among(&mut keys);
+    let entries = entries.into_iter();
+    entries.map(|bytes| check(bytes, &mut verify)).collect()
+}
+
+fn check(
+    bytes: &[u8],
+    verify: impl FnOnce(Statement) -> Result<Verified, StatementError>,
+) -> Result<CheckedEntry, Reason> {
     let Entry {
         seq,
         time,
@@ -105,7 +128,7 @@ pub fn check_entry(bytes: &[u8]) -> Result<CheckedEntry, Reason> {
         key_id,
         statement,
     } = Entry::decode(bytes)?;
-    let verified = statement.verify()?;
+    let verified = verify(statement)?;
     let signer: KeyId = verified.facts().key_id;
     if signer != key_id {
         return Err(Reason::KeyId);

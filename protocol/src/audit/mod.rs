@@ -12,7 +12,7 @@ mod excerpt;
 mod idle;
 mod log;
 
-pub use entry::{CheckedEntry, Finding, Reason, attachment, check_entry};
+pub use entry::{CheckedEntry, Finding, Reason, attachment, check_entries, check_entry};
 pub use excerpt::Excerpt;
 pub use idle::{Gap, IdleAuditor, KeyLife, NothingRan, RunFound};
 pub use log::{Auditor, WentBack, audit};
