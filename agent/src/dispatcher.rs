@@ -305,7 +305,7 @@ impl Dispatcher {
     ) -> Result<(), AgentError> {
         let taken = async {
             match work {
-                Work::Grant(grant) => self.take_grant(Box::new(grant), came).await,
+                Work::Grant(grant) => self.take_grant(grant, came).await,
                 Work::Cancel(stream) => self.take_cancel(stream).await,
             }
         };
@@ -328,19 +328,19 @@ impl Dispatcher {
             Ok(checkpoint) => checkpoint,
             Err(ViewError::NoProof(error)) => {
                 tracing::warn!(%error, "a grant waits for its proof");
-                self.put_aside(Work::Grant(*grant), PROOF_PAUSE);
+                self.put_aside(Work::Grant(grant), PROOF_PAUSE);
                 return Ok(());
             }
             Err(error) if error.is_no_room() => {
                 tracing::error!(%error, "a grant waits for room");
-                self.put_aside(Work::Grant(*grant), PROOF_PAUSE);
+                self.put_aside(Work::Grant(grant), PROOF_PAUSE);
                 return Ok(());
             }
             Err(error) => return tolerate(error),
         };
         let (grant, verdict) = self.admit(grant, checkpoint).await?;
         match verdict {
-            Ok(Verdict::Run(permit)) => return self.start_witnessed(*permit, *grant).await,
+            Ok(Verdict::Run(permit)) => return self.start_witnessed(*permit, grant).await,
             // It was new when it came; the server has newer proofs, and a newer snapshot perhaps.
             Ok(Verdict::Refuse { refusal, .. }) if came == Came::Again && is_outdated(&refusal) => {
                 tracing::info!("a grant that waited is asked for again");
@@ -354,7 +354,7 @@ impl Dispatcher {
             Ok(Verdict::Wait { until, .. }) => {
                 let wait = until.micros_since(self.station.clock.now());
                 let wait = Duration::from_micros(wait).min(LONGEST_ASIDE);
-                self.put_aside(Work::Grant(*grant), wait);
+                self.put_aside(Work::Grant(grant), wait);
             }
             Ok(Verdict::Used(command)) => tracing::debug!(%command, "seen before"),
             Err(error) => tracing::warn!(%error, "a grant is not believed; nothing is done"),
@@ -364,7 +364,11 @@ impl Dispatcher {
 
     /// The last question before a start: whether the witnesses know of this history, where the host
     /// asks for them.
-    async fn start_witnessed(&mut self, permit: Permit, grant: Grant) -> Result<(), AgentError> {
+    async fn start_witnessed(
+        &mut self,
+        permit: Permit,
+        grant: Box<Grant>,
+    ) -> Result<(), AgentError> {
         if let Some(policy) = self.policy.witnesses.clone() {
             let (client, view) = (&self.station.client, &self.station.view);
             let now = self.station.clock.now();

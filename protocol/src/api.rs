@@ -569,7 +569,7 @@ impl core::fmt::Debug for SessionBody {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Work {
     /// An authorized command with everything that the host needs to verify it.
-    Grant(Grant),
+    Grant(Box<Grant>),
     /// A cancel of a command that was granted before, with its proof.
     Cancel(StreamBody),
 }

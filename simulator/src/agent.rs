@@ -199,7 +199,7 @@ impl Agent {
         backoff.reset();
         while let Some(work) = stream.next().await? {
             match work {
-                Work::Grant(grant) => self.take(grant).await?,
+                Work::Grant(grant) => self.take(*grant).await?,
                 Work::Cancel(stream) => self.cancel(&stream).await?,
             }
         }

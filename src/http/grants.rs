@@ -220,7 +220,7 @@ impl Alike {
         let seq = last(&stream);
         let broken = || history::bad(seq, "the agent's line has no proof");
         let (line_index, line, line_proof) = self.line_of(agent).ok_or_else(broken)?;
-        let work = Work::Grant(Grant {
+        let work = Work::Grant(Box::new(Grant {
             stream,
             line_index,
             line,
@@ -229,7 +229,7 @@ impl Alike {
             snapshot: self.snapshot.clone(),
             newest: self.newest.clone(),
             since,
-        });
+        }));
         Ok(Some((seq, work)))
     }
 

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use countersign_protocol::audit::CheckedEntry;
+use countersign_protocol::effecting_event;
 use countersign_protocol::event::Event;
 use countersign_protocol::fold::{State, Stream};
 use countersign_protocol::hash::CommandId;
@@ -14,7 +15,6 @@ use countersign_protocol::judgement::Judge;
 use countersign_protocol::lifecycle::{Command, CommandStatus, Execution};
 use countersign_protocol::name::AgentName;
 use countersign_protocol::rights::Rights;
-use countersign_protocol::effecting_event;
 use sqlx::PgConnection;
 
 use crate::ledger::OpenError;

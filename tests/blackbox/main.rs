@@ -48,6 +48,7 @@ mod proxy;
 mod replays;
 mod retries;
 mod rights;
+mod rollouts;
 mod rotation;
 mod rules;
 mod secrets;

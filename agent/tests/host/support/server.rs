@@ -207,12 +207,12 @@ impl Wire {
     fn event(&self, tell: Tell) -> String {
         let book = self.book.lock().unwrap();
         let work = match tell {
-            Tell::Grant(id) => Work::Grant(Grant {
+            Tell::Grant(id) => Work::Grant(Box::new(Grant {
                 newest: Some(newest(&book)),
                 snapshot: self.snapshot.lock().unwrap().clone(),
                 ..grant(&book, id, "web-1")
-            }),
-            Tell::Stale(grant) => Work::Grant(grant.clone()),
+            })),
+            Tell::Stale(grant) => Work::Grant(Box::new(grant.clone())),
             Tell::Cancel(id) => Work::Cancel(stream(&book, id)),
         };
         let data = serde_json::to_string(&work).unwrap();

@@ -342,7 +342,7 @@ fn witnesses() {
 
 fn wire(world: &World, story: &Story, ids: &[StatementId]) {
     for (number, (grant, _)) in story.grants.iter().enumerate() {
-        let work = serde_json::to_vec(&Work::Grant(grant.clone())).unwrap();
+        let work = serde_json::to_vec(&Work::Grant(Box::new(grant.clone()))).unwrap();
         put("grant", &format!("command-{number}"), &work);
         if number == 0 {
             put(
