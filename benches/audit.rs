@@ -12,6 +12,7 @@
     reason = "a bench fails by panicking, prints, and starts what it measures"
 )]
 
+#[expect(dead_code, reason = "the other benches use the rest of it")]
 mod fixture;
 
 use std::collections::HashMap;
