@@ -103,7 +103,7 @@ impl Forger {
         run(
             db,
             "TRUNCATE entries, checkpoints, blob_references, statements, client_refs,
-             agent_statements, open_streams, subtrees",
+             agent_statements, label_turns, open_streams, subtrees",
         )
         .await;
         let mut edge = RightEdge::default();
@@ -284,8 +284,18 @@ async fn put_entry(db: &mut PgConnection, entry: &Entry, bytes: &[u8]) {
             .bind(agent.as_bytes().as_slice())
             .bind(signed(agent_seq))
             .bind(id.as_bytes().as_slice())
-            .execute(db)
+            .execute(&mut *db)
             .await
             .unwrap();
+    }
+    if let Event::ExecutionReleased(released) = &event {
+        for label in &released.labels {
+            sqlx::query("INSERT INTO label_turns VALUES ($1, $2)")
+                .bind(label.as_str())
+                .bind(signed(seq))
+                .execute(&mut *db)
+                .await
+                .unwrap();
+        }
     }
 }

@@ -38,6 +38,7 @@ mod signers;
 mod snapshot;
 mod spool;
 mod surroundings;
+mod turns;
 mod users;
 mod waited;
 mod whole;

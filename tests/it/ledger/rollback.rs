@@ -25,6 +25,7 @@ pub(crate) async fn restore(book: &TestLedger, size: u64) {
         "statements",
         "client_refs",
         "agent_statements",
+        "label_turns",
         "subtrees",
     ] {
         let off = format!("ALTER TABLE {table} DISABLE TRIGGER USER");
@@ -36,6 +37,7 @@ pub(crate) async fn restore(book: &TestLedger, size: u64) {
     for statement in [
         "DELETE FROM agent_statements WHERE statement_id IN (SELECT statement_id FROM statements WHERE seq >= $1)",
         "DELETE FROM client_refs WHERE statement_id IN (SELECT statement_id FROM statements WHERE seq >= $1)",
+        "DELETE FROM label_turns WHERE seq >= $1",
         "DELETE FROM statements WHERE seq >= $1",
         "DELETE FROM blob_references WHERE seq >= $1",
         "DELETE FROM entries WHERE seq >= $1",

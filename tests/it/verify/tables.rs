@@ -79,6 +79,13 @@ async fn a_shifted_agent_chain_is_named() {
 }
 
 #[tokio::test]
+async fn an_invented_turn_of_a_label_is_named() {
+    let story = Story::new().await;
+    let change = "INSERT INTO label_turns VALUES ('role=dns', 3)";
+    names(&story, "label_turns", change, 3).await;
+}
+
+#[tokio::test]
 async fn a_forgotten_and_a_revived_command_are_named() {
     let story = Story::new().await;
     let waiting = story.seq_of(story.waiting).await;

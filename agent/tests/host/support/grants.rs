@@ -350,7 +350,9 @@ pub(crate) fn stream(book: &Book, id: StatementId) -> StreamBody {
             continue;
         };
         let own = statement_id(statement.kind, &statement.payload);
-        let host_needs = event.kind().as_str().starts_with("command.");
+        let of_turns = [Kind::ExecutionReleased, Kind::RolloutContinued];
+        let host_needs =
+            event.kind().as_str().starts_with("command.") || of_turns.contains(&event.kind());
         if Stream::of(&event, own) != Some(Stream::Command(id)) || !host_needs {
             continue;
         }
