@@ -198,13 +198,24 @@ fn agent_and_cli_reach_only_what_judges_without_a_server() {
 /// has them.
 #[test]
 fn nothing_that_is_shipped_reaches_the_simulator() {
-    holds("simulator/src", &["use countersign::", "countersign_cli", "sqlx"]);
+    holds(
+        "simulator/src",
+        &["use countersign::", "countersign_cli", "sqlx"],
+    );
     assert_eq!(
         ours("countersign-simulator"),
         ["countersign-agent", "countersign-protocol"]
     );
-    for shipped in ["countersign", "countersign-agent", "countersign-cli", "countersign-verifier"] {
-        assert!(!ours(shipped).contains(&"countersign-simulator".to_owned()), "{shipped}");
+    for shipped in [
+        "countersign",
+        "countersign-agent",
+        "countersign-cli",
+        "countersign-verifier",
+    ] {
+        assert!(
+            !ours(shipped).contains(&"countersign-simulator".to_owned()),
+            "{shipped}"
+        );
     }
 }
 

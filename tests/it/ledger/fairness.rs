@@ -5,8 +5,8 @@ use countersign_protocol::event::{ExecutionOutput, Stream};
 use countersign_protocol::hash::StatementId;
 use sqlx::{Acquire as _, PgConnection};
 
+use crate::statements::{Ask, blob, signed};
 use crate::support::TestLedger;
-use crate::support::statements::{Ask, blob, signed};
 
 /// While it is held, the writer holds one batch and everything else waits in the queue.
 async fn hold_the_head(connection: &mut PgConnection) -> sqlx::Transaction<'_, sqlx::Postgres> {
