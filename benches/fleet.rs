@@ -188,10 +188,12 @@ async fn run(fleet: &Fleet, serve: &Serve, book: &Book, round: u64) {
     );
     let both = async {
         let all = hosts * round;
-        let started = fleet.until(PATIENCE, |counts| counts.started >= all).await;
+        let started = fleet
+            .until(PATIENCE, |counts| counts.started + counts.refused >= all)
+            .await;
         let started = (started, countersign::clock::Clock::system().now());
         let done = fleet
-            .until(PATIENCE, |counts| counts.completed >= all)
+            .until(PATIENCE, |counts| counts.completed + counts.refused >= all)
             .await;
         (started, (done, countersign::clock::Clock::system().now()))
     };

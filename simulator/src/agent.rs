@@ -26,7 +26,7 @@ use countersign_protocol::proof;
 use countersign_protocol::statement::Statement;
 use ed25519_dalek::SigningKey;
 use reqwest::Url;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::SimulationError;
@@ -48,6 +48,8 @@ pub(crate) struct Common {
     /// The rules and people of each; the pins are each one's own.
     pub(crate) host: Arc<Host>,
     pub(crate) tally: Arc<Tally>,
+    /// How many do something at a time.
+    pub(crate) speaking: Arc<Semaphore>,
 }
 
 /// What one host keeps on its disk.
@@ -208,6 +210,9 @@ impl Agent {
 
     async fn take(&self, grant: Grant) -> Result<(), SimulationError> {
         self.common.tally.granted();
+        // Hosts have files of their own; these share one process's.
+        let speaking = self.common.speaking.acquire().await;
+        let _speaking = speaking.map_err(|error| SimulationError::shape("a turn")(&error))?;
         let mut memory = self.memory.lock().await;
         let since = grant.since.as_ref();
         let since = since.filter(|since| since.size == memory.seen.size());

@@ -21,7 +21,7 @@ use countersign_protocol::name::{AgentName, Time};
 use ed25519_dalek::SigningKey;
 use futures_util::StreamExt as _;
 use reqwest::Url;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -35,6 +35,10 @@ const WAVE: usize = 512;
 /// Sign-ins under way at a time while a fleet connects: hosts come over some seconds, and do not wait
 /// for each other; this only bounds what this one process has open at once.
 const CONNECTING: usize = 128;
+
+/// Hosts that judge and answer a grant at a time: each opens a connection and a program, and beside ten
+/// thousand streams one process has few files left. Some hundred are enough to keep a server busy.
+const SPEAKING: usize = 1024;
 
 /// Hosts behind one address of the loopback network, below the server's limit for one address.
 const HOSTS_OF_AN_ADDRESS: usize = 200;
@@ -289,6 +293,7 @@ async fn common(
         clock,
         host: Arc::new(host),
         tally,
+        speaking: Arc::new(Semaphore::new(SPEAKING)),
     };
     Ok((common, seen))
 }

@@ -34,6 +34,9 @@ const CONNECTIONS: usize = 40 * 1024;
 /// and is silent for hours, and its second connection must not keep a place that another needs.
 const CROWDED: (usize, usize) = (3, 4);
 
+/// With fewer places than that no fleet is served, and each connection goes on as it likes.
+const FEW: usize = 256;
+
 /// Files that the process needs for other things: the database, logs, its own.
 const OTHER_FILES: usize = 128;
 
@@ -261,7 +264,7 @@ impl Hall {
 
     fn is_crowded(&self) -> bool {
         let (part, whole) = CROWDED;
-        self.lock().all.saturating_mul(whole) > self.all.saturating_mul(part)
+        self.all >= FEW && self.lock().all.saturating_mul(whole) > self.all.saturating_mul(part)
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {

@@ -18,6 +18,7 @@ use countersign_protocol::fold::Attachment;
 use countersign_protocol::hash::{CommandId, Hash, KeyId};
 use countersign_protocol::lifecycle::Command;
 use countersign_protocol::name::AgentName;
+use countersign_protocol::rights::Rights;
 use countersign_protocol::rollout::Plan;
 use countersign_protocol::target::ProvableTargets;
 use tokio::sync::OnceCell;
@@ -46,6 +47,8 @@ pub(super) struct Alike {
     turns: bool,
     id: CommandId,
     size: u64,
+    /// As of which the snapshot is.
+    rights: Option<Arc<Rights>>,
 }
 
 /// What a host of a rollout gets besides: that it has its turn, and the end of the host before it.
@@ -85,7 +88,7 @@ impl Grants {
     ) -> Result<Arc<Alike>, ApiError> {
         let slot = self.slot(id, None);
         let alike = slot.cell.get_or_try_init(|| make(app, id)).await?;
-        if alike.is_enough(enough) {
+        if alike.is_enough(enough) && alike.is_of(app.reader.rights_of_rows().as_ref()) {
             return Ok(Arc::clone(alike));
         }
         let slot = self.slot(id, Some(&slot));
@@ -125,6 +128,14 @@ impl Alike {
         match enough {
             Enough::Size(size) => self.size >= size,
             Enough::Cancelled(cancelled) => self.cancel.is_some() || !cancelled,
+        }
+    }
+
+    /// Whether nothing was said about rights since: a policy snapshot comes along.
+    fn is_of(&self, rights: Option<&Arc<Rights>>) -> bool {
+        match (&self.rights, rights) {
+            (Some(made_with), Some(now)) => Arc::ptr_eq(made_with, now),
+            (Some(_), None) | (None, _) => false,
         }
     }
 
@@ -260,6 +271,7 @@ fn concerns_host(event: &Event) -> bool {
 }
 
 async fn make(app: &App, id: CommandId) -> Result<Arc<Alike>, ApiError> {
+    let rights = app.reader.rights_of_rows();
     let checkpoint = app.ledger.newest();
     let size = checkpoint.size();
     let mut connection = app.ledger.pool().acquire().await?;
@@ -332,5 +344,6 @@ async fn make(app: &App, id: CommandId) -> Result<Arc<Alike>, ApiError> {
         turns,
         id,
         size,
+        rights,
     }))
 }

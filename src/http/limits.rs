@@ -27,13 +27,12 @@ struct Rate {
     per_second: u32,
 }
 
-/// Sign-ins of one address: a site of 2,000 agents may come back at once, two calls each, as many as
-/// one address has connections; and the table of used challenges cannot be filled from one place, nor
-/// more than some percent of one processor spent on it.
+/// Sign-ins of one address: a site of 500 agents may come back at once, two calls each, and the
+/// table of used challenges cannot be filled from one place.
 const SIGN_IN: Rate = Rate {
     name: "sign-in",
-    burst: 4_000,
-    per_second: 100,
+    burst: 1_000,
+    per_second: 20,
 };
 
 /// Calls at the door of one address: more than an agent makes that delivers a long journal, each

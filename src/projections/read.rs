@@ -116,6 +116,15 @@ impl Reader {
         Ok(self.caught_up().await?.rights)
     }
 
+    /// Keys, people, agents and policy as the rows have them at this moment; the same one until it changes.
+    #[must_use]
+    pub fn rights_of_rows(&self) -> Option<Arc<Rights>> {
+        let projected = self.projected.borrow();
+        projected
+            .as_ref()
+            .map(|projected| Arc::clone(&projected.rights))
+    }
+
     /// Says whether a key is known already and not revoked; a no may be out of date.
     #[must_use]
     pub fn knows(&self, key: &KeyId) -> bool {

@@ -292,7 +292,7 @@ async fn put_entry(db: &mut PgConnection, entry: &Entry, bytes: &[u8]) {
         for label in &released.labels {
             sqlx::query("INSERT INTO label_turns VALUES ($1, $2)")
                 .bind(label.as_str())
-                .bind(signed(seq))
+                .bind(seq)
                 .execute(&mut *db)
                 .await
                 .unwrap();

@@ -11,7 +11,6 @@ use countersign_protocol::proof;
 use countersign_protocol::rollout::{Gap, Rollout};
 use countersign_protocol::target::TargetList;
 
-use crate::say;
 use crate::support::{Book, World, public};
 
 const MINUTE_US: u64 = 60 * SECOND_US;

@@ -61,9 +61,9 @@ async fn too_many_sign_ins_of_one_address_are_told_when_to_come_again() {
     let first = server.call(Method::POST, CHALLENGE).send().await.unwrap();
     assert_eq!(
         header(&first, "ratelimit-policy"),
-        "\"sign-in\";q=4000;w=40"
+        "\"sign-in\";q=1000;w=50"
     );
-    assert_eq!(header(&first, "ratelimit"), "\"sign-in\";r=3999;t=1");
+    assert_eq!(header(&first, "ratelimit"), "\"sign-in\";r=999;t=1");
     let call = |_count| async { server.call(Method::POST, CHALLENGE).send().await.unwrap() };
     let (refused, _let_in) = exhaust(call).await;
     assert_eq!(header(&refused, "retry-after"), "1");

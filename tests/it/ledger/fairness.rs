@@ -120,6 +120,7 @@ async fn a_host_that_comes_back_with_a_long_spool_does_not_hold_up_anothers_star
     let book = TestLedger::ready().await;
     let (command, _) = book.authorized().await;
     let started = book.send(book.start(command)).await.unwrap().id;
+    book.enrol("web-2").await;
     let (request, act) = book.view().request(&Ask::of("web-2"));
     let other = book.send(request).await.unwrap().id;
     for who in ["bob", "carol"] {
