@@ -50,8 +50,8 @@ fn turns(world: &mut World, id: StatementId) {
     }
 }
 
-/// The other host runs it; where its end stands.
-fn other_runs(world: &mut World, id: StatementId) -> u64 {
+/// The other host starts it: the run.
+fn other_starts(world: &mut World, id: StatementId) -> StatementId {
     let book = &mut world.book;
     let path = book.blob(b"/usr/bin/true");
     let sha256 = Digest::new([1; 32]);
@@ -59,7 +59,14 @@ fn other_runs(world: &mut World, id: StatementId) -> u64 {
         command: id, agent_seq: 0, agent_prev: StatementId::ZERO, in_force: None,
         program: ProgramFacts { path, sha256 }, steps: None,
     });
-    let run = book.sign_and_append(BEFORE, &started).unwrap();
+    book.sign_and_append(BEFORE, &started).unwrap()
+}
+
+/// The other host runs it; where its end stands.
+fn other_runs(world: &mut World, id: StatementId) -> u64 {
+    let run = other_starts(world, id);
+    let book = &mut world.book;
+    let sha256 = Digest::new([1; 32]);
     let none = StreamTotals {
         total: 0,
         kept: 0,
@@ -153,6 +160,40 @@ fn a_turn_without_the_end_of_the_host_before_is_not_believed() {
     ));
 }
 
+/// A thief of the ledger's key gives our host its turn, by whatever end he names.
+fn force_turn(world: &mut World, id: StatementId, waited_for: StatementId) {
+    let book = &mut world.book;
+    let header = book.ledger_header();
+    let released = ExecutionReleased {
+        signer: header.signer,
+        nonce: header.nonce,
+        made_at: header.made_at,
+        ledger: header.ledger,
+        seen: header.seen,
+        command: id,
+        agent: "web-1".parse().unwrap(),
+        turn: 1,
+        waited_for: vec![waited_for],
+        labels: Vec::new(),
+        start_before: book.command(id).act().expires_at,
+    };
+    book.force_event("ledger", &released.into());
+}
+
+#[test]
+fn a_start_is_no_end_whatever_the_ledger_says() {
+    let mut world = world();
+    let id = rolled_out(&mut world, one_by_one());
+    let run = other_starts(&mut world, id);
+    force_turn(&mut world, id, run);
+    let start = world.book.seq_of(run).unwrap();
+    let said = world.admit(&shown(&world, id, (BEFORE, start))).map(drop);
+    assert_eq!(
+        said,
+        Err(Unproven::HostBefore("what is shown is not its end"))
+    );
+}
+
 /// A thief of the ledger's keys gives our host its turn while the one before it still runs.
 #[test]
 fn a_thief_of_the_ledgers_key_cannot_end_another_hosts_run() {
@@ -200,21 +241,7 @@ fn a_thief_of_the_ledgers_key_cannot_end_another_hosts_run() {
             .statement
             .id()
     };
-    let header = book.ledger_header();
-    let released = ExecutionReleased {
-        signer: header.signer,
-        nonce: header.nonce,
-        made_at: header.made_at,
-        ledger: header.ledger,
-        seen: header.seen,
-        command: id,
-        agent: "web-1".parse().unwrap(),
-        turn: 1,
-        waited_for: vec![end_id],
-        labels: Vec::new(),
-        start_before: book.command(id).act().expires_at,
-    };
-    book.force_event("ledger", &released.into());
+    force_turn(&mut world, id, end_id);
     let said = world.admit(&shown(&world, id, (BEFORE, end))).map(drop);
     assert_eq!(
         said,
