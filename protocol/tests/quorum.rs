@@ -210,15 +210,21 @@ fn an_approval_without_a_reason_counts_no_more_once_the_policy_wants_one() {
 }
 
 #[test]
-fn what_a_rule_cannot_hold_it_does_not_permit() {
+fn what_a_rule_says_of_several_hosts_becomes_turns() {
     let mut book = under("1 alice bob in-flight=1\n1 carol bob gap=5");
     book.enrol("web-2");
-    book.request("alice", &["web-1"]).unwrap();
-    for (who, hosts) in [("alice", &["web-1", "web-2"][..]), ("carol", &["web-1"])] {
-        let refused = book.request(who, hosts);
-        assert!(
-            matches!(refused, Err(Refusal::OverLimit(_))),
-            "{who}: {refused:?}"
+    for (who, hosts, in_flight) in [
+        ("alice", &["web-1"][..], None),
+        ("alice", &["web-1", "web-2"], Some(1)),
+        ("carol", &["web-1", "web-2"], Some(1)),
+    ] {
+        let command = book.request(who, hosts).unwrap();
+        book.approve("bob", command).unwrap();
+        let plan = book.command(command).plan.as_ref();
+        assert_eq!(
+            plan.map(|plan| plan.in_flight),
+            in_flight,
+            "{who} {hosts:?}"
         );
     }
 }

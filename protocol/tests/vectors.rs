@@ -294,5 +294,5 @@ fn a_security_key_whose_counter_goes_back_is_told_of_and_one_that_counts_on_is_n
         .iter()
         .map(|back| (back.counter, back.before))
         .collect();
-    assert_eq!(told, [(7, 43)]);
+    assert_eq!(told, [(7, 44)]);
 }
