@@ -1,4 +1,4 @@
-//! (i) What do thousands of connected agents cost a server, and how fast does one command reach them all?
+//! (j) What do thousands of connected agents cost a server, and how fast does one command reach them all?
 //!
 //! A `countersign serve` in a process of its own with a real Postgres, and as many simulated agents as
 //! asked for in this process: each with its own key, session and open connection, each judging its grant
@@ -84,7 +84,7 @@ async fn bench() {
     let fleet = Fleet::new(&plan, book.keys_folder()).await.unwrap();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     println!(
-        "\n(i) a fleet: {hosts} agents, {cores} cores for server, Postgres (fsync on) and all agents"
+        "\n(j) a fleet: {hosts} agents, {cores} cores for server, Postgres (fsync on) and all agents"
     );
 
     let begun = Instant::now();

@@ -1,4 +1,4 @@
-//! (j) Does it get slower as the history grows: asking, showing a command, listing?
+//! (k) Does it get slower as the history grows: asking, showing a command, listing?
 //!
 //! The same questions, over HTTP with one client that verifies all it gets, at a history and at one ten
 //! times as long. The long part is filled in as the ledger would have written it, and the lists are
@@ -47,7 +47,7 @@ async fn bench() {
     let short = setting("COUNTERSIGN_BENCH_HISTORY", 100_000);
     let mut book = Book::new("history").await;
     let pins = (book.ledger().id(), book.ledger().verifier().clone());
-    println!("\n(j) history: the same questions at a history and at ten times as much; ms");
+    println!("\n(k) history: the same questions at a history and at ten times as much; ms");
     let mut before: Option<Vec<[Duration; 2]>> = None;
     for (host, entries) in [("web-2", short), ("web-1", short * 9)] {
         let long = book.runs(host, 1).await.remove(0);
