@@ -351,9 +351,11 @@ fn what_one_machine_alone_has_committed_is_not_acknowledged() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let commits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
-    until("a COMMIT waits for the standby", || {
-        primary.sql("postgres", commits) != "0"
+    // One of entries: the lists commit too.
+    let commits = "SELECT count(*) FROM pg_stat_activity JOIN pg_locks USING (pid)
+         WHERE wait_event = 'SyncRep' AND relation = 'entries'::regclass AND mode = 'RowExclusiveLock'";
+    until("a COMMIT of an entry waits for the standby", || {
+        primary.sql("countersign", commits) != "0"
     });
     // It comes back and shows the entry, which its standby does not have.
     primary.kill();

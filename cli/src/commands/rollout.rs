@@ -13,6 +13,9 @@ use super::{Globals, stop};
 use crate::acts::{Order, Steer};
 use crate::failure::Failure;
 
+/// Where help shows them.
+const HEADING: &str = "Rollout (without it all hosts start at once)";
+
 /// How long a host may have its turn before it has started, unless somebody says otherwise: long
 /// enough for a restart of its agent, short enough that an absent host does not hold up the others.
 const START_WITHIN: Duration = Duration::from_secs(600);
@@ -65,29 +68,28 @@ enum OrderWord {
 
 /// How it goes over its hosts.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Rollout (without it all hosts start at once)")]
 pub(super) struct RolloutArguments {
     /// So many hosts at once: 3, or 10%
-    #[arg(long, value_name = "N|%")]
+    #[arg(help_heading = HEADING, long, value_name = "N|%")]
     max_in_flight: Option<Share>,
     /// So many hosts may end badly; one more, and the rest is skipped. 0 when left out: the first
     /// one that fails, refuses or is lost stops it
-    #[arg(long, value_name = "N|%")]
+    #[arg(help_heading = HEADING, long, value_name = "N|%")]
     max_errors: Option<Share>,
     /// So long between the end on one host and the start on the next: 30m
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    #[arg(help_heading = HEADING, long, value_name = "DURATION", value_parser = duration)]
     gap: Option<Duration>,
     /// With --gap: between any two hosts with this label, whatever command has a gap for it
-    #[arg(long, value_name = "LABEL", requires = "gap")]
+    #[arg(help_heading = HEADING, long, value_name = "LABEL", requires = "gap")]
     gap_label: Option<Label>,
     /// So many hosts first; then a person looks and says: countersign continue ID
-    #[arg(long, value_name = "N|%")]
+    #[arg(help_heading = HEADING, long, value_name = "N|%")]
     canary: Option<Share>,
     /// In which order
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(help_heading = HEADING, long, value_enum, default_value_t)]
     order: OrderWord,
     /// How long a host may have its turn before it starts; then it is skipped, and counts as an error
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    #[arg(help_heading = HEADING, long, value_name = "DURATION", value_parser = duration)]
     start_within: Option<Duration>,
 }
 
