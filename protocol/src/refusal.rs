@@ -19,6 +19,11 @@ pub enum Class {
     Conflict,
 }
 
+/// Refuses, unless something holds.
+pub(crate) fn require(holds: bool, otherwise: Refusal) -> Result<(), Refusal> {
+    if holds { Ok(()) } else { Err(otherwise) }
+}
+
 macro_rules! refusals {
     ($($(#[$doc:meta])* $name:ident $(($value:ty))? $({ $field:ident: $inner:ty })?,
        $class:ident, $code:literal, $text:literal;)*) => {

@@ -7,10 +7,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::fold::Refusal;
 use crate::hash::CommandId;
 use crate::lifecycle::{Command, ExecutionStatus};
 use crate::quorum::is_false;
+use crate::refusal::{Refusal, require};
 use crate::target::TargetLine;
 
 /// Which command is run again.
@@ -32,13 +32,12 @@ pub struct Retry {
 /// # Errors
 /// Why it is none.
 pub fn check(earlier: &Command, again: &Command, retry: &Retry) -> Result<(), Refusal> {
-    let unless = |holds: bool, otherwise: Refusal| if holds { Ok(()) } else { Err(otherwise) };
-    unless(earlier.status().is_final(), Refusal::RetryTooEarly)?;
+    require(earlier.status().is_final(), Refusal::RetryTooEarly)?;
     let (was, is) = (earlier.act(), again.act());
     // What is handed over is sealed for one request; nobody but the hosts can open it.
     let has_secrets = was.secrets.is_some() || is.secrets.is_some();
-    unless(!has_secrets, Refusal::RetrySecrets)?;
-    let same = |same: bool, what| unless(same, Refusal::RetryDiffers(what));
+    require(!has_secrets, Refusal::RetrySecrets)?;
+    let same = |same: bool, what| require(same, Refusal::RetryDiffers(what));
     same(was.mode == is.mode, "mode")?;
     same(was.spec == is.spec, "spec")?;
     same(was.env == is.env, "env")?;

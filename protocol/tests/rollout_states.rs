@@ -74,6 +74,24 @@ struct Noted {
     bad: bool,
 }
 
+/// What a person says of the command.
+macro_rules! word {
+    ($world:expr, $kind:ident { $($field:ident: $value:expr)? }) => {{
+        let LedgerHeader { signer, nonce, made_at, ledger, seen } = $world.header();
+        Event::from($kind {
+            signer,
+            nonce,
+            made_at,
+            ledger,
+            seen,
+            principal: "bob".parse().unwrap(),
+            command: StatementId::ZERO,
+            reason: None,
+            $($field: $value,)?
+        })
+    }};
+}
+
 /// A rollout somewhere on its way.
 #[derive(Debug, Clone)]
 struct World {
@@ -141,7 +159,7 @@ impl World {
             let mut due = self.command.due(self.now());
             if due.is_empty() {
                 let turns = self.command.turns(self.now());
-                due = turns.into_iter().map(Due::Release).collect();
+                due = turns.map(Due::Release).collect();
             }
             if due.is_empty() {
                 return;
@@ -220,7 +238,7 @@ impl World {
         assert!(running <= plan.in_flight, "too many run: {self:?}");
         if self.command.status().is_final() {
             assert!(
-                self.command.turns(self.now()).is_empty(),
+                self.command.turns(self.now()).next().is_none(),
                 "a turn after the end: {self:?}"
             );
         }
@@ -229,154 +247,38 @@ impl World {
     /// Tries something; the world afterwards, if it may happen.
     fn after(&self, plan: &Plan, act: Act) -> Option<Self> {
         let mut next = self.clone();
+        let event = match act {
+            Act::Wait => None,
+            Act::Pause => Some(word!(next, RolloutPaused {})),
+            Act::Resume => Some(word!(next, RolloutResumed {})),
+            Act::Continue => Some(word!(next, RolloutContinued {})),
+            Act::Cancel => Some(word!(next, CommandCancelRequested { token: None })),
+            Act::Start(host) => Some(next.host(host, Said::Start)),
+            Act::End(host, code) => Some(next.host(host, Said::End(code))),
+            Act::Refuse(host) => Some(next.host(host, Said::Refuse)),
+        };
+        let came_late = matches!(act, Act::Refuse(host) if next.seen[host].over.is_some());
+        let ended = event.is_none() && next.step > OPEN;
+        // A host refuses once; what comes late changes nothing.
+        if came_late || ended || event.is_some_and(|event| !next.next(&event)) {
+            return None;
+        }
         match act {
-            Act::Wait => {
-                if next.step > OPEN {
-                    return None;
-                }
-                next.step += 1;
-            }
-            Act::Pause => {
-                let event = next.person(|header, principal| {
-                    let LedgerHeader {
-                        signer,
-                        nonce,
-                        made_at,
-                        ledger,
-                        seen,
-                    } = header;
-                    RolloutPaused {
-                        signer,
-                        nonce,
-                        made_at,
-                        ledger,
-                        seen,
-                        principal,
-                        command: StatementId::ZERO,
-                        reason: None,
-                    }
-                    .into()
-                });
-                if !next.next(&event) {
-                    return None;
-                }
-                next.paused = true;
-            }
-            Act::Resume => {
-                let event = next.person(|header, principal| {
-                    let LedgerHeader {
-                        signer,
-                        nonce,
-                        made_at,
-                        ledger,
-                        seen,
-                    } = header;
-                    RolloutResumed {
-                        signer,
-                        nonce,
-                        made_at,
-                        ledger,
-                        seen,
-                        principal,
-                        command: StatementId::ZERO,
-                        reason: None,
-                    }
-                    .into()
-                });
-                if !next.next(&event) {
-                    return None;
-                }
-                next.paused = false;
-            }
+            Act::Wait => next.step += 1,
+            Act::Pause => next.paused = true,
+            Act::Resume => next.paused = false,
             Act::Continue => {
-                let event = next.person(|header, principal| {
-                    let LedgerHeader {
-                        signer,
-                        nonce,
-                        made_at,
-                        ledger,
-                        seen,
-                    } = header;
-                    RolloutContinued {
-                        signer,
-                        nonce,
-                        made_at,
-                        ledger,
-                        seen,
-                        principal,
-                        command: StatementId::ZERO,
-                        reason: None,
-                    }
-                    .into()
-                });
-                if !next.next(&event) {
-                    return None;
-                }
                 let canary = usize::try_from(plan.canary.unwrap()).unwrap();
-                assert!(
-                    next.seen[..canary].iter().all(|seen| seen.over.is_some()),
-                    "unseen: {next:?}"
-                );
+                let over = next.seen[..canary].iter().all(|seen| seen.over.is_some());
+                assert!(over, "unseen: {next:?}");
                 next.continued = true;
             }
-            Act::Cancel => {
-                let event = next.person(|header, principal| {
-                    let LedgerHeader {
-                        signer,
-                        nonce,
-                        made_at,
-                        ledger,
-                        seen,
-                    } = header;
-                    CommandCancelRequested {
-                        signer,
-                        nonce,
-                        made_at,
-                        ledger,
-                        seen,
-                        principal,
-                        command: StatementId::ZERO,
-                        token: None,
-                        reason: None,
-                    }
-                    .into()
-                });
-                if !next.next(&event) {
-                    return None;
-                }
-            }
-            Act::Start(host) => {
-                let event = next.host(host, Said::Start);
-                if !next.next(&event) {
-                    return None;
-                }
-            }
-            Act::End(host, code) => {
-                let event = next.host(host, Said::End(code));
-                if !next.next(&event) {
-                    return None;
-                }
-            }
-            Act::Refuse(host) => {
-                let over = next.seen[host].over.is_some();
-                let event = next.host(host, Said::Refuse);
-                // A host refuses once; what comes late changes nothing.
-                if over || !next.next(&event) {
-                    return None;
-                }
-            }
+            Act::Cancel | Act::Start(_) | Act::End(..) | Act::Refuse(_) => {}
         }
         next.look();
         next.ledger(plan);
         next.check(plan);
         Some(next)
-    }
-
-    fn person(
-        &self,
-        say: impl Fn(LedgerHeader, countersign_protocol::name::Principal) -> Event,
-    ) -> Event {
-        say(self.header(), "bob".parse().unwrap())
     }
 
     fn host(&self, host: usize, said: Said) -> Event {

@@ -6,15 +6,15 @@
 
 use std::collections::BTreeMap;
 
-use countersign_protocol::api::{Grant, ProvenEntry, StreamBody};
+use countersign_protocol::api::{Base64, Grant, ProvenEntry, StreamBody};
 use countersign_protocol::audit::{self, CheckedEntry, Reason};
 use countersign_protocol::blob::{Blob, BlobRef, MAX_BLOB_BYTES};
 use countersign_protocol::canonical;
 use countersign_protocol::checkpoint::Checkpoint;
-use countersign_protocol::command::{CommandError, CommandSpec, Environment};
+use countersign_protocol::command::{Act, CommandError, CommandSpec, Environment};
 use countersign_protocol::event::{Author, CommandAuthorized, CommandRequested, Event};
 use countersign_protocol::fold::{Refusal, Stream};
-use countersign_protocol::hash::{CommandId, Digest, LedgerId};
+use countersign_protocol::hash::{CommandId, Digest, Hash, LedgerId};
 use countersign_protocol::key::PublicKey;
 use countersign_protocol::lifecycle::{Command, ExecutionStatus, Position, Stage};
 use countersign_protocol::name::{AgentName, Principal, Time};
@@ -298,17 +298,23 @@ pub(crate) fn own_line(
     command: &Command,
     pins: &Pins,
 ) -> Result<TargetLine, Unproven> {
-    let line: TargetLine = canonical::from_document(&grant.line.0, MAX_BLOB_BYTES)
-        .map_err(|_| Unproven::NotATarget)?;
     let act = command.act();
-    let own =
-        line.agent == pins.agent && line.key_id == pins.key_id && line.spec == act.spec.digest;
-    if !own {
-        return Err(Unproven::NotATarget);
-    }
-    target::verify_line(&line, grant.line_index, &grant.line_proof, &act.targets)
-        .map_err(|_| Unproven::NotATarget)?;
-    Ok(line)
+    signed_line(&grant.line, (grant.line_index, &grant.line_proof), act)
+        .filter(|line| {
+            line.agent == pins.agent && line.key_id == pins.key_id && line.spec == act.spec.digest
+        })
+        .ok_or(Unproven::NotATarget)
+}
+
+/// A line at its place, if it is among those that people signed with the act.
+pub(super) fn signed_line(
+    line: &Base64,
+    (index, proof): (u64, &[Hash]),
+    act: &Act,
+) -> Option<TargetLine> {
+    let line: TargetLine = canonical::from_document(&line.0, MAX_BLOB_BYTES).ok()?;
+    target::verify_line(&line, index, proof, &act.targets).ok()?;
+    Some(line)
 }
 
 /// What would run, read from the very bytes that were signed for.

@@ -7,14 +7,12 @@
 
 use countersign_protocol::api::{Ahead, Grant};
 use countersign_protocol::audit::CheckedEntry;
-use countersign_protocol::blob::MAX_BLOB_BYTES;
-use countersign_protocol::canonical;
 use countersign_protocol::checkpoint::Checkpoint;
 use countersign_protocol::event::{Author, Event, ExecutionReleased, RefusalReason};
 use countersign_protocol::fold::Stream;
 use countersign_protocol::name::Time;
 use countersign_protocol::rollout::{self, Plan};
-use countersign_protocol::target::{self, TargetLine};
+use countersign_protocol::target::TargetLine;
 
 use super::evidence::{self, ProvenCommand, ProvenStream, Unproven};
 use super::pipeline::Pins;
@@ -110,15 +108,10 @@ fn over_at(
 
 fn line_at(shown: &Shown<'_>, ahead: &Ahead, before: u64) -> Result<TargetLine, Unproven> {
     let wrong = Unproven::HostBefore("its line is not among the targets that people signed");
-    let line: Result<TargetLine, _> = canonical::from_document(&ahead.line.0, MAX_BLOB_BYTES);
-    let line = line.map_err(|_| wrong.clone())?;
-    let targets = &shown.proven.command.act().targets;
-    target::verify_line(&line, ahead.line_index, &ahead.line_proof, targets)
-        .map_err(|_| wrong.clone())?;
-    if line.turn_at(ahead.line_index) != before {
-        return Err(wrong);
-    }
-    Ok(line)
+    let place = (ahead.line_index, ahead.line_proof.as_slice());
+    evidence::signed_line(&ahead.line, place, shown.proven.command.act())
+        .filter(|line| line.turn_at(ahead.line_index) == before)
+        .ok_or(wrong)
 }
 
 /// After it the host has nothing of the command any more.

@@ -18,29 +18,53 @@ pub(super) fn gap(gap: &Gap) -> String {
 
 /// What the requester asks for, in one line.
 pub(super) fn rollout(rollout: &Rollout) -> String {
-    let mut parts = Vec::new();
-    if let Some(most) = rollout.max_in_flight {
-        parts.push(format!("at most {most} at a time"));
+    let most = rollout.max_in_flight;
+    Words {
+        in_flight: most.map(|most| most.to_string()),
+        gaps: rollout.gap.as_slice(),
+        canary: rollout.canary,
+        max_errors: rollout.max_errors,
+        start_within_ms: rollout.start_within_ms,
     }
-    parts.extend(rollout.gap.as_ref().map(gap));
-    parts.extend(rollout.canary.map(canary));
-    parts.push(errors(rollout.max_errors));
-    if let Some(ms) = rollout.start_within_ms {
-        parts.push(format!("a turn is lost after {}", duration(ms)));
-    }
-    parts.join("; ")
+    .line()
 }
 
 /// The plan that holds, in one line: what was asked for and what the policy asks besides.
 fn plan(plan: &Plan) -> String {
-    let mut parts = vec![format!("at most {} at a time", plan.in_flight)];
-    parts.extend(plan.gaps.iter().map(gap));
-    parts.extend(plan.canary.map(canary));
-    parts.push(errors(plan.max_errors));
-    if let Some(ms) = plan.start_within_ms {
-        parts.push(format!("a turn is lost after {}", duration(ms)));
+    Words {
+        in_flight: Some(plan.in_flight.to_string()),
+        gaps: &plan.gaps,
+        canary: plan.canary,
+        max_errors: plan.max_errors,
+        start_within_ms: plan.start_within_ms,
     }
-    parts.join("; ")
+    .line()
+}
+
+/// What both have to say.
+struct Words<'a> {
+    in_flight: Option<String>,
+    gaps: &'a [Gap],
+    canary: Option<u64>,
+    max_errors: Option<u64>,
+    start_within_ms: Option<u64>,
+}
+
+impl Words<'_> {
+    fn line(self) -> String {
+        let in_flight = self.in_flight;
+        let mut parts: Vec<_> = in_flight
+            .map(|most| format!("at most {most} at a time"))
+            .into_iter()
+            .collect();
+        parts.extend(self.gaps.iter().map(gap));
+        parts.extend(self.canary.map(canary));
+        parts.push(errors(self.max_errors));
+        if let Some(ms) = self.start_within_ms {
+            parts.push(format!("a turn is lost after {}", duration(ms)));
+        }
+        parts.join("; ")
+    }
 }
 
 pub(super) fn canary(hosts: u64) -> String {
@@ -80,7 +104,7 @@ pub(super) fn standing(command: &Command) -> Vec<String> {
             "paused since {}; go on with: countersign resume {code}",
             render::time(at.time)
         ));
-    } else if is_at_canary(command, held) {
+    } else if command.waits_at_canary() {
         lines.push(format!(
             "the canary is over; look at it, then: countersign continue {code}"
         ));
@@ -89,17 +113,4 @@ pub(super) fn standing(command: &Command) -> Vec<String> {
         lines.push(format!("{waiting} wait for their turn"));
     }
     lines
-}
-
-/// Says whether all of the canary is over and nobody has continued.
-fn is_at_canary(command: &Command, plan: &Plan) -> bool {
-    let (Some(canary), Some(targets)) = (plan.canary, &command.targets) else {
-        return false;
-    };
-    let mut first = targets.by_turn().take_while(|(turn, _)| *turn < canary);
-    command.continued.is_none()
-        && first.all(|(_, line)| {
-            let part = command.executions.get(&line.agent);
-            part.is_some_and(|part| part.over.is_some())
-        })
 }

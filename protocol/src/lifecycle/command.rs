@@ -11,12 +11,12 @@ use crate::event::{
     CommandApproved, CommandAuthorized, CommandRejected, CommandRequested, CommandVotedDown, Event,
     ExecutionLost, ExecutionRefused, ExecutionStarted, LossForm,
 };
-use crate::fold::Refusal;
 use crate::hash::{CommandId, KeyId, StatementId};
 use crate::name::{AgentName, Principal, SECOND_US, Time};
 use crate::permission::Whom;
 use crate::policy::PolicyRef;
 use crate::quorum::{self, Verdict};
+use crate::refusal::{Refusal, require};
 use crate::rollout::{self, Plan};
 use crate::target::TargetList;
 
@@ -205,7 +205,7 @@ impl Command {
             Event::CommandVotedDown(down) => self.vote_down(down),
             Event::CommandWithdrawn(_) => self.end(Stage::Withdrawn),
             Event::CommandExpired(_) => {
-                self.require(at.time >= self.act().expires_at, Refusal::NotYet)?;
+                require(at.time >= self.act().expires_at, Refusal::NotYet)?;
                 self.end(Stage::Expired)
             }
             Event::CommandAuthorized(authorized) => self.authorize(authorized, at),
@@ -289,12 +289,8 @@ impl Command {
             .plus_micros(self.request.act.timeout_ms * 1000 + LOST_GRACE_US)
     }
 
-    pub(super) fn require(&self, holds: bool, otherwise: Refusal) -> Result<(), Refusal> {
-        if holds { Ok(()) } else { Err(otherwise) }
-    }
-
     fn end(&mut self, stage: Stage) -> Result<(), Refusal> {
-        self.require(self.stage == Stage::Requested, self.past())?;
+        require(self.stage == Stage::Requested, self.past())?;
         self.stage = stage;
         Ok(())
     }
@@ -305,14 +301,14 @@ impl Command {
     }
 
     fn approve(&mut self, approval: &CommandApproved, at: Position) -> Result<(), Refusal> {
-        self.require(self.stage == Stage::Requested, self.past())?;
-        self.require(at.time < self.act().expires_at, Refusal::Late)?;
-        self.require(approval.principal != *self.requester(), Refusal::OwnRequest)?;
-        self.require(
+        require(self.stage == Stage::Requested, self.past())?;
+        require(at.time < self.act().expires_at, Refusal::Late)?;
+        require(approval.principal != *self.requester(), Refusal::OwnRequest)?;
+        require(
             approval.requester == *self.requester(),
             Refusal::Binding("requester"),
         )?;
-        self.require(approval.act == *self.act(), Refusal::Binding("act"))?;
+        require(approval.act == *self.act(), Refusal::Binding("act"))?;
         self.approvals.push(Approval {
             principal: approval.principal.clone(),
             key_id: approval.signer,
@@ -325,7 +321,7 @@ impl Command {
     }
 
     fn vote(&mut self, rejection: &CommandRejected, at: Position) -> Result<(), Refusal> {
-        self.require(self.stage == Stage::Requested, self.past())?;
+        require(self.stage == Stage::Requested, self.past())?;
         self.votes.push(Vote {
             principal: rejection.principal.clone(),
             key_id: rejection.signer,
@@ -338,7 +334,7 @@ impl Command {
     fn vote_down(&mut self, down: &CommandVotedDown) -> Result<(), Refusal> {
         let known = |seq: &u64| self.votes.iter().any(|vote| vote.seq == *seq);
         let all_known = !down.rejections.is_empty() && down.rejections.iter().all(known);
-        self.require(
+        require(
             all_known && is_ascending(&down.rejections),
             Refusal::Binding("rejections"),
         )?;
@@ -346,9 +342,9 @@ impl Command {
     }
 
     fn authorize(&mut self, authorized: &CommandAuthorized, at: Position) -> Result<(), Refusal> {
-        self.require(self.stage == Stage::Requested, self.past())?;
-        self.require(at.time < self.act().expires_at, Refusal::Late)?;
-        self.require(
+        require(self.stage == Stage::Requested, self.past())?;
+        require(at.time < self.act().expires_at, Refusal::Late)?;
+        require(
             authorized.request_seq == self.requested.seq,
             Refusal::Binding("request_seq"),
         )?;
@@ -359,11 +355,11 @@ impl Command {
             .filter(|given| given.policy == authorized.policy)
             .collect();
         let known = counted.len() == authorized.approvals.len();
-        self.require(
+        require(
             is_ascending(&authorized.approvals) && known,
             Refusal::Binding("approvals"),
         )?;
-        self.require(
+        require(
             authorized.requirement.break_glass.is_some() == self.act().break_glass,
             Refusal::Binding("break_glass"),
         )?;
@@ -377,15 +373,15 @@ impl Command {
                 .any(|person| person == who)
         };
         let verdict = quorum::count(&authorized.requirement, self.requester(), people, belongs);
-        self.require(verdict.is_met(), Refusal::Quorum)?;
+        require(verdict.is_met(), Refusal::Quorum)?;
         self.stage = Stage::Authorized { at, verdict };
         self.plan = Plan::of(self.act(), &authorized.requirement);
         Ok(())
     }
 
     fn cancel(&mut self, at: Position) -> Result<(), Refusal> {
-        self.require(!self.status().is_final(), self.past())?;
-        self.require(self.cancel.is_none(), Refusal::AlreadyCancelled)?;
+        require(!self.status().is_final(), self.past())?;
+        require(self.cancel.is_none(), Refusal::AlreadyCancelled)?;
         self.cancel = Some(at);
         match self.stage {
             Stage::Requested => self.stage = Stage::Cancelled,
@@ -415,7 +411,7 @@ impl Command {
             .targets
             .as_ref()
             .is_none_or(|list| list.line_of(agent).is_some());
-        self.require(listed, Refusal::NotATarget)?;
+        require(listed, Refusal::NotATarget)?;
         Ok(self
             .executions
             .entry(agent.clone())
@@ -454,8 +450,8 @@ impl Command {
 
     fn start(&mut self, started: &ExecutionStarted, at: Position) -> Result<(), Refusal> {
         let act = self.act();
-        self.require(at.time >= act.not_before, Refusal::NotYet)?;
-        self.require(at.time < act.expires_at, Refusal::Late)?;
+        require(at.time >= act.not_before, Refusal::NotYet)?;
+        require(at.time < act.expires_at, Refusal::Late)?;
         let same_key = self.is_line_of(&started.agent, started.signer);
         let cancelled = self.cancel.is_some();
         let in_turns = self.plan.is_some();

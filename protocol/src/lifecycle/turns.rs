@@ -9,9 +9,9 @@ use super::command::{Command, Position, Stage};
 use super::execution::{Execution, Over, Released};
 use super::status::ExecutionStatus;
 use crate::event::{ExecutionReleased, ExecutionSkipped, SkipReason};
-use crate::fold::Refusal;
 use crate::hash::StatementId;
 use crate::name::{AgentName, Label, Time};
+use crate::refusal::{Refusal, require};
 use crate::rollout::Plan;
 
 /// A turn that may begin.
@@ -27,6 +27,16 @@ pub struct Turn {
     pub labels: Vec<Label>,
     /// Until when its host may start.
     pub start_before: Time,
+}
+
+impl Turn {
+    /// The same turn, which also waited for these ends, each named once.
+    pub(crate) fn after(mut self, others: &[StatementId]) -> Self {
+        let own = self.waited_for.first().copied();
+        let others = others.iter().copied();
+        self.waited_for.extend(others.filter(|id| Some(*id) != own));
+        self
+    }
 }
 
 impl Command {
@@ -49,15 +59,12 @@ impl Command {
     }
 
     /// The turns that may begin at `now`, as far as this command's own events say, in their order.
-    #[must_use]
-    pub fn turns(&self, now: Time) -> Vec<Turn> {
-        let (Some(plan), Some(targets)) = (self.running_plan(now), &self.targets) else {
-            return Vec::new();
-        };
-        let turns = targets.by_turn();
-        turns
-            .filter_map(|(number, line)| self.turn_of(plan, (number, &line.agent), now))
-            .collect()
+    pub fn turns(&self, now: Time) -> impl Iterator<Item = Turn> + '_ {
+        let planned = self.running_plan(now).zip(self.targets.as_ref());
+        planned.into_iter().flat_map(move |(plan, targets)| {
+            let turns = targets.by_turn();
+            turns.filter_map(move |(number, line)| self.turn_of(plan, (number, &line.agent), now))
+        })
     }
 
     /// This turn, if it may begin at `now`.
@@ -108,12 +115,12 @@ impl Command {
         released: &ExecutionReleased,
         at: Position,
     ) -> Result<(), Refusal> {
-        self.require(self.plan.is_some(), Refusal::NoRollout)?;
-        self.require(at.time >= self.act().not_before, Refusal::NotYet)?;
-        self.require(self.paused.is_none(), Refusal::Paused)?;
+        require(self.plan.is_some(), Refusal::NoRollout)?;
+        require(at.time >= self.act().not_before, Refusal::NotYet)?;
+        require(self.paused.is_none(), Refusal::Paused)?;
         let plan = self.running_plan(at.time).ok_or(Refusal::TurnNotFree)?;
         let start_before = plan.start_before(at.time, self.act().expires_at);
-        self.require(
+        require(
             plan.labels().eq(&released.labels),
             Refusal::Binding("labels"),
         )?;
@@ -121,12 +128,12 @@ impl Command {
         if let Some(targets) = &self.targets {
             let line = targets.at_turn(released.turn);
             let own = line.is_some_and(|line| line.agent == released.agent);
-            self.require(own, Refusal::Binding("turn"))?;
+            require(own, Refusal::Binding("turn"))?;
             let before = self.may_begin(plan, released.turn, at.time)?;
             let named = before.is_none_or(|over| released.waited_for.first() == Some(&over.id));
-            self.require(named, Refusal::Binding("waited_for"))?;
+            require(named, Refusal::Binding("waited_for"))?;
         }
-        self.require(
+        require(
             released.start_before == start_before,
             Refusal::Binding("start_before"),
         )?;
@@ -163,40 +170,50 @@ impl Command {
     /// A person's word on the rollout has something to be about.
     fn require_rollout(&self) -> Result<&Plan, Refusal> {
         let authorized = matches!(self.stage, Stage::Authorized { .. });
-        self.require(authorized && !self.status().is_final(), self.past())?;
+        require(authorized && !self.status().is_final(), self.past())?;
         self.plan.as_ref().ok_or(Refusal::NoRollout)
     }
 
     pub(super) fn pause(&mut self, at: Position) -> Result<(), Refusal> {
         self.require_rollout()?;
-        self.require(self.paused.is_none(), Refusal::Paused)?;
+        require(self.paused.is_none(), Refusal::Paused)?;
         self.paused = Some(at);
         Ok(())
     }
 
     pub(super) fn resume(&mut self) -> Result<(), Refusal> {
         self.require_rollout()?;
-        self.require(self.paused.is_some(), Refusal::NotPaused)?;
+        require(self.paused.is_some(), Refusal::NotPaused)?;
         self.paused = None;
         Ok(())
     }
 
     /// The person has seen how all of the canary came out.
     pub(super) fn go_on(&mut self, at: Position) -> Result<(), Refusal> {
-        let canary = self.require_rollout()?.canary.ok_or(Refusal::NoCanary)?;
-        self.require(self.continued.is_none(), Refusal::NoCanary)?;
-        if let Some(targets) = &self.targets {
-            let is_over = |name: &AgentName| {
-                let part = self.executions.get(name);
-                part.is_some_and(|part| part.over.is_some())
-            };
-            let all = targets
-                .by_turn()
-                .take_while(|(turn, _)| *turn < canary)
-                .all(|(_, line)| is_over(&line.agent));
-            self.require(all, Refusal::CanaryOpen)?;
-        }
+        self.require_rollout()?.canary.ok_or(Refusal::NoCanary)?;
+        require(self.continued.is_none(), Refusal::NoCanary)?;
+        // A host does not hold the list; that the canary is over stands on the log for it.
+        require(
+            self.targets.is_none() || self.waits_at_canary(),
+            Refusal::CanaryOpen,
+        )?;
         self.continued = Some(at);
         Ok(())
+    }
+
+    /// Says whether all of the canary is over and a person's word is awaited. Not where the list of
+    /// hosts is withheld: nobody knows then who the canary is.
+    #[must_use]
+    pub fn waits_at_canary(&self) -> bool {
+        let canary = self.plan.as_ref().and_then(|plan| plan.canary);
+        let (Some(canary), Some(targets)) = (canary, &self.targets) else {
+            return false;
+        };
+        let mut first = targets.by_turn().take_while(|(turn, _)| *turn < canary);
+        self.continued.is_none()
+            && first.all(|(_, line)| {
+                let part = self.executions.get(&line.agent);
+                part.is_some_and(|part| part.over.is_some())
+            })
     }
 }

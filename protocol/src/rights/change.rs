@@ -4,20 +4,16 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use super::{ChangeBody, Consent, Holder, KeyRecord, OpenChange, Rights};
-use crate::fold::Refusal;
 use crate::hash::{KeyId, StatementId};
 use crate::judgement::{ChangeQuestion, Judge};
 use crate::name::{AgentName, Label, Principal, RoleName, Time};
 use crate::permission::{self, ADMIN, Permission, Whom};
 use crate::policy::Policy;
 use crate::quorum::{self, Requirement};
+use crate::refusal::{Refusal, require};
 
 /// Most roles, groups, tokens, holds and labels of one host: more is a mistake or an attack on the memory.
 const MAX_HELD: usize = 10_000;
-
-fn require(holds: bool, otherwise: Refusal) -> Result<(), Refusal> {
-    if holds { Ok(()) } else { Err(otherwise) }
-}
 
 impl Rights {
     /// What a change takes: its rule's quorum, or the administrators' threshold.

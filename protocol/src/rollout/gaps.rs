@@ -64,20 +64,6 @@ impl Gaps {
         Ok(waited_for)
     }
 
-    /// The earliest time at which one of this command's turns may begin, as far as is known; none
-    /// while another one is not over.
-    pub(crate) fn free_at(&self, command: &Command) -> Option<Time> {
-        let mut free = command.requested.time;
-        for (gap, label) in command.plan.iter().flat_map(labelled) {
-            let met = self.0.iter().filter(|(other, _)| Gap::meets(label, other));
-            for (_, last) in met {
-                let apart = gap.micros().max(last.micros);
-                free = free.max(last.over?.time.plus_micros(apart));
-            }
-        }
-        Some(free)
-    }
-
     /// After an event of this command.
     pub(crate) fn follow(&mut self, command: &Command, event: &Event) {
         if let Event::ExecutionReleased(ExecutionReleased { agent, .. }) = event {
