@@ -43,6 +43,8 @@ pub struct Explanation {
     pub forbids: Vec<RuleSummary>,
     /// Permits that speak for this requester and this action, and whose conditions do not hold.
     pub near: Vec<RuleSummary>,
+    /// Above so many hosts whoever asks types their number: the smallest of the permits that hold.
+    pub count_above: Option<u32>,
 }
 
 impl CedarJudge {
@@ -118,6 +120,7 @@ impl CedarJudge {
             permits: Vec::new(),
             forbids: Vec::new(),
             near: Vec::new(),
+            count_above: None,
         };
         let outcome = self.compiled(policy);
         let (Ok(compiled), Some((asked, said))) = (outcome.as_ref(), heard) else {
@@ -133,7 +136,12 @@ impl CedarJudge {
                 _ if !speaks => continue,
                 Effect::Forbid if said.forbids.contains(id) => &mut explanation.forbids,
                 Effect::Forbid => continue,
-                Effect::Permit if permits.contains(id) => &mut explanation.permits,
+                Effect::Permit if permits.contains(id) => {
+                    let own = rule.price.as_ref().and_then(|price| price.count_above);
+                    let others = explanation.count_above;
+                    explanation.count_above = own.into_iter().chain(others).min();
+                    &mut explanation.permits
+                }
                 Effect::Permit => &mut explanation.near,
             };
             list.push(rule.summary.clone());

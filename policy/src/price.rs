@@ -63,6 +63,7 @@ impl Deed {
                 "canary",
                 "gap",
                 "gap_label",
+                "count_above",
                 "reason",
                 "rejections",
             ],
@@ -74,6 +75,7 @@ impl Deed {
                 "canary",
                 "gap",
                 "gap_label",
+                "count_above",
                 "review_within",
             ],
             Self::Manage => &["approvals", "from", "also_from"],
@@ -103,6 +105,8 @@ pub(crate) struct Price {
     max_errors: Option<u32>,
     canary: Option<u32>,
     gap: Option<Gap>,
+    /// For whoever asks, and no part of what an authorization needs: the count is signed anyway.
+    pub(crate) count_above: Option<u32>,
     reason: bool,
     rejections: Option<u32>,
     review_ms: u64,
@@ -159,6 +163,7 @@ impl Price {
         };
         let max_in_flight = number("max_in_flight", u32::MAX);
         let canary = number("canary", u32::MAX);
+        let count_above = number("count_above", u32::MAX);
         let rejections = number("rejections", MAX_SEATS).filter(|needed| *needed > 1);
         let max_errors = given.get("max_errors").and_then(|text| {
             let read = text.parse::<u32>().map_err(|_| {
@@ -188,6 +193,7 @@ impl Price {
             max_errors,
             canary,
             gap,
+            count_above,
             reason,
             rejections,
             review_ms,

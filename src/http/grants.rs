@@ -16,7 +16,6 @@ use countersign_protocol::entry::Entry;
 use countersign_protocol::event::{Event, Kind};
 use countersign_protocol::fold::Attachment;
 use countersign_protocol::hash::{CommandId, Hash, KeyId};
-use countersign_protocol::lifecycle::Command;
 use countersign_protocol::name::AgentName;
 use countersign_protocol::rights::Rights;
 use countersign_protocol::rollout::Plan;
@@ -38,13 +37,13 @@ const MOST_KEPT: usize = 16;
 #[derive(Debug)]
 pub(super) struct Alike {
     stream: StreamBody,
-    targets: ProvableTargets,
+    targets: Arc<ProvableTargets>,
     newest: Option<ProvenEntry>,
     snapshot: Option<SnapshotBody>,
     cancel: Option<StreamBody>,
     authorized: bool,
     /// Its hosts start in turns, so that each gets more than this.
-    turns: bool,
+    plan: Option<Plan>,
     id: CommandId,
     size: u64,
     /// As of which the snapshot is.
@@ -87,12 +86,13 @@ impl Grants {
         enough: Enough,
     ) -> Result<Arc<Alike>, ApiError> {
         let slot = self.slot(id, None);
-        let alike = slot.cell.get_or_try_init(|| make(app, id)).await?;
+        let alike = slot.cell.get_or_try_init(|| make(app, id, None)).await?;
         if alike.is_enough(enough) && alike.is_of(app.reader.rights_of_rows().as_ref()) {
             return Ok(Arc::clone(alike));
         }
         let slot = self.slot(id, Some(&slot));
-        let alike = slot.cell.get_or_try_init(|| make(app, id)).await?;
+        let again = || make(app, id, Some(&alike.targets));
+        let alike = slot.cell.get_or_try_init(again).await?;
         Ok(Arc::clone(alike))
     }
 
@@ -144,7 +144,7 @@ impl Alike {
     }
 
     pub(super) const fn goes_in_turns(&self) -> bool {
-        self.turns
+        self.plan.is_some()
     }
 
     /// The turn of one host, proved for the same checkpoint; none where all hosts start at once.
@@ -153,18 +153,19 @@ impl Alike {
         app: &App,
         agent: &AgentName,
     ) -> Result<Option<Turn>, ApiError> {
-        if !self.turns {
+        let Some(plan) = &self.plan else {
             return Ok(None);
-        }
+        };
         let broken = || history::bad(last(&self.stream), "the host's turn cannot be shown");
+        // By the rows: the whole stream again for each of ten thousand hosts would be their square.
+        let places = app.reader.places(&self.id, agent).await?;
+        let released = places.released.ok_or_else(broken)?;
         let mut connection = app.ledger.pool().acquire().await?;
-        let command = history::command(&mut connection, self.id, self.size).await?;
-        let command = command.ok_or_else(broken)?;
-        let part = command.executions.get(agent).ok_or_else(broken)?;
-        let released = part.released.ok_or_else(broken)?.at.seq;
         let released = streams::one(&mut connection, released, self.size).await?;
-        let ahead = match self.host_before(&command, agent) {
-            Some((before, over)) => {
+        let ahead = match self.host_before(plan, agent) {
+            Some(before) => {
+                let over = app.reader.places(&self.id, before).await?.over;
+                let over = over.ok_or_else(broken)?;
                 let (line_index, line, line_proof) = self.line_of(before).ok_or_else(broken)?;
                 let entry = streams::one(&mut connection, over, self.size).await?;
                 Some(Box::new(Ahead {
@@ -182,13 +183,12 @@ impl Alike {
         }))
     }
 
-    /// Whose end a host's turn waited for, and where that stands.
-    fn host_before(&self, command: &Command, agent: &AgentName) -> Option<(&AgentName, u64)> {
+    /// Whose end a host's turn waited for.
+    fn host_before(&self, plan: &Plan, agent: &AgentName) -> Option<&AgentName> {
         let targets = self.targets.list();
         let (index, line) = targets.line_of(agent)?;
-        let before = command.plan.as_ref()?.waits_for(line.turn_at(index))?;
-        let before = &targets.at_turn(before)?.agent;
-        Some((before, command.executions.get(before)?.over?.seq))
+        let before = plan.waits_for(line.turn_at(index))?;
+        Some(&targets.at_turn(before)?.agent)
     }
 
     /// A host's line with its index and proof.
@@ -217,7 +217,7 @@ impl Alike {
     ) -> Result<Option<(u64, Work)>, ApiError> {
         let line = self.targets.list().line_of(agent);
         let is_own = line.is_some_and(|(_, line)| line.key_id == *key);
-        if !is_own || !self.authorized || (self.turns && turn.is_none()) {
+        if !is_own || !self.authorized || (self.plan.is_some() && turn.is_none()) {
             return Ok(None);
         }
         let mut stream = self.stream.clone();
@@ -270,7 +270,12 @@ fn concerns_host(event: &Event) -> bool {
     )
 }
 
-async fn make(app: &App, id: CommandId) -> Result<Arc<Alike>, ApiError> {
+/// Reads it; its targets only where they are not `known`, for they never change.
+async fn make(
+    app: &App,
+    id: CommandId,
+    known: Option<&Arc<ProvableTargets>>,
+) -> Result<Arc<Alike>, ApiError> {
     let rights = app.reader.rights_of_rows();
     let checkpoint = app.ledger.newest();
     let size = checkpoint.size();
@@ -288,9 +293,9 @@ async fn make(app: &App, id: CommandId) -> Result<Arc<Alike>, ApiError> {
     };
     let stream = streams::prove_in(&mut connection, &checkpoint, &stream).await?;
     let mut kinds = Vec::with_capacity(stream.entries.len());
-    let mut targets = None;
+    let mut list = None;
     let mut asked = None;
-    let mut turns = false;
+    let mut plan = None;
     for item in &stream.entries {
         let entry = Entry::decode(&item.entry.0).map_err(|error| history::bad(item.seq, error))?;
         let statement = &entry.statement;
@@ -301,22 +306,29 @@ async fn make(app: &App, id: CommandId) -> Result<Arc<Alike>, ApiError> {
         };
         if statement.kind == Kind::CommandRequested {
             let request = parsed()?;
-            let found = history::attachment(&mut connection, &request, item.seq).await?;
-            if let Attachment::Request(list, _) = found {
-                targets = list;
+            if known.is_none()
+                && let Attachment::Request(found, _) =
+                    history::attachment(&mut connection, &request, item.seq).await?
+            {
+                list = found;
             }
             asked = Some(request);
         } else if statement.kind == Kind::CommandAuthorized
             && let Some(Event::CommandRequested(request)) = &asked
             && let Event::CommandAuthorized(authorized) = parsed()?
         {
-            turns = Plan::of(&request.act, &authorized.requirement).is_some();
+            plan = Plan::of(&request.act, &authorized.requirement);
         }
     }
     let broken = |why: &str| history::bad(last(&stream), why);
-    let targets = targets.ok_or_else(|| broken("its list of targets is gone"))?;
-    let targets = ProvableTargets::new(targets);
-    let targets = targets.map_err(|_| broken("its list of targets has no tree"))?;
+    let targets = match known {
+        Some(known) => Arc::clone(known),
+        None => {
+            let list = list.ok_or_else(|| broken("its list of targets is gone"))?;
+            let targets = ProvableTargets::new(list);
+            Arc::new(targets.map_err(|_| broken("its list of targets has no tree"))?)
+        }
+    };
     let cancel = if kinds.contains(&Kind::CommandCancelRequested) {
         let cancel = Wanted {
             stream: id,
@@ -341,7 +353,7 @@ async fn make(app: &App, id: CommandId) -> Result<Arc<Alike>, ApiError> {
         newest,
         snapshot: streams::snapshot(app).await?,
         cancel,
-        turns,
+        plan,
         id,
         size,
         rights,

@@ -14,7 +14,7 @@ pub(super) struct Executions;
 
 impl Projection for Executions {
     const NAME: &'static str = "executions";
-    const VERSION: i32 = 3;
+    const VERSION: i32 = 4;
     const TABLE: &'static str = "CREATE TABLE executions (
         command bytea NOT NULL,
         agent text NOT NULL,
@@ -25,7 +25,9 @@ impl Projection for Executions {
         outcome text,
         exit_code smallint,
         signal smallint,
+        released_seq bigint,
         started_seq bigint,
+        over_seq bigint,
         duration_us bigint,
         chunks bigint NOT NULL,
         truncated boolean NOT NULL,
@@ -48,16 +50,18 @@ impl Projection for Executions {
         sqlx::query(
             "INSERT INTO executions
              SELECT decode(command, 'hex'), agent, key_id, authorized, may_start, status, outcome, exit_code,
-                 signal, started_seq, duration_us, chunks, truncated, late
+                 signal, released_seq, started_seq, over_seq, duration_us, chunks, truncated, late
              FROM jsonb_to_recordset($1::jsonb) AS given (command text, agent text, key_id text,
                  authorized boolean, may_start boolean, status text, outcome text, exit_code smallint,
-                 signal smallint, started_seq bigint, duration_us bigint, chunks bigint,
+                 signal smallint, released_seq bigint, started_seq bigint, over_seq bigint,
+                 duration_us bigint, chunks bigint,
                  truncated boolean, late boolean)
              ON CONFLICT (command, agent) DO UPDATE SET authorized = excluded.authorized,
                  may_start = excluded.may_start,
                 status = excluded.status, outcome = excluded.outcome,
                 exit_code = excluded.exit_code, signal = excluded.signal,
-                started_seq = excluded.started_seq, duration_us = excluded.duration_us,
+                released_seq = excluded.released_seq, started_seq = excluded.started_seq,
+                over_seq = excluded.over_seq, duration_us = excluded.duration_us,
                 chunks = excluded.chunks, truncated = excluded.truncated, late = excluded.late",
         )
         .bind(rows)
@@ -79,7 +83,11 @@ struct Row {
     outcome: Option<&'static str>,
     exit_code: Option<u8>,
     signal: Option<u8>,
+    /// In a rollout: where its turn stands.
+    released_seq: Option<i64>,
     started_seq: Option<i64>,
+    /// Where its end stands.
+    over_seq: Option<i64>,
     duration_us: Option<i64>,
     chunks: i64,
     truncated: bool,
@@ -101,7 +109,9 @@ fn row(command: &Command, agent: &AgentName, part: &Execution) -> Row {
         outcome: told.outcome,
         exit_code: told.exit_code,
         signal: told.signal,
+        released_seq: part.released.map(|turn| signed(turn.at.seq)),
         started_seq: told.started_seq.map(signed),
+        over_seq: part.over.map(|over| signed(over.seq)),
         duration_us: told.duration_us.map(signed),
         chunks: signed(told.chunks),
         truncated: told.truncated,

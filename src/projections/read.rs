@@ -391,6 +391,47 @@ impl Reader {
             })
             .collect()
     }
+
+    /// Where a host's turn in a rollout and its end stand in the log. A host that the command does
+    /// not name has neither.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn places(
+        &self,
+        command: &CommandId,
+        agent: &AgentName,
+    ) -> Result<Places, ReadError> {
+        self.caught_up().await?;
+        let row = sqlx::query(
+            "SELECT released_seq, over_seq FROM projections.executions
+             WHERE command = $1 AND agent = $2",
+        )
+        .bind(command.as_bytes().as_slice())
+        .bind(agent.as_str())
+        .fetch_optional(&self.pool)
+        .await?;
+        let Some(row) = row else {
+            return Ok(Places::default());
+        };
+        let seq = |column: &str| {
+            let seq: Option<i64> = row.try_get(column)?;
+            Ok::<_, sqlx::Error>(seq.and_then(|seq| u64::try_from(seq).ok()))
+        };
+        Ok(Places {
+            released: seq("released_seq")?,
+            over: seq("over_seq")?,
+        })
+    }
+}
+
+/// Where a host's part of a command stands in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Places {
+    /// Its turn.
+    pub released: Option<u64>,
+    /// Its end.
+    pub over: Option<u64>,
 }
 
 /// A host's part of an authorized command that has not ended.

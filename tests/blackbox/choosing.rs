@@ -1,5 +1,7 @@
 //! Hosts by choice: what is signed is a list of names, shown and counted before.
 
+use std::fs;
+
 use serde_json::{Value, json};
 
 use crate::rights::{change, enrol};
@@ -62,4 +64,29 @@ fn hosts_are_chosen_by_label_and_name_and_the_names_are_what_is_signed() {
     let told = text(&said.stderr);
     assert!(told.contains("1 host: web-1"), "{told}");
     assert!(told.contains("left out, drained: web-2"), "{told}");
+}
+
+#[test]
+fn the_policy_says_above_how_many_hosts_their_number_is_typed() {
+    let dev = Dev::start();
+    join(&dev, "web-1", "group=web");
+    let two = ["--on", "local,web-1"];
+    assert_eq!(
+        targets(&dev, &two),
+        json!(["local", "web-1"]),
+        "20 are not asked for"
+    );
+    let rule = r#"@id("careful") @approvals("1") @count_above("1")
+        permit (principal, action == Action::"command:execute", resource);"#;
+    let path = dev.folder().path().join("careful.cedar");
+    fs::write(&path, rule).unwrap();
+    change(&dev, &["policy", "set", path.to_str().unwrap()]);
+    let said = dev.verb("alice", &ask(&two));
+    assert_eq!(said.status.code(), Some(2), "{}", text(&said.stderr));
+    let told = text(&said.stderr);
+    assert!(told.contains("2 hosts: local, web-1"), "{told}");
+    assert!(told.contains("--yes-all"), "{told}");
+    let counted = [&two[..], &["--yes-all", "2"]].concat();
+    assert_eq!(targets(&dev, &counted), json!(["local", "web-1"]));
+    assert_eq!(targets(&dev, &["--on", "local"]), json!(["local"]));
 }

@@ -125,17 +125,30 @@ pub fn explain(
 }
 
 impl Client {
+    /// Above how many hosts the rules that permit this want their number typed, where they say so.
+    ///
+    /// # Errors
+    /// Nothing that could be asked for.
+    pub async fn count_above(&self, spec: &RequestSpec) -> Result<Option<u32>, Failure> {
+        let explained = self.explained(spec).await?;
+        Ok(explained.rules.count_above)
+    }
+
+    async fn explained(&self, spec: &RequestSpec) -> Result<Explained, Failure> {
+        let (rights, me) = self.rights_and_me().await?;
+        let in_force = rights.state.rights().policy();
+        let policy = in_force.map(|in_force| &in_force.policy);
+        let policy = policy.ok_or(Failure::from(Refusal::NoGenesis))?;
+        explain(&rights, policy, &me, spec, clock::now())
+    }
+
     /// Refuses, without signing anything, to break glass where no rule of the policy in force allows
     /// it. Gives what it owes.
     ///
     /// # Errors
     /// No such rule, or nothing that could be asked for.
     pub async fn check_break_glass(&self, spec: &RequestSpec) -> Result<Requirement, Failure> {
-        let (rights, me) = self.rights_and_me().await?;
-        let in_force = rights.state.rights().policy();
-        let policy = in_force.map(|in_force| &in_force.policy);
-        let policy = policy.ok_or(Failure::from(Refusal::NoGenesis))?;
-        let explained = explain(&rights, policy, &me, spec, clock::now())?;
+        let explained = self.explained(spec).await?;
         let price = explained.outcome.map_err(|refusal| {
             Failure::from(refusal).hint(
                 "nothing was signed; ask for it without --break-glass, so that others approve it",

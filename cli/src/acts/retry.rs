@@ -4,9 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign_policy::CedarJudge;
 use countersign_protocol::blob::{Blob, BlobRef};
 use countersign_protocol::command::{Act, CommandError};
 use countersign_protocol::hash::CommandId;
+use countersign_protocol::judgement::Question;
 use countersign_protocol::lifecycle::{Command, ExecutionStatus};
 use countersign_protocol::name::AgentName;
 use countersign_protocol::refusal::Refusal;
@@ -135,6 +137,14 @@ fn nothing_to_retry(plan: &RetryPlan) -> Failure {
     }
 }
 
+/// What was asked for, without how it was allowed: that says nothing of now.
+fn again(before: &Act) -> Act {
+    Act {
+        break_glass: false,
+        ..before.clone()
+    }
+}
+
 impl Client {
     /// Finds where a command did not go well, of all its hosts or of `only` those. With `lost` also
     /// where nobody can say how it ended.
@@ -149,6 +159,29 @@ impl Client {
     ) -> Result<RetryPlan, Failure> {
         let (earlier, rights) = self.fetch_command_and_rights(id).await?;
         plan(earlier, rights.state.rights(), (only, lost))
+    }
+
+    /// As [`Client::count_above`], of a retry.
+    ///
+    /// # Errors
+    /// Unreachable, not signed in, or evidence of tampering.
+    pub async fn count_above_again(&self, plan: &RetryPlan) -> Result<Option<u32>, Failure> {
+        let (rights, me) = self.rights_and_me().await?;
+        let rights = rights.state.rights();
+        let (Some(spec), Some(in_force)) = (plan.earlier.spec.here(), rights.policy()) else {
+            return Ok(None);
+        };
+        let question = Question {
+            rights,
+            requester: &me,
+            token: None,
+            act: &again(plan.earlier.command.act()),
+            spec,
+            targets: &TargetList::new(plan.lines.clone()).map_err(RequestError::from)?,
+            now: clock::now(),
+        };
+        let explained = CedarJudge::shared().explain(&in_force.policy, &question);
+        Ok(explained.count_above)
     }
 
     /// Asks for it again. It needs what any request needs.
@@ -191,9 +224,7 @@ impl Client {
                 .map_err(RequestError::from)?,
             not_before: request::not_before(now, expires_us),
             expires_at: now.plus_micros(expires_us),
-            // How it was allowed then says nothing of now.
-            break_glass: false,
-            ..before.clone()
+            ..again(before)
         };
         act.check().map_err(RequestError::from)?;
         let head = self.head(&me)?;

@@ -5,14 +5,14 @@ use countersign_protocol::name::{AgentName, ServiceName};
 use countersign_protocol::search::Query;
 use countersign_protocol::target::Place;
 
-use crate::acts::{Client, Hosts, any_one};
+use crate::acts::{Client, Hosts, RequestSpec, any_one};
 use crate::audit::parse_choice;
 use crate::console;
 use crate::failure::Failure;
 
-/// Above so many hosts the count is to be typed: more are not taken in at a glance, and nobody means
-/// them by mistake.
-const UNASKED: usize = 20;
+/// Above so many hosts the count is to be typed, where no rule of the policy says how many
+/// (`@count_above`): more are not taken in at a glance.
+const UNASKED: u32 = 20;
 
 /// Most names that are written out before it is signed; `show` has all of them.
 const SHOWN: usize = 20;
@@ -49,11 +49,15 @@ pub(super) struct HostArguments {
 }
 
 impl HostArguments {
-    /// Chooses, shows what was chosen, and has the count typed where it is large.
+    /// Chooses for what is asked, shows what was chosen, and has the count typed where it is large.
     ///
     /// # Errors
     /// No host fits, or the count is not the one that was meant; nothing was signed.
-    pub(super) async fn chosen(self, client: &Client) -> Result<Vec<Place>, Failure> {
+    pub(super) async fn choose(
+        self,
+        client: &Client,
+        spec: &mut RequestSpec,
+    ) -> Result<(), Failure> {
         let Which { on, fitting, all } = self.which;
         let by_name = !on.is_empty();
         let hosts = if by_name {
@@ -68,28 +72,45 @@ impl HostArguments {
         if self.one {
             selected.places = any_one(selected.places).into_iter().collect();
         }
-        let places = selected.places;
-        if !by_name || places.len() > UNASKED {
-            tell(&places, &selected.drained);
+        spec.targets = selected.places;
+        let count = spec.targets.len();
+        let limit = Limit::new(client.count_above(spec).await?);
+        if !by_name || limit.is_passed(count) {
+            tell(&spec.targets, &selected.drained);
         }
         if all && !self.one {
-            counted(places.len(), self.yes_all)?;
+            counted(count, self.yes_all)?;
         } else {
-            confirm_count(places.len(), self.yes_all)?;
+            limit.confirm(count, self.yes_all)?;
         }
-        Ok(places)
+        Ok(())
     }
 }
 
-/// Has the count typed where it is large.
-///
-/// # Errors
-/// It is not the one that was meant; nothing was signed.
-pub(super) fn confirm_count(count: usize, meant: Option<usize>) -> Result<(), Failure> {
-    if count > UNASKED || meant.is_some() {
-        counted(count, meant)?;
+/// Above how many hosts their number is typed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limit(u32);
+
+impl Limit {
+    /// What the policy says, where it says something.
+    pub(super) fn new(policy: Option<u32>) -> Self {
+        Self(policy.unwrap_or(UNASKED))
     }
-    Ok(())
+
+    fn is_passed(self, count: usize) -> bool {
+        u32::try_from(count).map_or(true, |count| count > self.0)
+    }
+
+    /// Has the count typed where it is large.
+    ///
+    /// # Errors
+    /// It is not the one that was meant; nothing was signed.
+    pub(super) fn confirm(self, count: usize, meant: Option<usize>) -> Result<(), Failure> {
+        if self.is_passed(count) || meant.is_some() {
+            counted(count, meant)?;
+        }
+        Ok(())
+    }
 }
 
 fn names<'a>(all: impl ExactSizeIterator<Item = String> + 'a) -> String {

@@ -186,7 +186,7 @@ impl Where {
         client: &Client,
         spec: &mut RequestSpec,
     ) -> Result<(), Failure> {
-        spec.targets = self.hosts.chosen(client).await?;
+        self.hosts.choose(client, spec).await?;
         (spec.rollout, spec.order) = self.rollout.of(spec.targets.len())?;
         Ok(())
     }

@@ -6,7 +6,7 @@ use clap::Args;
 use countersign_protocol::name::AgentName;
 use countersign_protocol::short;
 
-use super::hosts::confirm_count;
+use super::hosts::Limit;
 use super::request::duration;
 use super::run::{self, Watching};
 use super::{Globals, request};
@@ -74,7 +74,8 @@ pub(super) async fn retry(globals: &Globals, arguments: Arguments) -> Result<u8,
         .plan_retry(&id, &arguments.on, arguments.also_lost)
         .await?;
     tell(&plan);
-    confirm_count(plan.lines.len(), arguments.yes_all)?;
+    let limit = Limit::new(client.count_above_again(&plan).await?);
+    limit.confirm(plan.lines.len(), arguments.yes_all)?;
     let earlier = plan.earlier.reason.here();
     let reason = arguments.reason.clone();
     let reason = reason.unwrap_or_else(|| {

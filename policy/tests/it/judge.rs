@@ -529,6 +529,32 @@ fn an_explanation_names_what_speaks_and_what_nearly_does() {
 }
 
 #[test]
+fn the_smallest_count_above_of_the_rules_that_permit_it_is_told_and_is_no_part_of_the_price() {
+    let book = Book::peopled();
+    let many = permit("many", "@count_above(\"9\")", SRE, "true");
+    let few = permit("few", "@count_above(\"3\")", SRE, "resource.name == \"ls\"");
+    let plain = permit("plain", "", SRE, "true");
+    let told = |policy: &str, words: &[&str]| {
+        book.asked(&exec("dave", words), |question| {
+            CedarJudge::new()
+                .explain(&text(policy), question)
+                .count_above
+        })
+    };
+    assert_eq!(told(&plain, &["ls"]), None);
+    let all = many.clone() + &few + &plain;
+    assert_eq!(told(&all, &["ls"]), Some(3));
+    assert_eq!(
+        told(&all, &["cat"]),
+        Some(9),
+        "a rule that does not permit it says nothing"
+    );
+    let bare = permit("many", "", SRE, "true");
+    let price = |policy: &str| permitted(book.judge(policy, &exec("dave", &["ls"])));
+    assert_eq!(price(&many), price(&bare));
+}
+
+#[test]
 fn what_a_judge_read_before_changes_no_judgement() {
     let book = Book::peopled();
     let judge = CedarJudge::new();
