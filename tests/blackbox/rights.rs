@@ -260,7 +260,12 @@ fn a_token_is_shown_once_and_never_again() {
 
 /// A second host that enrols; its fingerprint.
 pub(crate) fn enrol(dev: &Dev, name: &str) -> String {
-    let folder = dev.folder().path().join(name);
+    enrol_from(dev, name, name)
+}
+
+/// A host whose files are in this folder, and which says that this is its name.
+fn enrol_from(dev: &Dev, folder: &str, name: &str) -> String {
+    let folder = dev.folder().path().join(folder);
     fs::create_dir(&folder).unwrap();
     let own = fs::read_to_string(dev.data().join("agent/agent.toml")).unwrap();
     let own = own.replace("name = \"local\"", &format!("name = {name:?}"));
@@ -286,6 +291,33 @@ fn host(dev: &Dev, name: &str) -> Value {
         .find(|item| item["agent"] == name)
         .cloned()
         .unwrap_or_default()
+}
+
+#[test]
+fn another_host_does_not_get_the_name_of_one_that_there_is() {
+    let dev = Dev::start();
+    let first = enrol(&dev, "web-1");
+    let accept = |fingerprint| ["agents", "accept", "web-1", "--fingerprint", fingerprint];
+    change(&dev, &accept(&first));
+    let second = enrol_from(&dev, "a-clone-of-web-1", "web-1");
+    assert_ne!(first, second);
+    let refused = dev.json("alice", 4, &accept(&second));
+    assert_eq!(refused["error"]["code"], "agent_taken");
+    let told = refused["error"]["hint"].as_str().unwrap_or_default();
+    assert!(told.contains("another name"), "{refused}");
+    // It is listed as one that waits, and the first one keeps its name and its work.
+    let agents = dev.json("alice", 0, &["agents"]);
+    let named = items(&agents)
+        .iter()
+        .filter(|item| item["agent"] == "web-1");
+    let mut said: Vec<_> = named
+        .map(|item| (&item["fingerprint"], &item["status"]))
+        .map(|(key, status)| (key.as_str().unwrap(), status.as_str().unwrap()))
+        .collect();
+    said.sort_unstable();
+    let mut wanted = [(first.as_str(), "accepted"), (second.as_str(), "enrolled")];
+    wanted.sort_unstable();
+    assert_eq!(said, wanted);
 }
 
 #[test]

@@ -20,11 +20,13 @@ pub const MAX_AHEAD_US: u64 = 120 * SECOND_US;
 
 /// So long between the end of a run on one host and the start on another.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Gap {
     /// Hosts with this label, whatever command runs on them under a gap for it. Left out: the hosts
     /// of this command.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub label: Option<Label>,
     /// How long, in milliseconds.
     pub ms: u64,
@@ -50,6 +52,7 @@ impl Gap {
 
 /// What the requester asks for, signed with the act and bound by every approval.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Rollout {
     /// So many hosts, and then a person looks before it goes on.

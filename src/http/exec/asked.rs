@@ -14,6 +14,7 @@ use countersign_protocol::command::{
 use countersign_protocol::hash::{CommandId, Digest};
 use countersign_protocol::lifecycle::Command;
 use countersign_protocol::name::{Nonce, SECOND_US};
+use countersign_protocol::rollout::Rollout;
 use countersign_protocol::secret::{SealedSecrets, token_nonce};
 use countersign_protocol::target::{Place, TargetLine, TargetList};
 
@@ -36,6 +37,7 @@ pub(super) struct Asked {
     env: Option<Environment>,
     stdin: Option<Vec<u8>>,
     secrets: Option<SealedSecrets>,
+    rollout: Option<Rollout>,
     reason: String,
 }
 
@@ -103,6 +105,7 @@ impl Asked {
             env: env.transpose().map_err(|error| unusable("env", &error))?,
             stdin,
             secrets,
+            rollout: body.rollout.clone(),
             reason: body
                 .reason
                 .clone()
@@ -162,7 +165,7 @@ impl Asked {
             not_before: now,
             expires_at: now.plus_micros(open),
             max_runs: 1,
-            rollout: None,
+            rollout: self.rollout.clone(),
             break_glass: false,
         };
         act.check().map_err(|error| unusable("document", &error))?;
@@ -274,6 +277,7 @@ async fn before(
         env,
         stdin: act.stdin.as_ref().and_then(text).cloned(),
         secrets,
+        rollout: act.rollout.clone(),
         reason,
     }))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use countersign_protocol::rollout::Rollout;
 use countersign_protocol::secret::SealedSecret;
 use serde::Deserialize;
 
@@ -40,6 +41,10 @@ pub(in crate::http) struct ExecBody {
     pub(super) output_limit: Option<u64>,
     /// Seconds that the request stays open for approvals: an hour when left out.
     pub(super) expires_in: Option<u64>,
+    /// How it goes over its hosts, in the order of their names: `max_in_flight`, `canary`, `max_errors`
+    /// (hosts), `gap` (`ms`, and `label` for one over all commands), `start_within_ms`. All start at
+    /// once when left out, unless the policy says otherwise.
+    pub(super) rollout: Option<Rollout>,
     /// The caller's own id, as `Idempotency-Key` says it too: the same again is the same command.
     pub(super) execution_id: Option<String>,
 }

@@ -192,6 +192,29 @@ async fn a_token_asks_the_gateway_signs_and_says_so_and_one_call_gets_the_answer
 }
 
 #[tokio::test]
+async fn a_call_says_how_it_goes_over_its_hosts() {
+    let server = server().await;
+    let token = ci(&server).await;
+    let mut asked = body("true");
+    asked["rollout"] = json!({"max_in_flight": 1, "max_errors": 0, "gap": {"ms": 1000}});
+    let id = taken(exec(&server, &token, &asked).await).await;
+    let rollout = command(&server, id).await.act().rollout.clone().unwrap();
+    let gap = rollout.gap.unwrap();
+    assert_eq!(
+        (rollout.max_in_flight, rollout.max_errors),
+        (Some(1), Some(0))
+    );
+    assert_eq!((gap.ms, gap.label), (1000, None));
+    for nothing in [json!({}), json!({"canary": 0}), json!({"gap": {"ms": 0}})] {
+        asked["rollout"] = nothing.clone();
+        let refused = problem(exec(&server, &token, &asked).await).await;
+        assert_eq!(refused, (422, "document".to_owned()), "{nothing}");
+    }
+    asked["rollout"] = json!({"max_in_flite": 1});
+    assert_eq!(exec(&server, &token, &asked).await.status(), 400);
+}
+
+#[tokio::test]
 async fn an_execution_id_is_one_command_of_one_principal_for_ever() {
     let server = server().await;
     let token = ci(&server).await;
@@ -213,6 +236,7 @@ async fn an_execution_id_is_one_command_of_one_principal_for_ever() {
         ("stdin", json!("in")),
         ("timeout", json!(7)),
         ("reason", json!("another")),
+        ("rollout", json!({"max_in_flight": 1})),
     ] {
         let mut other = first.clone();
         other[field] = value;
