@@ -208,6 +208,7 @@ pub(super) fn freeze(
             service,
             spec: command.reference().digest,
             turn: None,
+            facts: None,
         })
     });
     let mut lines = lines.collect::<Result<Vec<_>, RequestError>>()?;

@@ -205,6 +205,7 @@ pub(super) fn act(book: &mut Book, hosts: &[&str], full: bool) -> Act {
         service: (full && *host == "web-3").then(|| "db".parse().unwrap()),
         spec: spec.digest,
         turn: None,
+        facts: None,
     });
     let list = TargetList::new(lines.collect()).unwrap();
     let document = book.blob(&list.to_document().unwrap());

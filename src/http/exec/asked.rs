@@ -191,6 +191,7 @@ impl Asked {
                 service: service.map_err(|_| unknown())?,
                 spec,
                 turn: None,
+                facts: None,
             });
         }
         TargetList::new(lines).map_err(|error| unusable("on", &error))
