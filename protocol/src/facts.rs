@@ -17,7 +17,7 @@ use crate::canonical::{self, CanonicalError};
 use crate::command::{CommandError, CommandSpec, Mode};
 use crate::name::{AgentName, OsUser};
 use crate::rights::Rights;
-use crate::target::TargetLine;
+use crate::target::{TargetLine, TargetList};
 
 /// What stands before a fact's name in a word.
 pub const MARK: &str = "@fact.";
@@ -450,4 +450,38 @@ pub fn of_host(
         own.0.insert(fact.clone(), value.clone());
     }
     Ok(Some(own))
+}
+
+/// What some hosts run, where hosts have facts of their own in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run<'a> {
+    /// The words, with the facts put in.
+    pub words: Vec<String>,
+    /// The lines of the hosts that run them, in the order of their turns.
+    pub lines: Vec<&'a TargetLine>,
+}
+
+/// What hosts really run, each different one once, by the first turn. Nothing where their lines have no
+/// facts, and then all run the words as they are.
+///
+/// # Errors
+/// As [`CommandSpec::for_host`].
+pub fn runs<'a>(spec: &CommandSpec, targets: &'a TargetList) -> Result<Vec<Run<'a>>, UseError> {
+    let mut runs: Vec<Run<'a>> = Vec::new();
+    let mut places: BTreeMap<&Facts, usize> = BTreeMap::new();
+    for (_, line) in targets.by_turn() {
+        let Some(facts) = &line.facts else {
+            return Ok(Vec::new());
+        };
+        if let Some(run) = places.get(facts).and_then(|at| runs.get_mut(*at)) {
+            run.lines.push(line);
+            continue;
+        }
+        places.insert(facts, runs.len());
+        runs.push(Run {
+            words: spec.for_host(line)?.into_owned().argv,
+            lines: alloc::vec![line],
+        });
+    }
+    Ok(runs)
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use countersign_policy::{CedarJudge, Explanation};
+use countersign_protocol::facts;
 use countersign_protocol::fold;
 use countersign_protocol::judgement::Question;
 use countersign_protocol::name::{AgentName, Principal, Time};
@@ -120,7 +121,16 @@ pub fn explain(
     Ok(Explained {
         outcome: outcome.map(|requirement| price(rights, requirement, requester, now)),
         drained: hosts.into_iter().cloned().collect(),
-        rules: CedarJudge::shared().explain(policy, &question),
+        rules: {
+            // Of several command lines the rules of the first: the others must cost the same.
+            let runs = facts::runs(&frozen.spec, &frozen.targets).unwrap_or_default();
+            let mut spec = frozen.spec.clone();
+            if let Some(run) = runs.into_iter().next() {
+                spec.argv = run.words;
+            }
+            let spec = &spec;
+            CedarJudge::shared().explain(policy, &Question { spec, ..question })
+        },
     })
 }
 

@@ -1,15 +1,13 @@
 //! What rights and policy ask of a request: when it comes in, and again while it waits.
 
-use alloc::borrow::Cow;
-use alloc::collections::BTreeSet;
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::ToString;
 use alloc::vec::Vec;
 
 use super::{Attachment, State};
 use crate::command::CommandSpec;
 use crate::event::Event;
-use crate::facts::{FactValue, Facts, MAX_DIFFERENT, UseError};
+use crate::facts::{self, FactValue, MAX_DIFFERENT, Run, UseError};
 use crate::judgement::{Denial, Judge, Judgement, Question};
 use crate::lifecycle::Command;
 use crate::name::Time;
@@ -175,52 +173,44 @@ pub fn judge_request(
     policy: &Policy,
     question: &Question<'_>,
 ) -> Result<Requirement, Refusal> {
-    let mut judged: Option<Requirement> = None;
+    let judged = |question: &Question<'_>| match judge.judge(policy, question) {
+        Judgement::Permitted(requirement) => within_limits(requirement, question),
+        Judgement::Denied(denial) => Err(refused_by(denial)),
+    };
+    let mut common: Option<Requirement> = None;
     for spec in command_lines(question)? {
         let question = Question {
             spec: &spec,
             ..*question
         };
-        let requirement = match judge.judge(policy, &question) {
-            Judgement::Permitted(requirement) => within_limits(requirement, &question)?,
-            Judgement::Denied(denial) => return Err(refused_by(denial)),
-        };
-        let same = judged.as_ref().is_none_or(|before| *before == requirement);
+        let requirement = judged(&question)?;
+        let same = common.as_ref().is_none_or(|before| *before == requirement);
         require(same, Refusal::OverLimit(JUDGED_APART.to_string()))?;
-        judged = Some(requirement);
+        common = Some(requirement);
     }
-    judged.ok_or(Refusal::Targets)
+    common.map_or_else(|| judged(question), Ok)
 }
 
 /// What the policy demands must be one thing for all hosts.
 const JUDGED_APART: &str = "with the facts of its hosts put in, the policy demands other approvals of some \
     hosts than of others; ask for those hosts in a request of their own";
 
-/// What hosts really run, each different one once: the words themselves, unless hosts have facts in them.
-///
-/// # Errors
-/// Facts that cannot be put in, or too many different command lines.
-pub fn command_lines<'a>(question: &Question<'a>) -> Result<Vec<Cow<'a, CommandSpec>>, Refusal> {
-    let mut lines = question.targets.lines().iter().peekable();
-    if lines.peek().is_none_or(|line| line.facts.is_none()) {
-        return Ok(alloc::vec![Cow::Borrowed(question.spec)]);
+/// What hosts really run, each different one once.
+fn command_lines(question: &Question<'_>) -> Result<Vec<CommandSpec>, Refusal> {
+    let runs = facts::runs(question.spec, question.targets);
+    let runs = runs.map_err(|error| Refusal::Facts(error.to_string()))?;
+    if runs.len() > MAX_DIFFERENT {
+        return Err(Refusal::OverLimit(format!(
+            "with the facts of its hosts put in, this comes to {} different command lines, and the policy \
+             has to judge each; ask for at most {MAX_DIFFERENT} of them at once",
+            runs.len()
+        )));
     }
-    let mut seen: BTreeSet<&Facts> = BTreeSet::new();
-    let mut different = Vec::new();
-    for line in lines {
-        if line.facts.as_ref().is_none_or(|facts| !seen.insert(facts)) {
-            continue;
-        }
-        let filled = question.spec.for_host(line);
-        different.push(filled.map_err(|error| Refusal::Facts(error.to_string()))?);
-        if different.len() > MAX_DIFFERENT {
-            return Err(Refusal::OverLimit(format!(
-                "with the facts of its hosts put in, this comes to more than {MAX_DIFFERENT} different \
-                 command lines, and the policy has to judge each; ask for fewer hosts at once"
-            )));
-        }
-    }
-    Ok(different)
+    let spec = |run: Run<'_>| CommandSpec {
+        argv: run.words,
+        ..question.spec.clone()
+    };
+    Ok(runs.into_iter().map(spec).collect())
 }
 
 /// The facts in a host's line are those that the words use, with the values that the host signed last.

@@ -39,7 +39,7 @@ use crate::rollout::Gaps;
 use crate::statement::Verified;
 use crate::target::TargetList;
 
-pub use asking::{command_lines, judge_request};
+pub use asking::judge_request;
 pub use stream::{AgentChain, Stream, agent_link};
 
 pub use crate::refusal::{Class, Refusal};
