@@ -25,9 +25,9 @@ use crate::station::{AgentError, Said, Station, agent_event};
 /// The table that refusals name.
 pub(crate) const SETTING: &str = "facts";
 
-/// How often a running agent looks whether they changed. An address changes rarely, and a line with the
-/// old one is refused by the host itself in the meantime.
-pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(5 * 60);
+/// How often a running agent looks whether they changed: a little longer than the ledger wants between two
+/// words of them, so that one that came too early is taken the next time.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(90);
 
 /// What was said last with a key, in the folder of that key.
 const FILE: &str = "facts";
