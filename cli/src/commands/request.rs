@@ -32,7 +32,7 @@ use crate::{console, describe, exit_code, shapes};
   countersign request --on web-1 --reason T-8 --action restart_service nginx.service
   countersign request --where 'group=web.dev and not web-3' --reason T-9 -- uptime
   countersign request --where role=dns --one --reason T-10 -- dig +short example.com   (any one of them)
-  countersign request --where role=dns --reason T-14 -- dig @fact.interface.eth0 example.com  (each its own)
+  countersign request --where role=dns --reason T-14 -- dig -b @fact.interface.eth0 example.com
   countersign request --all --yes-all 42 --reason T-11 -- uname -r
   countersign request --where role=dns --gap 30m --gap-label role=dns --reason T-12 -- rndc reload
   countersign request --all --max-in-flight 10% --canary 1 --max-errors 2 --reason T-13 -- apt-get -y upgrade")]
