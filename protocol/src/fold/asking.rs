@@ -1,7 +1,7 @@
 //! What rights and policy ask of a request: when it comes in, and again while it waits.
 
 use alloc::format;
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::{Attachment, State};
