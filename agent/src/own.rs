@@ -7,15 +7,16 @@
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_protocol::event::{AgentFacts, RefusalReason};
-use countersign_protocol::facts::{FactValue, Facts};
+use countersign_protocol::facts::{FactValue, Facts, MAX_DOCUMENT_BYTES};
 use countersign_protocol::target::TargetLine;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::SockaddrStorage;
+use serde::{Deserialize, Serialize};
 
 use crate::key;
 use crate::rules::LocalRefusal;
@@ -29,8 +30,11 @@ pub(crate) const SETTING: &str = "facts";
 /// words of them, so that one that came too early is taken the next time.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(90);
 
-/// What was said last with a key, in the folder of that key.
+/// What was said with a key, in the folder of that key.
 const FILE: &str = "facts";
+
+/// Most that is read of that file: a document and a number.
+const MAX_FILE_BYTES: u64 = 2 * MAX_DOCUMENT_BYTES as u64;
 
 /// Where distributions say what they are.
 const OS_RELEASE: [&str; 2] = ["/etc/os-release", "/usr/lib/os-release"];
@@ -165,10 +169,10 @@ impl Station {
         let path = self.identity.folder().join(FILE);
         let looked = tokio::task::spawn_blocking(move || look(&own, path)).await;
         let looked = looked.map_err(|error| AgentError::Task(error.to_string()))?;
-        let Some((document, path)) = looked else {
+        let Some((document, next, path)) = looked else {
             return Ok(());
         };
-        let blob = self.blob(document.clone())?;
+        let blob = self.blob(document)?;
         let facts = blob.reference();
         let said = self.say(About::Facts, vec![blob], vec![], |header, chain| {
             agent_event!(
@@ -182,9 +186,8 @@ impl Station {
         });
         match said.await? {
             Said::Accepted(_) => {
-                let kept =
-                    tokio::task::spawn_blocking(move || key::replace_private(&path, &document));
-                // Forgotten, they are said once more at the next start.
+                let kept = tokio::task::spawn_blocking(move || next.keep(&path));
+                // Forgotten, they are said once more at the next look.
                 if let Ok(Err(error)) = kept.await {
                     tracing::warn!(%error, "what was said of this host is not remembered");
                 }
@@ -200,11 +203,50 @@ impl Station {
     }
 }
 
-/// The document to say and where it is remembered; nothing where it was said before, or there is none.
-fn look(own: &OwnFacts, path: PathBuf) -> Option<(Vec<u8>, PathBuf)> {
-    let document = own.read()?.to_document().ok()?;
-    let before = std::fs::read(&path).ok();
-    (before.as_ref() != Some(&document)).then_some((document, path))
+/// What this key has said of the host.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Remembered {
+    /// The last time.
+    facts: Facts,
+    /// How often.
+    times: u64,
+}
+
+impl Remembered {
+    /// Nothing, where it cannot be read: then it is said again.
+    fn read(path: &Path) -> Self {
+        let read = |path| -> io::Result<Self> {
+            let mut bytes = Vec::new();
+            File::open(path)?
+                .take(MAX_FILE_BYTES)
+                .read_to_end(&mut bytes)?;
+            Ok(serde_json::from_slice(&bytes)?)
+        };
+        read(path).unwrap_or_default()
+    }
+
+    fn keep(&self, path: &Path) -> io::Result<()> {
+        key::replace_private(path, &serde_json::to_vec(self)?)
+    }
+}
+
+/// How many statements of a key's chain are of this kind, as far as is remembered: they start nothing.
+pub(crate) fn times_said(folder: &Path) -> u64 {
+    Remembered::read(&folder.join(FILE)).times
+}
+
+/// The document to say, and what is to be remembered where; nothing where it was said before, or the host
+/// says none.
+fn look(own: &OwnFacts, path: PathBuf) -> Option<(Vec<u8>, Remembered, PathBuf)> {
+    let facts = own.read()?;
+    let before = Remembered::read(&path);
+    if before.times > 0 && before.facts == facts {
+        return None;
+    }
+    let document = facts.to_document().ok()?;
+    let times = before.times.saturating_add(1);
+    Some((document, Remembered { facts, times }, path))
 }
 
 #[cfg(test)]
@@ -243,8 +285,10 @@ mod tests {
             facts.insert("rack".parse().unwrap(), value.parse().unwrap());
             OwnFacts::Fixed(facts)
         };
-        let (document, _) = look(&facts("r1"), path.clone()).unwrap();
-        key::replace_private(&path, &document).unwrap();
+        let (_, next, _) = look(&facts("r1"), path.clone()).unwrap();
+        assert_eq!(times_said(folder.path()), 0);
+        next.keep(&path).unwrap();
+        assert_eq!(times_said(folder.path()), 1);
         assert_eq!(look(&facts("r1"), path.clone()), None);
         assert!(look(&facts("r2"), path).is_some());
     }

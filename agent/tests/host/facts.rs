@@ -4,12 +4,15 @@ use countersign_agent::admission::{Unproven, Verdict};
 use countersign_agent::own::OwnFacts;
 use countersign_protocol::api::Base64;
 use countersign_protocol::canonical;
+use countersign_protocol::entry::Entry;
 use countersign_protocol::event::*;
 use countersign_protocol::facts::Facts;
 use countersign_protocol::hash::StatementId;
+use countersign_protocol::name::SECOND_US;
 use countersign_protocol::target::{TargetLine, TargetList};
 
 use crate::support::{Book, World};
+use crate::whole::Rig;
 
 fn facts(value: &str) -> Facts {
     let mut facts = Facts::default();
@@ -78,4 +81,44 @@ fn a_value_that_somebody_swapped_in_the_line_is_not_the_one_that_people_signed()
     // Not even where the host has become that one.
     world.host.facts = OwnFacts::Fixed(facts("evil.example"));
     assert!(matches!(world.admit(&grant), Err(Unproven::NotATarget)));
+}
+
+/// Facts that stand in the log of a rig, in order.
+fn said(book: &Book) -> Vec<Facts> {
+    let events = book.entries.iter().map(|bytes| {
+        let statement = Entry::decode(bytes).unwrap().statement;
+        Event::parse(statement.kind, &statement.payload).unwrap()
+    });
+    let mut said = Vec::new();
+    for event in events {
+        if let Event::AgentFacts(event) = event {
+            said.push(Facts::parse(book.blobs[&event.facts.digest].content()).unwrap());
+        }
+    }
+    said
+}
+
+async fn says(rig: &Rig, times: usize) -> Facts {
+    rig.until("its facts", |book| said(book).len() >= times)
+        .await;
+    said(&rig.fake.book()).pop().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_says_its_facts_when_it_starts_and_again_only_when_they_changed() {
+    let mut rig = Rig::ready().await;
+    rig.restart_with(|config| config.facts = OwnFacts::Fixed(facts("web-1")))
+        .await;
+    assert_eq!(says(&rig, 1).await, facts("web-1"));
+    // The same, and then others.
+    rig.restart_with(|_same| ()).await;
+    rig.listening(3).await;
+    let id = rig.granted("true");
+    rig.ended(id).await;
+    assert_eq!(said(&rig.fake.book()).len(), 1);
+    rig.clock.advance(120 * SECOND_US);
+    rig.fake.book().now += 120 * SECOND_US;
+    rig.restart_with(|config| config.facts = OwnFacts::Fixed(facts("web-9")))
+        .await;
+    assert_eq!(says(&rig, 2).await, facts("web-9"));
 }
