@@ -28,6 +28,7 @@ use crate::idle;
 use crate::listener;
 use crate::manager::Pulse;
 use crate::orders::Orders;
+use crate::own;
 use crate::reload::Policy;
 use crate::rules::LocalRefusal;
 use crate::snapshot::SETTING as SNAPSHOT;
@@ -129,7 +130,9 @@ pub(crate) struct Dispatcher {
     idle_due: Option<Instant>,
     /// The last one; one at a time is under way.
     idle: Option<AbortHandle>,
-    /// Somebody wants one that speaks up to now.
+    /// What is said of the host's facts; one at a time is under way.
+    facts: Option<AbortHandle>,
+    /// Somebody wants an idle statement that speaks up to now.
     idle_asked: bool,
 }
 
@@ -159,6 +162,7 @@ impl Dispatcher {
             aside: JoinSet::new(),
             idle_due,
             idle: None,
+            facts: None,
             idle_asked: false,
         }
     }
@@ -224,6 +228,9 @@ impl Dispatcher {
         let mut asked = orders.idle.subscribe();
         let mut forget = tokio::time::interval(FORGET_EVERY);
         forget.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // The first tick is now.
+        let mut look = tokio::time::interval(own::LOOK_EVERY);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             if self.leaving && self.tasks.is_empty() {
                 return Ok(End::Left);
@@ -250,6 +257,7 @@ impl Dispatcher {
                     self.speak_of_idle_time();
                 }
                 () = when(self.idle_due) => self.speak_of_idle_time(),
+                _tick = look.tick() => self.speak_of_facts(),
                 _tick = forget.tick() => pulse.during(self.forget()).await?,
                 next = work.recv(), if !busy => match next {
                     Some(next) => self.take((next, Came::Now), &orders.stop, pulse).await?,
@@ -281,6 +289,17 @@ impl Dispatcher {
         self.idle = Some(self.tasks.spawn(said));
     }
 
+    /// Says what the host is, where that changed; beside all else, as above.
+    fn speak_of_facts(&mut self) {
+        let under_way = self.facts.as_ref().is_some_and(|last| !last.is_finished());
+        if under_way || self.leaving {
+            return;
+        }
+        let (station, own) = (Arc::clone(&self.station), self.policy.host.facts.clone());
+        let said = async move { (None, station.say_facts(own).await) };
+        self.facts = Some(self.tasks.spawn(said));
+    }
+
     /// Another configuration for the grants from here on. Never while a grant is looked at, and
     /// what runs keeps what it was started with.
     fn reload(&mut self) {
@@ -290,6 +309,7 @@ impl Dispatcher {
         let before = self.policy.idle_every;
         self.policy = Policy::of(config, host.pins.clone(), host.journal_since, memory);
         self.station.spool.bound(self.policy.spool_max);
+        self.speak_of_facts();
         if self.policy.idle_every != before {
             self.idle_due = idle::next(self.policy.idle_every);
         }

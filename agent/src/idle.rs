@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::key::{self, Identity};
+use crate::own;
 use crate::spool::{About, Spool};
 use crate::station::{AgentError, Said, Station, agent_event};
 
@@ -25,10 +26,11 @@ const JITTER_PERCENT: u32 = 10;
 pub(crate) struct Spoken(Mutex<Time>);
 
 impl Spoken {
-    /// Before the first word of this process. A key that has said nothing has started nothing since it
-    /// was made; of any other it speaks only from now on, for nobody watched while no agent ran.
+    /// Before the first word of this process. A key that has said nothing, but what its host is, has started
+    /// nothing since it was made; of any other it speaks only from now on, for nobody watched while no agent ran.
     pub(crate) fn of(identity: &Identity, spool: &Spool, clock: &Clock) -> Self {
-        let is_new = spool.chain().next == 0 && spool.word().is_none();
+        let of_facts = own::times_said(identity.folder());
+        let is_new = spool.chain().next == of_facts && spool.word().is_none();
         let now = clock.now();
         let from = if is_new { identity.created() } else { now };
         Self(Mutex::new(from))

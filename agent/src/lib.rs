@@ -12,6 +12,7 @@
 //! | `dispatcher` `listener` `running` `delivery` `stopping` `enrolment` `idle` `reload` `station` | the world and the executor, joined by messages |
 //! | [`succession`] `rotation` `rotate_key` | a second key takes the first one's place: on the disk, and while the agent runs |
 //! | [`key`] [`clock`] | the private key and randomness; the time |
+//! | [`own`] | what this host says of itself, for arguments |
 //! | [`orders`] [`manager`] | what a running agent is told, and what it tells the service manager |
 //! | [`service`] [`args`] [`check`] [`enroll`] | from a configuration to a running agent; the command line; what the rules would answer; how a host becomes known |
 //!
@@ -36,6 +37,7 @@ pub mod key;
 mod listener;
 pub mod manager;
 pub mod orders;
+pub mod own;
 mod reload;
 mod rotate_key;
 mod rotation;

@@ -78,6 +78,7 @@ impl Policy {
                 snapshot: config.snapshot,
                 snapshots,
                 max_checkpoint_age_us: config.max_checkpoint_age_us,
+                facts: config.facts,
             }),
             witnesses: config.witnesses.map(Arc::new),
             max_runs: config.max_runs,

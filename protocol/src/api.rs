@@ -5,6 +5,7 @@
 //! microseconds since the Unix epoch.
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -422,6 +423,10 @@ pub struct AgentItem {
     /// enrolled with. Who does not read the log takes the server's word for it.
     #[serde(default)]
     pub sealing_key: Option<Base64>,
+    /// What the host has signed of itself last, by name, for `@fact.NAME` in arguments; of the key that
+    /// new requests name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub facts: BTreeMap<String, String>,
     /// Where it was seen. Of the server that answers, so what has no server behind it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub presence: Option<AgentPresence>,

@@ -8,7 +8,7 @@
 //! | bytes | [`canonical`] [`hash`] [`short`] [`name`] [`origin`] [`key`] [`sshsig`] [`blob`] [`statement`] [`entry`] [`event`] |
 //! | trees | [`merkle`] [`proof`] [`tlog_proof`] [`checkpoint`] [`target`] [`tile`] |
 //! | witnesses | [`cosignature`] what a witness says, [`witness_policy`] whose word is enough, [`witness`] how it is asked |
-//! | acts | [`command`] [`policy`] [`judgement`] [`quorum`] [`permission`] [`snapshot`] [`secret`] |
+//! | acts | [`command`] [`facts`] [`policy`] [`judgement`] [`quorum`] [`permission`] [`snapshot`] [`secret`] |
 //! | rules | [`rights`] who may sign, [`lifecycle`] what may follow, [`rollout`] how it goes over many hosts, [`fold`] both over the log, [`erasure`] what may be erased, [`refusal`] why not, [`effect`] what the ledger says then |
 //! | proof | [`audit`] entries in, the first bad one and why out |
 //! | reading | [`search`] what is searched for, [`subject`] what an entry is about, [`view`] the fold as rows of lists, [`visible`] foreign text made safe to show |
@@ -30,6 +30,7 @@ pub mod effect;
 pub mod entry;
 pub mod erasure;
 pub mod event;
+pub mod facts;
 pub mod fold;
 pub mod hash;
 pub mod judgement;

@@ -209,6 +209,12 @@ refusals! {
     Spec, Invalid, "spec", "the command's words are missing, or not what was signed";
     /// The targets do not match what is signed.
     Targets, Invalid, "targets", "the list of targets is missing, or not the one that was signed";
+    /// Facts of hosts stand where none may, or the lines have others than the words use.
+    Facts(String), Invalid, "facts", "{0}";
+    /// Another value than the host signed last, or none.
+    FactsDiffer(String), Conflict, "facts_differ", "{0}";
+    /// Several facts in a row.
+    FactsTooSoon, Conflict, "facts_too_soon", "this host said its facts less than a minute ago; say them again later";
     /// What would be run again goes on.
     RetryTooEarly, Conflict, "retry_too_early", "the command that this would run again is not over; wait for its end or cancel it";
     /// Another act than the earlier one.

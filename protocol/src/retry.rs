@@ -64,6 +64,9 @@ fn check_host(earlier: &Command, line: &TargetLine, retry: &Retry) -> Result<(),
         if before.spec != line.spec {
             return Err(Refusal::RetryDiffers("spec"));
         }
+        if before.facts != line.facts {
+            return Err(Refusal::RetryDiffers("facts"));
+        }
     }
     let Some(part) = earlier.executions.get(&line.agent) else {
         // Withheld: whoever said nothing is not known to be one of them.

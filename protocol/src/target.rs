@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::blob::{BlobRef, MAX_BLOB_BYTES};
 use crate::canonical::{self, CanonicalError};
 use crate::command::Targets;
+use crate::facts::Facts;
 use crate::hash::{Digest, Hash, KeyId};
 use crate::merkle::{self, Tree};
 use crate::name::{AgentName, NotAName, ServiceName};
@@ -30,11 +31,15 @@ pub struct TargetLine {
     /// The service of that host to run it in; on the host itself when left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<ServiceName>,
-    /// What this host runs; equals the act's spec until hosts get arguments of their own.
+    /// The act's spec: what this host runs, once its facts are put in.
     pub spec: Digest,
     /// Its turn in a rollout, from 0. All lines have one, or none has: then they go by their names.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub turn: Option<u64>,
+    /// What this host's own facts are that the command's arguments use, exactly those. All lines have
+    /// some, or none has: then every word of the command means itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub facts: Option<Facts>,
 }
 
 impl TargetLine {
@@ -96,6 +101,9 @@ pub enum TargetError {
     /// Some lines have turns and others none, or two have the same.
     #[error("the turns of the targets are not 0, 1, 2 and so on, each once")]
     Turns,
+    /// Some lines have facts and others none, or one has no fact in them.
+    #[error("all targets have facts of their hosts, or none has")]
+    Facts,
     /// Count or root differ from what was signed.
     #[error("the list of targets is not the one that was signed")]
     Mismatch,
@@ -126,6 +134,11 @@ impl TargetList {
             .all(|(a, b)| a.agent < b.agent);
         if lines.is_empty() || lines.len() as u64 > MAX_TARGETS || !sorted {
             return Err(TargetError::Order);
+        }
+        let with_facts = lines.iter().filter(|line| line.facts.is_some()).count();
+        let empty = |line: &TargetLine| line.facts.as_ref().is_some_and(Facts::is_empty);
+        if (with_facts > 0 && with_facts < lines.len()) || lines.iter().any(empty) {
+            return Err(TargetError::Facts);
         }
         let order = order(&lines)?;
         Ok(Self { lines, order })

@@ -3,6 +3,7 @@
 //! Projections store what these return, and whoever rebuilds or checks a projection calls them
 //! again: a row is a function of the log and of nothing else.
 
+use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
@@ -11,6 +12,7 @@ use crate::api::{
 };
 use crate::blob::BlobRef;
 use crate::event::{Outcome, RefusalReason};
+use crate::facts::Facts;
 use crate::fold::State;
 use crate::hash::{KeyId, StatementId};
 use crate::judgement::Judge;
@@ -223,6 +225,7 @@ fn agent_item(
             .collect(),
         drained: record.is_some_and(|record| record.drained),
         sealing_key: sealing_key(rights, agent, &key_id),
+        facts: facts(rights, agent, &key_id),
         presence: None,
     }
 }
@@ -233,6 +236,19 @@ pub fn sealing_key(rights: &Rights, agent: &AgentName, key: &KeyId) -> Option<Ba
     let record = rights.agent_record(agent)?;
     let sealing_key = record.sealing_key.filter(|_| record.key == *key)?;
     Some(Base64(sealing_key.as_bytes().to_vec()))
+}
+
+/// What a host has signed of itself last, if this is the key that new requests name.
+#[must_use]
+pub fn facts(rights: &Rights, agent: &AgentName, key: &KeyId) -> BTreeMap<String, String> {
+    let record = rights.agent_record(agent);
+    let record = record.filter(|record| record.key == *key);
+    let signed = record.and_then(|record| record.facts.as_ref());
+    let facts = signed.and_then(|signed| signed.facts.as_deref());
+    let facts = facts.into_iter().flat_map(Facts::iter);
+    facts
+        .map(|(name, value)| (name.to_string(), value.to_string()))
+        .collect()
 }
 
 /// The status word of an agent's key that the log knows: `accepted` for the one that new requests

@@ -571,6 +571,7 @@ fn a_list_of_targets_past_its_limits_is_refused() {
         service: None,
         spec: countersign_protocol::hash::Digest::new([1; 32]),
         turn: None,
+        facts: None,
     };
     let many: Vec<TargetLine> = (0..=MAX_TARGETS).map(line).collect();
     assert_eq!(TargetList::new(many), Err(TargetError::Order));

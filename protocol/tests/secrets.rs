@@ -202,6 +202,7 @@ fn each_target_has_a_box_of_each_secret_and_nobody_else_has_one() {
         service: None,
         spec: Digest::new([1; 32]),
         turn: None,
+        facts: None,
     };
     // By name web-1 comes first, by key web-2.
     let targets = TargetList::new(vec![line("web-1", 2), line("web-2", 1)]).unwrap();

@@ -259,6 +259,7 @@ fn a_token_asks_only_for_its_programs() {
             service: None,
             spec: act.spec.digest,
             turn: None,
+            facts: None,
         };
         let list = countersign_protocol::target::TargetList::new(vec![line]).unwrap();
         let document = book.blob(&list.to_document().unwrap());

@@ -285,6 +285,7 @@ async fn common(
         snapshot: None,
         snapshots: Arc::default(),
         max_checkpoint_age_us: None,
+        facts: countersign_agent::own::OwnFacts::Silent,
     };
     let common = Common {
         server: plan.server.clone(),

@@ -7,10 +7,12 @@ use std::sync::Arc;
 
 use countersign_protocol::blob::BlobRef;
 use countersign_protocol::checkpoint::Origin;
-use countersign_protocol::command::CommandSpec;
+use countersign_protocol::command::{CommandSpec, Targets};
 use countersign_protocol::event::{CommandRequested, Event, Kind};
+use countersign_protocol::facts;
 use countersign_protocol::hash::{CommandId, Hash, KeyId, LedgerId, StatementId};
-use countersign_protocol::name::Time;
+use countersign_protocol::name::{AgentName, Time};
+use countersign_protocol::target::TargetList;
 use countersign_protocol::visible;
 use serde_json::Value;
 use sqlx::PgConnection;
@@ -60,6 +62,8 @@ pub(super) struct Request {
     pub(super) asked: CommandRequested,
     /// The words side by side, and the folder; nothing where texts stay here.
     texts: BTreeMap<&'static str, Option<String>>,
+    /// The words of each host, where hosts have facts of their own in them.
+    own: BTreeMap<AgentName, Arc<str>>,
 }
 
 /// One page.
@@ -116,6 +120,10 @@ impl Gatherer {
             if self.texts {
                 if let Some((_, Some(request))) = &command {
                     texts.clone_from(&request.texts);
+                    let own = event.host().and_then(|host| request.own.get(host));
+                    if let Some(own) = own {
+                        texts.insert("command", Some(own.to_string()));
+                    }
                 }
                 texts.extend(own_texts(connection, &payload).await?);
             }
@@ -161,19 +169,44 @@ impl Gatherer {
         let Event::CommandRequested(asked) = entry.verified.event() else {
             return Ok(None);
         };
-        let mut texts = BTreeMap::new();
+        let (mut texts, mut own) = (BTreeMap::new(), BTreeMap::new());
         if self.texts {
             let spec = content(connection, &asked.act.spec).await?;
             let spec = spec.and_then(|spec| CommandSpec::parse(&spec, &asked.act).ok());
             let words = spec.as_ref().map(|spec| visible::words(&spec.argv));
             texts.insert("command", words.map(|words| shortened(&words)));
+            if let Some(spec) = &spec {
+                own = own_words(connection, spec, &asked.act.targets).await?;
+            }
             if let Some(cwd) = spec.and_then(|spec| spec.cwd) {
                 texts.insert("cwd", Some(visible::cut(&cwd, TEXT_CHARS)));
             }
         }
         let asked = asked.clone();
-        Ok(Some(Request { asked, texts }))
+        Ok(Some(Request { asked, texts, own }))
     }
+}
+
+/// What each host runs, where hosts have facts of their own in it.
+async fn own_words(
+    connection: &mut PgConnection,
+    spec: &CommandSpec,
+    targets: &Targets,
+) -> Result<BTreeMap<AgentName, Arc<str>>, OpenError> {
+    let mut own = BTreeMap::new();
+    if !spec.argv.iter().any(|word| word.contains(facts::MARK)) {
+        return Ok(own);
+    }
+    let list = content(connection, &targets.list).await?;
+    let list = list.and_then(|list| TargetList::parse(&list, targets).ok());
+    // Nothing gets into the log whose facts cannot be put in.
+    let runs = list.as_ref().map(|list| facts::runs(spec, list));
+    for run in runs.and_then(Result::ok).unwrap_or_default() {
+        let words: Arc<str> = shortened(&visible::words(&run.words)).into();
+        let hosts = run.lines.into_iter().map(|line| line.agent.clone());
+        own.extend(hosts.map(|host| (host, Arc::clone(&words))));
+    }
+    Ok(own)
 }
 
 /// What is escaped already, and perhaps too long.

@@ -397,6 +397,7 @@ fn shape(told: &Told) -> Shape {
         Event::BlobRedacted(e) => of(entity::DELETE, managed("Text", &e.command)),
         Event::HoldPlaced(e) => of(entity::CREATE, managed("Hold", &e.hold)),
         Event::HoldLifted(e) => of(entity::DELETE, managed("Hold", &e.hold)),
+        Event::AgentFacts(e) => of(entity::UPDATE, host(&e.agent)),
         Event::AgentIdle(e) => Shape::other(Entity, "Idle", host(&e.agent)),
         Event::ReviewOpened(e) => of(entity::CREATE, managed("Review", &e.command)),
         Event::ReviewClosed(e) => of(entity::DEACTIVATE, managed("Review", &e.command)),

@@ -1,5 +1,7 @@
 //! The log itself: who this ledger is, its checkpoints, proofs, entries and blobs.
 
+use std::collections::BTreeSet;
+
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
@@ -7,7 +9,7 @@ use axum::response::{IntoResponse as _, Response};
 use countersign_protocol::api::{
     Base64, BlobBody, EntryItem, LedgerInfo, MAX_PAGE, Page, ProofBody, StreamBody,
 };
-use countersign_protocol::event::ReadWhat;
+use countersign_protocol::event::{Event, ReadWhat};
 use countersign_protocol::fold::Stream;
 use countersign_protocol::hash::Digest;
 use countersign_protocol::permission::Permission;
@@ -20,7 +22,7 @@ use super::auth::{Caller, Session};
 use super::bodies::Parameters;
 use super::error::ApiError;
 use super::notes::{self, Purpose};
-use super::streams;
+use super::streams::{self, Wanted};
 use crate::ledger::{history, store};
 
 /// Who this ledger is.
@@ -198,7 +200,16 @@ pub(super) async fn rights(
     caller: Caller,
 ) -> Result<Json<StreamBody>, ApiError> {
     caller.require_of_token(&app, Permission::RightsRead)?;
-    let wanted = streams::whole(Stream::Rights.id());
+    // Of what hosts say of themselves only what counts today: the rest is as old as the log, and who needs it
+    // to look back asks for it by its digest.
+    let records = caller.rights.agents().map(|(_, record)| record);
+    let today: BTreeSet<Digest> = records
+        .filter_map(|record| Some(record.facts.as_ref()?.named.digest))
+        .collect();
+    let wanted = Wanted {
+        blob: &|event, digest| !matches!(event, Event::AgentFacts(_)) || today.contains(digest),
+        ..streams::whole(Stream::Rights.id())
+    };
     streams::prove(&app, &wanted).await.map(Json)
 }
 

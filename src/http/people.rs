@@ -58,13 +58,14 @@ pub(super) async fn agents(
     let mut said = app.reader.agents_said().await?;
     for item in &mut items {
         let mut presence = said.remove(&item.key_id).unwrap_or_default();
-        if let (Ok(agent), Ok(key)) = (item.agent.parse(), item.key_id.parse())
-            && let Some(seen) = app.presence.of(&agent, &key)
-        {
-            presence.listening = seen.streams as u64;
-            presence.listening_since_us = seen.since.map(Time::as_micros);
-            presence.last_request_us = seen.last.map(Time::as_micros);
-            presence.says_version = seen.version;
+        if let (Ok(agent), Ok(key)) = (item.agent.parse(), item.key_id.parse()) {
+            item.facts = view::facts(&caller.rights, &agent, &key);
+            if let Some(seen) = app.presence.of(&agent, &key) {
+                presence.listening = seen.streams as u64;
+                presence.listening_since_us = seen.since.map(Time::as_micros);
+                presence.last_request_us = seen.last.map(Time::as_micros);
+                presence.says_version = seen.version;
+            }
         }
         item.presence = Some(presence);
     }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use countersign_protocol::blob::{Blob, BlobRef};
 use countersign_protocol::command::{CommandSpec, Environment};
 use countersign_protocol::event::{Author, Event};
+use countersign_protocol::facts::Facts;
 use countersign_protocol::fold::{Attachment, Refusal};
 use countersign_protocol::hash::{Digest, StatementId};
 use countersign_protocol::policy::Policy;
@@ -145,6 +146,10 @@ impl Blobs {
                 None => None,
             };
             return Ok(Attachment::Change(body, policy));
+        }
+        if let Event::AgentFacts(said) = event {
+            let facts = Facts::parse(self.content(&said.facts)?);
+            return Ok(Attachment::Facts(facts.map_err(|error| malformed(&error))?));
         }
         let Event::CommandRequested(request) = event else {
             return Ok(Attachment::None);

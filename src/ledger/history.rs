@@ -60,6 +60,8 @@ pub async fn attachment(
         [request.body].into_iter().chain(request.document).collect()
     } else if let Event::CommandRequested(request) = event {
         vec![request.act.targets.list, request.act.spec]
+    } else if let Event::AgentFacts(said) = event {
+        vec![said.facts]
     } else {
         return Ok(Attachment::None);
     };

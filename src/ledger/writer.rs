@@ -413,7 +413,9 @@ impl Writer {
         {
             decided.touched.insert(retry.of);
         }
-        if let Err(refusal) = decided.state.fold.holds_retried(event) {
+        let held = decided.state.fold.holds_retried(event);
+        let held = held.and_then(|()| decided.state.fold.holds_facts(attachment));
+        if let Err(refusal) = held {
             return Ok(Decision::Refused(refusal.into()));
         }
         if let Some(claimed) = event.header().seen {

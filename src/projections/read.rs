@@ -491,6 +491,8 @@ fn agent_item(row: &PgRow) -> Result<AgentItem, sqlx::Error> {
         seq: seq.and_then(|seq| u64::try_from(seq).ok()),
         labels: row.try_get("labels")?,
         drained: row.try_get("drained")?,
+        // Of the rights, which whoever answers holds.
+        facts: BTreeMap::new(),
         sealing_key: row.try_get::<Option<_>, _>("sealing_key")?.map(Base64),
     })
 }

@@ -17,7 +17,15 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) fn join(dev: &Dev, name: &str) -> Self {
+        Self::join_with(dev, name, "")
+    }
+
+    /// With more at the end of its file.
+    pub(crate) fn join_with(dev: &Dev, name: &str, further: &str) -> Self {
         let fingerprint = enrol(dev, name);
+        let config = dev.folder().path().join(name).join("agent.toml");
+        let own = fs::read_to_string(&config).unwrap();
+        fs::write(&config, own + further).unwrap();
         change(
             dev,
             &["agents", "accept", name, "--fingerprint", &fingerprint],

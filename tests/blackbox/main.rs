@@ -35,6 +35,7 @@ mod contract;
 mod demo;
 mod erasing;
 mod evil;
+mod facts;
 mod feeds;
 mod fleet;
 mod idle;

@@ -13,6 +13,7 @@ use countersign_protocol::canonical;
 use countersign_protocol::checkpoint::Checkpoint;
 use countersign_protocol::command::{Act, CommandError, CommandSpec, Environment};
 use countersign_protocol::event::{Author, CommandAuthorized, CommandRequested, Event};
+use countersign_protocol::facts::UseError;
 use countersign_protocol::fold::{Refusal, Stream};
 use countersign_protocol::hash::{CommandId, Digest, Hash, LedgerId};
 use countersign_protocol::key::PublicKey;
@@ -102,6 +103,9 @@ pub enum Unproven {
         /// Why.
         source: CommandError,
     },
+    /// The line's facts and the command's words do not fit together.
+    #[error("the facts in this host's line cannot be put into the command: {0}")]
+    Facts(#[source] UseError),
     /// The document of secrets is what was signed and still cannot be used.
     #[error("the sealed secrets cannot be used: {0}")]
     Secrets(#[source] SecretError),

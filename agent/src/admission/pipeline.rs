@@ -19,6 +19,7 @@ use super::consent::{self, MAX_AHEAD_US};
 use super::evidence::{self, Documents, ProvenStream, Unproven};
 use super::turn;
 use crate::execution::{InForce, Mark, Outcome, Plan, Program, Reach, Secret, Secrets, Step};
+use crate::own::OwnFacts;
 use crate::rules::{self, Allowed, Inside, LocalRefusal, Rules, Runner, SECRETS, SHELL};
 use crate::signers::AllowedSigners;
 use crate::snapshot::{People, SnapshotRule, Snapshots, Standing};
@@ -55,6 +56,8 @@ pub struct Host {
     pub snapshots: Arc<Snapshots>,
     /// How old the ledger's newest entry may be that a grant shows, in microseconds, if it asks.
     pub max_checkpoint_age_us: Option<u64>,
+    /// What it says of itself.
+    pub facts: OwnFacts,
 }
 
 /// The host's answer to a grant that is true.
@@ -131,6 +134,8 @@ impl Host {
         };
         let turn = turn::prove(&shown)?;
         let documents = Documents::read(&stream, &proven.command)?;
+        // From here on only what this host runs counts: the words with its own facts in them.
+        let spec = documents.spec.for_host(&line).map_err(Unproven::Facts)?;
 
         // Was it done? Before anything else is said about it, so that a repeat stays silent.
         let (id, act) = (proven.command.id, proven.command.act().clone());
@@ -159,12 +164,14 @@ impl Host {
             .and_then(|()| consent::check((self, &people), &stream, &proven, now, least))
             .map(|until| held_until.map_or(until, |held| until.min(held)))
             .map(|until| turn.map_or(until, |turn| until.min(turn.until)))
+            // Is it still made for this host?
+            .and_then(|until| self.facts.check(&line).map(|()| until))
             // Is it allowed here? Local rules win over any signature.
             .and_then(|until| {
                 let secrets = documents.secrets.as_ref();
                 let environment = rules::with_secrets(documents.environment.as_ref(), secrets)?;
                 let (service, environment) = (line.service.as_ref(), environment.as_ref());
-                let mut allowed = self.rules.judge(service, &documents.spec, environment)?;
+                let mut allowed = self.rules.judge(service, &spec, environment)?;
                 self.rules
                     .check_secrets(&mut allowed, secrets, &self.pins.key_id)?;
                 let has_stdin = act.stdin.is_some() || rules::on_stdin(secrets);
@@ -193,7 +200,7 @@ impl Host {
                 remember_until,
                 valid_until,
                 allowed,
-                asked: asked_program(&documents.spec),
+                asked: asked_program(&spec),
                 stdin: documents.stdin,
                 sealed: documents.secrets.map(|secrets| (secrets, binding)),
             })),

@@ -2,6 +2,7 @@
 //!
 //! It owns what each setting means, its default and its bounds. It must not open a socket.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use countersign_protocol::checkpoint::{Origin, VerifierKey};
 use countersign_protocol::command::Mode;
+use countersign_protocol::facts::{Facts, FactsError};
 use countersign_protocol::hash::LedgerId;
 use countersign_protocol::name::{AgentName, OsUser, Principal, SECOND_US};
 use countersign_protocol::witness_policy::WitnessPolicy;
@@ -21,6 +23,7 @@ use super::source::{ConfigError, Source};
 use super::written::{Variables, Written};
 use super::{actions, services, snapshot, tables};
 use crate::client::{Ca, is_this_machine};
+use crate::own::OwnFacts;
 use crate::rules::{Account, NamePattern, Rules, RunAs};
 use crate::signers::AllowedSigners;
 use crate::snapshot::SnapshotRule;
@@ -93,6 +96,8 @@ pub struct Config {
     pub drain: Duration,
     /// The pause between two statements that nothing was started; without one only when it is asked.
     pub idle_every: Option<Duration>,
+    /// What the host says of itself.
+    pub facts: OwnFacts,
     /// Bytes of the journal from which on no command starts and output waits in its command.
     pub spool_max: u64,
 }
@@ -247,6 +252,11 @@ impl Config {
             drain: Duration::from_secs(drain_s),
             idle_every: (idle_every_s > 0).then(|| Duration::from_secs(idle_every_s)),
             spool_max,
+            facts: own_facts(
+                source,
+                written.say_facts.take(),
+                std::mem::take(&mut written.facts),
+            )?,
             rotation_grace: Duration::from_secs(rotation_s),
             rules: Rules {
                 break_glass,
@@ -254,6 +264,36 @@ impl Config {
             },
         })
     }
+}
+
+/// What the host says of itself: what the system says, and what its file says beside that or instead.
+fn own_facts(
+    source: &Source<'_>,
+    says: Option<Spanned<bool>>,
+    written: BTreeMap<String, Spanned<String>>,
+) -> Result<OwnFacts, ConfigError> {
+    let mut facts = Facts::default();
+    let silent = says.is_some_and(|says| !says.into_inner());
+    for (name, value) in written {
+        let mistake = |problem: String| source.mistake(Some(value.span()), problem);
+        if silent {
+            let problem = "say_facts = false: this host says none; take one of the two out";
+            return Err(mistake(problem.to_owned()));
+        }
+        let named = name
+            .parse()
+            .map_err(|error: FactsError| mistake(error.to_string()))?;
+        let text = value.get_ref().parse();
+        let text = text.map_err(|error: FactsError| mistake(error.to_string()))?;
+        if !facts.insert(named, text) {
+            return Err(mistake(FactsError::Limit.to_string()));
+        }
+    }
+    Ok(if silent {
+        OwnFacts::Silent
+    } else {
+        OwnFacts::System(facts)
+    })
 }
 
 fn witnesses_of(path: PathBuf, log: &VerifierKey) -> Result<WitnessPolicy, ConfigError> {

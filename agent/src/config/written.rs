@@ -88,6 +88,9 @@ pub(super) struct Written {
     pub(super) idle_every_s: Setting<u64>,
     pub(super) spool_max: Setting<Amount>,
     pub(super) rotation_grace_s: Setting<u64>,
+    pub(super) say_facts: Setting<bool>,
+    #[serde(default)]
+    pub(super) facts: BTreeMap<String, Spanned<String>>,
     #[serde(default)]
     pub(super) confine: WrittenConfine,
     #[serde(default)]
@@ -224,6 +227,7 @@ impl Written {
             "grace_s" => self.grace_s,
             "drain_s" => self.drain_s,
             "idle_every_s" => self.idle_every_s,
+            "say_facts" => self.say_facts,
             "spool_max" => self.spool_max,
             "rotation_grace_s" => self.rotation_grace_s,
             "shell_allow" => self.shell.allow,

@@ -34,6 +34,8 @@ pub enum About {
     Retired,
     /// `agent.idle`.
     Idle,
+    /// `agent.facts`.
+    Facts,
 }
 
 /// What one output stream of a run amounted to.

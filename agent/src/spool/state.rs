@@ -369,7 +369,7 @@ impl State {
                 };
                 self.runs.insert(id, run);
             }
-            About::Refused(_) | About::Idle => {}
+            About::Refused(_) | About::Idle | About::Facts => {}
             About::Retired => self.retired = true,
             About::Completed(started) | About::Lost(started) => {
                 self.close(&started);

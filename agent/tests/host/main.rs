@@ -25,6 +25,7 @@ mod config;
 mod confine;
 mod consent;
 mod drained;
+mod facts;
 mod idle;
 mod journal;
 mod named;

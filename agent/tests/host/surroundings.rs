@@ -91,6 +91,7 @@ fn a_document_that_contradicts_the_act_is_not_run() {
         service: None,
         spec: blob.digest,
         turn: None,
+        facts: None,
     };
     let list = countersign_protocol::target::TargetList::new(vec![line]).unwrap();
     let document = world.book.blob(&list.to_document().unwrap());

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use countersign_agent::clock::Clock;
 use countersign_agent::orders::Orders;
+use countersign_agent::own::OwnFacts;
 use countersign_agent::service;
 use countersign_agent::{AgentError, Config};
 use countersign_protocol::checkpoint::VerifierKey;
@@ -72,6 +73,7 @@ impl Rig {
             snapshot: None,
             witnesses: None,
             max_checkpoint_age_us: None,
+            facts: OwnFacts::Silent,
             rotation_grace: Duration::ZERO,
         };
         let orders = change(&mut config);

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use countersign_policy::{CedarJudge, Explanation};
+use countersign_protocol::facts;
 use countersign_protocol::fold;
 use countersign_protocol::judgement::Question;
 use countersign_protocol::name::{AgentName, Principal, Time};
@@ -120,8 +121,20 @@ pub fn explain(
     Ok(Explained {
         outcome: outcome.map(|requirement| price(rights, requirement, requester, now)),
         drained: hosts.into_iter().cloned().collect(),
-        rules: CedarJudge::shared().explain(policy, &question),
+        rules: rules_of(policy, &question),
     })
+}
+
+/// The rules that speak of a request. Where hosts have facts of their own in it and so different command
+/// lines, those of the first: the others must cost the same.
+pub(super) fn rules_of(policy: &Policy, question: &Question<'_>) -> Explanation {
+    let runs = facts::runs(question.spec, question.targets).unwrap_or_default();
+    let mut spec = question.spec.clone();
+    if let Some(run) = runs.into_iter().next() {
+        spec.argv = run.words;
+    }
+    let spec = &spec;
+    CedarJudge::shared().explain(policy, &Question { spec, ..*question })
 }
 
 impl Client {

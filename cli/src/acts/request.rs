@@ -7,6 +7,7 @@ use countersign_protocol::command::{
     Act, AtOutputLimit, CommandError, CommandSpec, DEFAULT_OUTPUT_LIMIT, DEFAULT_TIMEOUT_MS,
     Environment, MAX_LIFETIME_US, Mode,
 };
+use countersign_protocol::facts::{self, Run, UseError};
 use countersign_protocol::hash::CommandId;
 use countersign_protocol::name::{AgentName, OsUser, SECOND_US, Time};
 use countersign_protocol::rights::Rights;
@@ -117,6 +118,9 @@ pub enum RequestError {
     /// No such host.
     #[error("there is no accepted agent {0}")]
     UnknownTarget(AgentName),
+    /// Facts of hosts.
+    #[error("{0}")]
+    Facts(#[from] UseError),
     /// Secrets that cannot go together.
     #[error("the secrets cannot be sealed: {0}")]
     Secrets(#[from] SecretError),
@@ -142,7 +146,12 @@ impl From<RequestError> for Failure {
             }
             RequestError::NoSealingKey(_) => Self::failed("no_sealing_key", message)
                 .hint("its key is of before sealed secrets; rotate it there: countersign-agent rotate-key"),
+            RequestError::Facts(UseError::Missing { .. } | UseError::Unsigned(_)) => {
+                Self::failed("unknown_fact", message)
+                    .hint("countersign agents --facts lists what hosts have signed; nothing was signed")
+            }
             RequestError::Command(_)
+            | RequestError::Facts(_)
             | RequestError::Blob { .. }
             | RequestError::Targets(_)
             | RequestError::Secrets(_)
@@ -186,12 +195,18 @@ pub(super) fn freeze(
         at_output_limit: spec.at_output_limit,
     };
     document.check()?;
+    let (document, used) = document.recorded()?;
     let bytes = document.to_document().map_err(CommandError::from)?;
     let command = blob("the command is too large", bytes)?;
     let env = if spec.env.is_empty() {
         None
     } else {
-        let document = Environment::new(spec.env.clone())?.to_document();
+        let plain = |(name, value): &(String, String)| {
+            let value = facts::literal(value, "a variable")?;
+            Ok((name.clone(), value.into_owned()))
+        };
+        let variables = spec.env.iter().map(plain).collect::<Result<_, UseError>>();
+        let document = Environment::new(variables?)?.to_document();
         let document = document.map_err(CommandError::from)?;
         Some(blob("the environment is too large", document)?)
     };
@@ -202,12 +217,14 @@ pub(super) fn freeze(
         let Place { agent, service } = place.clone();
         let key_id = rights.agent(&agent);
         let key_id = key_id.ok_or_else(|| RequestError::UnknownTarget(agent.clone()))?;
+        let facts = facts::of_host(&used, &agent, rights)?;
         Ok(TargetLine {
             agent,
             key_id,
             service,
             spec: command.reference().digest,
             turn: None,
+            facts,
         })
     });
     let mut lines = lines.collect::<Result<Vec<_>, RequestError>>()?;
@@ -283,6 +300,19 @@ impl Client {
     /// # Errors
     /// Outside a limit (nothing was signed), an unknown host, refused, or no valid receipt.
     pub async fn request(&self, spec: &RequestSpec) -> Result<Requested, Failure> {
+        self.request_telling(spec, |_runs| ()).await
+    }
+
+    /// [`Client::request`], telling what hosts will run with their own facts in it, before anything is
+    /// signed.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn request_telling(
+        &self,
+        spec: &RequestSpec,
+        tell: impl FnOnce(&[Run<'_>]),
+    ) -> Result<Requested, Failure> {
         let (rights, me) = self.rights_and_me().await?;
         let head = self.head(&me)?;
         let carrier = Carrier {
@@ -291,6 +321,7 @@ impl Client {
             nonce: head.nonce,
         };
         let frozen = freeze(spec, rights.state.rights(), Some(carrier), clock::now())?;
+        tell(&facts::runs(&frozen.spec, &frozen.targets).map_err(RequestError::from)?);
         let (act, reason) = (frozen.act, frozen.reason.reference());
         let event = person_event!(
             head,

@@ -4,19 +4,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_policy::CedarJudge;
 use countersign_protocol::blob::{Blob, BlobRef};
 use countersign_protocol::command::{Act, CommandError};
+use countersign_protocol::facts::Facts;
 use countersign_protocol::hash::CommandId;
 use countersign_protocol::judgement::Question;
 use countersign_protocol::lifecycle::{Command, ExecutionStatus};
 use countersign_protocol::name::AgentName;
 use countersign_protocol::refusal::Refusal;
 use countersign_protocol::retry::{self, Retry};
-use countersign_protocol::rights::Rights;
+use countersign_protocol::rights::{AgentRecord, Rights};
 use countersign_protocol::target::{TargetLine, TargetList};
 
 use super::connect::Client;
+use super::explain::rules_of;
 use super::read::RightsView;
 use super::request::{self, RequestError, Requested};
 use super::submit::person_event;
@@ -97,6 +98,9 @@ fn plan(
             }
             _ if is_lost && !lost => plan.lost.push(agent),
             None => plan.gone.push(agent),
+            Some(record) if !still(line.facts.as_ref(), record) => {
+                return Err(other_facts(&agent));
+            }
             Some(record) => plan.lines.push(TargetLine {
                 key_id: record.key,
                 ..line.clone()
@@ -111,6 +115,23 @@ fn plan(
         take_turns(&mut plan.lines, Order::Given);
     }
     Ok(plan)
+}
+
+/// What the line was made with is what the host says of itself today.
+fn still(recorded: Option<&Facts>, record: &AgentRecord) -> bool {
+    let signed = record.facts.as_ref();
+    let signed = signed.and_then(|signed| signed.facts.as_ref());
+    let mut recorded = recorded.into_iter().flat_map(Facts::iter);
+    recorded.all(|(name, value)| signed.and_then(|facts| facts.get(name)) == Some(value))
+}
+
+fn other_facts(agent: &AgentName) -> Failure {
+    let message = format!(
+        "the facts of {agent} that the command was made with are not what it says of itself today, and a \
+         retry runs exactly what was recorded"
+    );
+    Failure::refused("facts_differ", message)
+        .hint("ask for it anew with `countersign run`, or leave that host out with --on")
 }
 
 fn not_whole() -> Failure {
@@ -180,8 +201,7 @@ impl Client {
             targets: &TargetList::new(plan.lines.clone()).map_err(RequestError::from)?,
             now: clock::now(),
         };
-        let explained = CedarJudge::shared().explain(&in_force.policy, &question);
-        Ok(explained.count_above)
+        Ok(rules_of(&in_force.policy, &question).count_above)
     }
 
     /// Asks for it again. It needs what any request needs.

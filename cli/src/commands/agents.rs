@@ -19,9 +19,13 @@ use crate::{console, describe, exit_code, render, shapes};
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
   countersign agents
+  countersign agents --facts        (what @fact.NAME stands for, host by host)
   countersign agents accept web-1 --fingerprint SHA256:… --label env=prod --label role=web
   countersign agents drain web-1 --reason 'kernel update'")]
 pub struct Arguments {
+    /// What hosts have signed of themselves, for @fact.NAME in arguments, instead of the list
+    #[arg(long)]
+    facts: bool,
     #[command(subcommand)]
     action: Option<Action>,
 }
@@ -97,6 +101,7 @@ pub(super) struct One {
 /// Lists hosts, or asks for a change of one.
 pub(super) async fn agents(globals: &Globals, arguments: Arguments) -> Result<u8, Failure> {
     match arguments.action {
+        None if arguments.facts => list_facts(globals).await,
         None => list(globals).await,
         Some(action) => agent_changes::change(globals, action).await,
     }
@@ -125,6 +130,7 @@ pub(super) fn items(view: &RightsView) -> Vec<AgentItem> {
         fingerprint: key::fingerprint(&key.key_id()),
         key: base64(&key.to_blob()),
         sealing_key: view::sealing_key(rights, agent, &key.key_id()),
+        facts: view::facts(rights, agent, &key.key_id()),
         presence: None,
         seq,
     };
@@ -175,6 +181,30 @@ async fn list(globals: &Globals) -> Result<u8, Failure> {
         Err(failure) => console::note(&format!("where they are is not shown: {failure}")),
     }
     print(globals, items)
+}
+
+/// What hosts say of themselves, from the verified rights.
+async fn list_facts(globals: &Globals) -> Result<u8, Failure> {
+    let client = globals.connect().await?;
+    let mut items = items(&client.rights().await?);
+    items.retain(|item| !item.facts.is_empty());
+    if globals.json {
+        return print(globals, items);
+    }
+    if items.is_empty() {
+        console::note("no host has signed facts of itself yet");
+        return Ok(exit_code::DONE);
+    }
+    let rows = items.into_iter().flat_map(|item| {
+        let agent = item.agent;
+        let facts = item.facts.into_iter();
+        facts.map(move |(name, value)| vec![agent.clone(), name, value])
+    });
+    console::print(&describe::table(
+        &["AGENT", "FACT", "VALUE"],
+        rows.collect(),
+    ))?;
+    Ok(exit_code::DONE)
 }
 
 /// Where a host was seen, by the server's word. Silence is told as silence.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use countersign_protocol::blob::MAX_BLOB_BYTES;
 use countersign_protocol::command::{AtOutputLimit, DEFAULT_OUTPUT_LIMIT, Mode};
+use countersign_protocol::facts::Run;
 use countersign_protocol::name::OsUser;
 use countersign_protocol::short;
 use tokio::io::AsyncReadExt as _;
@@ -31,6 +32,7 @@ use crate::{console, describe, exit_code, shapes};
   countersign request --on web-1 --reason T-8 --action restart_service nginx.service
   countersign request --where 'group=web.dev and not web-3' --reason T-9 -- uptime
   countersign request --where role=dns --one --reason T-10 -- dig +short example.com   (any one of them)
+  countersign request --where role=dns --reason T-14 -- dig -b @fact.interface.eth0 example.com
   countersign request --all --yes-all 42 --reason T-11 -- uname -r
   countersign request --where role=dns --gap 30m --gap-label role=dns --reason T-12 -- rndc reload
   countersign request --all --max-in-flight 10% --canary 1 --max-errors 2 --reason T-13 -- apt-get -y upgrade")]
@@ -245,9 +247,16 @@ pub(super) async fn request(globals: &Globals, arguments: RequestArguments) -> R
     let client = globals.connect().await?;
     on.choose(&client, &mut spec).await?;
     may_break_glass(&client, &spec, yes).await?;
-    let requested = client.request(&spec).await?;
+    let requested = client.request_telling(&spec, tell_runs).await?;
     print_requested(globals, &requested, spec.break_glass)?;
     Ok(exit_code::DONE)
+}
+
+/// What each host will run, where hosts have their own facts in it, before it is signed.
+pub(super) fn tell_runs(runs: &[Run<'_>]) {
+    for line in describe::runs(runs) {
+        console::note(&format!("countersign: {line}"));
+    }
 }
 
 /// Says where a request stands and what it waits for.

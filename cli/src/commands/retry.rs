@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use clap::Args;
+use countersign_protocol::facts;
 use countersign_protocol::name::AgentName;
 use countersign_protocol::short;
+use countersign_protocol::target::TargetList;
 
 use super::hosts::Limit;
 use super::request::duration;
@@ -113,6 +115,13 @@ fn tell(plan: &RetryPlan) {
         .map(|spec| render::words(&spec.argv));
     if let Some(words) = words {
         console::note(&format!("countersign: runs {words}"));
+    }
+    if let (Some(spec), Ok(list)) = (
+        plan.earlier.spec.here(),
+        TargetList::new(plan.lines.clone()),
+    ) && let Ok(runs) = facts::runs(spec, &list)
+    {
+        request::tell_runs(&runs);
     }
     for (names, why) in [
         (&plan.lost, "it may have run there already (--also-lost)"),

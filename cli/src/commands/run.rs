@@ -27,6 +27,7 @@ use crate::{alike, console, describe, exit_code, render, shapes};
   countersign run --on web-1 --reason T-8 --action restart_service nginx.service
   countersign run --on web-1/app --reason T-9 -- ls /srv            (in the service app of web-1)
   countersign run --where 'group=web.dev and not web-3' --reason T-10 -- uptime
+  countersign run --where group=web --reason T-13 -- /usr/bin/curl -sf http://@fact.hostname/health
   countersign run --where group=web --grouped --reason T-11 -- uname -r    (what is the same only once)
   countersign run --where group=web --jsonl --reason T-12 -- uname -r | jq -r 'select(.type==\"completed\") | .host'
 
@@ -206,7 +207,7 @@ pub(super) async fn run(globals: &Globals, arguments: Arguments) -> Result<u8, F
     let client = globals.connect().await?;
     on.choose(&client, &mut spec).await?;
     request::may_break_glass(&client, &spec, yes).await?;
-    let requested = client.request(&spec).await?;
+    let requested = client.request_telling(&spec, request::tell_runs).await?;
     if arguments.watching.jsonl {
         console::print_json(&LineShape::requested(&requested.id, &spec.targets))?;
     }

@@ -6,6 +6,7 @@ use anstyle::{AnsiColor, Style};
 use comfy_table::{ContentArrangement, Table, presets};
 use countersign_protocol::command::{AtOutputLimit, Mode};
 use countersign_protocol::event::{ExecutionCompleted, RefusalReason, Stream};
+use countersign_protocol::facts::{self, Run};
 use countersign_protocol::hash::Digest;
 use countersign_protocol::key;
 use countersign_protocol::lifecycle::{
@@ -213,6 +214,21 @@ fn program(out: &mut String, view: &CommandView) {
             out.push_str(&render::block(script, "    "));
             row(out, "", "----");
         }
+    }
+    match view
+        .command
+        .targets
+        .as_ref()
+        .map(|list| facts::runs(spec, list))
+    {
+        Some(Ok(runs)) => {
+            for line in self::runs(&runs) {
+                row(out, "", &line);
+            }
+        }
+        // Nothing such gets into a log that keeps its rules.
+        Some(Err(error)) => row(out, "CAREFUL", &error.to_string()),
+        None => {}
     }
     if spec.argv.iter().any(|word| render::is_foreign(word)) {
         row(
@@ -536,6 +552,30 @@ fn size(bytes: u64) -> String {
     } else {
         format!("{bytes} bytes")
     }
+}
+
+/// Most different command lines that are shown of a request; --json has all.
+const LISTED_RUNS: usize = 20;
+
+/// What hosts run with their own facts in it: a line for each different one.
+#[must_use]
+pub fn runs(runs: &[Run<'_>]) -> Vec<String> {
+    let mut shown: Vec<String> = runs
+        .iter()
+        .take(LISTED_RUNS)
+        .map(|run| {
+            let hosts: Vec<String> = run.lines.iter().map(ToString::to_string).collect();
+            format!("on {} runs {}", few(&hosts), render::words(&run.words))
+        })
+        .collect();
+    let more = runs.len().saturating_sub(LISTED_RUNS);
+    if more > 0 {
+        shown.push(format!(
+            "and {more} more of {} different command lines; --json shows all",
+            runs.len()
+        ));
+    }
+    shown
 }
 
 /// The hosts of a list's line.

@@ -6,6 +6,7 @@ use countersign_protocol::api::{ChangeItem, CommandItem, ExecutionResult};
 use countersign_protocol::blob::BlobRef;
 use countersign_protocol::command::{AtOutputLimit, Environment, Mode};
 use countersign_protocol::event::Stream;
+use countersign_protocol::facts::{self, Run};
 use countersign_protocol::hash::StatementId;
 use countersign_protocol::key;
 use countersign_protocol::lifecycle::Execution;
@@ -100,10 +101,20 @@ pub struct RequestShape {
     at_output_limit: Option<AtOutputLimit>,
     reason: Option<String>,
     targets: Vec<String>,
+    /// What hosts run with their own facts in it; only where it uses some.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    runs: Vec<RunShape>,
     requester: String,
     /// Only where the request hands over some.
     #[serde(skip_serializing_if = "Option::is_none")]
     secrets: Option<Option<Vec<SecretShape>>>,
+}
+
+/// What some hosts run with their own facts in it.
+#[derive(Debug, Serialize)]
+struct RunShape {
+    argv: Vec<String>,
+    targets: Vec<String>,
 }
 
 /// `secret seal`: what goes into the body of a call.
@@ -208,9 +219,25 @@ fn request(view: &CommandView) -> RequestShape {
         at_output_limit: act.at_output_limit,
         reason: view.reason.here().cloned(),
         targets: lines.map(ToString::to_string).collect(),
+        runs: runs(view),
         requester: view.command.requester().to_string(),
         secrets: view.secrets.as_ref().map(|held| held.here().map(secrets)),
     }
+}
+
+fn runs(view: &CommandView) -> Vec<RunShape> {
+    let (spec, targets) = (view.spec.here(), view.command.targets.as_ref());
+    let Some(Ok(runs)) = spec
+        .zip(targets)
+        .map(|(spec, list)| facts::runs(spec, list))
+    else {
+        return Vec::new();
+    };
+    let shape = |run: Run<'_>| RunShape {
+        targets: run.lines.iter().map(ToString::to_string).collect(),
+        argv: run.words,
+    };
+    runs.into_iter().map(shape).collect()
 }
 
 fn secrets(sealed: &SealedSecrets) -> Vec<SecretShape> {

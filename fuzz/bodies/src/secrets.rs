@@ -115,6 +115,7 @@ fn targets(sealed: &SealedSecrets) {
             service: None,
             spec: Digest::new([0; 32]),
             turn: None,
+            facts: None,
         };
         TargetList::new(keys.iter().enumerate().map(line).collect())
     };

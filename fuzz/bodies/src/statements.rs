@@ -7,6 +7,7 @@ use countersign_protocol::checkpoint::{Checkpoint, CheckpointBody, Origin, Verif
 use countersign_protocol::command::{CommandSpec, Environment};
 use countersign_protocol::entry::{self, Entry};
 use countersign_protocol::event::{Event, Kind};
+use countersign_protocol::facts::Facts;
 use countersign_protocol::key::{self, PublicKey};
 use countersign_protocol::name::{AgentName, OsUser, Principal};
 use countersign_protocol::rights::ChangeBody;
@@ -113,6 +114,14 @@ pub fn documents(data: &[u8]) {
     if let Ok(line) = canonical::from_document::<TargetLine>(data, MAX_BLOB_BYTES) {
         assert_eq!(canonical::to_vec(&line).as_deref(), Ok(data));
         assert_eq!(checked, Ok(()));
+    }
+    if let Ok(facts) = Facts::parse(data) {
+        assert_eq!(facts.to_document().as_deref(), Ok(data));
+        assert!(
+            facts
+                .iter()
+                .all(|(_, value)| !value.as_str().starts_with('-'))
+        );
     }
     if let (Ok(()), Ok(value)) = (checked, serde_json::from_slice::<serde_json::Value>(data)) {
         assert_eq!(canonical::to_vec(&value).as_deref(), Ok(data));

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use countersign_agent::admission::{Host, Pins};
 use countersign_agent::config::{Config, Variables};
+use countersign_agent::own::OwnFacts;
 use countersign_agent::rules::{Account, Directory, RunAs};
 use countersign_agent::signers::AllowedSigners;
 use countersign_protocol::api::{Base64, BlobBody, Grant};
@@ -89,6 +90,7 @@ pub(crate) fn host() -> &'static Host {
             snapshot: None,
             snapshots: Arc::default(),
             max_checkpoint_age_us: None,
+            facts: OwnFacts::Silent,
         }
     })
 }

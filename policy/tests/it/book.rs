@@ -452,6 +452,7 @@ impl Case {
                 service,
                 spec: blob.digest,
                 turn: None,
+                facts: None,
             }
         });
         let targets = TargetList::new(lines.collect()).unwrap();

@@ -9,6 +9,7 @@
 mod book;
 mod check;
 mod docs;
+mod facts;
 mod judge;
 mod lists;
 mod properties;

@@ -7,6 +7,7 @@ use crate::blob::{Blob, BlobRef};
 use crate::command::CommandSpec;
 use crate::entry::{self, Entry, EntryError};
 use crate::event::Event;
+use crate::facts::Facts;
 use crate::fold::{Attachment, Refusal};
 use crate::hash::{Hash, KeyId};
 use crate::key::KeysRead;
@@ -188,6 +189,16 @@ pub fn attachment(
             None => None,
         };
         return Ok(Attachment::Request(targets, spec));
+    }
+    if let Event::AgentFacts(said) = event {
+        let Some(found) = blob(&said.facts) else {
+            return Ok(Attachment::Withheld);
+        };
+        found
+            .verify(&said.facts)
+            .map_err(|_| Refusal::BodyMissing)?;
+        let facts = Facts::parse(found.content()).map_err(|_| Refusal::BodyMissing)?;
+        return Ok(Attachment::Facts(facts));
     }
     Ok(Attachment::None)
 }

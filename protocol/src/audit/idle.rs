@@ -150,7 +150,9 @@ impl IdleAuditor {
                 prev: entry.verified.id(),
             };
             let was_idle = key.is_idle;
-            key.is_idle = matches!(event, Event::AgentIdle(_));
+            // What it says of the host itself starts nothing.
+            key.is_idle = matches!(event, Event::AgentIdle(_))
+                || (was_idle && matches!(event, Event::AgentFacts(_)));
             if matches!(event, Event::AgentKeyRetired(_)) {
                 key.retire(entry, was_idle);
             }

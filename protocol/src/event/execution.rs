@@ -307,6 +307,18 @@ payload! {
     }
 }
 
+payload! {
+    /// What the host says of itself, as requests may use it. The newest of the key in force counts.
+    agent AgentFacts {
+        /// Position on the key's chain.
+        agent_seq: u64,
+        /// The key's previous statement on its chain; zeros when it never said anything.
+        agent_prev: StatementId,
+        /// The [`Facts`](crate::facts::Facts).
+        facts: BlobRef,
+    }
+}
+
 /// Who says that a run is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

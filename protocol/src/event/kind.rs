@@ -178,6 +178,7 @@ kinds! {
     AgentRetired, "agent.retired", Ledger;
     AgentKeyRetired, "agent.key_retired", Agent;
     AgentIdle, "agent.idle", Agent;
+    AgentFacts, "agent.facts", Agent;
     CommandRequested, "command.requested", Person;
     CommandApproved, "command.approved", Person;
     CommandRejected, "command.rejected", Person;
@@ -243,6 +244,7 @@ macro_rules! rights_event {
             | $crate::event::Event::ChangeRejected(_)
             | $crate::event::Event::AgentEnrolled(_)
             | $crate::event::Event::AgentKeyRetired(_)
+            | $crate::event::Event::AgentFacts(_)
             | $crate::event::Event::ReviewOpened(_)
             | $crate::event::Event::ReviewClosed(_)
             | $crate::event::Event::PolicySnapshot(_)
@@ -362,6 +364,7 @@ impl Event {
             | Self::ChangeRejected(_)
             | Self::AgentEnrolled(_)
             | Self::AgentKeyRetired(_)
+            | Self::AgentFacts(_)
             | Self::ReviewOpened(_)
             | Self::ReviewClosed(_)
             | Self::CommandRejected(_)
@@ -437,6 +440,7 @@ impl Event {
             Self::ExecutionOutput(chunk) => [chunk.data].into_iter().collect(),
             Self::ExecutionCompleted(completed) => completed.detail.into_iter().collect(),
             Self::ReviewClosed(closed) => [closed.reason].into(),
+            Self::AgentFacts(said) => [said.facts].into(),
             Self::PolicySnapshot(snapshot) => [snapshot.document].into(),
             effecting_event!()
             | other_event!()

@@ -22,9 +22,9 @@ pub use change::{
     REDACTED_AT_ONCE, RoleDefined, RoleGranted, RoleRevoked, TokenIssued, TokenRevoked,
 };
 pub use execution::{
-    AgentIdle, AgentKeyRetired, CgroupInForce, ExecutionCompleted, ExecutionLost, ExecutionOutput,
-    ExecutionRefused, ExecutionStarted, InForce, LimitsInForce, LossForm, Outcome, ProgramFacts,
-    RefusalReason, Stream, StreamTotals,
+    AgentFacts, AgentIdle, AgentKeyRetired, CgroupInForce, ExecutionCompleted, ExecutionLost,
+    ExecutionOutput, ExecutionRefused, ExecutionStarted, InForce, LimitsInForce, LossForm, Outcome,
+    ProgramFacts, RefusalReason, Stream, StreamTotals,
 };
 pub use kind::{Author, Event, EventError, Header, Kind, Signatory};
 pub(crate) use payload::payload;

@@ -1,11 +1,13 @@
 //! What rights and policy ask of a request: when it comes in, and again while it waits.
 
 use alloc::format;
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use super::State;
+use super::{Attachment, State};
+use crate::command::CommandSpec;
 use crate::event::Event;
+use crate::facts::{self, FactValue, MAX_DIFFERENT, Run, UseError};
 use crate::judgement::{Denial, Judge, Judgement, Question};
 use crate::lifecycle::Command;
 use crate::name::Time;
@@ -13,6 +15,7 @@ use crate::policy::Policy;
 use crate::quorum::Requirement;
 use crate::refusal::{Refusal, require};
 use crate::retry;
+use crate::rights::AgentRecord;
 use crate::rollout::Gap;
 use crate::target::{TargetLine, TargetList};
 
@@ -40,6 +43,26 @@ impl State {
         require(is_held, Refusal::UnknownCommand)
     }
 
+    /// For whoever has the whole log and all its documents: what hosts have signed that a request uses is
+    /// at hand, so that it is compared.
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn holds_facts(&self, attachment: &Attachment) -> Result<(), Refusal> {
+        let Attachment::Request(Some(targets), _) = attachment else {
+            return Ok(());
+        };
+        for line in targets.lines().iter().filter(|line| line.facts.is_some()) {
+            let record = self.rights.agent_record(&line.agent);
+            let signed = record.and_then(|record| record.facts.as_ref());
+            if signed.is_some_and(|signed| signed.facts.is_none()) {
+                let why = UseError::Withheld(line.agent.clone());
+                return Err(Refusal::FactsDiffer(why.to_string()));
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn may_request(&self, command: &Command) -> Result<(), Refusal> {
         let (act, targets) = (command.act(), command.targets.as_ref());
         require(act.expires_at > command.requested.time, Refusal::Late)?;
@@ -49,6 +72,7 @@ impl State {
             let same = record.key == line.key_id && line.spec == act.spec.digest;
             require(same, Refusal::Targets)?;
             require(!record.drained, Refusal::Drained)?;
+            check_facts(command, line, record)?;
         }
         if let Some(token) = &command.request.token {
             let asked = (act, command.spec.as_ref(), targets);
@@ -149,10 +173,74 @@ pub fn judge_request(
     policy: &Policy,
     question: &Question<'_>,
 ) -> Result<Requirement, Refusal> {
-    match judge.judge(policy, question) {
+    let judged = |question: &Question<'_>| match judge.judge(policy, question) {
         Judgement::Permitted(requirement) => within_limits(requirement, question),
         Judgement::Denied(denial) => Err(refused_by(denial)),
+    };
+    let mut common: Option<Requirement> = None;
+    for spec in command_lines(question)? {
+        let question = Question {
+            spec: &spec,
+            ..*question
+        };
+        let requirement = judged(&question)?;
+        let same = common.as_ref().is_none_or(|before| *before == requirement);
+        require(same, Refusal::OverLimit(JUDGED_APART.to_string()))?;
+        common = Some(requirement);
     }
+    common.map_or_else(|| judged(question), Ok)
+}
+
+/// What the policy demands must be one thing for all hosts.
+const JUDGED_APART: &str = "with the facts of its hosts put in, the policy demands other approvals of some \
+    hosts than of others; ask for those hosts in a request of their own";
+
+/// What hosts really run, each different one once.
+fn command_lines(question: &Question<'_>) -> Result<Vec<CommandSpec>, Refusal> {
+    let runs = facts::runs(question.spec, question.targets);
+    let runs = runs.map_err(|error| Refusal::Facts(error.to_string()))?;
+    if runs.len() > MAX_DIFFERENT {
+        return Err(Refusal::OverLimit(format!(
+            "with the facts of its hosts put in, this comes to {} different command lines, and the policy \
+             has to judge each; ask for at most {MAX_DIFFERENT} of them at once",
+            runs.len()
+        )));
+    }
+    let spec = |run: Run<'_>| CommandSpec {
+        argv: run.words,
+        ..question.spec.clone()
+    };
+    Ok(runs.into_iter().map(spec).collect())
+}
+
+/// The facts in a host's line are those that the words use, with the values that the host signed last.
+fn check_facts(command: &Command, line: &TargetLine, record: &AgentRecord) -> Result<(), Refusal> {
+    let Some(own) = &line.facts else {
+        return Ok(());
+    };
+    if let Some(spec) = &command.spec {
+        let filled = spec.for_host(line).map(drop);
+        filled.map_err(|error| Refusal::Facts(error.to_string()))?;
+    }
+    let differ = |what: String| Err(Refusal::FactsDiffer(what));
+    let host = &line.agent;
+    let Some(signed) = &record.facts else {
+        return differ(UseError::Unsigned(host.clone()).to_string());
+    };
+    // Where its document is withheld, nobody can look again.
+    let Some(signed) = &signed.facts else {
+        return Ok(());
+    };
+    for (name, value) in own.iter() {
+        if signed.get(name) != Some(value) {
+            return differ(format!(
+                "the line of {host} says {value} of its fact {name}, and the host has signed {} last: it \
+                 changed since, or somebody made it up; ask anew",
+                signed.get(name).map_or("nothing", FactValue::as_str),
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn refused_by(denial: Denial) -> Refusal {

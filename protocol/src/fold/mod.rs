@@ -25,6 +25,7 @@ use crate::erasure::{self, Naming};
 use crate::event::{
     Author, ChangeBody, Erased, Event, ExecutionCompleted, ExecutionLost, ExecutionStarted, Seen,
 };
+use crate::facts::Facts;
 use crate::hash::{CommandId, Hash, KeyId, StatementId};
 use crate::judgement::Judge;
 use crate::lifecycle::{Command, ExecutionStatus, Position};
@@ -33,7 +34,7 @@ use crate::permission::Permission;
 use crate::policy::{Policy, PolicyRef};
 use crate::quorum::{Membership, Requirement};
 use crate::refusal::require;
-use crate::rights::{Proposal, Rights};
+use crate::rights::{Document, Proposal, Rights};
 use crate::rollout::Gaps;
 use crate::statement::Verified;
 use crate::target::TargetList;
@@ -59,6 +60,8 @@ pub enum Attachment {
     Change(ChangeBody, Option<Policy>),
     /// Where and what a `command.requested` would run, as far as it is at hand.
     Request(Option<TargetList>, Option<CommandSpec>),
+    /// What an `agent.facts` says.
+    Facts(Facts),
     /// It needs one that this auditor does not hold; what depends on it is not re-judged.
     Withheld,
 }
@@ -69,7 +72,9 @@ impl Attachment {
     pub const fn is_withheld(&self) -> bool {
         match self {
             Self::Withheld | Self::Request(None, _) | Self::Request(_, None) => true,
-            Self::None | Self::Change(..) | Self::Request(Some(_), Some(_)) => false,
+            Self::None | Self::Change(..) | Self::Facts(_) | Self::Request(Some(_), Some(_)) => {
+                false
+            }
         }
     }
 }
@@ -262,11 +267,16 @@ impl State {
                 Ok(())
             }
             Some(Stream::Rights) => {
-                let proposal = match attachment {
-                    Attachment::Change(body, policy) => Some(Proposal { body, policy }),
-                    Attachment::None | Attachment::Request(..) | Attachment::Withheld => None,
+                let document = match attachment {
+                    Attachment::Change(body, policy) => {
+                        Document::Proposal(Proposal { body, policy })
+                    }
+                    Attachment::Facts(facts) => Document::Facts(facts),
+                    Attachment::None | Attachment::Request(..) | Attachment::Withheld => {
+                        Document::None
+                    }
                 };
-                self.admit_rights(event, at, leaf, proposal)
+                self.admit_rights(event, at, leaf, document)
             }
             Some(Stream::Command(id)) => self.admit_command(id, event, at, attachment),
         }
@@ -316,16 +326,16 @@ impl State {
         event: &Event,
         at: Position,
         leaf: Hash,
-        proposal: Option<Proposal>,
+        document: Document,
     ) -> Result<(), Refusal> {
         let link = self.check_link(event)?;
         if let Event::AgentKeyRetired(retired) = event {
             self.require_no_run(retired.signer)?;
         }
-        self.check_erasure(event, proposal.as_ref(), at.time)?;
+        self.check_erasure(event, document.proposal(), at.time)?;
         let judge = Arc::clone(&self.judge);
         self.rights
-            .apply(at, leaf, event, proposal, judge.as_ref())?;
+            .apply(at, leaf, event, document, judge.as_ref())?;
         self.rights.forget_ended(at.time);
         self.continue_chain(link, at.id);
         Ok(())
@@ -373,7 +383,9 @@ impl State {
             let (targets, spec) = match attachment {
                 Attachment::Request(targets, spec) => (targets, spec),
                 Attachment::Withheld => (None, None),
-                Attachment::None | Attachment::Change(..) => return Err(Refusal::Targets),
+                Attachment::None | Attachment::Change(..) | Attachment::Facts(_) => {
+                    return Err(Refusal::Targets);
+                }
             };
             let command = Command::open(request.clone(), targets, spec, at);
             self.may_retry(&command)?;
@@ -559,6 +571,7 @@ impl State {
             | Event::ChangeRejected(_)
             | Event::AgentEnrolled(_)
             | Event::AgentKeyRetired(_)
+            | Event::AgentFacts(_)
             | Event::AgentIdle(_)
             | Event::ReviewOpened(_)
             | Event::ReviewClosed(_)

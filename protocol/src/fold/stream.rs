@@ -79,6 +79,7 @@ pub const fn agent_link(event: &Event) -> Option<(KeyId, u64, StatementId)> {
         Event::ExecutionCompleted(e) => Some((e.signer, e.agent_seq, e.agent_prev)),
         Event::AgentKeyRetired(e) => Some((e.signer, e.agent_seq, e.agent_prev)),
         Event::AgentIdle(e) => Some((e.signer, e.agent_seq, e.agent_prev)),
+        Event::AgentFacts(e) => Some((e.signer, e.agent_seq, e.agent_prev)),
         Event::ExecutionLost(e) => match (e.agent_seq, e.agent_prev) {
             (Some(seq), Some(prev)) => Some((e.signer, seq, prev)),
             _presumed => None,

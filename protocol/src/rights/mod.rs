@@ -18,9 +18,9 @@ mod state;
 
 pub use crate::event::ChangeBody;
 pub use records::{
-    AgentRecord, CHANGE_EXPIRES_US, Consent, Enrolment, HoldRecord, Holder, KeyRecord,
-    MAX_OPEN_CHANGES, MAX_OPEN_OF_ONE, MAX_OPEN_REVIEWS, MAX_WAITING_ENROLMENTS, OpenChange,
-    OpenReview, PolicyInForce, SnapshotRecord, TokenRecord,
+    AgentRecord, CHANGE_EXPIRES_US, Consent, Enrolment, FACTS_PAUSE_US, HoldRecord, Holder,
+    HostFacts, KeyRecord, MAX_OPEN_CHANGES, MAX_OPEN_OF_ONE, MAX_OPEN_REVIEWS,
+    MAX_WAITING_ENROLMENTS, OpenChange, OpenReview, PolicyInForce, SnapshotRecord, TokenRecord,
 };
-pub(crate) use state::Proposal;
 pub use state::Rights;
+pub(crate) use state::{Document, Proposal};

@@ -1,10 +1,12 @@
 //! What the fold of rights holds: keys, hosts, tokens, open changes, open reviews.
 
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::blob::BlobRef;
 use crate::event::{ChangeBody, TokenIssued};
+use crate::facts::Facts;
 use crate::hash::{CommandId, Digest, KeyId};
 use crate::key::PublicKey;
 use crate::lifecycle::Command;
@@ -28,6 +30,10 @@ pub const CHANGE_EXPIRES_US: u64 = 7 * 24 * 3600 * SECOND_US;
 
 /// So many consents an effect has room for, beside what changes; a change takes far fewer.
 pub(super) const ROOM_FOR_CONSENTS: usize = 64;
+
+/// How long a host waits before it says its facts anew: everybody who reads rights reads them, and a host
+/// that somebody took over must not fill them.
+pub const FACTS_PAUSE_US: u64 = 60 * SECOND_US;
 
 /// Most reviews that are open at once: who leaves more behind breaks no more glass.
 pub const MAX_OPEN_REVIEWS: usize = 1024;
@@ -111,6 +117,21 @@ pub struct AgentRecord {
     pub sealing_key: Option<SealingKey>,
     /// It takes no new work.
     pub drained: bool,
+    /// What it says of itself with that key; none before it said anything.
+    pub facts: Option<HostFacts>,
+}
+
+/// What a host has signed of itself last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostFacts {
+    /// What was signed.
+    pub named: BlobRef,
+    /// The document, where it is at hand. Shared: rights are cloned to look ahead.
+    pub facts: Option<Arc<Facts>>,
+    /// The entry.
+    pub seq: u64,
+    /// The entry's time.
+    pub time: Time,
 }
 
 /// An API token.

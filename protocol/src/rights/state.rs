@@ -11,15 +11,16 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::records::{
-    AgentRecord, Consent, Enrolment, HoldRecord, Holder, KeyRecord, MAX_OPEN_CHANGES,
-    MAX_OPEN_OF_ONE, MAX_OPEN_REVIEWS, MAX_WAITING_ENROLMENTS, OpenChange, OpenReview,
-    PolicyInForce, ROOM_FOR_CONSENTS, SnapshotRecord, TokenRecord,
+    AgentRecord, Consent, Enrolment, FACTS_PAUSE_US, HoldRecord, Holder, HostFacts, KeyRecord,
+    MAX_OPEN_CHANGES, MAX_OPEN_OF_ONE, MAX_OPEN_REVIEWS, MAX_WAITING_ENROLMENTS, OpenChange,
+    OpenReview, PolicyInForce, ROOM_FOR_CONSENTS, SnapshotRecord, TokenRecord,
 };
 use crate::effect::LedgerHeader;
 use crate::event::{
-    AgentEnrolled, Author, ChangeApproved, ChangeBody, ChangeRequested, Event, Kind, LedgerGenesis,
-    ReviewClosed, ReviewOpened, Seen, Signatory,
+    AgentEnrolled, AgentFacts, Author, ChangeApproved, ChangeBody, ChangeRequested, Event, Kind,
+    LedgerGenesis, ReviewClosed, ReviewOpened, Seen, Signatory,
 };
+use crate::facts::Facts;
 use crate::fold::Refusal;
 use crate::hash::{CommandId, Digest, Hash, KeyId, LedgerId, StatementId};
 use crate::judgement::Judge;
@@ -30,6 +31,7 @@ use crate::name::{
 };
 use crate::permission::{ADMIN, Permission, Whom};
 use crate::policy::{Policy, PolicyRef};
+use crate::refusal::require;
 use crate::{decision_event, execution_event, other_event};
 
 /// Keys, people, hosts, rules, tokens, open changes and open reviews after some number of entries.
@@ -62,6 +64,27 @@ pub(crate) struct Proposal {
     pub(crate) body: ChangeBody,
     /// The policy's text, of a policy.
     pub(crate) policy: Option<Policy>,
+}
+
+/// The document that an event of rights is judged by.
+#[derive(Debug, Clone)]
+pub(crate) enum Document {
+    /// It needs none, or it is not at hand.
+    None,
+    /// Of a `change.requested`.
+    Proposal(Proposal),
+    /// Of an `agent.facts`.
+    Facts(Facts),
+}
+
+impl Document {
+    /// What a change would be.
+    pub(crate) const fn proposal(&self) -> Option<&Proposal> {
+        match self {
+            Self::Proposal(proposal) => Some(proposal),
+            Self::None | Self::Facts(_) => None,
+        }
+    }
 }
 
 impl Rights {
@@ -255,7 +278,7 @@ impl Rights {
 
     /// Applies an event that concerns rights, checking that it may follow.
     ///
-    /// `proposal` came with a `change.requested`. Events that do not concern rights are not this
+    /// `document` came with a `change.requested` or an `agent.facts`. Events that do not concern rights are not this
     /// fold's and change nothing.
     ///
     /// # Errors
@@ -265,12 +288,15 @@ impl Rights {
         at: Position,
         leaf: Hash,
         event: &Event,
-        proposal: Option<Proposal>,
+        document: Document,
         judge: &dyn Judge,
     ) -> Result<(), Refusal> {
         match event {
             Event::LedgerGenesis(genesis) => self.begin(genesis, leaf),
             Event::ChangeRequested(request) => {
+                let Document::Proposal(proposal) = document else {
+                    return Err(Refusal::BodyMissing);
+                };
                 return self.propose(request, at, proposal, judge);
             }
             Event::ChangeApproved(approval) => return self.consent(approval, at, judge),
@@ -285,7 +311,9 @@ impl Rights {
             Event::AgentKeyRetired(retired) => self.retire(at.seq, &retired.agent, &retired.signer),
             Event::ReviewOpened(opened) => self.open_review(opened, at),
             Event::ReviewClosed(closed) => self.close_review(closed),
-            // Nothing that a judgement looks at: it is for the hosts.
+            // Nothing that a judgement looks at: the lines of a request have the values of their time.
+            Event::AgentFacts(said) => return self.take_facts(said, at, document),
+            // Nor here: it is for the hosts.
             Event::PolicySnapshot(word) => return self.sign_snapshot(word, at),
             crate::effecting_event!() => self.take_effect(at, event, judge),
             decision_event!() | execution_event!() | Event::CommandRequested(_) => return Ok(()),
@@ -330,10 +358,10 @@ impl Rights {
         &mut self,
         request: &ChangeRequested,
         at: Position,
-        proposal: Option<Proposal>,
+        proposal: Proposal,
         judge: &dyn Judge,
     ) -> Result<(), Refusal> {
-        let Proposal { body, policy } = proposal.ok_or(Refusal::BodyMissing)?;
+        let Proposal { body, policy } = proposal;
         self.may_ask(&request.principal, &body)?;
         if body.needs_reason() && request.reason.is_none() {
             return Err(Refusal::ReasonMissing);
@@ -485,7 +513,12 @@ impl Rights {
                     sealing_key,
                     labels: labels.into_iter().collect(),
                     drained: false,
+                    facts: None,
                 });
+                if record.key != current {
+                    // Another key's words are not this one's.
+                    record.facts = None;
+                }
                 record.key = current;
                 record.sealing_key = sealing_key;
             }
@@ -625,6 +658,34 @@ impl Rights {
         let record = self.keys.get_mut(key).ok_or(Refusal::UnknownKey)?;
         record.revoked = Some(seq);
         record.retired = true;
+        Ok(())
+    }
+
+    /// What a host says of itself counts from the key that new requests name.
+    fn take_facts(
+        &mut self,
+        said: &AgentFacts,
+        at: Position,
+        document: Document,
+    ) -> Result<(), Refusal> {
+        let record = self.agents.get_mut(&said.agent);
+        let Some(record) = record.filter(|record| record.key == said.signer) else {
+            // A key in its grace says what nobody reads.
+            return Ok(());
+        };
+        let before = record.facts.as_ref();
+        let soon = |last: &HostFacts| at.time.micros_since(last.time) < FACTS_PAUSE_US;
+        require(!before.is_some_and(soon), Refusal::FactsTooSoon)?;
+        let facts = match document {
+            Document::Facts(facts) => Some(Arc::new(facts)),
+            Document::None | Document::Proposal(_) => None,
+        };
+        record.facts = Some(HostFacts {
+            named: said.facts,
+            facts,
+            seq: at.seq,
+            time: at.time,
+        });
         Ok(())
     }
 

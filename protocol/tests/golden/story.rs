@@ -5,6 +5,7 @@ use countersign_protocol::checkpoint::{Checkpoint, CheckpointBody};
 use countersign_protocol::command::{Act, AtOutputLimit, CommandSpec, Environment, Mode};
 use countersign_protocol::effect::Note;
 use countersign_protocol::event::*;
+use countersign_protocol::facts::Facts;
 use countersign_protocol::hash::{Digest, StatementId};
 use countersign_protocol::key::{Point, PublicKey};
 use countersign_protocol::lifecycle::Due;
@@ -80,6 +81,7 @@ impl Golden {
         a_retry(&mut book, command);
         rights::a_text_is_erased(&mut book, voted_down);
         rollout::a_rollout(&mut book);
+        facts_in_arguments(&mut book);
         let claim = book.claim("dave", "dave-2");
         let challenge = challenge(&mut book);
         let checkpoints = vec![early, checkpoint(&book)];
@@ -205,6 +207,7 @@ pub(super) fn act(book: &mut Book, hosts: &[&str], full: bool) -> Act {
         service: (full && *host == "web-3").then(|| "db".parse().unwrap()),
         spec: spec.digest,
         turn: None,
+        facts: None,
     });
     let list = TargetList::new(lines.collect()).unwrap();
     let document = book.blob(&list.to_document().unwrap());
@@ -406,6 +409,67 @@ fn a_key_is_rotated(book: &mut Book) {
         agent_seq: agent_seq, agent_prev: agent_prev,
     });
     book.sign_and_append("web-1", &retired).unwrap();
+}
+
+/// Two hosts say what they are, and a request uses it.
+fn facts_in_arguments(book: &mut Book) {
+    let hosts = ["web-2", "web-3"];
+    let facts = |pairs: &[(&str, &str)]| {
+        let mut facts = Facts::default();
+        for (name, value) in pairs {
+            assert!(facts.insert(name.parse().unwrap(), value.parse().unwrap()));
+        }
+        facts
+    };
+    for host in hosts {
+        tick(book);
+        let said = facts(&[("hostname", host), ("interface.eth0", "192.0.2.7")]);
+        let blob = book.blob(&said.to_document().unwrap());
+        let (agent_seq, agent_prev) = book.chain(host);
+        let event = say!(agent book, host, AgentFacts {
+            agent_seq: agent_seq, agent_prev: agent_prev, facts: blob,
+        });
+        book.sign_and_append(host, &event).unwrap();
+    }
+    tick(book);
+    let mut act = act(book, &hosts, false);
+    // What that would run is named by nobody.
+    for unused in [act.spec, act.targets.list] {
+        book.blobs.remove(&unused.digest);
+    }
+    let spec = CommandSpec {
+        mode: Mode::Exec,
+        argv: [
+            "/bin/echo",
+            "--name=@fact.hostname",
+            "@fact.{hostname}.example",
+            "@fact.{}",
+        ]
+        .map(Into::into)
+        .to_vec(),
+        cwd: None,
+        user: None,
+        timeout_ms: act.timeout_ms,
+        output_limit: act.output_limit,
+        at_output_limit: None,
+    };
+    act.spec = book.blob(&spec.to_document().unwrap());
+    let lines = hosts.iter().map(|host| TargetLine {
+        agent: host.parse().unwrap(),
+        key_id: public(host).key_id(),
+        service: None,
+        spec: act.spec.digest,
+        turn: None,
+        facts: Some(facts(&[("hostname", host)])),
+    });
+    let list = TargetList::new(lines.collect()).unwrap();
+    let document = book.blob(&list.to_document().unwrap());
+    act.targets = list.describe(document).unwrap();
+    let reason = book.blob(b"each by its own name");
+    let event = say!(person book, "alice", CommandRequested {
+        client_ref: None, token: None, retry: None, act: act, reason: reason,
+    });
+    book.sign_and_append("alice", &event).unwrap();
 }
 
 /// web-2 says for how long it has started nothing.

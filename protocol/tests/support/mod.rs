@@ -101,6 +101,7 @@ impl Book {
                 service: None,
                 spec: spec.digest,
                 turn: None,
+                facts: None,
             }
         });
         let list = TargetList::new(lines.collect()).unwrap();
@@ -139,6 +140,7 @@ impl Book {
                 service: None,
                 spec,
                 turn: Some(turn(host)),
+                facts: None,
             }
         };
         let list = TargetList::new(hosts.iter().map(line).collect()).unwrap();

@@ -11,6 +11,7 @@ use countersign_protocol::canonical::CanonicalError;
 use countersign_protocol::command::{
     Act, CommandSpec, DEFAULT_OUTPUT_LIMIT, DEFAULT_TIMEOUT_MS, Environment, Mode,
 };
+use countersign_protocol::facts::{self, FactName};
 use countersign_protocol::hash::{CommandId, Digest};
 use countersign_protocol::lifecycle::Command;
 use countersign_protocol::name::{Nonce, SECOND_US};
@@ -33,6 +34,8 @@ const DEFAULT_OPEN_S: u64 = 3600;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Asked {
     spec: CommandSpec,
+    /// Those that its words use.
+    facts: BTreeSet<FactName>,
     places: BTreeSet<(String, Option<String>)>,
     env: Option<Environment>,
     stdin: Option<Vec<u8>>,
@@ -69,6 +72,7 @@ impl Asked {
             at_output_limit: None,
         };
         spec.check().map_err(|error| unusable("document", &error))?;
+        let (spec, facts) = spec.recorded().map_err(|error| unusable("facts", &error))?;
         let mut places = BTreeSet::new();
         for text in &body.on {
             let place: Place = text.parse().map_err(|error| unusable("on", &error))?;
@@ -97,10 +101,17 @@ impl Asked {
         let secrets = secrets
             .transpose()
             .map_err(|error| unusable("secrets", &error))?;
-        let variables: Vec<_> = body.env.clone().into_iter().collect();
+        let plain = |(name, value): (&String, &String)| {
+            let value = facts::literal(value, "a variable");
+            let value = value.map_err(|error| unusable("facts", &error))?;
+            Ok((name.clone(), value.into_owned()))
+        };
+        let variables: Result<Vec<_>, ApiError> = body.env.iter().map(plain).collect();
+        let variables = variables?;
         let env = (!variables.is_empty()).then(|| Environment::new(variables));
         Ok(Self {
             spec,
+            facts,
             places,
             env: env.transpose().map_err(|error| unusable("env", &error))?,
             stdin,
@@ -188,7 +199,9 @@ impl Asked {
         for (agent, service) in &self.places {
             let agent = agent.parse().map_err(|_| unknown())?;
             let service = service.as_ref().map(|service| service.parse()).transpose();
+            let own = facts::of_host(&self.facts, &agent, &caller.rights);
             lines.push(TargetLine {
+                facts: own.map_err(|error| unusable("facts", &error))?,
                 key_id: caller.rights.agent(&agent).ok_or_else(unknown)?,
                 agent,
                 service: service.map_err(|_| unknown())?,
@@ -257,7 +270,7 @@ async fn before(
         .cloned()
         .and_then(|bytes| String::from_utf8(bytes).ok());
     let lines = command.targets.iter().flat_map(|list| list.lines());
-    let places = lines.map(|line| {
+    let places = lines.clone().map(|line| {
         let service = line.service.as_ref().map(ToString::to_string);
         (line.agent.to_string(), service)
     });
@@ -271,8 +284,15 @@ async fn before(
     else {
         return Ok(None);
     };
+    let with_facts = lines.clone().any(|line| line.facts.is_some());
+    let facts = if with_facts {
+        spec.facts_used().unwrap_or_default()
+    } else {
+        BTreeSet::new()
+    };
     Ok(Some(Asked {
         spec,
+        facts,
         places: places.collect(),
         env,
         stdin: act.stdin.as_ref().and_then(text).cloned(),

@@ -6,9 +6,11 @@ use countersign_protocol::audit::CheckedEntry;
 use countersign_protocol::blob::{Blob, BlobRef};
 use countersign_protocol::command::{CommandSpec, Mode};
 use countersign_protocol::event::{Author, Event, Stream as OutputStream};
+use countersign_protocol::facts;
 use countersign_protocol::fold::Stream;
 use countersign_protocol::hash::{CommandId, Digest};
 use countersign_protocol::key;
+use countersign_protocol::target::TargetLine;
 use countersign_protocol::visible;
 use serde::Serialize;
 
@@ -32,6 +34,9 @@ const MAX_CHANGES: usize = 2_000;
 
 /// Columns of a text in the index; the blob has all of it.
 const MAX_COLUMNS: usize = 2_000;
+
+/// Largest command of which it is told what each host ran with its own facts in it.
+const MAX_TEMPLATE_BYTES: usize = 8 * 1024;
 
 /// Blobs of a page.
 type Content = BTreeMap<Digest, Blob>;
@@ -63,6 +68,8 @@ pub(super) struct Shown {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Story {
     pub(super) runs: Option<String>,
+    /// The command, where hosts may have facts of their own in it.
+    template: Option<CommandSpec>,
     pub(super) cwd: Option<String>,
     pub(super) words: Vec<Word>,
     pub(super) more_words: u64,
@@ -163,7 +170,18 @@ impl Story {
             Mode::Action => format!("action {}", visible::words(&spec.argv)),
         };
         self.runs = Some(visible::cut(&words, MAX_COLUMNS));
-        self.cwd = spec.cwd.map(|cwd| visible::cut(&cwd, MAX_COLUMNS));
+        let cwd = spec.cwd.as_ref();
+        self.cwd = cwd.map(|cwd| visible::cut(cwd, MAX_COLUMNS));
+        let length = spec.argv.iter().map(String::len).sum::<usize>();
+        let has_facts = spec.argv.iter().any(|word| word.contains(facts::MARK));
+        self.template = Some(spec).filter(|_| has_facts && length <= MAX_TEMPLATE_BYTES);
+    }
+
+    /// What the host of a line ran with its own facts in it; nothing where it has none.
+    pub(super) fn runs_on(&self, line: &TargetLine) -> Option<String> {
+        let template = self.template.as_ref().filter(|_| line.facts.is_some())?;
+        let filled = template.for_host(line).ok()?;
+        Some(visible::cut(&visible::words(&filled.argv), MAX_COLUMNS))
     }
 
     fn word(&mut self, word: Word) {

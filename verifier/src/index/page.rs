@@ -117,6 +117,7 @@ fn host(host: &HostShape) -> Markup {
             @if let Some(took) = host.duration_us { ", " (took / 1000) " ms" }
             @if let Some(seq) = host.started_seq { ", started in entry " (seq) }
         }
+        @if let Some(runs) = &host.runs { p { code { (runs) } } }
         @if !host.stdout.is_empty() { pre { (host.stdout) } }
         @if !host.stderr.is_empty() { pre class="stderr" { (host.stderr) } }
         @if host.is_cut { p { "There is more output than is shown here." } }

@@ -52,6 +52,9 @@ pub(super) struct CommandShape {
 #[derive(Debug, Serialize)]
 pub(super) struct HostShape {
     pub(super) agent: String,
+    /// What it ran with its own facts in it; left out where it has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) runs: Option<String>,
     pub(super) status: &'static str,
     pub(super) outcome: Option<&'static str>,
     pub(super) exit_code: Option<u8>,
@@ -107,7 +110,10 @@ fn command(id: CommandId, story: &Story, state: &State) -> Option<CommandShape> 
                     escaper.push(pick(output)) + &escaper.finish()
                 })
             };
+            let targets = command.targets.as_ref();
+            let line = targets.and_then(|list| list.line_of(agent));
             HostShape {
+                runs: line.and_then(|(_, line)| story.runs_on(line)),
                 stdout: shown(|output| &output.stdout),
                 stderr: shown(|output| &output.stderr),
                 is_cut: row.truncated || output.is_some_and(|output| output.is_cut),

@@ -69,6 +69,7 @@ impl Book {
             service: None,
             spec: spec.digest,
             turn: None,
+            facts: None,
         });
         let list = TargetList::new(lines.collect()).unwrap();
         let document = self.blob(&list.to_document().unwrap());

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use countersign_agent::admission::{Host, Pins, Unproven, Verdict};
+use countersign_agent::own::OwnFacts;
 use countersign_agent::rules::{
     Account, Commands, Confine, Directory, Listed, LocalRefusal, NamePattern, Rules, RunAs,
 };
@@ -112,6 +113,7 @@ impl World {
             snapshot: None,
             snapshots: Arc::default(),
             max_checkpoint_age_us: None,
+            facts: OwnFacts::Silent,
             journal_since: Time::from_micros(START - 1000 * SECOND_US).unwrap(),
         };
         book.now += SECOND_US;

@@ -1,0 +1,101 @@
+//! Facts of hosts in arguments, with a real server and real agents: people see what each host will run,
+//! each runs its own, and none runs what it no longer is.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::answers::Host;
+use crate::support::{Dev, signal, text, until};
+
+const ON: [&str; 5] = ["request", "--on", "second,third", "--reason", "a test"];
+
+fn file(name: &str) -> String {
+    format!("\n[facts]\nhostname = {name:?}\nrack = \"r-{name}\"\n")
+}
+
+/// What the verified rights say of a host's fact.
+fn fact(dev: &Dev, host: &str, name: &str) -> Value {
+    let agents = dev.json("bob", 0, &["agents", "--facts"]);
+    let mut items = agents["items"].as_array().unwrap().iter();
+    let item = items.find(|item| item["agent"] == host);
+    item.map_or(Value::Null, |item| item["facts"][name].clone())
+}
+
+fn part<'a>(shown: &'a Value, host: &str) -> &'a Value {
+    let mut parts = shown["executions"].as_array().unwrap().iter();
+    parts.find(|part| part["agent"] == host).unwrap()
+}
+
+#[test]
+fn each_host_runs_its_own_facts_and_approvers_see_them_before() {
+    let dev = Dev::start();
+    let second = Host::join_with(&dev, "second", &file("second"));
+    let _third = Host::join_with(&dev, "third", &file("third"));
+    until("both have signed their facts", || {
+        fact(&dev, "second", "rack") == "r-second" && fact(&dev, "third", "rack") == "r-third"
+    });
+    // What the system says stands beside what the host's file says.
+    assert!(fact(&dev, "local", "kernel").is_string());
+
+    let words = ["--", "/bin/echo", "@fact.hostname", "in=@fact.rack"];
+    let asked = dev.verb("alice", &[&ON[..], &words].concat());
+    assert!(asked.status.success(), "{}", text(&asked.stderr));
+    let line = "on second runs /bin/echo second in=r-second";
+    let told = text(&asked.stderr);
+    assert!(told.contains(line), "{told}");
+    let out = text(&asked.stdout);
+    let id = out.split_whitespace().nth(1).unwrap().to_owned();
+    let shown = dev.verb("bob", &["show", &id]);
+    let shown = text(&shown.stdout);
+    assert!(shown.contains(line), "{shown}");
+    assert!(
+        shown.contains("on third runs /bin/echo third in=r-third"),
+        "{shown}"
+    );
+    assert_eq!(
+        dev.show(&id)["request"]["runs"],
+        json!([
+            { "argv": ["/bin/echo", "second", "in=r-second"], "targets": ["second"] },
+            { "argv": ["/bin/echo", "third", "in=r-third"], "targets": ["third"] },
+        ])
+    );
+    dev.approve(&id);
+    let ended = dev.ended(&id);
+    assert_eq!(ended["status"], "completed", "{ended}");
+    assert_eq!(part(&ended, "second")["stdout"], "second in=r-second\n");
+    assert_eq!(part(&ended, "third")["stdout"], "third in=r-third\n");
+
+    // What no host has signed, and where no fact may stand, is refused before anything is signed.
+    let none = dev.json(
+        "alice",
+        1,
+        &[&ON[..], &["--", "/bin/echo", "@fact.moon"]].concat(),
+    );
+    assert_eq!(none["error"]["code"], "unknown_fact", "{none}");
+    let script = [&ON[..], &["--shell", "--", "echo @fact.hostname"]].concat();
+    let said = dev.verb("alice", &script);
+    assert_eq!(said.status.code(), Some(2), "{}", text(&said.stderr));
+
+    // A host that is another one by now refuses, whatever people and the ledger say.
+    let asked = dev.json("alice", 0, &[&ON[..], &words].concat());
+    let id = asked["id"].as_str().unwrap();
+    let config = dev.folder().path().join("second/agent.toml");
+    let own = fs::read_to_string(&config).unwrap();
+    fs::write(&config, own.replace("r-second", "r-moved")).unwrap();
+    let log = dev.folder().path().join("second/log");
+    signal(second.pid(), "HUP");
+    until("it was read again", || {
+        let log = fs::read_to_string(&log).unwrap();
+        log.contains("the configuration was read again")
+    });
+    dev.approve(id);
+    let ended = dev.ended(id);
+    assert_eq!(
+        part(&ended, "second")["refused"]["rule"],
+        "facts",
+        "{ended}"
+    );
+    assert_eq!(part(&ended, "third")["stdout"], "third in=r-third\n");
+    assert!(dev.is_sound());
+}
