@@ -463,7 +463,11 @@ fn statements(story: &Story) {
         }
     }
     put("documents", "line", &story.grants[0].0.line.0);
-    put("documents", "facts", r#"[["arch","x86_64"],["interface.eth0","192.0.2.7"]]"#);
+    put(
+        "documents",
+        "facts",
+        r#"[["arch","x86_64"],["interface.eth0","192.0.2.7"]]"#,
+    );
 }
 
 /// The changes of the golden vectors' log, and requirements as a ledger writes them.
