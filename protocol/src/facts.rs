@@ -35,9 +35,10 @@ pub const MAX_FACTS: usize = 128;
 /// the other limits would allow.
 pub const MAX_DOCUMENT_BYTES: usize = 8 * 1024;
 
-/// Most different command lines that one request may come to. The policy is asked about each, under the
-/// ledger's lock, and its rules may look at all hosts each time.
-pub const MAX_DIFFERENT: usize = 256;
+/// Most looks at a host that the different command lines of a request may cost. The policy is asked about
+/// each of them, under the ledger's lock, and its rules may look at all hosts each time: 256 hosts with a
+/// command line of their own, or thousands with a few. Some 50 ms; one command line is always judged.
+pub const MAX_LOOKS: usize = 256 * 256;
 
 /// Where facts do not stand: there they would choose what runs, and as whom.
 const NAME: &str = "the name of a program or an action";

@@ -1,7 +1,7 @@
 //! What rules say of a command into which hosts put facts of their own: they judge what each really runs.
 
 use countersign_policy::CedarJudge;
-use countersign_protocol::facts::{Facts, MAX_DIFFERENT};
+use countersign_protocol::facts::{Facts, MAX_LOOKS};
 use countersign_protocol::fold::{self, Refusal};
 use countersign_protocol::judgement::Question;
 use countersign_protocol::quorum::Requirement;
@@ -80,7 +80,8 @@ fn hosts_that_the_policy_prices_otherwise_are_asked_for_apart() {
 #[test]
 fn so_many_different_command_lines_are_judged_and_no_more() {
     let policy = rule("all", 2, "true");
-    let names: Vec<String> = (0..=MAX_DIFFERENT).map(|n| format!("web-{n}")).collect();
+    let most = MAX_LOOKS.isqrt();
+    let names: Vec<String> = (0..=most).map(|n| format!("web-{n}")).collect();
     let each = |names: &[String]| {
         let hosts: Vec<(&str, &str)> = names
             .iter()
@@ -88,7 +89,7 @@ fn so_many_different_command_lines_are_judged_and_no_more() {
             .collect();
         judged(&policy, &hosts)
     };
-    each(&names[..MAX_DIFFERENT]).unwrap();
+    each(&names[..most]).unwrap();
     assert!(matches!(each(&names), Err(Refusal::OverLimit(_))));
     // Any number of hosts that run the same.
     let same: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "web")).collect();

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use super::{Attachment, State};
 use crate::command::CommandSpec;
 use crate::event::Event;
-use crate::facts::{self, FactValue, MAX_DIFFERENT, Run, UseError};
+use crate::facts::{self, FactValue, MAX_LOOKS, Run, UseError};
 use crate::judgement::{Denial, Judge, Judgement, Question};
 use crate::lifecycle::Command;
 use crate::name::Time;
@@ -199,10 +199,13 @@ const JUDGED_APART: &str = "with the facts of its hosts put in, the policy deman
 fn command_lines(question: &Question<'_>) -> Result<Vec<CommandSpec>, Refusal> {
     let runs = facts::runs(question.spec, question.targets);
     let runs = runs.map_err(|error| Refusal::Facts(error.to_string()))?;
-    if runs.len() > MAX_DIFFERENT {
+    let hosts = question.targets.lines().len();
+    let looks = runs.len().saturating_mul(hosts);
+    if runs.len() > 1 && looks > MAX_LOOKS {
         return Err(Refusal::OverLimit(format!(
-            "with the facts of its hosts put in, this comes to {} different command lines, and the policy \
-             has to judge each; ask for at most {MAX_DIFFERENT} of them at once",
+            "with the facts of its {hosts} hosts put in, this comes to {} different command lines, and the \
+             policy has to judge each over all hosts; ask for so many hosts that the two numbers multiplied \
+             are {MAX_LOOKS} at most (256 with a command line of their own)",
             runs.len()
         )));
     }
