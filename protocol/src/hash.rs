@@ -6,7 +6,7 @@
 use core::fmt;
 use core::str::FromStr;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 /// The text is not exactly 64 lowercase hex digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -21,6 +21,12 @@ fn parse_hex(text: &str) -> Result<[u8; 32], NotAHash> {
     let mut bytes = [0; 32];
     hex::decode_to_slice(text, &mut bytes).map_err(|_| NotAHash)?;
     Ok(bytes)
+}
+
+/// The 64 digits, at once: one by one they took an eighth of what a server itself did for a fleet.
+fn digits<'a>(bytes: &[u8; 32], room: &'a mut [u8; 64]) -> Result<&'a str, fmt::Error> {
+    hex::encode_to_slice(bytes, room).map_err(|_| fmt::Error)?;
+    core::str::from_utf8(room).map_err(|_| fmt::Error)
 }
 
 /// Reads the digits where they stand in a text, without a copy.
@@ -68,7 +74,7 @@ macro_rules! hash_newtype {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+                f.write_str(digits(&self.0, &mut [0; 64])?)
             }
         }
 
@@ -88,7 +94,9 @@ macro_rules! hash_newtype {
 
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
+                let mut room = [0; 64];
+                let digits = digits(&self.0, &mut room).map_err(ser::Error::custom)?;
+                serializer.serialize_str(digits)
             }
         }
 
