@@ -27,7 +27,7 @@ fn path(dev: &Dev, name: &str) -> PathBuf {
     dev.folder().path().join(name)
 }
 
-fn export(dev: &Dev, who: &str, name: &str, what: &[&str]) -> (PathBuf, Value) {
+pub(crate) fn export(dev: &Dev, who: &str, name: &str, what: &[&str]) -> (PathBuf, Value) {
     let file = path(dev, name);
     let arguments = [&["export"], what, &["-o", file.to_str().unwrap()]].concat();
     let made = dev.json(who, 0, &arguments);
@@ -35,7 +35,7 @@ fn export(dev: &Dev, who: &str, name: &str, what: &[&str]) -> (PathBuf, Value) {
 }
 
 /// The verdict of both programs, which must be the same.
-fn verdict(dev: &Dev, code: i32, file: &Path) -> Value {
+pub(crate) fn verdict(dev: &Dev, code: i32, file: &Path) -> Value {
     let (file, ledger) = (file.to_str().unwrap(), dev.env("COUNTERSIGN_LEDGER"));
     let output = small(&["--json", "--ledger", ledger, file]);
     assert_eq!(output.status.code(), Some(code), "{}", text(&output.stdout));

@@ -312,7 +312,7 @@ fn the_script_is_short_enough_to_be_read() {
     let script = blocks("python").concat();
     let lines = script.lines().map(str::trim);
     let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
-    assert!((60..=93).contains(&lines.count()));
+    assert!((60..=82).contains(&lines.count()));
     assert!(script.lines().all(|line| line.len() <= 120));
     let imports: Vec<_> = script
         .lines()

@@ -44,6 +44,18 @@ impl Server {
         checkpoint: &std::path::Path,
         first: bool,
     ) -> Self {
+        Self::spawn_with(dev, database, keys, checkpoint, first, &[])
+    }
+
+    /// The same, with more options.
+    pub(crate) fn spawn_with(
+        dev: &Dev,
+        database: &str,
+        keys: &std::path::Path,
+        checkpoint: &std::path::Path,
+        first: bool,
+        more: &[&str],
+    ) -> Self {
         let port = free_port();
         let log = dev.folder().path().join(format!("serve-{port}"));
         let mut command = Command::new(PROGRAM);
@@ -55,6 +67,7 @@ impl Server {
             .arg("--checkpoint")
             .arg(checkpoint)
             .args(dev.public.iter().flat_map(|url| ["--public-url", url]))
+            .args(more)
             .stderr(fs::File::create(&log).unwrap());
         if first {
             command.arg("--first-start");

@@ -395,3 +395,27 @@ fn check_all(entries: &[Vec<u8>]) -> Vec<Result<CheckedEntry, Reason>> {
         results.collect()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever the number of cores, and also of none.
+    #[test]
+    fn entries_that_are_checked_at_once_are_answered_each_at_its_place() {
+        for count in 0..40_u8 {
+            let entries: Vec<Vec<u8>> = (0..count)
+                .map(|number| {
+                    [
+                        b"countersign/entry/v1\n".as_slice(),
+                        &vec![number; usize::from(number)],
+                    ]
+                    .concat()
+                })
+                .collect();
+            let one_by_one = audit::check_entries(entries.iter().map(Vec::as_slice));
+            let at_once = check_all(&entries);
+            assert_eq!(format!("{at_once:?}"), format!("{one_by_one:?}"), "{count}");
+        }
+    }
+}

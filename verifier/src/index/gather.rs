@@ -128,17 +128,22 @@ impl Gathered {
         }
     }
 
+    /// Begins the story of a command. The oldest makes room.
+    fn begin(&mut self, id: CommandId, place: u64) {
+        self.places.insert(id, place);
+        self.stories.insert(place, (id, Story::default()));
+        if self.stories.len() > MAX_COMMANDS
+            && let Some((_, (gone, _))) = self.stories.pop_first()
+        {
+            self.places.remove(&gone);
+            self.more_commands += 1;
+        }
+    }
+
     fn command(&mut self, id: CommandId, entry: &CheckedEntry, content: &Content) {
         let event = entry.verified.event();
         if let Event::CommandRequested(_) = event {
-            self.places.insert(id, entry.seq);
-            self.stories.insert(entry.seq, (id, Story::default()));
-            if self.stories.len() > MAX_COMMANDS
-                && let Some((_, (gone, _))) = self.stories.pop_first()
-            {
-                self.places.remove(&gone);
-                self.more_commands += 1;
-            }
+            self.begin(id, entry.seq);
         }
         let place = self.places.get(&id);
         let Some((_, story)) = place.and_then(|place| self.stories.get_mut(place)) else {
@@ -298,4 +303,139 @@ fn said_by_ledger(event: &Event) -> Option<String> {
             approvals.join(" ")
         },
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// More than fit.
+    const MORE: u64 = 2;
+
+    fn said_at(seq: u64) -> Word {
+        Word {
+            seq,
+            time_us: 0,
+            kind: "command.approved",
+            by: "person:bob".to_owned(),
+            key: String::new(),
+            text: None,
+        }
+    }
+
+    #[test]
+    fn of_changes_the_newest_are_kept_and_the_others_counted() {
+        let mut gathered = Gathered::default();
+        let most = u64::try_from(MAX_CHANGES).unwrap();
+        for seq in 0..most {
+            gathered.change(said_at(seq));
+        }
+        assert_eq!(
+            (gathered.changes.len(), gathered.more_changes),
+            (MAX_CHANGES, 0)
+        );
+        for seq in most..most + MORE {
+            gathered.change(said_at(seq));
+        }
+        assert_eq!(
+            (gathered.changes.len(), gathered.more_changes),
+            (MAX_CHANGES, MORE)
+        );
+        let kept = [gathered.changes.front(), gathered.changes.back()];
+        assert_eq!(kept.map(|word| word.unwrap().seq), [MORE, most + MORE - 1]);
+    }
+
+    #[test]
+    fn of_commands_the_newest_are_kept_and_the_others_counted() {
+        let mut gathered = Gathered::default();
+        let most = u64::try_from(MAX_COMMANDS).unwrap();
+        let id = |number: u64| {
+            let mut id = [0; 32];
+            id[..8].copy_from_slice(&number.to_be_bytes());
+            CommandId::new(id)
+        };
+        for number in 0..most {
+            gathered.begin(id(number), number);
+        }
+        assert_eq!(
+            (gathered.stories.len(), gathered.more_commands),
+            (MAX_COMMANDS, 0)
+        );
+        for number in most..most + MORE {
+            gathered.begin(id(number), number);
+        }
+        assert_eq!(
+            (gathered.stories.len(), gathered.more_commands),
+            (MAX_COMMANDS, MORE)
+        );
+        assert_eq!(gathered.places.len(), MAX_COMMANDS);
+        for number in [0, 1] {
+            assert!(
+                !gathered.stories.contains_key(&number)
+                    && !gathered.places.contains_key(&id(number))
+            );
+        }
+        assert_eq!(gathered.places.get(&id(MORE)), Some(&MORE));
+    }
+
+    #[test]
+    fn of_words_the_first_are_kept_and_the_others_counted() {
+        let mut story = Story::default();
+        let most = u64::try_from(MAX_WORDS).unwrap();
+        for seq in 0..most {
+            story.word(said_at(seq));
+        }
+        assert_eq!((story.words.len(), story.more_words), (MAX_WORDS, 0));
+        for seq in most..most + MORE {
+            story.word(said_at(seq));
+        }
+        assert_eq!((story.words.len(), story.more_words), (MAX_WORDS, MORE));
+        assert_eq!(story.words.last().unwrap().seq, most - 1);
+    }
+
+    #[test]
+    fn output_of_so_many_hosts_and_no_others_is_shown_and_goes_on() {
+        let mut story = Story::default();
+        for host in 0..=MAX_HOSTS {
+            story.output(format!("web-{host}"), OutputStream::Stdout, Some(b"a"));
+        }
+        assert_eq!(story.output.len(), MAX_HOSTS);
+        assert!(!story.output.contains_key(&format!("web-{MAX_HOSTS}")));
+        // Who is listed already is heard to the end.
+        story.output("web-0".to_owned(), OutputStream::Stdout, Some(b"b"));
+        assert_eq!(story.output["web-0"].stdout, b"ab");
+        assert!(story.output.values().all(|shown| !shown.is_cut));
+    }
+
+    #[test]
+    fn output_of_all_hosts_together_is_shown_up_to_its_bound() {
+        let mut story = Story::default();
+        let chunk = [b'x'; MAX_SHOWN_BYTES];
+        let hosts = MAX_COMMAND_BYTES / MAX_SHOWN_BYTES;
+        for host in 0..=hosts {
+            story.output(format!("web-{host}"), OutputStream::Stderr, Some(&chunk));
+        }
+        let shown = |host: usize| &story.output[&format!("web-{host}")];
+        for host in 0..hosts {
+            assert_eq!(
+                (shown(host).stderr.len(), shown(host).is_cut),
+                (MAX_SHOWN_BYTES, false)
+            );
+        }
+        assert_eq!((shown(hosts).stderr.len(), shown(hosts).is_cut), (0, true));
+    }
+
+    #[test]
+    fn the_bounds_are_what_a_page_can_show() {
+        let bounds = [
+            MAX_COMMANDS,
+            MAX_WORDS,
+            MAX_HOSTS,
+            MAX_SHOWN_BYTES,
+            MAX_COMMAND_BYTES,
+            MAX_CHANGES,
+            MAX_COLUMNS,
+        ];
+        assert_eq!(bounds, [2_000, 64, 200, 2_048, 16_384, 2_000, 2_000]);
+    }
 }

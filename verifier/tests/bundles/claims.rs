@@ -163,12 +163,13 @@ fn behind_a_failure_nothing_is_counted() {
             page
         })
         .collect();
-    lied[0].proofs[1].hashes[0] = Hash::new([1; 32]);
+    // The last of its page, so that the next page goes on where this one ends.
+    lied[0].proofs[2].hashes[0] = Hash::new([1; 32]);
     let manifest = manifest(&book, Selection::Commands(vec![command]));
     let (bytes, _) = write(manifest, note(&book), lied);
     let report = check(&bytes);
-    assert_eq!(found(&report), ("not_included", seqs[1]));
-    assert_eq!(report.entries, 2);
+    assert_eq!(found(&report), ("not_included", seqs[2]));
+    assert_eq!(report.entries, 3);
 }
 
 #[test]
@@ -181,6 +182,22 @@ fn what_is_heard_of_the_progress_is_how_many_entries_are_done() {
     let size = book.tree.size();
     let pages = (5..size).step_by(5).chain([size]);
     assert_eq!(heard, pages.collect::<Vec<u64>>());
+}
+
+#[test]
+fn of_pages_behind_a_failure_no_progress_is_heard() {
+    let (book, _, _) = story();
+    let all: Vec<u64> = (0..book.tree.size()).collect();
+    let mut pages: Vec<Page> = all.chunks(2).map(|seqs| page(&book, seqs)).collect();
+    assert!(pages.len() > 4);
+    pages.remove(1);
+    let (bytes, _) = write(manifest(&book, Selection::Whole), note(&book), pages);
+    let mut heard = 0;
+    let mut hear = |_done| heard += 1;
+    let report = verify(bytes.as_slice(), &Expectations::default(), &mut hear).unwrap();
+    assert_eq!(found(&report), ("missing_entry", 2));
+    // The page that holds, and the one that fails.
+    assert_eq!(heard, 2);
 }
 
 #[test]
@@ -473,7 +490,8 @@ fn the_index_tells_what_the_entries_say() {
             "ledger.genesis",
             "alice",
             "web-1: ",
-            &print,
+            "<h2>People, at the last entry</h2>",
+            &format!("<td>alice</td><td>admin</td><td><code>{print}</code>"),
         ] {
             assert!(page.contains(said), "{said} is not in {page}");
         }
@@ -481,21 +499,26 @@ fn the_index_tells_what_the_entries_say() {
 
         let signers = &tail.allowed_signers;
         let openssh = support::public("alice").to_openssh();
-        let line = signers
-            .lines()
-            .find(|line| line.ends_with(&openssh))
-            .unwrap();
-        assert!(line.starts_with("person:alice namespaces=\"") && !line.contains("\"\""));
-        assert!(
-            signers
+        for (who, ends, says, never) in [
+            (
+                "person:alice",
+                openssh.as_str(),
+                "command.approved",
+                "execution.started",
+            ),
+            ("ledger", "", "command.authorized", "command.approved"),
+            ("agent:web-1", "", "execution.started", "command.authorized"),
+        ] {
+            let begins = format!("{who} namespaces=\"");
+            let line = signers
                 .lines()
-                .any(|line| line.starts_with("ledger namespaces=\""))
-        );
-        assert!(
-            signers
-                .lines()
-                .any(|line| line.starts_with("agent:web-1 namespaces=\""))
-        );
+                .find(|line| line.starts_with(&begins) && line.ends_with(ends));
+            let said = |line: &str, kind: &str| line.contains(&format!("{kind}.v1@countersign"));
+            assert!(
+                line.is_some_and(|line| said(line, says) && !said(line, never)),
+                "{who}"
+            );
+        }
     }
     // Of a short output nothing is cut.
     let (book, _, _) = story();
@@ -545,4 +568,39 @@ fn a_report_says_in_words_what_it_does_not_show() {
     book.blobs.remove(&output);
     let report = check_pinned(&whole(&book), ledger(&book));
     assert_eq!(said(&report), [false, true, false, true, false]);
+}
+
+/// The last entry there is, of a ledger and of chosen entries of it.
+#[test]
+fn a_changed_index_is_named_at_the_last_entry() {
+    let (mut book, command, _) = story();
+    let whole_bytes = whole(&book);
+    assert_eq!(place_of_a_changed_index(&whole_bytes), book.tree.size() - 1);
+    // What comes after the command is not chosen.
+    book.request("alice", &["web-1"]).unwrap();
+    let last = *places(&book, command).last().unwrap();
+    assert!(last + 1 < book.tree.size());
+    assert_eq!(place_of_a_changed_index(&excerpt(&book, command).0), last);
+}
+
+fn place_of_a_changed_index(bytes: &[u8]) -> u64 {
+    let changed = replace(bytes, b"<h2>Commands</h2>", b"<h2>commands</h2>");
+    let (name, place) = found(&check(&changed));
+    assert_eq!(name, "changed_index");
+    place
+}
+
+/// Behind the last entry that was read, and at the first where none was.
+#[test]
+fn a_file_that_is_cut_off_is_named_behind_its_last_entry() {
+    let (book, command, _) = story();
+    let (bytes, _) = excerpt(&book, command);
+    let last = *places(&book, command).last().unwrap();
+    let inside_the_index = bytes.len() - 2 * 512 - 1;
+    assert_eq!(
+        found(&check(&bytes[..inside_the_index])),
+        ("cut_off", last + 1)
+    );
+    let before_any_entry = 512;
+    assert_eq!(found(&check(&bytes[..before_any_entry])), ("cut_off", 0));
 }

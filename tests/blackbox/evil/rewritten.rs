@@ -1,5 +1,5 @@
-//! A hostile operator: owns the database, the ledger's keys and its checkpoint file, and rewrites the
-//! past under real processes. Whoever remembers or signed something finds it, each by its own means.
+//! The past rewritten under real processes. Whoever remembers or signed something finds it, each by
+//! its own means.
 //!
 //! | who | by what |
 //! |---|---|
@@ -10,22 +10,16 @@
 //! A second server without a memory, as the operator would start it, serves the rewritten log.
 
 use std::fs;
-use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use countersign::keys::LedgerKeys;
 use countersign_protocol::event::Event;
-use serde_json::Value;
-use sqlx::PgPool;
 
+use super::{TAMPERING, original, rewrite, says};
 use crate::agents::agent_of;
 use crate::forger::Forger;
 use crate::outages::behind_a_proxy;
 use crate::servers::Server;
 use crate::support::{Dev, signal, text, until};
-
-/// What a client exits with when the past is another.
-const TAMPERING: i32 = 3;
 
 /// What the operator does to the log, and what comes of it.
 struct Deed {
@@ -81,30 +75,6 @@ fn cuts(forger: &mut Forger) {
     forger.cut(size.unwrap());
 }
 
-/// Rewrites the log of a database with the keys in a folder.
-fn rewrite(url: &str, keys: &Path, does: fn(&mut Forger)) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let owner = PgPool::connect(url).await.unwrap();
-        let keys = LedgerKeys::read(keys).unwrap();
-        let origin = "countersign.local/dev".parse().unwrap();
-        let mut forger = Forger::new(&owner, &origin, keys).await;
-        does(&mut forger);
-        forger.put().await;
-        // A server makes its lists again where there are none.
-        let lists = "DO $$ DECLARE name text; BEGIN
-            FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'projections' LOOP
-                EXECUTE format('DROP TABLE projections.%I CASCADE', name);
-            END LOOP;
-        END $$";
-        sqlx::raw_sql(lists).execute(&owner).await.unwrap();
-        owner.close().await;
-    });
-}
-
 fn forks_kept(dev: &Dev) -> usize {
     let folder = dev.data().join("agent/state/identity");
     let names = fs::read_dir(folder)
@@ -125,7 +95,7 @@ fn is_found(deed: &Deed) {
     signal(agent_of(&dev), "KILL");
     let mark = dev.folder().path().join("ran");
     dev.approve(&dev.request(&[], &["touch", mark.to_str().unwrap()]));
-    rewrite(dev.env("COUNTERSIGN_OWNER_DATABASE_URL"), &keys, deed.does);
+    rewrite(&dev, &original(&dev), deed.does);
 
     // The server that has committed another past appends nothing to this one.
     let head = ["request", "--on", "local", "--reason", "x", "--", "true"];
@@ -138,7 +108,7 @@ fn is_found(deed: &Deed) {
 
     let database = ["verify", "--database", dev.env("DATABASE_URL")];
     assert_eq!(dev.json("alice", TAMPERING, &database)["ok"], false);
-    stranger(&dev, deed, &database);
+    a_stranger_is_asked(&dev, deed);
 
     let blank = dev.folder().path().join("blank");
     let evil = Server::spawn(&dev, dev.env("DATABASE_URL"), &keys, &blank, true);
@@ -160,22 +130,12 @@ fn is_found(deed: &Deed) {
     assert!(!mark.exists(), "it ran by a forged log");
 }
 
-fn says(log: &Path, word: &str) -> bool {
-    fs::read_to_string(log).is_ok_and(|text| text.contains(word))
-}
-
 /// Somebody who was never here and believes no server: what people and hosts signed speaks.
-fn stranger(dev: &Dev, deed: &Deed, database: &[&str]) {
-    let mut command = dev.command("alice", &[&["--json"], database].concat());
-    let nowhere = dev.folder().path().join("nowhere");
-    let output = command
-        .env("COUNTERSIGN_STATE_HOME", nowhere)
-        .output()
-        .unwrap();
-    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+fn a_stranger_is_asked(dev: &Dev, deed: &Deed) {
+    let (code, report) = super::stranger(dev, &original(dev));
     match deed.a_stranger_finds {
         Some(word) => {
-            assert_eq!(output.status.code(), Some(TAMPERING), "{report}");
+            assert_eq!(code, Some(TAMPERING), "{report}");
             let reason = report["first_bad"]["reason"].as_str().unwrap();
             assert!(reason.contains(word), "{reason}");
         }
