@@ -89,7 +89,7 @@ pub async fn rights(
     for row in store::stream(connection, &Stream::Rights.id(), to).await? {
         let entry = check(&row)?;
         if let Some((key, number, _)) = fold::agent_link(entry.verified.event()) {
-            // A key retires on its own chain, whose other statements are not in this stream.
+            // A host's words about itself stand on its chain, whose other statements are not in this stream.
             let chain = chain_before(connection, &key, number).await?;
             state.restore_chain(key, chain);
         }
@@ -98,6 +98,8 @@ pub async fn rights(
             .admit(&entry.verified, position(&entry), entry.leaf, attachment)
             .map_err(|refusal| bad(row.seq, refusal))?;
     }
+    // They end where this stream last spoke of them; whoever goes on with one reads its true end.
+    state.forget_chains();
     Ok(state)
 }
 

@@ -97,5 +97,17 @@ fn each_host_runs_its_own_facts_and_approvers_see_them_before() {
         "{ended}"
     );
     assert_eq!(part(&ended, "third")["stdout"], "third in=r-third\n");
-    assert!(dev.is_sound());
+
+    // Whoever verifies has what hosts signed, and judges again what was made of it.
+    let bundle = dev.folder().path().join("bundle.tar");
+    let bundle = bundle.to_str().unwrap();
+    dev.json("alice", 0, &["export", id, "-o", bundle]);
+    for what in [
+        &["verify", bundle][..],
+        &["verify", "--database", dev.env("DATABASE_URL")],
+    ] {
+        let report = dev.json("alice", 0, what);
+        let said = (&report["ok"], &report["not_rejudged"]);
+        assert_eq!(said, (&json!(true), &json!(0)), "{report}");
+    }
 }

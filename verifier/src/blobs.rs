@@ -48,6 +48,8 @@ pub fn named(seq: u64, entry: &CheckedEntry) -> impl Iterator<Item = Named> + us
         [Some(request.body), request.document]
     } else if let Event::CommandRequested(request) = event {
         [Some(request.act.targets.list), Some(request.act.spec)]
+    } else if let Event::AgentFacts(said) = event {
+        [Some(said.facts), None]
     } else if let Event::ExecutionOutput(chunk) = event {
         [Some(chunk.data), None]
     } else {

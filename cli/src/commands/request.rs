@@ -88,7 +88,8 @@ pub struct RequestArguments {
     yes: bool,
     #[command(flatten)]
     rollout: RolloutArguments,
-    /// The command and its arguments, after --
+    /// The command and its arguments, after --. Arguments may have facts of each host in them:
+    /// @fact.hostname, @fact.interface.eth0 (countersign agents --facts lists them)
     #[arg(
         last = true,
         required_unless_present = "action",

@@ -229,6 +229,11 @@ impl State {
         self.chains.insert(agent, chain);
     }
 
+    /// Drops the ends of all agents' chains; whoever touches one again restores it first.
+    pub fn forget_chains(&mut self) {
+        self.chains.clear();
+    }
+
     /// Drops a command; whoever touches it again restores it first.
     pub fn close(&mut self, id: &CommandId) -> Option<Command> {
         let command = self.commands.remove(id)?;
