@@ -232,7 +232,6 @@ fn look(own: &OwnFacts, path: PathBuf) -> Option<(Vec<u8>, Remembered, PathBuf)>
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 

@@ -514,11 +514,11 @@ async fn another_ledger_than_the_pinned_one_is_not_even_enrolled_with() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_agents_do_not_share_an_identity() {
     let rig = Rig::ready().await;
-    let second = service::run_with(
+    let second = Box::pin(service::run_with(
         rig.config.clone(),
         rig.clock.clone(),
         CancellationToken::new(),
-    );
+    ));
     assert!(matches!(second.await, Err(AgentError::Identity(_))));
 }
 

@@ -15,7 +15,7 @@ const WORDS: [&str; 2] = ["/bin/echo", "@fact.hostname"];
 fn judged(policy: &str, hosts: &[(&str, &str)]) -> Result<Requirement, Refusal> {
     let names: Vec<&str> = hosts.iter().map(|(host, _)| *host).collect();
     let book = Book::peopled();
-    book.asked(&exec("alice", &WORDS).on(&names), |question| {
+    book.asked(&exec("dave", &WORDS).on(&names), |question| {
         let line = |line: &TargetLine| {
             let own = hosts.iter().find(|(host, _)| *host == line.agent.as_str());
             let mut facts = Facts::default();

@@ -16,6 +16,7 @@ mod consent;
 mod stream;
 mod turns;
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -274,7 +275,7 @@ impl State {
             Some(Stream::Rights) => {
                 let document = match attachment {
                     Attachment::Change(body, policy) => {
-                        Document::Proposal(Proposal { body, policy })
+                        Document::Proposal(Box::new(Proposal { body, policy }))
                     }
                     Attachment::Facts(facts) => Document::Facts(facts),
                     Attachment::None | Attachment::Request(..) | Attachment::Withheld => {

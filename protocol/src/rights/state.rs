@@ -6,6 +6,7 @@
 //! into effect must equal the body that was consented to and rest on exactly the consents that
 //! counted.
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -72,7 +73,7 @@ pub(crate) enum Document {
     /// It needs none, or it is not at hand.
     None,
     /// Of a `change.requested`.
-    Proposal(Proposal),
+    Proposal(Box<Proposal>),
     /// Of an `agent.facts`.
     Facts(Facts),
 }
@@ -297,7 +298,7 @@ impl Rights {
                 let Document::Proposal(proposal) = document else {
                     return Err(Refusal::BodyMissing);
                 };
-                return self.propose(request, at, proposal, judge);
+                return self.propose(request, at, *proposal, judge);
             }
             Event::ChangeApproved(approval) => return self.consent(approval, at, judge),
             Event::ChangeRejected(rejection) => {
