@@ -105,7 +105,7 @@ fn each_way_in_which_a_bundle_proves_nothing_has_its_own_name() {
     });
     let elsewhere = signs(CheckpointBody {
         origin: "ledger.example.com/other".parse().unwrap(),
-        ..honest.clone()
+        ..honest
     });
     let (unsigned, _) = note.split_once("\n\n").unwrap();
     // The second entry's proof under the first one's name, as it is and with the first one's number.
@@ -116,7 +116,7 @@ fn each_way_in_which_a_bundle_proves_nothing_has_its_own_name() {
     let elsewhere_up = part.with("proofs/", &paths[0], &paths[1]);
     let manifest = Manifest {
         ledger: dev.env("COUNTERSIGN_LEDGER").parse().unwrap(),
-        origin: honest.origin.clone(),
+        origin: honest.origin,
         selection: Selection::Whole,
     };
     let nothing = Writer::new(Vec::new(), manifest, note.clone()).unwrap();
