@@ -2,6 +2,7 @@
 
 pub(crate) mod append;
 pub(crate) mod erasing;
+pub(crate) mod facts;
 pub(crate) mod fairness;
 pub(crate) mod judging;
 pub(crate) mod newest;

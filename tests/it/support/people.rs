@@ -10,9 +10,10 @@ use countersign::ledger::{
 use countersign_protocol::blob::BlobRef;
 use countersign_protocol::command::Act;
 use countersign_protocol::event::{
-    AgentKeyRetired, CommandCancelRequested, ExecutionCompleted, ExecutionOutput, KeyClaim,
-    KeyClaimed, Outcome, ReviewClosed, Seen, Stream, StreamTotals,
+    AgentFacts, AgentKeyRetired, CommandCancelRequested, ExecutionCompleted, ExecutionOutput,
+    KeyClaim, KeyClaimed, Outcome, ReviewClosed, Seen, Stream, StreamTotals,
 };
+use countersign_protocol::facts::Facts;
 use countersign_protocol::hash::{Digest, KeyId, LedgerId, StatementId};
 use countersign_protocol::name::{Nonce, Time};
 use countersign_protocol::policy::{Policy, PolicyRef};
@@ -309,6 +310,30 @@ impl TestLedger {
     pub(crate) fn start(&self, command: StatementId) -> Submission {
         let link = *self.chain.lock().unwrap();
         self.view().start("web-1", command, link)
+    }
+
+    /// web-1 says of itself in which rack it stands.
+    pub(crate) async fn say_facts(&self, rack: &str) -> Receipt {
+        let mut own = Facts::default();
+        assert!(own.insert("rack".parse().unwrap(), rack.parse().unwrap()));
+        let document = blob(&own.to_document().unwrap());
+        let (signer, nonce, made_at, ledger, seen) = self.header("web-1");
+        let (agent_seq, agent_prev) = *self.chain.lock().unwrap();
+        let said = AgentFacts {
+            signer,
+            nonce,
+            made_at,
+            ledger,
+            seen,
+            agent: "web-1".parse().unwrap(),
+            agent_seq,
+            agent_prev,
+            facts: document.reference(),
+        };
+        let receipt = self.send(signed("web-1", &said.into(), vec![document]));
+        let receipt = receipt.await.unwrap();
+        *self.chain.lock().unwrap() = (agent_seq + 1, receipt.id);
+        receipt
     }
 
     /// Runs an authorized command to its end: started, one chunk, exited with 0.
