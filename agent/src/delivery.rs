@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::client::{Backoff, ClientError};
 use crate::spool::Record;
-use crate::station::{AgentError, Station, fatal_refusal, tolerate};
+use crate::station::{AgentError, Station, tolerate};
 
 /// Output in one request: with base64 and entries it stays below the largest body.
 const MAX_BATCH_BYTES: usize = 4 << 20;
@@ -66,7 +66,7 @@ impl Station {
                     }
                 }
                 Err(ClientError::Refused(problem)) => {
-                    fatal_refusal(&problem)?;
+                    self.heed(&problem).await?;
                     tracing::error!(code = problem.code, "the ledger refused a run's output");
                     self.write_down(vec![Record::Broken { started }]).await?;
                     return Ok(true);
@@ -119,7 +119,7 @@ impl Station {
                 // Worth another try, as the status of the same name is.
                 Answer::Problem(problem) if matches!(problem.status, 408 | 429 | 500..) => break,
                 Answer::Problem(problem) => {
-                    fatal_refusal(&problem)?;
+                    self.heed(&problem).await?;
                     tracing::error!(code = problem.code, "the ledger refused a run's output");
                     records.push(Record::Broken { started });
                     break;

@@ -257,7 +257,7 @@ impl Station {
                     Err(error) => tolerate(error)?,
                 },
                 Err(ClientError::Refused(problem)) => {
-                    fatal_refusal(&problem)?;
+                    self.heed(&problem).await?;
                     let (id, accepted) = (word.id, false);
                     self.write_down(vec![Record::Answered { id, accepted }])
                         .await?;
@@ -281,6 +281,18 @@ impl Station {
         let since = seen.zip(receipt.since_seen.as_deref());
         let confirmed = self.view.confirm_since(&receipt.checkpoint, since).await;
         confirmed.map(drop)
+    }
+
+    /// Stops where the agent cannot speak at all. A ledger that has not what this host has seen shows
+    /// another history: then both are kept first, as evidence.
+    pub(crate) async fn heed(&self, problem: &Problem) -> Result<(), AgentError> {
+        if problem.code == SEEN_FORK
+            && let Ok(shown) = self.client.ledger().await
+            && let Err(error @ ViewError::Fork { .. }) = self.view.confirm(&shown.checkpoint).await
+        {
+            return Err(error.into());
+        }
+        fatal_refusal(problem)
     }
 
     /// Waits before another try; false when there shall be none.
@@ -307,14 +319,17 @@ pub(crate) fn tolerate(error: ViewError) -> Result<(), AgentError> {
     }
 }
 
+/// The refusal of a statement whose signer has seen another history.
+const SEEN_FORK: &str = "seen_fork";
+
 /// Refusals after which the agent cannot speak at all.
-pub(crate) fn fatal_refusal(problem: &Problem) -> Result<(), AgentError> {
+fn fatal_refusal(problem: &Problem) -> Result<(), AgentError> {
     match problem.code.as_str() {
         "agent_chain" => Err(AgentError::ChainFork(problem.detail.clone())),
         "unknown_key" | "revoked_key" | "key_holder" | "key_role" => {
             Err(AgentError::KeyRefused(Box::new(problem.clone())))
         }
-        "seen_fork" | "wrong_ledger" => Err(AgentError::ChainFork(problem.detail.clone())),
+        SEEN_FORK | "wrong_ledger" => Err(AgentError::ChainFork(problem.detail.clone())),
         _about_this_statement => Ok(()),
     }
 }

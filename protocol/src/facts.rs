@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::canonical::{self, CanonicalError};
 use crate::command::{CommandError, CommandSpec, Mode};
-use crate::name::{AgentName, OsUser};
+use crate::name::{AgentName, OsUser, parsed_text};
 use crate::rights::Rights;
 use crate::target::{TargetLine, TargetList};
 
@@ -110,33 +110,8 @@ impl FromStr for FactValue {
     }
 }
 
-macro_rules! text {
-    ($name:ident) => {
-        impl $name {
-            /// As text.
-            #[must_use]
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = String::deserialize(deserializer)?;
-                text.parse().map_err(de::Error::custom)
-            }
-        }
-    };
-}
-
-text!(FactName);
-text!(FactValue);
+parsed_text!(FactName);
+parsed_text!(FactValue);
 
 /// Facts by name. As JSON an array of `[name, value]`, because names have points in them.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]

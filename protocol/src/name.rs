@@ -34,14 +34,11 @@ fn is_token(text: &str, also: &str) -> bool {
     (1..=MAX_NAME_BYTES).contains(&text.len()) && text.bytes().all(allowed)
 }
 
-macro_rules! name_newtype {
-    ($(#[$doc:meta])* $name:ident, $what:literal, $also:expr) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-        pub struct $name(String);
-
+/// What a text that was parsed once has in common with every other: how it is read, shown and deserialised.
+macro_rules! parsed_text {
+    ($name:ident) => {
         impl $name {
-            /// The name as text.
+            /// As text.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -54,6 +51,25 @@ macro_rules! name_newtype {
             }
         }
 
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                text.parse().map_err(de::Error::custom)
+            }
+        }
+    };
+}
+
+pub(crate) use parsed_text;
+
+macro_rules! name_newtype {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $also:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+        pub struct $name(String);
+
+        parsed_text!($name);
+
         impl FromStr for $name {
             type Err = NotAName;
 
@@ -62,12 +78,6 @@ macro_rules! name_newtype {
                     return Err(NotAName { what: $what, also: $also });
                 }
                 Ok(Self(text.to_string()))
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
             }
         }
     };

@@ -473,30 +473,61 @@ async fn a_second_history_stops_the_agent_and_is_kept_as_evidence() {
     let mut rig = Rig::ready().await;
     let id = rig.granted("true");
     rig.ended(id).await;
-    {
-        // The same ledger id and keys, another past.
-        let mut book = rig.fake.book();
-        let World {
-            book: mut other, ..
-        } = World::without_host();
-        other.now = book.now;
-        other.enrol("web-0");
-        other.copy_enrolments(&book);
-        while other.entries.len() < book.entries.len() + 3 {
-            other.enrol(&format!("web-{}", other.entries.len()));
-        }
-        *book = other;
-    }
+    has_another_past(&rig);
     let id = rig.granted("true");
     let error = rig.result().await.unwrap_err();
     assert!(error.is_evidence(), "{error}");
     assert_eq!(rig.execution(id).status, ExecutionStatus::Waiting);
+    assert_eq!(forks_kept(&rig), 1);
+}
+
+/// The same ledger id and keys, another past.
+fn has_another_past(rig: &Rig) {
+    let mut book = rig.fake.book();
+    let World {
+        book: mut other, ..
+    } = World::without_host();
+    other.now = book.now;
+    other.enrol("web-0");
+    other.copy_enrolments(&book);
+    while other.entries.len() < book.entries.len() + 3 {
+        other.enrol(&format!("web-{}", other.entries.len()));
+    }
+    *book = other;
+}
+
+fn forks_kept(rig: &Rig) -> usize {
     let kept = fs::read_dir(rig.config.state.join("identity")).unwrap();
     let kept = kept.filter(|file| {
         let name = file.as_ref().unwrap().file_name();
         name.to_string_lossy().starts_with("fork-")
     });
-    assert_eq!(kept.count(), 1);
+    kept.count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_that_refuses_what_this_host_has_seen_is_looked_at_and_both_histories_are_kept() {
+    let mut rig = Rig::ready().await;
+    let id = rig.granted("true");
+    rig.ended(id).await;
+    rig.stop().await.unwrap();
+    let own = rig
+        .fake
+        .book()
+        .state
+        .rights()
+        .agent(&"web-1".parse().unwrap());
+    has_another_past(&rig);
+    // Nothing is granted: the host itself has something to say.
+    let mut facts = Facts::default();
+    assert!(facts.insert("rack".parse().unwrap(), "r-1".parse().unwrap()));
+    rig.config.facts = OwnFacts::Fixed(facts);
+    let refuse = &rig.fake.wire.refuse;
+    refuse.lock().unwrap().insert(own.unwrap(), "seen_fork");
+    rig.start();
+    let error = rig.result().await.unwrap_err();
+    assert!(error.is_evidence(), "{error}");
+    assert_eq!(forks_kept(&rig), 1, "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
