@@ -510,21 +510,13 @@ async fn a_ledger_that_refuses_what_this_host_has_seen_is_looked_at_and_both_his
     let mut rig = Rig::ready().await;
     let id = rig.granted("true");
     rig.ended(id).await;
-    rig.stop().await.unwrap();
-    let own = rig
-        .fake
-        .book()
-        .state
-        .rights()
-        .agent(&"web-1".parse().unwrap());
+    let web = "web-1".parse().unwrap();
+    let own = rig.fake.book().state.rights().agent(&web).unwrap();
     has_another_past(&rig);
-    // Nothing is granted: the host itself has something to say.
-    let mut facts = Facts::default();
-    assert!(facts.insert("rack".parse().unwrap(), "r-1".parse().unwrap()));
-    rig.config.facts = OwnFacts::Fixed(facts);
     let refuse = &rig.fake.wire.refuse;
-    refuse.lock().unwrap().insert(own.unwrap(), "seen_fork");
-    rig.start();
+    refuse.lock().unwrap().insert(own, "seen_fork");
+    // Nothing is granted: the host itself has something to say.
+    rig.orders.ask_for_idle();
     let error = rig.result().await.unwrap_err();
     assert!(error.is_evidence(), "{error}");
     assert_eq!(forks_kept(&rig), 1, "{error}");
