@@ -110,6 +110,10 @@ async fn an_agent_says_its_facts_when_it_starts_and_again_only_when_they_changed
     rig.restart_with(|config| config.facts = OwnFacts::Fixed(facts("web-1")))
         .await;
     assert_eq!(says(&rig, 1).await, facts("web-1"));
+    // A host that is stopped before it has kept what it said says it once more.
+    let kept = rig.config.state.join("identity/facts");
+    rig.until("it remembers what it said", |_book| kept.exists())
+        .await;
     // The same, and then others.
     rig.restart_with(|_same| ()).await;
     rig.listening(3).await;
