@@ -144,8 +144,9 @@ impl Managed {
             // In a folder of its own, which goes with the rig.
             let state = folder.path().join("state");
             let own = rustix::process::geteuid().as_raw();
+            // It says nothing of itself: one word is under way at a time, and these are about others.
             text = format!(
-                "server = \"{}\"\nname = \"web-1\"\nstate = {state:?}\nledger = \"{}\"\n\
+                "say_facts = false\nserver = \"{}\"\nname = \"web-1\"\nstate = {state:?}\nledger = \"{}\"\n\
                  origin = \"ledger.example.com\"\nvkey = \"{}\"\n\
                  allowed_signers = \"allowed_signers\"\nexecution = true\ngrace_s = 1\ndrain_s = 0\n\
                  default_user = \"{own}\"\nconfine.protect_own = false\n",
