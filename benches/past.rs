@@ -19,7 +19,7 @@ mod fixture;
 
 use std::time::{Duration, Instant};
 
-use countersign::ledger::{Receipt, Submission};
+use countersign::ledger::Receipt;
 use countersign::server::{Options, Server, Way as Served};
 use countersign_cli::acts::{Client, Connection, Past, Reach, Since};
 use countersign_cli::audit::{Fits, Keep, Sight, fits, parse, runs};
@@ -27,14 +27,12 @@ use countersign_cli::sign::Signer;
 use countersign_cli::tls::Way;
 use countersign_cli::trust::Pins;
 use countersign_protocol::command::Act;
-use countersign_protocol::event::CommandRejected;
-use countersign_protocol::hash::StatementId;
 use countersign_protocol::name::Time;
 use countersign_protocol::search::{Query, SearchFor};
-use fixture::book::{Book, ask};
+use fixture::book::{Book, ask, no};
 use fixture::fill::completion;
 use fixture::run::Run;
-use fixture::statements::{Ask, View, key, signed};
+use fixture::statements::{Ask, key, signed};
 use fixture::{is_bench, setting};
 use tokio_util::sync::CancellationToken;
 
@@ -59,9 +57,6 @@ const AUTHORIZED: usize = 50;
 /// The whole log is read where it has at most so many entries: a client fetches two documents for each
 /// command one by one, of which a server gives 200 a second.
 const WHOLE: u64 = 150_000;
-
-/// Statements under way at a time.
-const SOME: usize = 64;
 
 /// Rounds of each question; the median counts.
 const ROUNDS: usize = 7;
@@ -151,16 +146,6 @@ async fn behind(book: &Book) -> bool {
     behind.unwrap_or(true)
 }
 
-/// Sends some at a time: a machine that others use keeps 512 waiting for longer than a writer waits.
-async fn send(book: &Book, mut all: Vec<Submission>) -> Vec<Receipt> {
-    let mut receipts = Vec::with_capacity(all.len());
-    while !all.is_empty() {
-        let some = all.drain(..SOME.min(all.len())).collect();
-        receipts.extend(book.send_all(some).await);
-    }
-    receipts
-}
-
 /// Commands with words of their own, a tenth of them authorized; then some that run.
 async fn fill(book: &Book, count: usize) {
     let mut asked = 0;
@@ -182,14 +167,15 @@ async fn fill(book: &Book, count: usize) {
             })
         });
         let (requests, acts): (Vec<_>, Vec<_>) = pairs.unzip();
-        let requested = send(book, requests).await;
+        let requested = book.send_all(requests).await;
         let view = book.view();
         let yes = |who, (one, act): (&Receipt, &Act)| view.approval(who, one.id, act, book.policy);
         let all = || requested.iter().zip(&acts);
-        send(book, all().map(|pair| yes("bob", pair)).collect()).await;
+        let first = all().map(|pair| yes("bob", pair));
+        book.send_all(first.collect()).await;
         let some = all().take(AUTHORIZED).map(|pair| yes("carol", pair));
         let others = all().skip(AUTHORIZED).map(|(one, _)| no(&view, one.id));
-        send(book, some.chain(others).collect()).await;
+        book.send_all(some.chain(others).collect()).await;
         asked += AT_ONCE;
     }
     let started = book.runs("web-1", STARTED).await;
@@ -203,23 +189,6 @@ async fn fill(book: &Book, count: usize) {
         let ended = book.send(signed("web-1", &done, Vec::new())).await;
         link = (link.0 + 1, ended.id);
     }
-}
-
-/// Carol says no, which ends a request.
-fn no(view: &View, command: StatementId) -> Submission {
-    let (signer, nonce, made_at, ledger, seen) = view.header("carol");
-    let rejected = CommandRejected {
-        signer,
-        nonce,
-        made_at,
-        ledger,
-        seen,
-        principal: "carol".parse().unwrap(),
-        command,
-        vote: false,
-        reason: None,
-    };
-    signed("carol", &rejected.into(), Vec::new())
 }
 
 /// The median of some rounds.
