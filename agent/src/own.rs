@@ -76,15 +76,13 @@ impl OwnFacts {
             let detail = "this host says no facts of itself (say_facts = false), and runs nothing that uses some";
             return refused(detail.to_owned());
         };
-        for (name, value) in asked.iter() {
-            if own.get(name) != Some(value) {
-                return refused(format!(
-                    "the request was made for {name} = {value}, and here it is {} now; ask for it anew",
-                    own.get(name).map_or("nothing", FactValue::as_str)
-                ));
-            }
-        }
-        Ok(())
+        let Some((name, value)) = asked.first_other(&own) else {
+            return Ok(());
+        };
+        refused(format!(
+            "the request was made for {name} = {value}, and here it is {} now; ask for it anew",
+            own.get(name).map_or("nothing", FactValue::as_str)
+        ))
     }
 }
 

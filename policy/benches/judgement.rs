@@ -23,6 +23,7 @@ use cedar_policy::{
     Authorizer, Context, Entities, Entity, EntityUid, PolicySet, Request, RestrictedExpression,
 };
 use countersign_policy::CedarJudge;
+use countersign_protocol::fold::judge_request;
 use countersign_protocol::judgement::{Judge as _, Judgement};
 
 use book::{Book, Case, exec, text};
@@ -195,4 +196,42 @@ fn main() {
         "rules", "count", "us each", "judgements/s", "bare us", "faster", "compile ms", "aim"
     );
     print!("{table}");
+    print!("{}", own_lines(&book));
+}
+
+/// Of one request whose hosts each run a command line of their own, about as many as are judged at once.
+fn own_lines(book: &Book) -> String {
+    let mut table = "  one request, each host a command line of its own\n".to_owned();
+    for (what, when, hosts) in [
+        (
+            "rules look at no words",
+            "resource.name == \"echo\"",
+            10_000,
+        ),
+        (
+            "a rule looks at the line",
+            "resource.line like \"/bin/echo *\"",
+            5_000,
+        ),
+        (
+            "and at all hosts",
+            "resource.line like \"/bin/echo *\" && !resource.hosts.contains(\"db\")",
+            340,
+        ),
+    ] {
+        let policy = text(&rule(0, "Group::\"sre\"", when));
+        let names: Vec<String> = (0..hosts).map(|n| format!("web-{n}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let case = exec("dave", &["/bin/echo", "@fact.hostname"]).on(&names);
+        let judge = CedarJudge::new();
+        let took = book.asked_with_names(&case, str::to_owned, |question| {
+            time(|| drop(judge_request(&judge, black_box(&policy), question).unwrap()))
+        });
+        let _ = writeln!(
+            table,
+            "  {what:<26} {hosts:>6} hosts {:>9.1} ms",
+            took.as_secs_f64() * 1e3
+        );
+    }
+    table
 }

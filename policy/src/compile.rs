@@ -249,6 +249,13 @@ impl Compiled {
         said
     }
 
+    /// How many rules a search of the shelves asks.
+    pub(crate) fn count_asked(&self, asked: &Asked) -> usize {
+        let shelves = self.shelves.get(&asked.deed).into_iter();
+        let sets = shelves.flat_map(|shelves| shelves.to_ask(&asked.keys, &asked.facts));
+        sets.map(PolicySet::num_of_policies).sum()
+    }
+
     /// The judgement that follows from what the rules said.
     pub(crate) fn conclude(&self, deed: Deed, said: &Said, timeout_ms: Option<u64>) -> Judgement {
         // First of all, for a forbid that fails must not be passed by.

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use cedar_policy::{
     Context, Entities, Entity, EntityUid, Request, RestrictedExpression as Expression,
 };
-use countersign_protocol::command::Mode;
+use countersign_protocol::command::{CommandSpec, Mode};
 use countersign_protocol::judgement::{ChangeQuestion, Question};
 use countersign_protocol::name::{AgentName, GroupName, Label, Principal, RoleName, Time, TokenId};
 use countersign_protocol::permission::{Permission, Whom};
@@ -22,7 +22,7 @@ use crate::vocabulary::{REQUEST, Vocabulary, one};
 use crate::words;
 
 /// One attribute's value.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Fact {
     Text(String),
     Number(i64),
@@ -33,6 +33,14 @@ pub(crate) enum Fact {
 impl Fact {
     fn number(value: impl TryInto<i64>) -> Self {
         Self::Number(value.try_into().unwrap_or(i64::MAX))
+    }
+
+    /// How many texts it holds: what it costs to ask rules about it.
+    fn len(&self) -> usize {
+        match self {
+            Self::Text(_) | Self::Number(_) | Self::Flag(_) => 1,
+            Self::Names(names) => names.len(),
+        }
     }
 
     fn into_expression(self) -> Expression {
@@ -84,7 +92,7 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    /// A request for a command.
+    /// A request for a command, of which [`words_facts`] and [`place_facts`] are known.
     ///
     /// # Errors
     /// A sentence why it cannot be judged.
@@ -92,6 +100,7 @@ impl Asked {
         vocabulary: &Vocabulary,
         looked_at: &LookedAt,
         question: &Question<'_>,
+        resource: Facts,
     ) -> Result<Self, String> {
         let deed = if question.act.break_glass {
             Deed::BreakGlass
@@ -112,7 +121,7 @@ impl Asked {
             deed,
             (&who, looked_at),
             one(&vocabulary.command, REQUEST),
-            command_facts(looked_at, question)?,
+            resource,
             circumstances,
         )
     }
@@ -300,11 +309,18 @@ impl Who<'_> {
     }
 }
 
-fn command_facts(looked_at: &LookedAt, question: &Question<'_>) -> Result<Facts, String> {
-    let (act, spec) = (question.act, question.spec);
+/// How many texts the rules would look at.
+pub(crate) fn size(facts: &Facts) -> usize {
+    facts.values().map(Fact::len).sum()
+}
+
+/// Of what runs: all that may differ from host to host.
+///
+/// # Errors
+/// A sentence why it cannot be judged.
+pub(crate) fn words_facts(looked_at: &LookedAt, spec: &CommandSpec) -> Result<Facts, String> {
     let program = words::program(spec);
     let name = words::last_part(program);
-    let lines = || question.targets.lines().iter();
     let mut facts = Facts::new();
     if looked_at.words.contains("paths") {
         let paths = words::paths(spec).map_err(|error| error.to_string())?;
@@ -328,10 +344,20 @@ fn command_facts(looked_at: &LookedAt, question: &Question<'_>) -> Result<Facts,
     add("words", &|| Fact::number(spec.argv.len()));
     add("line", &|| Fact::Text(words::line(spec, program)));
     add("name_line", &|| Fact::Text(words::line(spec, name)));
-    add("user", &|| {
-        text(act.user.as_ref().map_or("", |user| user.as_str()))
-    });
     add("cwd", &|| text(spec.cwd.as_deref().unwrap_or("")));
+    Ok(facts)
+}
+
+/// Of how and where it runs: the same for all of its command lines.
+pub(crate) fn place_facts(looked_at: &LookedAt, question: &Question<'_>) -> Facts {
+    let act = question.act;
+    let lines = || question.targets.lines().iter();
+    let mut facts = Facts::new();
+    let mut add = |name, fact: &dyn Fn() -> Fact| looked_at.add(&mut facts, name, fact);
+    add("user", &|| {
+        let user = act.user.as_ref().map_or("", |user| user.as_str());
+        Fact::Text(user.to_owned())
+    });
     add("has_environment", &|| Fact::Flag(act.env.is_some()));
     add("has_stdin", &|| Fact::Flag(act.stdin.is_some()));
     add("has_secrets", &|| Fact::Flag(act.secrets.is_some()));
@@ -353,7 +379,7 @@ fn command_facts(looked_at: &LookedAt, question: &Question<'_>) -> Result<Facts,
         Fact::Names(all.map(str::to_owned).collect())
     });
     add("common_labels", &|| Fact::Names(common_labels(question)));
-    Ok(facts)
+    facts
 }
 
 /// A host's labels with their wider forms.

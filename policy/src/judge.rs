@@ -1,14 +1,16 @@
 //! The door: a [`Judge`] that reads Cedar, with the few policies it last read kept compiled.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
+use countersign_protocol::command::CommandSpec;
 use countersign_protocol::judgement::{ChangeQuestion, Denial, Judge, Judgement, Question};
 use countersign_protocol::policy::Policy;
 use countersign_protocol::quorum::Requirement;
 
 use crate::compile::{Compiled, Said, Search, compile};
-use crate::facts::Asked;
+use crate::facts::{Asked, Facts, place_facts, size, words_facts};
 use crate::price::Deed;
 use crate::problem::{Problem, in_one_sentence};
 use crate::source::{Effect, RuleSummary};
@@ -16,6 +18,16 @@ use crate::source::{Effect, RuleSummary};
 /// How many policies stay compiled: the one in force, those that wait for consent and those that a
 /// person compares, and no more, for a compiled policy is some ten times its text.
 const MAX_COMPILED: usize = 8;
+
+/// What the rules may be asked about the different command lines of one request, in texts that they look at.
+/// The ledger asks under its lock: some 100 ms. One command line is always judged.
+pub const MAX_LOOKS: usize = 128 * 1024;
+
+/// What asking costs by itself, in texts.
+const ASKING_LOOKS: usize = 16;
+
+/// What one rule costs that is asked, in texts.
+const RULE_LOOKS: usize = 4;
 
 type Outcome = Arc<Result<Compiled, Vec<Problem>>>;
 
@@ -91,24 +103,15 @@ impl CedarJudge {
         question: &Question<'_>,
         search: Search,
     ) -> (Judgement, Option<(Asked, Said)>) {
-        let broken = |why: String| (Judgement::Denied(Denial::Broken(why)), None);
         let outcome = self.compiled(policy);
-        let compiled = match outcome.as_ref() {
-            Ok(compiled) => compiled,
-            Err(problems) => return broken(in_one_sentence(problems)),
+        let asking = match Asking::new(&outcome, question) {
+            Ok(asking) => asking,
+            Err(denial) => return (Judgement::Denied(denial), None),
         };
-        // The protocol refuses it before; a token's holder is nobody who could answer for it.
-        if question.act.break_glass && question.token.is_some() {
-            return (Judgement::Denied(Denial::NoRule), None);
+        match asking.of(question.spec, search) {
+            Ok((judgement, asked, said)) => (judgement, Some((asked, said))),
+            Err(denial) => (Judgement::Denied(denial), None),
         }
-        let asked = Asked::command(compiled.vocabulary, &compiled.looked_at, question);
-        let asked = match asked {
-            Ok(asked) => asked,
-            Err(why) => return broken(why),
-        };
-        let said = compiled.ask(&asked, search);
-        let judgement = compiled.conclude(asked.deed, &said, Some(question.act.timeout_ms));
-        (judgement, Some((asked, said)))
     }
 
     /// Says which rules speak of a request, and which nearly do.
@@ -136,18 +139,104 @@ impl CedarJudge {
                 _ if !speaks => continue,
                 Effect::Forbid if said.forbids.contains(id) => &mut explanation.forbids,
                 Effect::Forbid => continue,
-                Effect::Permit if permits.contains(id) => {
-                    let own = rule.price.as_ref().and_then(|price| price.count_above);
-                    let others = explanation.count_above;
-                    explanation.count_above = own.into_iter().chain(others).min();
-                    &mut explanation.permits
-                }
+                Effect::Permit if permits.contains(id) => &mut explanation.permits,
                 Effect::Permit => &mut explanation.near,
             };
             list.push(rule.summary.clone());
         }
+        let prices = permits
+            .iter()
+            .filter_map(|id| compiled.rules.get(id)?.price.as_ref());
+        explanation.count_above = prices.filter_map(|price| price.count_above).min();
         explanation
     }
+}
+
+/// A request before a compiled policy. From command line to command line only the words differ.
+struct Asking<'a> {
+    compiled: &'a Compiled,
+    question: &'a Question<'a>,
+    place: Facts,
+}
+
+impl<'a> Asking<'a> {
+    fn new(
+        outcome: &'a Result<Compiled, Vec<Problem>>,
+        question: &'a Question<'a>,
+    ) -> Result<Self, Denial> {
+        let compiled = outcome
+            .as_ref()
+            .map_err(|problems| Denial::Broken(in_one_sentence(problems)))?;
+        // The protocol refuses it before; a token's holder is nobody who could answer for it.
+        if question.act.break_glass && question.token.is_some() {
+            return Err(Denial::NoRule);
+        }
+        Ok(Self {
+            compiled,
+            question,
+            place: place_facts(&compiled.looked_at, question),
+        })
+    }
+
+    fn of(&self, spec: &CommandSpec, search: Search) -> Result<(Judgement, Asked, Said), Denial> {
+        self.of_words(self.words(spec)?, search)
+    }
+
+    fn words(&self, spec: &CommandSpec) -> Result<Facts, Denial> {
+        words_facts(&self.compiled.looked_at, spec).map_err(Denial::Broken)
+    }
+
+    fn of_words(
+        &self,
+        mut facts: Facts,
+        search: Search,
+    ) -> Result<(Judgement, Asked, Said), Denial> {
+        let compiled = self.compiled;
+        facts.extend(self.place.clone());
+        let asked = Asked::command(
+            compiled.vocabulary,
+            &compiled.looked_at,
+            self.question,
+            facts,
+        );
+        let asked = asked.map_err(Denial::Broken)?;
+        let said = compiled.ask(&asked, search);
+        let timeout = self.question.act.timeout_ms;
+        let judgement = compiled.conclude(asked.deed, &said, Some(timeout));
+        Ok((judgement, asked, said))
+    }
+
+    /// Of each command line, those once of which the rules see the same.
+    fn of_each(&self, lines: &[CommandSpec]) -> Result<Vec<Judgement>, Denial> {
+        let mut seen: BTreeSet<Facts> = BTreeSet::new();
+        let mut judgements = Vec::new();
+        let mut looks = 0;
+        for spec in lines {
+            let words = self.words(spec)?;
+            if !seen.insert(words.clone()) {
+                continue;
+            }
+            if looks > MAX_LOOKS {
+                return Err(too_many_lines(lines.len(), judgements.len()));
+            }
+            let (judgement, asked, _) = self.of_words(words, Search::Shelved)?;
+            let rules = self.compiled.count_asked(&asked);
+            looks += ASKING_LOOKS + RULE_LOOKS * rules + size(&asked.facts);
+            let is_denied = matches!(judgement, Judgement::Denied(_));
+            judgements.push(judgement);
+            if is_denied {
+                break;
+            }
+        }
+        Ok(judgements)
+    }
+}
+
+fn too_many_lines(lines: usize, judged: usize) -> Denial {
+    Denial::Lines(format!(
+        "with the facts of its hosts put in, this comes to {lines} different command lines, and the rules look at \
+         what differs in them, so that {judged} could be judged at once; ask for fewer hosts at a time"
+    ))
 }
 
 impl Judge for CedarJudge {
@@ -160,6 +249,17 @@ impl Judge for CedarJudge {
 
     fn judge(&self, policy: &Policy, question: &Question<'_>) -> Judgement {
         self.judged(policy, question, Search::Shelved).0
+    }
+
+    fn judge_each(
+        &self,
+        policy: &Policy,
+        question: &Question<'_>,
+        lines: &[CommandSpec],
+    ) -> Vec<Judgement> {
+        let outcome = self.compiled(policy);
+        let judged = Asking::new(&outcome, question).and_then(|asking| asking.of_each(lines));
+        judged.unwrap_or_else(|denial| vec![Judgement::Denied(denial)])
     }
 
     fn judge_change(&self, policy: &Policy, question: &ChangeQuestion<'_>) -> Option<Requirement> {

@@ -29,7 +29,7 @@ mod source;
 mod vocabulary;
 mod words;
 
-pub use judge::{CedarJudge, Explanation};
+pub use judge::{CedarJudge, Explanation, MAX_LOOKS};
 pub use problem::Problem;
 pub use review::{Review, RuleChange, diff, electors, review};
 pub use source::{Effect, RuleSummary};

@@ -35,10 +35,9 @@ pub const MAX_FACTS: usize = 128;
 /// the other limits would allow.
 pub const MAX_DOCUMENT_BYTES: usize = 8 * 1024;
 
-/// Most looks at a host that the different command lines of a request may cost. The policy is asked about
-/// each of them, under the ledger's lock, and its rules may look at all hosts each time: 256 hosts with a
-/// command line of their own, or thousands with a few. Some 50 ms; one command line is always judged.
-pub const MAX_LOOKS: usize = 256 * 256;
+/// Most bytes that the words of a request's different command lines may come to. Whoever judges or shows
+/// the request holds them all: 10,000 hosts have 1.6 KiB each, and nobody's long script becomes gigabytes.
+pub const MAX_RUNS_BYTES: usize = 16 * 1024 * 1024;
 
 /// Where facts do not stand: there they would choose what runs, and as whom.
 const NAME: &str = "the name of a program or an action";
@@ -162,6 +161,13 @@ impl Facts {
         self.0.iter()
     }
 
+    /// The first of them that `now` does not have, or has with another value.
+    #[must_use]
+    pub fn first_other(&self, now: &Self) -> Option<(&FactName, &FactValue)> {
+        self.iter()
+            .find(|(name, value)| now.get(name) != Some(*value))
+    }
+
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -230,6 +236,11 @@ pub enum UseError {
         /// Which.
         fact: FactName,
     },
+    /// All command lines together are too long.
+    #[error(
+        "with the facts of its hosts put in, the different command lines have more than {MAX_RUNS_BYTES} bytes together; ask for fewer hosts at once, or with fewer words"
+    )]
+    TooLong,
     /// With the values it is no command any more.
     #[error("with the facts of {host} put in, {source}")]
     Limit {
@@ -303,15 +314,9 @@ impl CommandSpec {
         if let Some(cwd) = &self.cwd {
             self.cwd = Some(literal(cwd, DIRECTORY)?.into_owned());
         }
-        let fixed = if self.mode == Mode::Shell {
-            self.argv.len()
-        } else {
-            1
-        };
-        let place = if self.mode == Mode::Shell {
-            SCRIPT
-        } else {
-            NAME
+        let (fixed, place) = match self.mode {
+            Mode::Shell => (self.argv.len(), SCRIPT),
+            Mode::Exec | Mode::Action => (1, NAME),
         };
         for word in self.argv.iter_mut().take(fixed) {
             *word = literal(word, place)?.into_owned();
@@ -441,10 +446,13 @@ pub struct Run<'a> {
 /// facts, and then all run the words as they are.
 ///
 /// # Errors
-/// As [`CommandSpec::for_host`].
+/// As [`CommandSpec::for_host`], or they are too long together.
 pub fn runs<'a>(spec: &CommandSpec, targets: &'a TargetList) -> Result<Vec<Run<'a>>, UseError> {
     let mut runs: Vec<Run<'a>> = Vec::new();
     let mut places: BTreeMap<&Facts, usize> = BTreeMap::new();
+    let length = |words: &[String]| words.iter().map(String::len).sum::<usize>();
+    let template = length(&spec.argv);
+    let mut bytes = 0;
     for (_, line) in targets.by_turn() {
         let Some(facts) = &line.facts else {
             return Ok(Vec::new());
@@ -453,9 +461,15 @@ pub fn runs<'a>(spec: &CommandSpec, targets: &'a TargetList) -> Result<Vec<Run<'
             run.lines.push(line);
             continue;
         }
+        let words = spec.for_host(line)?.into_owned().argv;
+        // Where values are shorter than the names of their facts, reading it is what takes time.
+        bytes += length(&words).max(template);
+        if bytes > MAX_RUNS_BYTES {
+            return Err(UseError::TooLong);
+        }
         places.insert(facts, runs.len());
         runs.push(Run {
-            words: spec.for_host(line)?.into_owned().argv,
+            words,
             lines: alloc::vec![line],
         });
     }

@@ -5,6 +5,7 @@
 //! position, or the audit fails.
 
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt;
 
 use crate::command::{Act, CommandSpec};
@@ -66,6 +67,8 @@ pub enum Denial {
     Forbidden(RuleName),
     /// A rule permits it within a limit that it exceeds: which rule, and what the limit is.
     Limit(RuleName, String),
+    /// Hosts would run more different command lines than are judged at once: a sentence that says how many.
+    Lines(String),
     /// A rule could not be evaluated, so nothing is permitted.
     Broken(String),
 }
@@ -80,6 +83,18 @@ pub trait Judge: fmt::Debug + Send + Sync {
 
     /// What the policy says of a request.
     fn judge(&self, policy: &Policy, question: &Question<'_>) -> Judgement;
+
+    /// What the policy says where hosts run different command lines: each of `lines` in the place of the
+    /// question's own. A judge that sees the same in some of them may say it once; it stops at a denial.
+    fn judge_each(
+        &self,
+        policy: &Policy,
+        question: &Question<'_>,
+        lines: &[CommandSpec],
+    ) -> Vec<Judgement> {
+        let judged = |spec| self.judge(policy, &Question { spec, ..*question });
+        lines.iter().map(judged).collect()
+    }
 
     /// What the policy demands of a change of hosts; nothing when no rule speaks of it, and then
     /// the administrators' threshold holds.

@@ -196,6 +196,27 @@ fn a_document_of_facts_is_sorted_bounded_and_has_each_once() {
 }
 
 #[test]
+fn what_hosts_run_together_has_a_largest_size() {
+    let long = "x".repeat(64 * 1024);
+    let spec = echo(&[&long, "@fact.hostname"]);
+    let runs = |spec: &CommandSpec, hosts: usize| {
+        let lines = (0..hosts).map(|n| {
+            let host = format!("web-{n}");
+            line(&host, Some(facts(&[("hostname", &host)])))
+        });
+        let targets = TargetList::new(lines.collect()).unwrap();
+        facts::runs(spec, &targets).map(|runs| runs.len())
+    };
+    assert_eq!(runs(&spec, 255), Ok(255));
+    assert_eq!(runs(&spec, 256), Err(UseError::TooLong));
+    // Also where a long name becomes a short value.
+    let names = "@fact.{hostname}".repeat(8 * 1024);
+    let spec = echo(&[&names]);
+    assert_eq!(runs(&spec, 127), Ok(127));
+    assert_eq!(runs(&spec, 128), Err(UseError::TooLong));
+}
+
+#[test]
 fn all_lines_have_facts_or_none_has() {
     let some = || Some(facts(&[("arch", "x")]));
     let list = |a, b| TargetList::new(vec![line("web-1", a), line("web-2", b)]);

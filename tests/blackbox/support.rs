@@ -28,6 +28,16 @@ pub(crate) fn free_port() -> u16 {
     listener.local_addr().unwrap().port()
 }
 
+/// Runs SQL, and gives what psql prints.
+pub(crate) fn psql(url: &str, sql: &str) -> String {
+    let output = Command::new("psql")
+        .args([url, "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", sql])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{sql}: {}", text(&output.stderr));
+    text(&output.stdout).trim().to_owned()
+}
+
 /// Waits until something is so.
 pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
@@ -281,13 +291,7 @@ impl Dev {
 
     /// Runs SQL as the owner, and gives what psql prints.
     pub(crate) fn sql(&self, sql: &str) -> String {
-        let url = self.env("COUNTERSIGN_OWNER_DATABASE_URL");
-        let output = Command::new("psql")
-            .args([url, "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", sql])
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{sql}: {}", text(&output.stderr));
-        text(&output.stdout).trim().to_owned()
+        psql(self.env("COUNTERSIGN_OWNER_DATABASE_URL"), sql)
     }
 
     /// Ends it by order.

@@ -102,15 +102,7 @@ pub fn explain(
 ) -> Result<Explained, Failure> {
     let rights = view.state.rights();
     let frozen = freeze(spec, rights, None, now)?;
-    let question = Question {
-        rights,
-        requester,
-        token: None,
-        act: &frozen.act,
-        spec: &frozen.spec,
-        targets: &frozen.targets,
-        now,
-    };
+    let question = frozen.question(rights, requester, now);
     let drained = |agent: &AgentName| {
         let record = rights.agent_record(agent);
         record.is_some_and(|record| record.drained)
@@ -137,22 +129,22 @@ pub(super) fn rules_of(policy: &Policy, question: &Question<'_>) -> Explanation 
     CedarJudge::shared().explain(policy, &Question { spec, ..*question })
 }
 
+fn in_force(rights: &Rights) -> Result<&Policy, Failure> {
+    let in_force = rights.policy().map(|in_force| &in_force.policy);
+    in_force.ok_or(Failure::from(Refusal::NoGenesis))
+}
+
 impl Client {
     /// Above how many hosts the rules that permit this want their number typed, where they say so.
     ///
     /// # Errors
     /// Nothing that could be asked for.
     pub async fn count_above(&self, spec: &RequestSpec) -> Result<Option<u32>, Failure> {
-        let explained = self.explained(spec).await?;
-        Ok(explained.rules.count_above)
-    }
-
-    async fn explained(&self, spec: &RequestSpec) -> Result<Explained, Failure> {
-        let (rights, me) = self.rights_and_me().await?;
-        let in_force = rights.state.rights().policy();
-        let policy = in_force.map(|in_force| &in_force.policy);
-        let policy = policy.ok_or(Failure::from(Refusal::NoGenesis))?;
-        explain(&rights, policy, &me, spec, clock::now())
+        let (view, me) = self.rights_and_me().await?;
+        let (rights, now) = (view.state.rights(), clock::now());
+        let frozen = freeze(spec, rights, None, now)?;
+        let rules = rules_of(in_force(rights)?, &frozen.question(rights, &me, now));
+        Ok(rules.count_above)
     }
 
     /// Refuses, without signing anything, to break glass where no rule of the policy in force allows
@@ -161,7 +153,9 @@ impl Client {
     /// # Errors
     /// No such rule, or nothing that could be asked for.
     pub async fn check_break_glass(&self, spec: &RequestSpec) -> Result<Requirement, Failure> {
-        let explained = self.explained(spec).await?;
+        let (rights, me) = self.rights_and_me().await?;
+        let policy = in_force(rights.state.rights())?;
+        let explained = explain(&rights, policy, &me, spec, clock::now())?;
         let price = explained.outcome.map_err(|refusal| {
             Failure::from(refusal).hint(
                 "nothing was signed; ask for it without --break-glass, so that others approve it",

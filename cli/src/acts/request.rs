@@ -9,7 +9,8 @@ use countersign_protocol::command::{
 };
 use countersign_protocol::facts::{self, Run, UseError};
 use countersign_protocol::hash::CommandId;
-use countersign_protocol::name::{AgentName, OsUser, SECOND_US, Time};
+use countersign_protocol::judgement::Question;
+use countersign_protocol::name::{AgentName, OsUser, Principal, SECOND_US, Time};
 use countersign_protocol::rights::Rights;
 use countersign_protocol::rollout::Rollout;
 use countersign_protocol::secret::{Delivery, SecretError, SecretName};
@@ -168,6 +169,26 @@ pub(super) struct Frozen {
     pub(super) targets: TargetList,
     reason: Blob,
     others: Vec<Blob>,
+}
+
+impl Frozen {
+    /// What a policy is asked of it.
+    pub(super) const fn question<'a>(
+        &'a self,
+        rights: &'a Rights,
+        requester: &'a Principal,
+        now: Time,
+    ) -> Question<'a> {
+        Question {
+            rights,
+            requester,
+            token: None,
+            act: &self.act,
+            spec: &self.spec,
+            targets: &self.targets,
+            now,
+        }
+    }
 }
 
 pub(super) fn blob(what: &'static str, content: Vec<u8>) -> Result<Blob, RequestError> {

@@ -10,7 +10,7 @@ use countersign_protocol::facts::Facts;
 use countersign_protocol::hash::CommandId;
 use countersign_protocol::judgement::Question;
 use countersign_protocol::lifecycle::{Command, ExecutionStatus};
-use countersign_protocol::name::AgentName;
+use countersign_protocol::name::{AgentName, Principal};
 use countersign_protocol::refusal::Refusal;
 use countersign_protocol::retry::{self, Retry};
 use countersign_protocol::rights::{AgentRecord, Rights};
@@ -34,13 +34,15 @@ pub struct RetryPlan {
     /// The earlier command.
     pub earlier: CommandView,
     /// Where it runs again.
-    pub lines: Vec<TargetLine>,
+    pub targets: TargetList,
     /// Where it went well.
     pub well: Vec<AgentName>,
     /// Where nobody can say how it ended, and which are left out for that.
     pub lost: Vec<AgentName>,
     /// Which take no work now: retired, or drained.
     pub gone: Vec<AgentName>,
+    /// As [`Client::count_above`].
+    pub count_above: Option<u32>,
     retry: Retry,
 }
 
@@ -76,17 +78,11 @@ fn plan(
     if let Some(other) = only.iter().find(|name| targets.line_of(name).is_none()) {
         return Err(Failure::from(Refusal::RetryElsewhere(other.clone())));
     }
-    let mut plan = RetryPlan {
-        earlier,
-        lines: Vec::new(),
-        well: Vec::new(),
-        lost: Vec::new(),
-        gone: Vec::new(),
-        retry: Retry { of, lost },
-    };
+    let mut lines = Vec::new();
+    let (mut well, mut left_lost, mut gone) = (Vec::new(), Vec::new(), Vec::new());
     let wanted = |line: &&TargetLine| only.is_empty() || only.contains(&line.agent);
     for line in targets.by_turn().map(|(_, line)| line).filter(wanted) {
-        let part = plan.earlier.command.executions.get(&line.agent);
+        let part = earlier.command.executions.get(&line.agent);
         let is_lost = part.is_some_and(|part| part.status == ExecutionStatus::Lost);
         let takes_work = rights
             .agent_record(&line.agent)
@@ -94,35 +90,43 @@ fn plan(
         let agent = line.agent.clone();
         match takes_work {
             _ if part.is_some_and(countersign_protocol::lifecycle::Execution::succeeded) => {
-                plan.well.push(agent);
+                well.push(agent);
             }
-            _ if is_lost && !lost => plan.lost.push(agent),
-            None => plan.gone.push(agent),
+            _ if is_lost && !lost => left_lost.push(agent),
+            None => gone.push(agent),
             Some(record) if !still(line.facts.as_ref(), record) => {
                 return Err(other_facts(&agent));
             }
-            Some(record) => plan.lines.push(TargetLine {
+            Some(record) => lines.push(TargetLine {
                 key_id: record.key,
                 ..line.clone()
             }),
         }
     }
-    if plan.lines.is_empty() {
-        return Err(nothing_to_retry(&plan));
+    if lines.is_empty() {
+        return Err(nothing_to_retry(&left_lost, &gone));
     }
     // In the order in which they had their turns; fewer hosts have fewer of them.
-    if plan.lines.iter().any(|line| line.turn.is_some()) {
-        take_turns(&mut plan.lines, Order::Given);
+    if lines.iter().any(|line| line.turn.is_some()) {
+        take_turns(&mut lines, Order::Given);
     }
-    Ok(plan)
+    Ok(RetryPlan {
+        earlier,
+        targets: TargetList::new(lines).map_err(RequestError::from)?,
+        well,
+        lost: left_lost,
+        gone,
+        count_above: None,
+        retry: Retry { of, lost },
+    })
 }
 
 /// What the line was made with is what the host says of itself today.
 fn still(recorded: Option<&Facts>, record: &AgentRecord) -> bool {
     let signed = record.facts.as_ref();
     let signed = signed.and_then(|signed| signed.facts.as_ref());
-    let mut recorded = recorded.into_iter().flat_map(Facts::iter);
-    recorded.all(|(name, value)| signed.and_then(|facts| facts.get(name)) == Some(value))
+    recorded
+        .is_none_or(|recorded| signed.is_some_and(|signed| recorded.first_other(signed).is_none()))
 }
 
 fn other_facts(agent: &AgentName) -> Failure {
@@ -142,8 +146,8 @@ fn not_whole() -> Failure {
     .hint("ask for it anew with `countersign run`")
 }
 
-fn nothing_to_retry(plan: &RetryPlan) -> Failure {
-    let message = match (plan.lost.as_slice(), plan.gone.as_slice()) {
+fn nothing_to_retry(lost: &[AgentName], gone: &[AgentName]) -> Failure {
+    let message = match (lost, gone) {
         ([], []) => "it went well on all of these hosts: there is nothing to run again",
         (_, []) => {
             "there is no host left to run it again on, but those of which nobody can say whether they ran it"
@@ -151,7 +155,7 @@ fn nothing_to_retry(plan: &RetryPlan) -> Failure {
         _ => "no host on which it did not go well takes work now",
     };
     let failure = Failure::refused("nothing_to_retry", message);
-    if plan.lost.is_empty() {
+    if lost.is_empty() {
         failure.hint("countersign show ID says how it came out on each; nothing was signed")
     } else {
         failure.hint("look at those hosts; to run it there although it may have run: --also-lost")
@@ -164,6 +168,21 @@ fn again(before: &Act) -> Act {
         break_glass: false,
         ..before.clone()
     }
+}
+
+/// Above how many hosts the rules that permit it now want their number typed.
+fn count_above(plan: &RetryPlan, rights: &Rights, me: &Principal) -> Option<u32> {
+    let (spec, in_force) = (plan.earlier.spec.here()?, rights.policy()?);
+    let question = Question {
+        rights,
+        requester: me,
+        token: None,
+        act: &again(plan.earlier.command.act()),
+        spec,
+        targets: &plan.targets,
+        now: clock::now(),
+    };
+    rules_of(&in_force.policy, &question).count_above
 }
 
 impl Client {
@@ -179,29 +198,11 @@ impl Client {
         lost: bool,
     ) -> Result<RetryPlan, Failure> {
         let (earlier, rights) = self.fetch_command_and_rights(id).await?;
-        plan(earlier, rights.state.rights(), (only, lost))
-    }
-
-    /// As [`Client::count_above`], of a retry.
-    ///
-    /// # Errors
-    /// Unreachable, not signed in, or evidence of tampering.
-    pub async fn count_above_again(&self, plan: &RetryPlan) -> Result<Option<u32>, Failure> {
-        let (rights, me) = self.rights_and_me().await?;
+        let me = rights.person(&self.key_id)?;
         let rights = rights.state.rights();
-        let (Some(spec), Some(in_force)) = (plan.earlier.spec.here(), rights.policy()) else {
-            return Ok(None);
-        };
-        let question = Question {
-            rights,
-            requester: &me,
-            token: None,
-            act: &again(plan.earlier.command.act()),
-            spec,
-            targets: &TargetList::new(plan.lines.clone()).map_err(RequestError::from)?,
-            now: clock::now(),
-        };
-        Ok(rules_of(&in_force.policy, &question).count_above)
+        let mut plan = plan(earlier, rights, (only, lost))?;
+        plan.count_above = count_above(&plan, rights, &me);
+        Ok(plan)
     }
 
     /// Asks for it again. It needs what any request needs.
@@ -231,7 +232,7 @@ impl Client {
                 Held::Redacted | Held::Withheld => return Err(not_whole()),
             }
         }
-        let list = TargetList::new(plan.lines.clone()).map_err(RequestError::from)?;
+        let list = &plan.targets;
         let bytes = list.to_document().map_err(CommandError::from);
         let bytes = bytes.map_err(RequestError::from)?;
         let targets = request::blob("the list of hosts is too large", bytes)?;

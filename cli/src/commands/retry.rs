@@ -6,7 +6,6 @@ use clap::Args;
 use countersign_protocol::facts;
 use countersign_protocol::name::AgentName;
 use countersign_protocol::short;
-use countersign_protocol::target::TargetList;
 
 use super::hosts::Limit;
 use super::request::duration;
@@ -76,8 +75,8 @@ pub(super) async fn retry(globals: &Globals, arguments: Arguments) -> Result<u8,
         .plan_retry(&id, &arguments.on, arguments.also_lost)
         .await?;
     tell(&plan);
-    let limit = Limit::new(client.count_above_again(&plan).await?);
-    limit.confirm(plan.lines.len(), arguments.yes_all)?;
+    let count = plan.targets.lines().len();
+    Limit::new(plan.count_above).confirm(count, arguments.yes_all)?;
     let earlier = plan.earlier.reason.here();
     let reason = arguments.reason.clone();
     let reason = reason.unwrap_or_else(|| {
@@ -89,8 +88,7 @@ pub(super) async fn retry(globals: &Globals, arguments: Arguments) -> Result<u8,
         request::print_requested(globals, &requested, false)?;
         return Ok(exit_code::DONE);
     }
-    let several = plan.lines.len() > 1;
-    let asked = (requested.id, several, false);
+    let asked = (requested.id, count > 1, false);
     run::wait(globals, &client, asked, arguments.watching).await
 }
 
@@ -99,29 +97,21 @@ fn tell(plan: &RetryPlan) {
     let code = short::short(&plan.earlier.id());
     let all = plan.earlier.command.executions.len();
     let again: Vec<String> = plan
-        .lines
-        .iter()
-        .map(|line| describe::came(&plan.earlier.command, &line.agent))
+        .targets
+        .by_turn()
+        .map(|(_, line)| describe::came(&plan.earlier.command, &line.agent))
         .collect();
     console::note(&format!(
         "countersign: retry of {code} on {} of its {all} hosts: {}",
         again.len(),
         describe::few(&again)
     ));
-    let words = plan
-        .earlier
-        .spec
-        .here()
-        .map(|spec| render::words(&spec.argv));
-    if let Some(words) = words {
+    if let Some(spec) = plan.earlier.spec.here() {
+        let words = render::words(&spec.argv);
         console::note(&format!("countersign: runs {words}"));
-    }
-    if let (Some(spec), Ok(list)) = (
-        plan.earlier.spec.here(),
-        TargetList::new(plan.lines.clone()),
-    ) && let Ok(runs) = facts::runs(spec, &list)
-    {
-        request::tell_runs(&runs);
+        if let Ok(runs) = facts::runs(spec, &plan.targets) {
+            request::tell_runs(&runs);
+        }
     }
     for (names, why) in [
         (&plan.lost, "it may have run there already (--also-lost)"),

@@ -215,12 +215,8 @@ fn program(out: &mut String, view: &CommandView) {
             row(out, "", "----");
         }
     }
-    match view
-        .command
-        .targets
-        .as_ref()
-        .map(|list| facts::runs(spec, list))
-    {
+    let targets = view.command.targets.as_ref();
+    match targets.map(|list| facts::runs(spec, list)) {
         Some(Ok(runs)) => {
             for line in self::runs(&runs) {
                 row(out, "", &line);

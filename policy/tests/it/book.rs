@@ -14,6 +14,7 @@ use countersign_protocol::event::{
     Administrator, AgentEnrolled, ChangeApproved, ChangeRequested, CommandRequested, Event,
     LedgerGenesis, Seen,
 };
+use countersign_protocol::facts::Facts;
 use countersign_protocol::fold::{Refusal, State};
 use countersign_protocol::hash::{Digest, Hash, StatementId};
 use countersign_protocol::judgement::{ChangeQuestion, Judge, Judgement, Question};
@@ -351,6 +352,32 @@ impl Book {
             spec: &spec,
             targets: &targets,
             now: Time::from_micros(case.now).unwrap(),
+        })
+    }
+
+    /// As [`Book::asked`], of hosts which say each so of the fact `hostname`.
+    pub(crate) fn asked_with_names<T>(
+        &self,
+        case: &Case,
+        name: impl Fn(&str) -> String,
+        ask: impl FnOnce(&Question<'_>) -> T,
+    ) -> T {
+        self.asked(case, |question| {
+            let line = |line: &TargetLine| {
+                let mut facts = Facts::default();
+                let value = name(line.agent.as_str()).parse().unwrap();
+                assert!(facts.insert("hostname".parse().unwrap(), value));
+                TargetLine {
+                    facts: Some(facts),
+                    ..line.clone()
+                }
+            };
+            let lines = question.targets.lines().iter().map(line);
+            let targets = TargetList::new(lines.collect()).unwrap();
+            ask(&Question {
+                targets: &targets,
+                ..*question
+            })
         })
     }
 

@@ -1,11 +1,8 @@
 //! What rules say of a command into which hosts put facts of their own: they judge what each really runs.
 
 use countersign_policy::CedarJudge;
-use countersign_protocol::facts::{Facts, MAX_LOOKS};
 use countersign_protocol::fold::{self, Refusal};
-use countersign_protocol::judgement::Question;
 use countersign_protocol::quorum::Requirement;
-use countersign_protocol::target::{TargetLine, TargetList};
 
 use crate::book::{Book, exec, text};
 
@@ -15,24 +12,13 @@ const WORDS: [&str; 2] = ["/bin/echo", "@fact.hostname"];
 fn judged(policy: &str, hosts: &[(&str, &str)]) -> Result<Requirement, Refusal> {
     let names: Vec<&str> = hosts.iter().map(|(host, _)| *host).collect();
     let book = Book::peopled();
-    book.asked(&exec("dave", &WORDS).on(&names), |question| {
-        let line = |line: &TargetLine| {
-            let own = hosts.iter().find(|(host, _)| *host == line.agent.as_str());
-            let mut facts = Facts::default();
-            let value = own.unwrap().1.parse().unwrap();
-            assert!(facts.insert("hostname".parse().unwrap(), value));
-            TargetLine {
-                facts: Some(facts),
-                ..line.clone()
-            }
-        };
-        let lines = question.targets.lines().iter().map(line);
-        let targets = TargetList::new(lines.collect()).unwrap();
-        let question = Question {
-            targets: &targets,
-            ..*question
-        };
-        fold::judge_request(&CedarJudge::new(), &text(policy), &question)
+    let own = |name: &str| {
+        let own = hosts.iter().find(|(host, _)| *host == name);
+        own.unwrap().1.to_owned()
+    };
+    let case = exec("dave", &WORDS).on(&names);
+    book.asked_with_names(&case, own, |question| {
+        fold::judge_request(&CedarJudge::new(), &text(policy), question)
     })
 }
 
@@ -77,21 +63,51 @@ fn hosts_that_the_policy_prices_otherwise_are_asked_for_apart() {
     );
 }
 
+/// Hosts of which each has its own name for a fact.
+fn each_itself(policy: &str, hosts: usize) -> Result<Requirement, Refusal> {
+    let names: Vec<String> = (0..hosts).map(|n| format!("web-{n}")).collect();
+    let case = exec("dave", &WORDS).on(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    Book::peopled().asked_with_names(&case, str::to_owned, |question| {
+        fold::judge_request(&CedarJudge::new(), &text(policy), question)
+    })
+}
+
 #[test]
-fn so_many_different_command_lines_are_judged_and_no_more() {
-    let policy = rule("all", 2, "true");
-    let most = MAX_LOOKS.isqrt();
-    let names: Vec<String> = (0..=most).map(|n| format!("web-{n}")).collect();
-    let each = |names: &[String]| {
-        let hosts: Vec<(&str, &str)> = names
-            .iter()
-            .map(|name| (name.as_str(), name.as_str()))
-            .collect();
-        judged(&policy, &hosts)
+fn command_lines_of_which_rules_see_the_same_are_judged_once() {
+    // It looks at the hosts, and at nothing of what differs in the words.
+    let policy = rule(
+        "echo",
+        2,
+        "resource.name == \"echo\" && resource.hosts.contains(\"web-7\")",
+    );
+    each_itself(&policy, 10_000).unwrap();
+}
+
+#[test]
+fn so_many_command_lines_are_judged_as_rules_look_at_and_no_more() {
+    let line = |more: &str| {
+        rule(
+            "line",
+            2,
+            &format!("resource.line like \"/bin/echo *\"{more}"),
+        )
     };
-    each(&names[..most]).unwrap();
-    assert!(matches!(each(&names), Err(Refusal::OverLimit(_))));
-    // Any number of hosts that run the same.
-    let same: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "web")).collect();
-    judged(&policy, &same).unwrap();
+    let few = line("");
+    each_itself(&few, 4_000).unwrap();
+    let many = each_itself(&few, 10_000);
+    assert!(
+        matches!(&many, Err(Refusal::OverLimit(why)) if why.contains("10000 different")),
+        "{many:?}"
+    );
+    // Each line is judged with the names of all hosts.
+    let all = line(" && !resource.hosts.contains(\"db-1\")");
+    each_itself(&all, 256).unwrap();
+    assert!(matches!(
+        each_itself(&all, 1_000),
+        Err(Refusal::OverLimit(_))
+    ));
+    // One that the policy does not permit is found wherever it stands.
+    let last = rule("most", 2, "!(resource.line like \"*web-199\")");
+    assert_eq!(each_itself(&last, 200), Err(Refusal::NoRule));
+    each_itself(&last, 199).unwrap();
 }

@@ -2,7 +2,8 @@
 
 use countersign_policy::CedarJudge;
 use countersign_policy::lists::from_file;
-use countersign_protocol::judgement::{Judge as _, Judgement};
+use countersign_protocol::command::CommandSpec;
+use countersign_protocol::judgement::{Judge as _, Judgement, Question};
 use countersign_protocol::policy::Policy;
 use countersign_protocol::quorum::{Demand, Requirement};
 use countersign_protocol::rollout::Gap;
@@ -50,6 +51,9 @@ const CONDITIONS: &[&str] = &[
     "when { resource.program == \"ls\" && context.time_us * 9000 > 0 }",
     "when { context.hour > 6 } when { resource.program == \"ls\" }",
 ];
+
+/// One more argument.
+const LAST_WORDS: &[&str] = &["ls", "x", "/etc/passwd", "rm", "a b", "web-1"];
 
 const NOTES: &[&str] = &[
     "",
@@ -158,6 +162,30 @@ proptest! {
             (judge.judge(&policy, question), judge.judge_linearly(&policy, question))
         });
         prop_assert_eq!(shelved, whole);
+    }
+
+    #[test]
+    fn lines_judged_together_are_judged_as_each_by_itself(
+        rules in rules(3), case in case(), words in proptest::collection::vec(select(LAST_WORDS), 1..9),
+    ) {
+        let policy = text(&rules.concat());
+        let judge = CedarJudge::new();
+        BOOK.asked(&case, |question| {
+            let line = |word: &&str| CommandSpec {
+                argv: question.spec.argv.iter().cloned().chain([(*word).to_owned()]).collect(),
+                ..question.spec.clone()
+            };
+            let lines: Vec<CommandSpec> = words.iter().map(line).collect();
+            let by_itself = lines.iter().map(|spec| judge.judge(&policy, &Question { spec, ..*question }));
+            let mut by_itself: Vec<Judgement> = by_itself.collect();
+            let denied = by_itself.iter().position(|said| matches!(said, Judgement::Denied(_)));
+            by_itself.truncate(denied.map_or(usize::MAX, |at| at + 1));
+            let together = judge.judge_each(&policy, question, &lines);
+            // What is said of several lines may be said once: neither says what the other does not.
+            prop_assert!(by_itself.iter().all(|said| together.contains(said)));
+            prop_assert!(together.iter().all(|said| by_itself.contains(said)));
+            Ok(())
+        })?;
     }
 
     #[test]

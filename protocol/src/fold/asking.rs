@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use super::{Attachment, State};
 use crate::command::CommandSpec;
 use crate::event::Event;
-use crate::facts::{self, FactValue, MAX_LOOKS, Run, UseError};
+use crate::facts::{self, FactValue, Run, UseError};
 use crate::judgement::{Denial, Judge, Judgement, Question};
 use crate::lifecycle::Command;
 use crate::name::Time;
@@ -66,13 +66,16 @@ impl State {
     pub(super) fn may_request(&self, command: &Command) -> Result<(), Refusal> {
         let (act, targets) = (command.act(), command.targets.as_ref());
         require(act.expires_at > command.requested.time, Refusal::Late)?;
+        if let (Some(spec), Some(targets)) = (&command.spec, targets) {
+            facts::runs(spec, targets).map_err(unusable)?;
+        }
         for line in targets.into_iter().flat_map(TargetList::lines) {
             let record = self.rights.agent_record(&line.agent);
             let record = record.ok_or(Refusal::UnknownAgent)?;
             let same = record.key == line.key_id && line.spec == act.spec.digest;
             require(same, Refusal::Targets)?;
             require(!record.drained, Refusal::Drained)?;
-            check_facts(command, line, record)?;
+            check_facts(line, record)?;
         }
         if let Some(token) = &command.request.token {
             let asked = (act, command.spec.as_ref(), targets);
@@ -173,42 +176,34 @@ pub fn judge_request(
     policy: &Policy,
     question: &Question<'_>,
 ) -> Result<Requirement, Refusal> {
-    let judged = |question: &Question<'_>| match judge.judge(policy, question) {
-        Judgement::Permitted(requirement) => within_limits(requirement, question),
-        Judgement::Denied(denial) => Err(refused_by(denial)),
+    let lines = command_lines(question)?;
+    let judgements = if lines.is_empty() {
+        alloc::vec![judge.judge(policy, question)]
+    } else {
+        judge.judge_each(policy, question, &lines)
     };
     let mut common: Option<Requirement> = None;
-    for spec in command_lines(question)? {
-        let question = Question {
-            spec: &spec,
-            ..*question
+    for judgement in judgements {
+        let requirement = match judgement {
+            Judgement::Permitted(requirement) => requirement,
+            Judgement::Denied(denial) => return Err(refused_by(denial)),
         };
-        let requirement = judged(&question)?;
         let same = common.as_ref().is_none_or(|before| *before == requirement);
         require(same, Refusal::OverLimit(JUDGED_APART.to_string()))?;
         common = Some(requirement);
     }
-    common.map_or_else(|| judged(question), Ok)
+    // A judge that says nothing permits nothing.
+    within_limits(common.ok_or(Refusal::NoRule)?, question)
 }
 
 /// What the policy demands must be one thing for all hosts.
 const JUDGED_APART: &str = "with the facts of its hosts put in, the policy demands other approvals of some \
     hosts than of others; ask for those hosts in a request of their own";
 
-/// What hosts really run, each different one once.
+/// What hosts really run, each different one once; nothing where all run the words as they are.
 fn command_lines(question: &Question<'_>) -> Result<Vec<CommandSpec>, Refusal> {
     let runs = facts::runs(question.spec, question.targets);
-    let runs = runs.map_err(|error| Refusal::Facts(error.to_string()))?;
-    let hosts = question.targets.lines().len();
-    let looks = runs.len().saturating_mul(hosts);
-    if runs.len() > 1 && looks > MAX_LOOKS {
-        return Err(Refusal::OverLimit(format!(
-            "with the facts of its {hosts} hosts put in, this comes to {} different command lines, and the \
-             policy has to judge each over all hosts; ask for so many hosts that the two numbers multiplied \
-             are {MAX_LOOKS} at most (256 with a command line of their own)",
-            runs.len()
-        )));
-    }
+    let runs = runs.map_err(unusable)?;
     let spec = |run: Run<'_>| CommandSpec {
         argv: run.words,
         ..question.spec.clone()
@@ -216,15 +211,20 @@ fn command_lines(question: &Question<'_>) -> Result<Vec<CommandSpec>, Refusal> {
     Ok(runs.into_iter().map(spec).collect())
 }
 
-/// The facts in a host's line are those that the words use, with the values that the host signed last.
-fn check_facts(command: &Command, line: &TargetLine, record: &AgentRecord) -> Result<(), Refusal> {
+fn unusable(error: UseError) -> Refusal {
+    let why = error.to_string();
+    if error == UseError::TooLong {
+        Refusal::OverLimit(why)
+    } else {
+        Refusal::Facts(why)
+    }
+}
+
+/// The facts in a host's line have the values that the host signed last.
+fn check_facts(line: &TargetLine, record: &AgentRecord) -> Result<(), Refusal> {
     let Some(own) = &line.facts else {
         return Ok(());
     };
-    if let Some(spec) = &command.spec {
-        let filled = spec.for_host(line).map(drop);
-        filled.map_err(|error| Refusal::Facts(error.to_string()))?;
-    }
     let differ = |what: String| Err(Refusal::FactsDiffer(what));
     let host = &line.agent;
     let Some(signed) = &record.facts else {
@@ -234,16 +234,14 @@ fn check_facts(command: &Command, line: &TargetLine, record: &AgentRecord) -> Re
     let Some(signed) = &signed.facts else {
         return Ok(());
     };
-    for (name, value) in own.iter() {
-        if signed.get(name) != Some(value) {
-            return differ(format!(
-                "the line of {host} says {value} of its fact {name}, and the host has signed {} last: it \
-                 changed since, or somebody made it up; ask anew",
-                signed.get(name).map_or("nothing", FactValue::as_str),
-            ));
-        }
-    }
-    Ok(())
+    let Some((name, value)) = own.first_other(signed) else {
+        return Ok(());
+    };
+    differ(format!(
+        "the line of {host} says {value} of its fact {name}, and the host has signed {} last: it \
+         changed since, or somebody made it up; ask anew",
+        signed.get(name).map_or("nothing", FactValue::as_str),
+    ))
 }
 
 fn refused_by(denial: Denial) -> Refusal {
@@ -253,6 +251,7 @@ fn refused_by(denial: Denial) -> Refusal {
         Denial::Limit(rule, limit) => {
             Refusal::OverLimit(format!("the rule {rule} permits this only {limit}"))
         }
+        Denial::Lines(why) => Refusal::OverLimit(why),
         Denial::Broken(why) => Refusal::PolicyBroken(why),
     }
 }

@@ -5,9 +5,9 @@ use countersign_protocol::event::{BlobRedacted, Event};
 use countersign_protocol::name::Nonce;
 use countersign_protocol::statement::Statement;
 
-use super::{TAMPERING, copy, forge, named, newcomer, place, psql};
+use super::{TAMPERING, copy, forge, named, newcomer, place};
 use crate::servers::Server;
-use crate::support::{Dev, text};
+use crate::support::{Dev, psql, text};
 
 /// Does something to a copy of the database as its superuser, and says what is named.
 fn found(dev: &Dev, name: &str, steps: &[&str]) -> (u64, String) {

@@ -3,9 +3,9 @@
 
 use countersign_protocol::event::Event;
 
-use super::{copy, newcomer, original, psql, rewrite, says};
+use super::{copy, newcomer, original, rewrite, says};
 use crate::servers::Server;
-use crate::support::{Dev, signal, text, until};
+use crate::support::{Dev, psql, signal, text, until};
 
 const ASK: [&str; 7] = ["request", "--on", "local", "--reason", "x", "--", "true"];
 
