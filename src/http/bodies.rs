@@ -1,5 +1,6 @@
 //! Request bodies: read with a limit, and parsed once.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
@@ -8,7 +9,7 @@ use axum::http::request::Parts;
 use countersign_protocol::api::MAX_BODY_BYTES;
 use futures_util::StreamExt as _;
 use serde::de::DeserializeOwned;
-use tokio::sync::SemaphorePermit;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::app::{App, BODY_UNIT};
 use super::error::ApiError;
@@ -22,31 +23,33 @@ const FREE_BYTES: usize = 64 * 1024;
 
 /// Reads a body, taking room for its bytes as they come: a peer that promises much and sends
 /// nothing takes none.
-async fn read(body: axum::body::Body, app: &App) -> Result<(Vec<u8>, Option<Room<'_>>), ApiError> {
+async fn read(body: axum::body::Body, app: &App) -> Result<(Vec<u8>, Room), ApiError> {
     let mut pieces = body.into_data_stream();
-    let (mut bytes, mut room) = (Vec::new(), None);
+    let (mut bytes, mut room) = (Vec::new(), Room(None));
     while let Some(piece) = pieces.next().await {
         let piece = piece.map_err(|_| too_large())?;
         if bytes.len() + piece.len() > MAX_BODY_BYTES {
             return Err(too_large());
         }
         bytes.extend_from_slice(&piece);
-        let held = room.as_ref().map_or(0, SemaphorePermit::num_permits);
+        let held = room.0.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
         let wanted = bytes.len().saturating_sub(FREE_BYTES).div_ceil(BODY_UNIT);
         let more = u32::try_from(wanted.saturating_sub(held)).unwrap_or(u32::MAX);
         if more > 0 {
-            let more = app.bodies.try_acquire_many(more);
+            let more = Arc::clone(&app.bodies).try_acquire_many_owned(more);
             let more = more.map_err(|_| ApiError::busy())?;
-            match &mut room {
+            match &mut room.0 {
                 Some(room) => room.merge(more),
-                None => room = Some(more),
+                None => room.0 = Some(more),
             }
         }
     }
     Ok((bytes, room))
 }
 
-type Room<'a> = SemaphorePermit<'a>;
+/// The room that a body takes, for as long as what it says is held.
+#[must_use = "the room is given back when this is dropped"]
+pub(super) struct Room(Option<OwnedSemaphorePermit>);
 
 fn too_large() -> ApiError {
     ApiError::new(
@@ -65,17 +68,17 @@ fn slow() -> ApiError {
     .hint("send it again; a statement is entered once")
 }
 
-/// A JSON body.
-pub(super) struct Body<T>(pub(super) T);
+/// A JSON body, and its room: whoever waits with what it says, for the database or for the writer, keeps it.
+pub(super) struct Body<T>(pub(super) T, pub(super) Room);
 
 impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
         let reading = tokio::time::timeout(READ_TIME, read(request.into_body(), app));
-        // The room is held until the body is parsed.
-        let (bytes, _room) = reading.await.map_err(|_| slow())??;
-        serde_json::from_slice(&bytes).map(Self).map_err(|error| {
+        let (bytes, room) = reading.await.map_err(|_| slow())??;
+        let said = serde_json::from_slice(&bytes);
+        said.map(|said| Self(said, room)).map_err(|error| {
             // The message names fields and places, never their contents.
             let place = format!("line {}, column {}", error.line(), error.column());
             ApiError::bad_request(

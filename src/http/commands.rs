@@ -226,7 +226,7 @@ pub(super) async fn entries(
 pub(super) async fn entries_of_many(
     State(app): State<App>,
     caller: Caller,
-    Body(request): Body<StreamsRequest>,
+    Body(request, _room): Body<StreamsRequest>,
 ) -> Result<Json<StreamsBody>, ApiError> {
     let ids = whole_ids(&request)?;
     let items = app.reader.these(&ids).await?;

@@ -1,8 +1,8 @@
 //! What the ledger writes down of this server's door: who reads what not everybody may, and how many
 //! were turned away. It decides nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use countersign_protocol::effect::Note;
@@ -11,11 +11,13 @@ use countersign_protocol::hash::CommandId;
 use countersign_protocol::name::{Principal, SECOND_US, Time, TokenId};
 use countersign_protocol::permission::Permission;
 use serde::Deserialize;
+use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use super::app::App;
 use super::auth::Who;
 use super::error::ApiError;
+use crate::ledger::AppendError;
 
 /// One event for each reader, thing and hour.
 const HOUR_US: u64 = 3600 * SECOND_US;
@@ -33,14 +35,33 @@ const WRITE_EVERY: Duration = Duration::from_secs(60);
 /// How long the counts may take at the end.
 const LAST_WRITE: Duration = Duration::from_secs(2);
 
-/// Reads of this hour that stand in the log.
+/// Reads of this hour, each written or about to be.
 #[derive(Debug, Default)]
-pub(super) struct Reads(tokio::sync::RwLock<Written>);
+pub(super) struct Reads(Mutex<Hour>);
 
 #[derive(Debug, Default)]
-struct Written {
+struct Hour {
     hour: u64,
-    reads: BTreeSet<Note>,
+    reads: BTreeMap<Note, Arc<OnceCell<()>>>,
+}
+
+impl Reads {
+    /// The place of a note in this hour: filled once it stands in the log.
+    fn place(&self, hour: u64, note: &Note) -> Arc<OnceCell<()>> {
+        let mut written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = written.reads.get(note).filter(|_| written.hour == hour) {
+            return Arc::clone(place);
+        }
+        if written.hour != hour || written.reads.len() >= REMEMBERED_READS {
+            *written = Hour {
+                hour,
+                reads: BTreeMap::new(),
+            };
+        }
+        let place = Arc::<OnceCell<()>>::default();
+        written.reads.insert(note.clone(), Arc::clone(&place));
+        place
+    }
 }
 
 /// What a reader says that it reads something for, when it is not just looked at.
@@ -80,24 +101,20 @@ pub(super) async fn reads(
         what,
         command,
     };
-    let hour = app.clock.now().as_micros() / HOUR_US;
-    let is_written = |written: &Written| written.hour == hour && written.reads.contains(&note);
-    if is_written(&*app.reads.0.read().await) {
+    let place = app
+        .reads
+        .place(app.clock.now().as_micros() / HOUR_US, &note);
+    if place.initialized() {
         return Ok(());
     }
-    // Held until it stands in the log: nobody passes on the word of one who is still writing.
-    let mut written = app.reads.0.write().await;
-    if is_written(&written) {
-        return Ok(());
-    }
-    app.ledger.note(note.clone()).await?;
-    if written.hour != hour || written.reads.len() >= REMEMBERED_READS {
-        *written = Written {
-            hour,
-            reads: BTreeSet::new(),
-        };
-    }
-    written.reads.insert(note);
+    // In a task of its own, so that a caller who hangs up leaves no note that is written and not remembered; and
+    // nobody passes on the word of one who is still writing.
+    let ledger = app.ledger.clone();
+    let written = tokio::spawn(async move {
+        let written = place.get_or_try_init(|| ledger.note(note)).await;
+        written.map(drop)
+    });
+    written.await.unwrap_or(Err(AppendError::Unavailable))?;
     Ok(())
 }
 

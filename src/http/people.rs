@@ -78,7 +78,7 @@ pub(super) async fn agents(
 pub(super) async fn resolve(
     State(app): State<App>,
     person: Person,
-    Body(request): Body<ResolveRequest>,
+    Body(request, _room): Body<ResolveRequest>,
 ) -> Result<Json<ResolvedTargets>, ApiError> {
     if request.names.is_empty() || request.names.len() as u64 > MAX_TARGETS {
         return Err(ApiError::new(

@@ -32,7 +32,7 @@ pub(super) const CONCURRENT_SEARCHES: usize = 4;
 pub(super) async fn search(
     State(app): State<App>,
     caller: Caller,
-    Body(request): Body<SearchRequest>,
+    Body(request, _room): Body<SearchRequest>,
 ) -> Result<Json<Page<SearchHit>>, ApiError> {
     may_search(&app, &caller, &request)?;
     check(&app, &request)?;

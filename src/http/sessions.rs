@@ -169,7 +169,7 @@ pub(super) async fn challenge(
     responses((status = 200, body = SessionBody), super::openapi::Problems))]
 pub(super) async fn sign_in(
     State(app): State<App>,
-    Body(submission): Body<Submission>,
+    Body(submission, _room): Body<Submission>,
 ) -> Result<Json<SessionBody>, ApiError> {
     let submission = statements::unpack(submission)?;
     let verified = submission

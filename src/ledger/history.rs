@@ -7,13 +7,17 @@ use countersign_protocol::audit::{self, CheckedEntry};
 use countersign_protocol::blob::BlobRef;
 use countersign_protocol::event::Event;
 use countersign_protocol::fold::{self, AgentChain, Attachment, Refusal, State, Stream};
-use countersign_protocol::hash::{CommandId, KeyId};
+use countersign_protocol::hash::{CommandId, KeyId, StatementId};
 use countersign_protocol::judgement::Judge;
 use countersign_protocol::lifecycle::{Command, Position};
 use sqlx::PgConnection;
 
 use super::error::OpenError;
 use super::store::{self, EntryRow};
+
+/// Entries that are checked between two questions to the database. Checking thousands in one go would leave the
+/// session idle in its transaction for longer than Postgres lets it be, and the head may be locked.
+const PAGE: u64 = 128;
 
 /// An entry of the database that does not stand.
 #[must_use]
@@ -34,6 +38,40 @@ pub fn check(row: &EntryRow) -> Result<CheckedEntry, OpenError> {
         Ok(entry)
     } else {
         Err(bad(row.seq, "its bytes say another number"))
+    }
+}
+
+/// The entries of a stream before `to`, in order, read by pages.
+struct Rows {
+    stream: StatementId,
+    next: u64,
+    to: u64,
+    page: std::vec::IntoIter<EntryRow>,
+}
+
+impl Rows {
+    fn of(stream: StatementId, to: u64) -> Self {
+        Self {
+            stream,
+            next: 0,
+            to,
+            page: Vec::new().into_iter(),
+        }
+    }
+
+    async fn next(
+        &mut self,
+        connection: &mut PgConnection,
+    ) -> Result<Option<EntryRow>, sqlx::Error> {
+        if self.page.as_slice().is_empty() {
+            let page = store::stream_page(connection, &self.stream, self.next, self.to, PAGE);
+            self.page = page.await?.into_iter();
+        }
+        let row = self.page.next();
+        if let Some(row) = &row {
+            self.next = row.seq + 1;
+        }
+        Ok(row)
     }
 }
 
@@ -86,7 +124,8 @@ pub async fn rights(
     judge: &Arc<dyn Judge>,
 ) -> Result<State, OpenError> {
     let mut state = State::new(Arc::clone(judge));
-    for row in store::stream(connection, &Stream::Rights.id(), to).await? {
+    let mut rows = Rows::of(Stream::Rights.id(), to);
+    while let Some(row) = rows.next(connection).await? {
         let entry = check(&row)?;
         if let Some((key, number, _)) = fold::agent_link(entry.verified.event()) {
             // A host's words about itself stand on its chain, whose other statements are not in this stream.
@@ -118,7 +157,8 @@ pub async fn command(
         return Ok(None);
     }
     let mut command: Option<Command> = None;
-    for row in store::stream(connection, &id, to).await? {
+    let mut rows = Rows::of(id, to);
+    while let Some(row) = rows.next(connection).await? {
         let entry = check(&row)?;
         let at = position(&entry);
         let event = entry.verified.event();

@@ -24,7 +24,7 @@ pub struct Receipt {
     pub checkpoint: Arc<Checkpoint>,
     /// Inclusion proof in that checkpoint.
     pub inclusion: Vec<Hash>,
-    /// The status of the command it concerns, after its batch.
+    /// The status of the command it concerns, after its batch; for a repeated statement only if the command is at hand.
     pub status: Option<CommandStatus>,
     /// The statement stood in the log before.
     pub repeated: bool,

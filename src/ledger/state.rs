@@ -29,8 +29,9 @@ const KNOWN_ROOTS: usize = 4096;
 /// goes on about it must not make everybody wait under the head lock each time.
 const KEPT_SETTLED: usize = 64;
 
-/// Hosts of a settled command that stays held; those with more are read back, to bound the memory.
-const KEPT_HOSTS: usize = 1024;
+/// Hosts of all settled commands that stay held, to bound the memory: some 64 MiB. A list has some 20,000 at most, so
+/// that the newest of them stays held whatever it is.
+const KEPT_HOSTS: usize = 64 * 1024;
 
 /// The state after `size` entries.
 #[derive(Debug)]
@@ -227,16 +228,20 @@ impl Folded {
                 continue;
             }
             self.settled.retain(|kept| kept != id);
-            if command.executions.len() > KEPT_HOSTS {
-                drop(self.fold.close(id));
-            } else {
-                self.settled.push_back(*id);
-            }
+            self.settled.push_back(*id);
         }
-        while self.settled.len() > KEPT_SETTLED {
-            if let Some(id) = self.settled.pop_front() {
-                drop(self.fold.close(&id));
-            }
+        let hosts = |id: &CommandId| {
+            self.fold
+                .command(id)
+                .map_or(0, |held| held.executions.len())
+        };
+        let mut held: usize = self.settled.iter().map(hosts).sum();
+        while self.settled.len() > KEPT_SETTLED || held > KEPT_HOSTS {
+            let Some(id) = self.settled.pop_front() else {
+                break;
+            };
+            let gone = self.fold.close(&id);
+            held = held.saturating_sub(gone.map_or(0, |gone| gone.executions.len()));
         }
     }
 

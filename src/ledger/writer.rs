@@ -337,7 +337,7 @@ impl Writer {
         for admitted in admitted {
             let id = admitted.verified.id();
             let decision = match places.get(&id) {
-                Some(seq) => repeat(connection, &mut decided, admitted, *seq).await?,
+                Some(seq) => repeat(&mut decided, admitted, *seq),
                 None if unsaid.contains(&id) => Decision::Refused(Refusal::TooLarge.into()),
                 None => {
                     self.decide_one(connection, &mut decided, admitted, seen)
@@ -678,26 +678,17 @@ fn enter(
     Ok(sealed)
 }
 
-/// A statement that stands in the log already: its command is read back, for the status.
-async fn repeat(
-    connection: &mut PgConnection,
-    decided: &mut Decided,
-    admitted: &Admitted,
-    seq: u64,
-) -> Result<Decision, Failure> {
-    let (event, id) = (admitted.verified.event(), admitted.verified.id());
-    let size = decided.head.size;
-    let command = match Stream::of(event, id) {
+/// A statement that stands in the log already.
+fn repeat(decided: &mut Decided, admitted: &Admitted, seq: u64) -> Decision {
+    let command = match Stream::of(admitted.verified.event(), admitted.verified.id()) {
         Some(Stream::Command(command)) => Some(command),
         Some(Stream::Rights) | None => None,
     };
-    if let Some(command) = command
-        && seq < size
-    {
-        decided.state.hold(connection, command, size).await?;
-        decided.touched.insert(command);
-    }
-    Ok(Decision::Repeated { seq, command })
+    // One that is not held is over, and is not read back for it: a host that says an old word again and again would make
+    // everybody wait.
+    let held = command.filter(|command| decided.state.fold.command(command).is_some());
+    decided.touched.extend(held);
+    Decision::Repeated { seq, command }
 }
 
 /// A caller's own id that stands for another request, in the log or in this batch.

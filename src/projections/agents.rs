@@ -6,7 +6,7 @@ use serde::Serialize;
 use sqlx::PgConnection;
 
 use super::page::Page;
-use super::runner::{Projection, rows_of};
+use super::runner::Projection;
 use crate::ledger::store::signed;
 
 pub(super) struct Agents;
@@ -34,7 +34,9 @@ impl Projection for Agents {
             return Ok(());
         }
         let items = view::agent_items(page.state().rights());
-        let rows = rows_of(items.into_iter().map(row))?.unwrap_or_else(|| "[]".to_owned());
+        let rows: Vec<Row> = items.into_iter().map(row).collect();
+        let rows =
+            serde_json::to_string(&rows).map_err(|error| sqlx::Error::Encode(error.into()))?;
         sqlx::query(
             "DELETE FROM agents WHERE (agent, key_id) NOT IN (SELECT agent, key_id
                  FROM jsonb_to_recordset($1::jsonb) AS given (agent text, key_id text))",

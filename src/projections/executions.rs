@@ -7,7 +7,8 @@ use serde::Serialize;
 use sqlx::PgConnection;
 
 use super::page::Page;
-use super::runner::{Projection, rows_of};
+use super::rows::Rows;
+use super::runner::Projection;
 use crate::ledger::store::signed;
 
 pub(super) struct Executions;
@@ -40,15 +41,7 @@ impl Projection for Executions {
         WHERE authorized AND status IN ('waiting', 'running')"];
 
     async fn apply(connection: &mut PgConnection, page: &Page<'_>) -> Result<(), sqlx::Error> {
-        let rows = page.commands().flat_map(|command| {
-            let parts = page.parts(command);
-            parts.map(move |(agent, part)| row(command, agent, part))
-        });
-        let Some(rows) = rows_of(rows)? else {
-            return Ok(());
-        };
-        sqlx::query(
-            "INSERT INTO executions
+        let sql = "INSERT INTO executions
              SELECT decode(command, 'hex'), agent, key_id, authorized, may_start, status, outcome, exit_code,
                  signal, released_seq, started_seq, over_seq, duration_us, chunks, truncated, late
              FROM jsonb_to_recordset($1::jsonb) AS given (command text, agent text, key_id text,
@@ -62,12 +55,15 @@ impl Projection for Executions {
                 exit_code = excluded.exit_code, signal = excluded.signal,
                 released_seq = excluded.released_seq, started_seq = excluded.started_seq,
                 over_seq = excluded.over_seq, duration_us = excluded.duration_us,
-                chunks = excluded.chunks, truncated = excluded.truncated, late = excluded.late",
-        )
-        .bind(rows)
-        .execute(connection)
-        .await
-        .map(drop)
+                chunks = excluded.chunks, truncated = excluded.truncated, late = excluded.late";
+        let mut rows = Rows::into(sql);
+        for command in page.commands() {
+            for (agent, part) in page.parts(command) {
+                rows.push(&row(command, agent, part))?;
+            }
+            rows.write_many(connection).await?;
+        }
+        rows.write(connection).await
     }
 }
 

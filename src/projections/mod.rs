@@ -21,6 +21,7 @@ mod executions;
 mod inbox;
 mod page;
 mod read;
+mod rows;
 mod runner;
 mod search;
 

@@ -21,7 +21,7 @@ use crate::ledger::OpenError;
 use crate::ledger::history;
 use crate::ledger::store;
 
-/// Entries in a page: one transaction's worth, some 16 MiB at the most.
+/// Entries in a page: one transaction's worth. What rows it comes to depends on the hosts of its commands.
 pub(super) const PAGE: u64 = 512;
 
 /// The fold after some entries. Commands are held while they are open and read back when touched.

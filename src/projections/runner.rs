@@ -12,7 +12,6 @@ use countersign_protocol::judgement::Judge;
 use countersign_protocol::lifecycle::{Execution, ExecutionStatus, Stage};
 use countersign_protocol::name::AgentName;
 use countersign_protocol::rights::Rights;
-use serde::Serialize;
 use sqlx::{Acquire as _, AssertSqlSafe, PgConnection, PgPool, Row as _};
 use tokio::sync::watch;
 
@@ -108,20 +107,6 @@ macro_rules! every {
     }};
 }
 pub(super) use every;
-
-/// Rows as the JSON that a statement takes them from: one statement for all of them, and columns that
-/// are lists. Nothing when there are none, so that none is sent.
-pub(super) fn rows_of<T: Serialize>(
-    rows: impl Iterator<Item = T>,
-) -> Result<Option<String>, sqlx::Error> {
-    let rows: Vec<T> = rows.collect();
-    if rows.is_empty() {
-        return Ok(None);
-    }
-    let text = serde_json::to_string(&rows);
-    text.map(Some)
-        .map_err(|error| sqlx::Error::Encode(error.into()))
-}
 
 /// Creates one projection's table where the search path says.
 pub(super) async fn create<P: Projection>(

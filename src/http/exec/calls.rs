@@ -80,7 +80,7 @@ pub(in crate::http) async fn exec(
     State(app): State<App>,
     caller: Caller,
     headers: HeaderMap,
-    Body(body): Body<ExecBody>,
+    body: Body<ExecBody>,
 ) -> Result<Response, ApiError> {
     run(&app, &caller, &headers, Mode::Exec, body).await
 }
@@ -99,7 +99,7 @@ pub(in crate::http) async fn shell(
     State(app): State<App>,
     caller: Caller,
     headers: HeaderMap,
-    Body(body): Body<ExecBody>,
+    body: Body<ExecBody>,
 ) -> Result<Response, ApiError> {
     run(&app, &caller, &headers, Mode::Shell, body).await
 }
@@ -175,19 +175,32 @@ async fn run(
     caller: &Caller,
     headers: &HeaderMap,
     mode: Mode,
-    body: ExecBody,
+    Body(body, room): Body<ExecBody>,
 ) -> Result<Response, ApiError> {
+    let id = ask(app, caller, headers, mode, &body).await?;
+    // Whoever waits for the end takes no room.
+    drop((body, room));
+    answer(app, caller, &id, preferred_wait(headers)).await
+}
+
+/// Asks for it, if the caller's own id does not name it already.
+async fn ask(
+    app: &App,
+    caller: &Caller,
+    headers: &HeaderMap,
+    mode: Mode,
+    body: &ExecBody,
+) -> Result<CommandId, ApiError> {
     let (gateway, principal, token) = speaker(app, caller)?;
     caller.require(app, Permission::CommandExecute)?;
-    let execution_id = execution_id(headers, &body)?;
+    let execution_id = execution_id(headers, body)?;
     let reference = execution_id.map(|id| reference(principal, &id));
-    let asked = Asked::new(mode, &body)?;
-    let wait = preferred_wait(headers);
+    let asked = Asked::new(mode, body)?;
     if let Some(reference) = &reference
         && let Some(id) = find(app, principal, reference).await?
     {
         same(app, &id, &asked).await?;
-        return answer(app, caller, &id, wait).await;
+        return Ok(id);
     }
     let nonce = asked.nonce(reference.as_ref())?;
     let frozen = asked.freeze(app, caller, body.expires_in)?;
@@ -204,19 +217,18 @@ async fn run(
         act: frozen.act,
         reason: frozen.reason,
     });
-    let id = match append(app, gateway, &event, frozen.blobs).await {
-        Ok(receipt) => receipt.id,
+    match append(app, gateway, &event, frozen.blobs).await {
+        Ok(receipt) => Ok(receipt.id),
         // The same call beside this one came first.
         Err(error) if error.0.code == "client_ref" => {
             let reference = reference.ok_or(error)?;
             let found = find(app, principal, &reference).await?;
             let id = found.ok_or_else(ApiError::busy)?;
             same(app, &id, &asked).await?;
-            id
+            Ok(id)
         }
-        Err(error) => return Err(error),
-    };
-    answer(app, caller, &id, wait).await
+        Err(error) => Err(error),
+    }
 }
 
 /// The newest checkpoint that this server has committed: it made it.

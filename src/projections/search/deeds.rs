@@ -10,7 +10,8 @@ use sqlx::PgConnection;
 
 use crate::ledger::store::signed;
 use crate::projections::page::Page;
-use crate::projections::runner::{Projection, rows_of};
+use crate::projections::rows::Rows;
+use crate::projections::runner::Projection;
 
 pub(in crate::projections) struct Deeds;
 
@@ -54,21 +55,13 @@ impl Projection for Deeds {
 
     async fn apply(connection: &mut PgConnection, page: &Page<'_>) -> Result<(), sqlx::Error> {
         let rows = page.entries().iter().filter_map(row);
-        let Some(rows) = rows_of(rows)? else {
-            return Ok(());
-        };
-        sqlx::query(
-            "INSERT INTO deeds
+        let sql = "INSERT INTO deeds
              SELECT seq, time_us, kind, author, who, fingerprint, decode(command, 'hex'),
                  decode(change, 'hex'), decode(reason, 'hex'), reader, read
              FROM jsonb_to_recordset($1::jsonb) AS given (seq bigint, time_us bigint, kind text,
                  author text, who text, fingerprint text, command text, change text, reason text,
-                 reader text, read text)",
-        )
-        .bind(rows)
-        .execute(connection)
-        .await
-        .map(drop)
+                 reader text, read text)";
+        Rows::into(sql).write_all(connection, rows.collect()).await
     }
 }
 

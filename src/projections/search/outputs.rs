@@ -6,7 +6,8 @@ use sqlx::PgConnection;
 
 use crate::ledger::store::signed;
 use crate::projections::page::Page;
-use crate::projections::runner::{Projection, rows_of};
+use crate::projections::rows::Rows;
+use crate::projections::runner::Projection;
 
 pub(in crate::projections) struct Outputs;
 
@@ -53,18 +54,10 @@ impl Projection for Outputs {
                 bytes: signed(chunk.data.len),
             })
         });
-        let Some(rows) = rows_of(rows)? else {
-            return Ok(());
-        };
-        sqlx::query(
-            "INSERT INTO outputs
+        let sql = "INSERT INTO outputs
              SELECT seq, decode(command, 'hex'), host, stream, decode(digest, 'hex'), bytes
              FROM jsonb_to_recordset($1::jsonb) AS given
-                 (seq bigint, command text, host text, stream text, digest text, bytes bigint)",
-        )
-        .bind(rows)
-        .execute(connection)
-        .await
-        .map(drop)
+                 (seq bigint, command text, host text, stream text, digest text, bytes bigint)";
+        Rows::into(sql).write_all(connection, rows.collect()).await
     }
 }

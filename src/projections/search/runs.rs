@@ -13,7 +13,8 @@ use sqlx::PgConnection;
 
 use crate::ledger::store::signed;
 use crate::projections::page::Page;
-use crate::projections::runner::{Projection, rows_of};
+use crate::projections::rows::Rows;
+use crate::projections::runner::Projection;
 
 pub(in crate::projections) struct Runs;
 
@@ -96,15 +97,7 @@ impl Projection for Runs {
     ];
 
     async fn apply(connection: &mut PgConnection, page: &Page<'_>) -> Result<(), sqlx::Error> {
-        let rows = page.commands().flat_map(|command| {
-            let parts = page.parts(command);
-            parts.map(move |part| row(page, command, part))
-        });
-        let Some(rows) = rows_of(rows)? else {
-            return Ok(());
-        };
-        sqlx::query(
-            "INSERT INTO runs
+        let sql = "INSERT INTO runs
              SELECT decode(command, 'hex'), host, seq, requested_us, requester, mode, break_glass,
                  account, decode(spec, 'hex'), labels, approved_by, status, run, uid, started_seq,
                  started_us, outcome, exit_code
@@ -115,11 +108,15 @@ impl Projection for Runs {
              ON CONFLICT (command, host) DO UPDATE SET approved_by = excluded.approved_by,
                 status = excluded.status, run = excluded.run, uid = excluded.uid,
                 started_seq = excluded.started_seq, started_us = excluded.started_us,
-                outcome = excluded.outcome, exit_code = excluded.exit_code",
-        )
-        .bind(rows)
-        .execute(&mut *connection)
-        .await?;
+                outcome = excluded.outcome, exit_code = excluded.exit_code";
+        let mut rows = Rows::into(sql);
+        for command in page.commands() {
+            for part in page.parts(command) {
+                rows.push(&row(page, command, part))?;
+            }
+            rows.write_many(connection).await?;
+        }
+        rows.write(connection).await?;
         note_status(connection, page).await?;
         note_noes(connection, page).await?;
         note_ends(connection, page).await
@@ -189,20 +186,10 @@ async fn note_noes(connection: &mut PgConnection, page: &Page<'_>) -> Result<(),
         command: command.to_string(),
         who,
     });
-    let Some(rows) = rows_of(rows)? else {
-        return Ok(());
-    };
-    sqlx::query(
-        "UPDATE runs SET rejected_by = rejected_by || given.who
+    let sql = "UPDATE runs SET rejected_by = rejected_by || given.who
          FROM jsonb_to_recordset($1::jsonb) AS given (command text, who text[])
-         WHERE runs.command = decode(given.command, 'hex')",
-    )
-    // Planned each time: a plan of a day when there were few rows would read all of them for ever.
-    .persistent(false)
-    .bind(rows)
-    .execute(connection)
-    .await
-    .map(drop)
+         WHERE runs.command = decode(given.command, 'hex')";
+    Rows::onto(sql).write_all(connection, rows.collect()).await
 }
 
 /// Where each host's part came to its end.
@@ -233,19 +220,12 @@ async fn note_ends(connection: &mut PgConnection, page: &Page<'_>) -> Result<(),
         };
         ends.insert(part, end);
     }
-    let Some(rows) = rows_of(ends.into_values())? else {
-        return Ok(());
-    };
-    sqlx::query(
-        "UPDATE runs SET ended_seq = given.seq, ended_us = given.time_us
+    let sql = "UPDATE runs SET ended_seq = given.seq, ended_us = given.time_us
          FROM jsonb_to_recordset($1::jsonb) AS given
              (command text, host text, seq bigint, time_us bigint, is_guess boolean)
          WHERE runs.command = decode(given.command, 'hex') AND runs.host = given.host
-             AND (runs.ended_seq IS NULL OR NOT given.is_guess)",
-    )
-    .persistent(false)
-    .bind(rows)
-    .execute(connection)
-    .await
-    .map(drop)
+             AND (runs.ended_seq IS NULL OR NOT given.is_guess)";
+    Rows::onto(sql)
+        .write_all(connection, ends.into_values().collect())
+        .await
 }

@@ -12,7 +12,8 @@ use sqlx::PgConnection;
 
 use crate::ledger::store::signed;
 use crate::projections::page::Page;
-use crate::projections::runner::{Projection, rows_of};
+use crate::projections::rows::Rows;
+use crate::projections::runner::Projection;
 
 pub(in crate::projections) struct Spans;
 
@@ -62,20 +63,12 @@ impl Projection for Spans {
             status: command.status().as_str(),
             break_glass: command.act().break_glass,
         });
-        let Some(rows) = rows_of(rows)? else {
-            return Ok(());
-        };
-        sqlx::query(
-            "INSERT INTO spans
+        let sql = "INSERT INTO spans
              SELECT decode(command, 'hex'), seq, last_seq, status, break_glass
              FROM jsonb_to_recordset($1::jsonb) AS given
                  (command text, seq bigint, last_seq bigint, status text, break_glass boolean)
              ON CONFLICT (command) DO UPDATE SET status = excluded.status,
-                last_seq = greatest(spans.last_seq, excluded.last_seq)",
-        )
-        .bind(rows)
-        .execute(connection)
-        .await
-        .map(drop)
+                last_seq = greatest(spans.last_seq, excluded.last_seq)";
+        Rows::into(sql).write_all(connection, rows.collect()).await
     }
 }

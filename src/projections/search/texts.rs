@@ -2,20 +2,22 @@
 //! transaction, and nothing here can bring them back: the database takes no text of an erased blob.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 
 use countersign_protocol::command::{Act, CommandSpec, Mode};
 use countersign_protocol::event::Event;
 use countersign_protocol::hash::Digest;
+use futures_util::TryStreamExt as _;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use sqlx::{PgConnection, Row as _};
 
 use super::deeds::reason;
 use crate::projections::page::Page;
-use crate::projections::runner::rows_of;
+use crate::projections::rows::Rows;
 
-/// Bytes of a blob that are searched: a chunk of output is no longer, and an index over more would
-/// grow past the log.
+/// Bytes of a blob that are searched, and of a command's words, as many as are whole in them: a chunk of output is
+/// no longer, and an index over more would grow past the log.
 const SEARCHED_BYTES: usize = 64 * 1024;
 
 /// What runs a script.
@@ -54,6 +56,20 @@ pub(in crate::projections) async fn fill(
     if wanted.is_empty() {
         return Ok(());
     }
+    let rows = rows(connection, &wanted).await?;
+    let sql = "INSERT INTO public.blob_texts
+         SELECT decode(digest, 'hex'), text, program, program_name, args, arg_keys
+         FROM jsonb_to_recordset($1::jsonb) AS given (digest text, text text, program text,
+             program_name text, args text[], arg_keys bigint[])
+         ON CONFLICT DO NOTHING";
+    Rows::into(sql).write_all(connection, rows).await
+}
+
+/// The rows of those that are there, and were not searchable yet.
+async fn rows(
+    connection: &mut PgConnection,
+    wanted: &BTreeMap<Digest, Option<&Act>>,
+) -> Result<Vec<Row>, sqlx::Error> {
     let digests: Vec<&[u8]> = wanted.keys().map(|d| d.as_bytes().as_slice()).collect();
     let blobs = sqlx::query(
         "SELECT digest, content FROM public.blobs
@@ -61,10 +77,11 @@ pub(in crate::projections) async fn fill(
              AND NOT EXISTS (SELECT FROM public.blob_texts t WHERE t.digest = blobs.digest)",
     )
     .bind(digests)
-    .fetch_all(&mut *connection)
-    .await?;
+    .fetch(connection);
+    // One at a time: of each no more is kept than what is searched.
     let mut rows = Vec::new();
-    for blob in &blobs {
+    let mut blobs = pin!(blobs);
+    while let Some(blob) = blobs.try_next().await? {
         let digest: Vec<u8> = blob.try_get("digest")?;
         let content: Vec<u8> = blob.try_get("content")?;
         let Some(digest) = Digest::from_slice(&digest) else {
@@ -73,20 +90,7 @@ pub(in crate::projections) async fn fill(
         let act = wanted.get(&digest).copied().flatten();
         rows.push(row(digest, &content, act));
     }
-    let Some(rows) = rows_of(rows.into_iter())? else {
-        return Ok(());
-    };
-    sqlx::query(
-        "INSERT INTO public.blob_texts
-         SELECT decode(digest, 'hex'), text, program, program_name, args, arg_keys
-         FROM jsonb_to_recordset($1::jsonb) AS given (digest text, text text, program text,
-             program_name text, args text[], arg_keys bigint[])
-         ON CONFLICT DO NOTHING",
-    )
-    .bind(rows)
-    .execute(connection)
-    .await
-    .map(drop)
+    Ok(rows)
 }
 
 fn row(digest: Digest, content: &[u8], act: Option<&Act>) -> Row {
@@ -102,26 +106,29 @@ fn row(digest: Digest, content: &[u8], act: Option<&Act>) -> Row {
             arg_keys: None,
         };
     };
-    let words: Vec<String> = spec
-        .argv
-        .iter()
-        .map(|word| word.replace('\0', "\u{fffd}"))
-        .collect();
-    let (program, args) = match spec.mode {
-        Mode::Shell => (SHELL.to_owned(), words.as_slice()),
-        Mode::Exec | Mode::Action => match words.split_first() {
-            Some((program, args)) => (program.clone(), args),
-            None => (String::new(), &[][..]),
-        },
+    let (program, args) = match (spec.mode, spec.argv.split_first()) {
+        (Mode::Exec | Mode::Action, Some((program, args))) => (program.clone(), args),
+        (Mode::Shell, _) | (_, None) => (SHELL.to_owned(), spec.argv.as_slice()),
     };
+    let args = that_fit(args);
     Row {
         digest: digest.to_string(),
-        text: words.join("\n"),
+        text: shown(spec.argv.join("\n").as_bytes()),
         program_name: Some(program.rsplit('/').next().unwrap_or(&program).to_owned()),
         program: Some(program),
         arg_keys: Some(args.iter().map(|word| key(word)).collect()),
         args: Some(args.to_vec()),
     }
+}
+
+/// The words at the beginning that are searched one by one.
+fn that_fit(words: &[String]) -> &[String] {
+    let mut bytes = 0;
+    let long = words.iter().position(|word| {
+        bytes += word.len();
+        bytes > SEARCHED_BYTES
+    });
+    words.get(..long.unwrap_or(words.len())).unwrap_or_default()
 }
 
 /// The searchable beginning of a text; Postgres holds no zero bytes.
@@ -140,6 +147,15 @@ pub(super) fn key(word: &str) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_command_so_many_words_are_searched_as_fit() {
+        let long = "x".repeat(SEARCHED_BYTES);
+        let words = ["first".to_owned(), long, "last".to_owned()];
+        assert_eq!(that_fit(&words), &words[..1]);
+        assert_eq!(that_fit(&words[1..]), &words[1..2]);
+        assert_eq!(that_fit(&words[2..]), &words[2..]);
+    }
 
     #[test]
     fn a_text_is_cut_and_holds_no_zero_and_no_stray_byte() {

@@ -1,5 +1,7 @@
 //! Reading is by right, and what not everybody may read leaves an event before it goes out.
 
+use std::time::Duration;
+
 use std::collections::BTreeSet;
 
 use countersign::http;
@@ -235,6 +237,28 @@ async fn a_read_stands_in_the_log_before_it_is_answered_and_once_an_hour() {
         ("auditor", ReadWhat::Log, None),
     ];
     assert_eq!(facts, expected, "status reads make none");
+}
+
+/// Whoever asks and hangs up while the note is being written makes no more notes than whoever waits.
+#[tokio::test]
+async fn a_reader_who_hangs_up_stands_in_the_log_once() {
+    let server = TestServer::start().await;
+    let auditor = person(&server, "auditor", "auditor").await;
+    let before = reads(&server).await.len();
+    let mut head = server.book.database.owner.begin().await.unwrap();
+    sqlx::query("SELECT FROM head FOR UPDATE")
+        .execute(&mut *head)
+        .await
+        .unwrap();
+    let path = "/v1/entries?limit=1";
+    for _again in 0..5 {
+        let call = server.get_as(&auditor, path);
+        let hung_up = tokio::time::timeout(Duration::from_millis(100), call).await;
+        assert!(hung_up.is_err(), "it waits for its note");
+    }
+    head.rollback().await.unwrap();
+    assert_eq!(server.get_as(&auditor, path).await.status(), 200);
+    assert_eq!(reads(&server).await.len(), before + 1);
 }
 
 #[tokio::test]

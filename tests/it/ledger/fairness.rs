@@ -87,8 +87,12 @@ async fn who_floods_the_queue_is_busy_and_nobody_else() {
 /// Chunks that a host was left with when it was cut off.
 const SPOOL: u64 = 400;
 
-/// The whole output of a run of web-1, each chunk on the one before it.
-fn spool(book: &TestLedger, command: StatementId, started: StatementId) -> Vec<Submission> {
+/// So many chunks of output of a run of web-1, each on the one before it.
+pub(crate) fn spool(
+    book: &TestLedger,
+    (command, started): (StatementId, StatementId),
+    chunks: u64,
+) -> Vec<Submission> {
     let mut last = started;
     let chunk = |chunk_no: u64| {
         let data = blob(b"hello\n");
@@ -112,7 +116,7 @@ fn spool(book: &TestLedger, command: StatementId, started: StatementId) -> Vec<S
         last = submission.statement.id();
         submission
     };
-    (0..SPOOL).map(chunk).collect()
+    (0..chunks).map(chunk).collect()
 }
 
 #[tokio::test]
@@ -129,7 +133,7 @@ async fn a_host_that_comes_back_with_a_long_spool_does_not_hold_up_anothers_star
     let start = book.view().start("web-2", other, (0, StatementId::ZERO));
     let start = book.ledger.admit(start).await.unwrap();
     let mut chunks = Vec::new();
-    for chunk in spool(&book, command, started) {
+    for chunk in spool(&book, (command, started), SPOOL) {
         chunks.push(book.ledger.admit(chunk).await.unwrap());
     }
     let mut connection = book.database.owner.acquire().await.unwrap();

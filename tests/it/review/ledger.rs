@@ -1,14 +1,18 @@
 //! Ways to stop the ledger, to fork it, or to have it disagree with its own audit.
 
-use countersign::ledger::AppendError;
+use std::time::Duration;
+
+use countersign::ledger::{AppendError, Ledger, StartRule};
 use countersign_protocol::blob::Blob;
 use countersign_protocol::event::{ChangeRequested, CommandRequested, Event};
 use countersign_protocol::fold::Refusal;
 use countersign_protocol::lifecycle::CommandStatus;
 use countersign_protocol::rights::ChangeBody;
+use futures_util::StreamExt as _;
 use sqlx::AssertSqlSafe;
 
 use crate::ledger::append::audit_database;
+use crate::ledger::fairness::spool;
 use crate::ledger::rollback::{back_up, restore};
 use crate::statements::signed;
 use crate::support::TestLedger;
@@ -221,7 +225,7 @@ async fn a_stranger_does_not_make_the_writer_read() {
         },
     };
     let sent = book.send(signed("mallory", &started.into(), vec![path]));
-    let refused = tokio::time::timeout(std::time::Duration::from_secs(3), sent)
+    let refused = tokio::time::timeout(Duration::from_secs(3), sent)
         .await
         .unwrap_or(Err(AppendError::Busy))
         .unwrap_err();
@@ -232,6 +236,43 @@ async fn a_stranger_does_not_make_the_writer_read() {
 }
 
 /// A settled command is not read back, under the head lock, for everybody who goes on about it.
+/// Postgres ends a session that does nothing in a transaction for longer than it may: checking all entries of such a
+/// command takes longer.
+#[tokio::test]
+async fn a_command_with_much_output_is_read_back_by_pages() {
+    let book = TestLedger::ready().await;
+    let (command, _) = book.authorized().await;
+    let started = book.send(book.start(command)).await.unwrap().id;
+    let chunks = spool(&book, (command, started), 4000).into_iter();
+    let sent = futures_util::stream::iter(chunks.map(|chunk| book.send(chunk))).buffered(64);
+    assert!(
+        sent.all(|receipt| std::future::ready(receipt.is_ok()))
+            .await
+    );
+    let pool = book.database.hasty_app(Duration::from_millis(200)).await;
+    let again = Ledger::open(book.settings(pool, StartRule::FileRequired)).await;
+    again.unwrap();
+}
+
+/// What it said again is answered from its entry alone.
+#[tokio::test]
+async fn an_old_word_said_again_reads_no_command_back() {
+    let book = TestLedger::ready().await;
+    let (command, _) = book.authorized().await;
+    let start = book.start(command);
+    book.send(start.clone()).await.unwrap();
+    book.finish(command, start.statement.id()).await;
+    let again = book.reopen().await.unwrap();
+    let first = again.append(start.clone()).await.unwrap();
+    assert_eq!((first.repeated, first.status), (true, None));
+    // Where the command is held, its status is told.
+    let told = book.send(start).await.unwrap();
+    assert_eq!(
+        (told.repeated, told.status),
+        (true, Some(CommandStatus::Completed))
+    );
+}
+
 #[tokio::test]
 async fn a_settled_command_is_not_read_again_each_time() {
     let book = TestLedger::ready().await;
@@ -243,7 +284,7 @@ async fn a_settled_command_is_not_read_again_each_time() {
         .await
         .unwrap();
     let sent = book.send(book.approval("bob", command, &act));
-    let refused = tokio::time::timeout(std::time::Duration::from_secs(3), sent)
+    let refused = tokio::time::timeout(Duration::from_secs(3), sent)
         .await
         .unwrap_or(Err(AppendError::Busy))
         .unwrap_err();

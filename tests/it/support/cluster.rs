@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use countersign::dev::{Cluster, Durability, Options, Role};
 use sqlx::postgres::PgPoolOptions;
-use sqlx::{AssertSqlSafe, PgPool};
+use sqlx::{AssertSqlSafe, Executor as _, PgPool};
 use tokio::sync::OnceCell;
 
 use crate::folder::{self, Folder};
@@ -85,6 +85,19 @@ impl TestDatabase {
     /// A further pool of the serving role, as another server would have.
     pub(crate) async fn another_app(&self) -> PgPool {
         serving(self.app_url().await).await
+    }
+
+    /// A pool of the serving role whose sessions may not do nothing in a transaction for longer than this.
+    pub(crate) async fn hasty_app(&self, idle: Duration) -> PgPool {
+        let hasty = format!(
+            "SET idle_in_transaction_session_timeout = {}",
+            idle.as_millis()
+        );
+        let options = PgPoolOptions::new().after_connect(move |connection, _| {
+            let hasty = AssertSqlSafe(hasty.clone());
+            Box::pin(async move { connection.execute(sqlx::raw_sql(hasty)).await.map(drop) })
+        });
+        options.connect(&self.app_url().await).await.unwrap()
     }
 
     /// Waits until some connection to it waits for a lock that another one holds.
