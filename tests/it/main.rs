@@ -23,6 +23,7 @@ mod architecture;
 mod attacks;
 mod cosigned;
 mod dev;
+mod docs;
 mod feed;
 mod http;
 mod ledger;
