@@ -218,14 +218,13 @@ impl Compiled {
             .collect()
     }
 
-    /// What the rules say. A forbid of a group holds for the tokens of those in it too, and being in a
-    /// group lifts no forbid of a token: it is asked both ways.
+    /// What the rules say. A token may no more than its person: it is asked as itself and as one of all that its
+    /// person is one of. A forbid that holds either way holds, and a permit is one that holds both ways.
     pub(crate) fn ask(&self, asked: &Asked, search: Search) -> Said {
         let mut said = self.ask_of(asked, (&asked.keys, &asked.entities), search);
-        if let Some((keys, entities)) = &asked.in_groups
-            && search != Search::Permits
-        {
+        if let Some((keys, entities)) = &asked.as_person {
             let more = self.ask_of(asked, (keys, entities), search);
+            said.permits.retain(|rule| more.permits.contains(rule));
             said.forbids.extend(more.forbids);
             said.broken.extend(more.broken);
         }

@@ -86,9 +86,9 @@ pub(crate) struct Asked {
     pub(crate) facts: Facts,
     pub(crate) request: Request,
     pub(crate) entities: Entities,
-    /// Of an API token whose person is in groups that a rule names: the keys and entities that it would
-    /// have in them. Forbids are held against these too, and no permit is.
-    pub(crate) in_groups: Option<(Vec<EntityUid>, Entities)>,
+    /// Of an API token whose person is one of more than the token is: the keys and entities that it would have as one
+    /// of all of them. Forbids are held against these too, and a permit holds only if it would also then.
+    pub(crate) as_person: Option<(Vec<EntityUid>, Entities)>,
 }
 
 impl Asked {
@@ -199,9 +199,13 @@ impl Asked {
                 .map(|entities| (keys, entities))
                 .map_err(|error| error.to_string())
         };
-        let groups = who.groups_of_person(vocabulary, looked_at);
-        let in_groups = (!groups.is_empty() && who.token.is_some())
-            .then(|| known(parents.iter().cloned().chain(groups).collect()))
+        let mut more = Vec::new();
+        if who.token.is_some() {
+            more = who.of_person(vocabulary, looked_at);
+            more.retain(|one| !parents.contains(one));
+        }
+        let as_person = (!more.is_empty())
+            .then(|| known(parents.iter().cloned().chain(more).collect()))
             .transpose()?;
         let (keys, entities) = known(parents)?;
         let action = vocabulary.action(deed);
@@ -212,7 +216,7 @@ impl Asked {
             facts,
             request: request.map_err(|error| error.to_string())?,
             entities,
-            in_groups,
+            as_person,
         })
     }
 }
@@ -234,36 +238,30 @@ impl Who<'_> {
         vocabulary: &Vocabulary,
         looked_at: &LookedAt,
     ) -> Result<Vec<EntityUid>, String> {
-        let rights = self.rights;
-        let (roles, permissions) = match self.token {
-            Some(token) => {
-                let record = rights.token(token);
-                let record = record.ok_or("the ledger does not know the API token")?;
-                let roles = record.issued.roles.iter().collect();
-                (roles, rights.rights_of_token(record))
-            }
-            None => (
-                rights.roles_of(self.requester),
-                rights.rights_of(self.requester),
-            ),
+        let Some(token) = self.token else {
+            return Ok(self.of_person(vocabulary, looked_at));
         };
-        let groups = match self.token {
-            Some(_) => Vec::new(),
-            None => self.groups_of_person(vocabulary, looked_at),
-        };
-        let roles = looked_at.roles.iter().filter(|role| roles.contains(role));
-        let roles = roles.map(|role| one(&vocabulary.role, role.as_str()));
-        let permissions = permissions.intersection(&looked_at.permissions);
-        let permissions = permissions.map(|right| one(&vocabulary.permission, right.as_str()));
-        Ok(groups.into_iter().chain(roles).chain(permissions).collect())
+        let record = self.rights.token(token);
+        let record = record.ok_or("the ledger does not know the API token")?;
+        let roles: BTreeSet<&RoleName> = record.issued.roles.iter().collect();
+        Ok(named(
+            (vocabulary, looked_at),
+            &roles,
+            &self.rights.rights_of_token(record),
+        ))
     }
 
-    /// The person's groups that the policy names, as Cedar names them; a token is in none of them.
-    fn groups_of_person(&self, vocabulary: &Vocabulary, looked_at: &LookedAt) -> Vec<EntityUid> {
+    /// What the person is one of, of all that the policy names; a token is in none of their groups.
+    fn of_person(&self, vocabulary: &Vocabulary, looked_at: &LookedAt) -> Vec<EntityUid> {
+        let rights = self.rights;
         let groups = self.groups(looked_at).into_iter();
-        groups
-            .map(|group| one(&vocabulary.group, group.as_str()))
-            .collect()
+        let groups = groups.map(|group| one(&vocabulary.group, group.as_str()));
+        let others = named(
+            (vocabulary, looked_at),
+            &rights.roles_of(self.requester),
+            &rights.rights_of(self.requester),
+        );
+        groups.chain(others).collect()
     }
 
     /// The person's groups, of those that the policy names: by the shorter of the two lists.
@@ -307,6 +305,19 @@ impl Who<'_> {
         });
         facts
     }
+}
+
+/// The roles and permissions that the policy names, as Cedar names them.
+fn named(
+    (vocabulary, looked_at): (&Vocabulary, &LookedAt),
+    roles: &BTreeSet<&RoleName>,
+    permissions: &BTreeSet<Permission>,
+) -> Vec<EntityUid> {
+    let roles = looked_at.roles.iter().filter(|role| roles.contains(role));
+    let roles = roles.map(|role| one(&vocabulary.role, role.as_str()));
+    let permissions = permissions.intersection(&looked_at.permissions);
+    let permissions = permissions.map(|right| one(&vocabulary.permission, right.as_str()));
+    roles.chain(permissions).collect()
 }
 
 /// How many texts the rules would look at.

@@ -217,3 +217,18 @@ fn a_host_keeps_its_snapshot_over_a_restart_and_takes_no_older_one_in_its_place(
     restart(&dev);
     runs(&dev);
 }
+
+#[test]
+fn nobody_lowers_what_hosts_ask_for_by_a_draft_that_others_join_unread() {
+    let dev = Dev::start();
+    assert_eq!(sign(&dev, "alice", &["--min-approvals", "2"]), "waits");
+    assert_eq!(sign(&dev, "bob", &[]), "in_force");
+    let fewer = ["--new", "--min-approvals", "1"];
+    assert_eq!(sign(&dev, "alice", &fewer), "waits");
+    let joined = dev.verb("bob", &["policy", "snapshot", "--yes"]);
+    let said = text(&joined.stderr);
+    assert_eq!(joined.status.code(), Some(4), "{said}");
+    assert!(said.contains("1 approvals at least, not 2"), "{said}");
+    // Who means it says it.
+    assert_eq!(sign(&dev, "bob", &["--min-approvals", "1"]), "in_force");
+}

@@ -203,9 +203,10 @@ impl Client {
         let electors = electors(rights)?;
         let newest = rights.snapshots().last();
         let known = newest.and_then(|record| Some((record, view.snapshot_of(record)?)));
-        let before = known
-            .as_ref()
-            .map(|(_, (snapshot, _))| snapshot.min_approvals);
+        // Of one that enough have signed: nobody lowers what hosts ask for by a draft that others join unread.
+        let agreed = rights.agreed_snapshot();
+        let agreed = agreed.and_then(|record| view.snapshot_of(record));
+        let agreed = agreed.map(|(snapshot, _)| snapshot.min_approvals);
         let valid_us = u64::try_from(wish.valid.as_micros()).unwrap_or(u64::MAX);
         let valid_us = valid_us.min(LONGEST_US);
         if let Some((record, (theirs, document))) = known
@@ -215,7 +216,10 @@ impl Client {
             let mut words = rights.words_on(record, now);
             let is_mine = words.any(|word| word.principal == me);
             let holds_long = record.expires_at.micros_since(now) > valid_us / 2;
-            let min_approvals = wish.min_approvals.unwrap_or(theirs.min_approvals);
+            let no_fewer = agreed.map_or(theirs.min_approvals, |agreed| {
+                agreed.max(theirs.min_approvals)
+            });
+            let min_approvals = wish.min_approvals.unwrap_or(no_fewer);
             let mine = Snapshot::of(rights, theirs.seen, &electors, min_approvals);
             let differing = mine.map(|mine| snapshot_differences(&theirs, &mine));
             let differing = differing.unwrap_or_else(|error| vec![error.to_string()]);
@@ -238,7 +242,7 @@ impl Client {
             size: checkpoint.size(),
             root: checkpoint.root(),
         };
-        let min_approvals = wish.min_approvals.or(before);
+        let min_approvals = wish.min_approvals.or(agreed);
         let min_approvals = min_approvals.unwrap_or(DEFAULT_MIN_APPROVALS);
         let snapshot = Snapshot::of(rights, seen, &electors, min_approvals)?;
         let document = entropy::blob(snapshot.to_document()?)

@@ -299,8 +299,38 @@ fn a_forbid_of_a_group_holds_for_its_members_tokens_and_a_permit_does_not() {
         "forbid (principal",
         " unless { principal in Group::\"sre\" }",
     );
-    let found = denied(book.judge(&(permit_all + &unless), &token));
+    let found = denied(book.judge(&(permit_all.clone() + &unless), &token));
     assert!(matches!(found, Denial::Forbidden(_)), "{found:?}");
+}
+
+/// Whoever is stopped by a rule is not let through by a token of theirs.
+#[test]
+fn a_token_may_no_more_than_its_person() {
+    let mut book = Book::peopled();
+    book.change(ChangeBody::GroupChanged {
+        group: "contractors".parse().unwrap(),
+        add: vec!["grace".parse().unwrap()],
+        remove: Vec::new(),
+    });
+    book.issue("ci", "read", "command:execute");
+    let token = Case {
+        token: Some("ci".to_owned()),
+        ..exec("grace", &["ls"])
+    };
+    let permit = |rest: &str| {
+        format!(
+            "@id(\"p\") permit (principal, action == Action::\"command:execute\", resource){rest};\n"
+        )
+    };
+    permitted(book.judge(&permit(""), &token));
+    let outside = permit(" unless { principal in Group::\"contractors\" }");
+    assert_eq!(denied(book.judge(&outside, &token)), Denial::NoRule);
+    // A role of the person's that the token does not have.
+    let forbid = "@id(\"f\") forbid (principal in Role::\"deployer\", action == Action::\"command:execute\", resource);";
+    for who in [&exec("grace", &["ls"]), &token] {
+        let found = denied(book.judge(&(permit("") + forbid), who));
+        assert!(matches!(found, Denial::Forbidden(_)), "{found:?}");
+    }
 }
 
 #[test]

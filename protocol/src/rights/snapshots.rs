@@ -55,6 +55,15 @@ impl Rights {
             .or_else(|| newest_first.next())
     }
 
+    /// The newest that as many signed as it takes, over or not: what the administrators last agreed on.
+    #[must_use]
+    pub fn agreed_snapshot(&self) -> Option<&SnapshotRecord> {
+        let enough = |record: &&SnapshotRecord| {
+            u32::try_from(record.words.len()).unwrap_or(u32::MAX) >= self.snapshot_threshold()
+        };
+        self.snapshots.iter().rev().find(enough)
+    }
+
     fn is_signed_by_enough(&self, snapshot: &SnapshotRecord, now: Time) -> bool {
         let count = self.words_on(snapshot, now).count();
         u32::try_from(count).unwrap_or(u32::MAX) >= self.snapshot_threshold()
