@@ -6,7 +6,10 @@ use countersign_protocol::command::Mode;
 use countersign_protocol::event::Stream;
 use countersign_protocol::lifecycle::CommandStatus;
 use countersign_protocol::rights::ChangeBody;
+use countersign_protocol::rollout::Rollout;
 use countersign_protocol::short;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use super::book::{Book, public};
 use super::cedar;
@@ -69,6 +72,58 @@ async fn a_command_goes_all_the_way_and_its_output_comes_out_exact() {
     assert_eq!(shown["executions"][0]["stderr_base64"], "/wo=");
     assert_eq!(shown["approvals"].as_array().unwrap().len(), 2);
     assert_eq!(shown["request"]["env"]["B"], "2");
+}
+
+/// Scripts that approve look at this and at nothing else.
+#[tokio::test]
+async fn the_json_of_a_command_has_all_that_its_request_asks_for() {
+    let mut book = Book::ready();
+    let (stdin, script) = (b"rm -rf /\n", "cm0gLXJmIC8K");
+    let named = book.blob(stdin);
+    let rollout = Rollout {
+        max_in_flight: Some(1),
+        ..Rollout::default()
+    };
+    let id = book.request_for("alice", &["web-1"], &["sh", "-s"], |act| {
+        act.stdin = Some(named);
+        act.rollout = Some(rollout);
+    });
+    let server = Server::start(book).await;
+    let home = tempfile::tempdir().unwrap();
+    let bob = client(&server, home.path(), "bob").await;
+    let shown = async || {
+        let view = bob.fetch_command(&id).await.unwrap();
+        let shown = serde_json::to_value(countersign_cli::shapes::command(&view)).unwrap();
+        (shown["request"].clone(), view.command.act().clone())
+    };
+    let (request, act) = shown().await;
+    let digest = hex::encode(Sha256::digest(stdin));
+    assert_eq!(
+        request["stdin"],
+        json!({"len": 9, "held": "here", "sha256": digest, "base64": script})
+    );
+    assert_eq!(request["rollout"], json!({"max_in_flight": 1}));
+    assert_eq!(request["not_before_us"], act.not_before.as_micros());
+    assert_eq!(request["expires_us"], act.expires_at.as_micros());
+    assert_eq!(
+        (&request["break_glass"], &request["max_runs"]),
+        (&json!(false), &json!(1))
+    );
+    assert_eq!(request["token"], Value::Null);
+    // What bob may not read is said to be withheld, and is not passed off as nothing.
+    server.lies(move |path, status, body| {
+        if path.ends_with("/entries") {
+            let blobs = body["blobs"].as_array_mut().unwrap();
+            blobs.retain(|blob| blob["content"] != script);
+        }
+        if path == format!("/v1/blobs/{}", named.digest) {
+            *status = 403;
+        }
+    });
+    assert_eq!(
+        shown().await.0["stdin"],
+        json!({"len": 9, "held": "withheld", "sha256": null, "base64": null})
+    );
 }
 
 #[tokio::test]
