@@ -397,7 +397,7 @@ pub fn requested(id: &StatementId, status: &'static str) -> RequestedShape {
     }
 }
 
-/// An entry of `log`, a line: the payload stands in it as the very bytes that were signed.
+/// An entry of `log`: the payload stands in it as the very bytes that were signed.
 #[must_use]
 pub fn entry_line(link: &Link) -> String {
     let entry = &link.entry;
@@ -407,7 +407,7 @@ pub fn entry_line(link: &Link) -> String {
     let key_id = entry.verified.facts().key_id;
     let encoded = serde_json::to_string(&base64(&link.bytes)).unwrap_or_default();
     format!(
-        "{{\"seq\":{},\"time_us\":{},\"namespace\":\"{kind}\",\"payload\":{payload},\"key_id\":\"{key_id}\",\"leaf\":\"{}\",\"entry\":{encoded}}}\n",
+        "{{\"seq\":{},\"time_us\":{},\"namespace\":\"{kind}\",\"payload\":{payload},\"key_id\":\"{key_id}\",\"leaf\":\"{}\",\"entry\":{encoded}}}",
         entry.seq,
         entry.time.as_micros(),
         entry.leaf,

@@ -42,7 +42,7 @@ async fn an_entry_that_breaks_the_rules_is_found_and_nothing_is_answered() {
         (failure.exit, failure.code.as_ref()),
         (exit_code::TAMPERING, "illegal_entry")
     );
-    assert!(failure.message.contains(&format!("entry {sound}")));
+    assert!(failure.message().contains(&format!("entry {sound}")));
     // What stands before it is as sound as ever.
     let before = past(&bob, &until(sound)).await.unwrap();
     assert_eq!(before.chronicle.size(), sound);
