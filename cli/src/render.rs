@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use countersign_protocol::name::Time;
 pub use countersign_protocol::visible::{
     Escaper, MAX_COLUMNS, WRAP_COLUMNS, block, cut, is_foreign, is_plain, line, word, words,
+    wrapped,
 };
 
 /// A JSON text that a terminal may get: what is not plain in its strings is escaped there, as JSON has

@@ -362,7 +362,7 @@ async fn the_log_is_read_page_by_page_and_links() {
     let rest = alice.entries(4, 1000, prev).await.unwrap();
     assert_eq!(first.len() + rest.len(), server.inner().book.entries.len());
     let line = countersign_cli::shapes::entry_line(&rest[0]);
-    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let line: Value = serde_json::from_str(&line).unwrap();
     assert_eq!(line["seq"], 4);
     assert!(line["payload"].is_object());
 }

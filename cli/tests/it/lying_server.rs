@@ -567,3 +567,45 @@ async fn hostile_text_in_a_request_is_shown_escaped() {
     );
     assert!(!shown.contains(['\u{1b}', '\r', '\u{202e}']));
 }
+
+/// What a server says stands in our sentences, and commands no terminal.
+#[tokio::test]
+async fn hostile_text_in_a_servers_problem_is_shown_escaped() {
+    let scene = scene().await;
+    scene.server.lies(|path, status, body| {
+        if path == "/v1/agents" {
+            *status = 500;
+            *body = json!({"type": "about:blank", "title": "t", "status": 500, "code": "c", "detail": "a\u{1b}]0;b\u{7}\u{9b}2J"});
+        }
+    });
+    let failure = scene.bob.presences().await.unwrap_err();
+    let note = format!("where they are is not shown: {failure}");
+    assert!(note.ends_with("a\\x1b]0;b\\x07\\u{9b}2J"), "{note}");
+    // Programs get it as it came.
+    assert!(failure.message().contains('\u{1b}'));
+}
+
+/// Bob is shown standard input as it is, to its last column, and where letters may look like others.
+#[tokio::test]
+async fn standard_input_is_shown_whole_and_what_it_could_be_taken_for_is_told() {
+    let mut book = Book::ready();
+    let long = "x".repeat(3_000) + "; rm -rf /tm\u{440}\n";
+    let stdin = [long.as_bytes(), b"\\t\t\xff\n"].concat();
+    let named = book.blob(&stdin);
+    let id = book.request_for("alice", &["web-1"], &["sh", "-s"], |act| {
+        act.stdin = Some(named);
+    });
+    let server = Server::start(book).await;
+    let home = tempfile::tempdir().unwrap();
+    let bob = client(&server, home.path(), "bob").await;
+    let shown = countersign_cli::describe::act(&bob.fetch_command(&id).await.unwrap());
+    let columns = |line: &str| line.chars().filter(|c| *c == 'x').count();
+    let most = shown.lines().filter(|line| line.contains("xxx"));
+    assert_eq!(most.map(columns).sum::<usize>(), 3_000, "{shown}");
+    assert!(shown.contains("; rm -rf /tm\u{440}\n"), "{shown}");
+    assert!(shown.contains("\n    \\\\t\\t\\xff\n"), "{shown}");
+    assert!(
+        shown.contains("outside ASCII, which may look like others, are in its standard input\n"),
+        "{shown}"
+    );
+}
