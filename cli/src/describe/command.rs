@@ -86,6 +86,14 @@ pub fn act(view: &CommandView) -> String {
         "asked by",
         &format!("{}, {asked}", view.command.requester()),
     );
+    // Its own word, and signed by the gateway: the person's key has not been near it.
+    if let Some(token) = &view.command.request.token {
+        let text = format!(
+            "{token} asked for it, in the name of {}, who signed nothing",
+            view.command.requester()
+        );
+        row(&mut out, "API token", &text);
+    }
     match view.reason.here() {
         Some(reason) => free_text(&mut out, "reason", reason),
         None => row(&mut out, "reason", absent(&view.reason)),
@@ -125,6 +133,7 @@ pub fn act(view: &CommandView) -> String {
     if let Some(asked) = &act.rollout {
         row(&mut out, "rollout", &rollout(asked));
     }
+    row(&mut out, "not before", &render::time(act.not_before));
     row(&mut out, "open until", &render::time(act.expires_at));
     out
 }

@@ -5,6 +5,7 @@ use countersign_cli::exit_code;
 use countersign_protocol::command::Mode;
 use countersign_protocol::event::Stream;
 use countersign_protocol::lifecycle::CommandStatus;
+use countersign_protocol::name::Time;
 use countersign_protocol::rights::ChangeBody;
 use countersign_protocol::rollout::Rollout;
 use countersign_protocol::short;
@@ -124,6 +125,26 @@ async fn the_json_of_a_command_has_all_that_its_request_asks_for() {
         shown().await.0["stdin"],
         json!({"len": 9, "held": "withheld", "sha256": null, "base64": null})
     );
+}
+
+#[tokio::test]
+async fn who_approves_is_told_of_an_api_token_and_of_the_earliest_start() {
+    let server = Server::start(Book::ready()).await;
+    let home = tempfile::tempdir().unwrap();
+    let alice = client(&server, home.path(), "alice").await;
+    let id = alice.request(&spec(&["true"])).await.unwrap().id;
+    let mut view = alice.fetch_command(&id).await.unwrap();
+    let signed = countersign_cli::describe::act(&view);
+    assert!(!signed.contains("token"), "{signed}");
+    view.command.request.token = Some("0123456789abcdef".parse().unwrap());
+    view.command.request.act.not_before = Time::from_micros(1_900_000_000_000_000).unwrap();
+    let shown = countersign_cli::describe::act(&view);
+    for line in [
+        "API token  0123456789abcdef asked for it, in the name of alice, who signed nothing\n",
+        "not before 2030-03-17 17:46:40 UTC\n",
+    ] {
+        assert!(shown.contains(line), "{shown}");
+    }
 }
 
 #[tokio::test]
