@@ -53,7 +53,8 @@ fn fill<T>(
     shape: impl Fn(T) -> Option<CommandShape>,
     room: usize,
 ) {
-    // The number of those that are left out stands in both texts: counted with all its digits.
+    // The number of those that are left out stands in both texts: counted with all its digits, which also
+    // leaves room for the last line of the list.
     let left_out = std::mem::replace(&mut index.more_commands, u64::MAX);
     let mut json_room = room.saturating_sub(json(index).len());
     let mut page_room = room.saturating_sub(page::write(index).len());
@@ -74,11 +75,11 @@ fn fill<T>(
     index.more_commands += u64::try_from(newest_first.count()).unwrap_or(u64::MAX);
 }
 
-/// What a command adds to `index.json`, with the comma and the line feeds around it.
+/// What a command adds to `index.json`, with the comma and the line feed before it.
 fn json_size(command: &CommandShape) -> usize {
     let text = serde_json::to_string_pretty(command).unwrap_or_default();
     let lines = 1 + text.bytes().filter(|byte| *byte == b'\n').count();
-    text.len() + INDENT * lines + ",\n\n  ".len()
+    text.len() + INDENT * lines + ",\n".len()
 }
 
 #[cfg(test)]
