@@ -16,6 +16,7 @@ use countersign_protocol::search::{MAX_HITS, SearchFor, SearchHit, SearchRequest
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::connect::Client;
+use super::log::check_length;
 use super::walk::{self, AT_ONCE, Past};
 use super::what_if::Since;
 use crate::audit::{Chronicle, Keep};
@@ -94,13 +95,7 @@ impl Hits<'_> {
 
     /// Takes what a page names. Said again, a hit would be counted twice, and pages would have no end.
     fn take(&mut self, items: &[SearchHit], limit: u64) -> Result<(), Failure> {
-        if items.len() as u64 > limit {
-            let text = format!(
-                "the server named {} at once and was asked for {limit}",
-                items.len()
-            );
-            return Err(malformed(text));
-        }
+        check_length(items, limit)?;
         for hit in items {
             let id = id(hit)?;
             if !self.seen.insert((id, hit.host.clone())) {
@@ -139,12 +134,9 @@ fn ids(hits: &[SearchHit]) -> Result<Vec<CommandId>, Failure> {
 
 fn id(hit: &SearchHit) -> Result<CommandId, Failure> {
     let id = hit.command.parse();
-    id.map_err(|_| malformed("the server named something that is no command"))
-}
-
-/// What no server of ours answers.
-fn malformed(text: impl Into<String>) -> Failure {
-    Failure::unreachable("malformed", text)
+    id.map_err(|_| {
+        Failure::unreachable("malformed", "the server named something that is no command")
+    })
 }
 
 impl Client {

@@ -5,6 +5,7 @@ use countersign_protocol::hash::Digest;
 
 use super::connect::Client;
 use super::connect::GetError;
+use super::log::check_length;
 use crate::failure::Failure;
 use crate::verify::{EntryRow, Fetch, Held, Pages, Reader};
 
@@ -36,6 +37,7 @@ impl Pages for Served {
                 .get("/v1/entries", &query)
                 .await
                 .map_err(Failure::from)?;
+            check_length(&page.items, limit)?;
             let row = |item: EntryItem| EntryRow {
                 seq: item.seq,
                 entry: item.entry.0,

@@ -325,3 +325,29 @@ async fn hits_that_a_server_names_again_or_more_than_were_asked_for_are_found() 
         (exit_code::UNREACHABLE, "malformed")
     );
 }
+
+/// The entries are true, and stand behind the point that was asked for.
+#[tokio::test]
+async fn a_page_longer_than_was_asked_for_does_not_move_the_point_of_an_answer() {
+    let mut book = Book::ready();
+    let point = book.entries.len() as u64;
+    book.request("alice", &["web-1"], &["true"]);
+    let server = Server::start(book).await;
+    let home = tempfile::tempdir().unwrap();
+    let bob = client(&server, home.path(), "bob").await;
+    assert_eq!(
+        past(&bob, &until(point)).await.unwrap().chronicle.size(),
+        point
+    );
+    let all = serde_json::to_value(server.inner().page(0, u64::MAX)).unwrap();
+    server.lies(move |path, _status, body| {
+        if path == "/v1/entries" {
+            *body = all.clone();
+        }
+    });
+    let failure = past(&bob, &until(point)).await.unwrap_err();
+    assert_eq!(
+        (failure.exit, failure.code.as_ref()),
+        (exit_code::UNREACHABLE, "malformed")
+    );
+}
