@@ -493,10 +493,7 @@ mod tests {
         let body = r#"{"type":"about:blank","title":"t","status":503,"code":"c","detail":"d"}"#;
         let failure = failure(409, body);
         assert_eq!(failure.exit, exit_code::REFUSED);
-        assert_eq!(
-            (failure.code.as_ref(), failure.message.as_str()),
-            ("c", "d")
-        );
+        assert_eq!((failure.code.as_ref(), failure.message()), ("c", "d"));
     }
 
     #[test]

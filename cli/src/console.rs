@@ -46,8 +46,20 @@ pub fn write_raw(to_stderr: bool, bytes: &[u8]) -> Result<(), Failure> {
 /// # Errors
 /// It cannot be written.
 pub fn print_json(value: &impl Serialize) -> Result<(), Failure> {
-    let mut text = serde_json::to_string(value)
+    let text = serde_json::to_string(value)
         .map_err(|error| Failure::failed("output", format!("cannot write the result: {error}")))?;
+    print_json_text(text)
+}
+
+/// The same of a document that is text already. Its strings may be foreign: a terminal gets what could
+/// command it escaped, and a program the text as it is. Both say the same.
+///
+/// # Errors
+/// It cannot be written.
+pub fn print_json_text(mut text: String) -> Result<(), Failure> {
+    if is_terminal(false) {
+        text = render::json(&text);
+    }
     text.push('\n');
     write_raw(false, text.as_bytes())
 }
@@ -124,7 +136,7 @@ pub fn report(json: bool, failure: &Failure) -> u8 {
     }
     let hint = failure.hint.as_deref();
     if json {
-        let (code, message) = (failure.code.as_ref(), failure.message.as_str());
+        let (code, message) = (failure.code.as_ref(), failure.message());
         let error = Body {
             code,
             message,
@@ -133,7 +145,7 @@ pub fn report(json: bool, failure: &Failure) -> u8 {
         // Standard output is gone: the exit code still tells.
         drop(print_json(&Document { error }));
     } else {
-        note(&format!("error: {}", render::line(&failure.message)));
+        note(&format!("error: {failure}"));
         if let Some(hint) = hint {
             note(&format!("hint: {}", render::line(hint)));
         }

@@ -162,14 +162,21 @@ fn request_approve_and_show_have_their_shapes() {
         [
             "argv",
             "at_output_limit",
+            "break_glass",
             "cwd",
             "env",
+            "expires_us",
+            "max_runs",
             "mode",
+            "not_before_us",
             "output_limit",
             "reason",
             "requester",
+            "rollout",
+            "stdin",
             "targets",
             "timeout_ms",
+            "token",
             "user"
         ]
     );

@@ -38,6 +38,8 @@ pub struct Named {
     pub stream: Option<Stream>,
     /// Whether checking the entry needs its content.
     pub is_document: bool,
+    /// Whether it is what a host wrote, which not everybody reads who reads the rest.
+    pub is_output: bool,
 }
 
 /// The blobs that an entry names.
@@ -55,11 +57,13 @@ pub fn named(seq: u64, entry: &CheckedEntry) -> impl Iterator<Item = Named> + us
     } else {
         [None, None]
     };
+    let is_output = matches!(event, Event::ExecutionOutput(_));
     event.blobs().into_iter().map(move |blob| Named {
         seq,
         blob,
         stream,
         is_document: documents.contains(&Some(blob)),
+        is_output,
     })
 }
 
@@ -106,6 +110,13 @@ pub fn settle(batch: Vec<Named>, found: &HashMap<Digest, Held>) -> Settled {
 }
 
 impl Settled {
+    /// Those that the source says its reader may not see.
+    pub fn withheld(&self) -> impl Iterator<Item = &Named> {
+        let verdicts = self.verdicts.iter();
+        let withheld = verdicts.filter(|(_, verdict)| matches!(verdict, Verdict::Withheld));
+        withheld.map(|(named, _)| named)
+    }
+
     /// Counts what came out, and hands the documents on. What is erased waits for an entry that says so.
     pub fn count(
         self,

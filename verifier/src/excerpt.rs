@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use countersign_protocol::audit::{CheckedEntry, Excerpt, Reason};
-use countersign_protocol::checkpoint::Checkpoint;
+use countersign_protocol::checkpoint::{Checkpoint, CheckpointError};
 use countersign_protocol::event::Event;
 use countersign_protocol::fold::{State, Stream};
 use countersign_protocol::hash::{CommandId, Hash, LedgerId};
@@ -15,10 +15,26 @@ use countersign_protocol::witness_policy::WitnessPolicy;
 
 use crate::blobs::Documents;
 use crate::erasures::Erasures;
-use crate::log::{attachment, check_pin, erased, judge, note_word, suspects, verifier, worded};
+use crate::log::{
+    attachment, check_pin, erased, judge, note_word, open_given, suspects, verifier, worded,
+};
 use crate::outputs::Outputs;
 use crate::report::{BlobCounts, Findings, Report, Scope};
 use crate::witnesses::{Witnessed, vouch};
+
+/// What came of the checkpoint that was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Given {
+    /// What there is to be found is among the findings.
+    Compared,
+    /// An excerpt is proved against one checkpoint, and this one is of another size.
+    NotComparable {
+        /// The entries of the one that was given.
+        given: u64,
+        /// The entries of the bundle's own.
+        held: u64,
+    },
+}
 
 type Bad = (&'static str, String);
 
@@ -190,18 +206,39 @@ impl Chosen {
         }
     }
 
-    /// Compares with what the caller remembers, as far as an excerpt can.
-    pub(crate) fn memories(&mut self, remembered: Option<(u64, Hash)>) {
-        let (Some((size, root)), Some(checkpoint)) = (remembered, &self.checkpoint) else {
-            return;
+    /// Compares with what the caller remembers, as far as an excerpt can, and with the checkpoint that
+    /// was given.
+    ///
+    /// # Errors
+    /// The checkpoint that was given is damaged.
+    pub(crate) fn memories(
+        &mut self,
+        given: Option<&str>,
+        remembered: Option<(u64, Hash)>,
+    ) -> Result<Given, CheckpointError> {
+        let genesis = verifier(self.fold.state());
+        let (Some(checkpoint), Some(verifier)) = (&self.checkpoint, genesis) else {
+            return Ok(Given::Compared);
         };
-        if size == checkpoint.size() && root != checkpoint.root() {
-            let reason = format!(
-                "the bundle's checkpoint of {size} entries has another root than the one remembered here: the log was forked"
-            );
-            self.findings
-                .bad("other_root", size.saturating_sub(1), reason);
+        let held = (checkpoint.size(), checkpoint.root());
+        if let Some(claim) = remembered {
+            compare(held, claim, "the one remembered here", &mut self.findings);
         }
+        let Some(note) = given else {
+            return Ok(Given::Compared);
+        };
+        let Some(given) = open_given(note, &verifier, &mut self.findings)? else {
+            return Ok(Given::Compared);
+        };
+        if given.size() != held.0 {
+            return Ok(Given::NotComparable {
+                given: given.size(),
+                held: held.0,
+            });
+        }
+        let claim = (given.size(), given.root());
+        compare(held, claim, "the one that was given", &mut self.findings);
+        Ok(Given::Compared)
     }
 
     pub(crate) fn report(mut self) -> Report {
@@ -240,5 +277,15 @@ impl Chosen {
             first_bad,
             findings,
         }
+    }
+}
+
+/// Of one size there is one root. Between two sizes only all the log's entries could tell.
+fn compare(held: (u64, Hash), (size, root): (u64, Hash), whose: &str, findings: &mut Findings) {
+    if size == held.0 && root != held.1 {
+        let reason = format!(
+            "the bundle's checkpoint of {size} entries has another root than {whose}: the log was forked"
+        );
+        findings.bad("other_root", size.saturating_sub(1), reason);
     }
 }

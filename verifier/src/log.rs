@@ -200,19 +200,12 @@ impl Log {
         remembered: Option<(u64, Hash)>,
         witnesses: Option<&WitnessPolicy>,
     ) -> Result<(), CheckpointError> {
-        if let (Some(note), Some(verifier)) = (checkpoint, self.verifier()) {
-            match Checkpoint::open(note, &verifier) {
-                Ok(given) => {
-                    let claim = (given.size(), given.root());
-                    self.compare_root(claim, "the checkpoint that was given");
-                    self.demand(witnesses, &given);
-                }
-                Err(error @ (CheckpointError::OtherOrigin | CheckpointError::Unsigned)) => {
-                    let reason = format!("the checkpoint that was given: {error}");
-                    self.findings.bad(note_word(&error), 0, reason);
-                }
-                Err(error) => return Err(error),
-            }
+        if let (Some(note), Some(verifier)) = (checkpoint, self.verifier())
+            && let Some(given) = open_given(note, &verifier, &mut self.findings)?
+        {
+            let claim = (given.size(), given.root());
+            self.compare_root(claim, "the checkpoint that was given");
+            self.demand(witnesses, &given);
         }
         if let Some(claim) = remembered {
             self.compare_root(claim, "the newest checkpoint remembered here");
@@ -329,6 +322,27 @@ pub const fn note_word(error: &CheckpointError) -> &'static str {
         CheckpointError::VerifierKey
         | CheckpointError::TooLarge
         | CheckpointError::Malformed(_) => "bad_checkpoint",
+    }
+}
+
+/// The checkpoint that was given. Nothing when it is of another log, or nobody of this one signed it:
+/// then that is found.
+///
+/// # Errors
+/// It is damaged.
+pub(crate) fn open_given(
+    note: &str,
+    verifier: &VerifierKey,
+    findings: &mut Findings,
+) -> Result<Option<Checkpoint>, CheckpointError> {
+    match Checkpoint::open(note, verifier) {
+        Ok(given) => Ok(Some(given)),
+        Err(error @ (CheckpointError::OtherOrigin | CheckpointError::Unsigned)) => {
+            let reason = format!("the checkpoint that was given: {error}");
+            findings.bad(note_word(&error), 0, reason);
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
 }
 

@@ -15,7 +15,7 @@ const USAGE: u8 = 2;
 /// The bundle does not hold.
 const TAMPERING: u8 = 3;
 
-/// The file cannot be read, so there is no verdict.
+/// The file cannot be read, or not be compared with what was given, so there is no verdict.
 const UNREADABLE: u8 = 5;
 
 /// Everything holds, and something of it is under suspicion.
@@ -31,7 +31,8 @@ Usage: countersign-verify [--ledger ID] [--checkpoint FILE] [--witness-policy FI
 
   BUNDLE               the file; - reads standard input
   --ledger ID          the ledger that it must be: 64 hex digits, from somebody you trust
-  --checkpoint FILE    a checkpoint of yours that a whole log must contain and continue
+  --checkpoint FILE    a checkpoint of yours that a whole log must contain and continue; an
+                       excerpt can be compared with its own size's only
   --witness-policy FILE  witnesses of whom enough must vouch for the checkpoint (C2SP tlog-policy)
   --json               the verdict for programs
 
@@ -39,8 +40,8 @@ Examples:
   countersign-verify evidence.tar --ledger 7d1c…e9
   countersign-verify - --json < evidence.tar
 
-Exit codes: 0 everything holds, 2 wrong usage, 3 it does not hold, 5 it could not be read,
-6 it holds and a part of it is under suspicion.
+Exit codes: 0 everything holds, 2 wrong usage, 3 it does not hold, 5 it could not be read, or not
+be compared with --checkpoint, 6 it holds and a part of it is under suspicion.
 ";
 
 struct Arguments {

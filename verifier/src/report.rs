@@ -144,11 +144,19 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.first_bad {
-            None => writeln!(
-                f,
-                "ok: {} entries, {} checkpoints, {} texts; every hash, signature, right and proof holds",
-                self.entries, self.checkpoints, self.blobs.ok
-            )?,
+            None => {
+                // A right that nobody judged again is none that holds.
+                let holds = if self.not_rejudged == 0 {
+                    "every hash, signature, right and proof holds"
+                } else {
+                    "every hash, signature and proof holds, and the rights that could be judged again"
+                };
+                writeln!(
+                    f,
+                    "ok: {} entries, {} checkpoints, {} texts; {holds}",
+                    self.entries, self.checkpoints, self.blobs.ok
+                )?;
+            }
             Some(bad) => writeln!(
                 f,
                 "NOT OK at entry {}: {}: {}",

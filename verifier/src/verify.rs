@@ -15,7 +15,7 @@ use crate::blobs::{self, Documents, Held, Named};
 use crate::bundle::{
     Absence, BundleError, ContainerError, Manifest, Page, Reader, Selection, Tail,
 };
-use crate::excerpt::Chosen;
+use crate::excerpt::{Chosen, Given};
 use crate::index::{self, Gathered};
 use crate::log::Log;
 use crate::report::{Findings, Report};
@@ -28,7 +28,7 @@ pub type Progress<'a> = &'a mut dyn FnMut(u64);
 pub struct Expectations {
     /// The ledger that it must be.
     pub ledger: Option<LedgerId>,
-    /// A checkpoint's note that a whole log must contain and continue.
+    /// A checkpoint's note that a whole log must contain and continue, and that must be an excerpt's own.
     pub checkpoint: Option<String>,
     /// Size and root of a checkpoint that is remembered: compared where the bundle covers it.
     pub remembered: Option<(u64, Hash)>,
@@ -47,6 +47,16 @@ pub enum Unreadable {
         "the checkpoint that was given is damaged ({0}); give the whole note as the ledger issued it"
     )]
     Note(CheckpointError),
+    /// The checkpoint that was given says nothing of an excerpt that is proved against another.
+    #[error(
+        "the checkpoint that was given is of {given} entries and the excerpt is proved against one of {held}: they cannot be compared, so nothing shows that they are of one log. Nothing wrong was found in the excerpt itself; verify it without that checkpoint, or a bundle of the whole ledger with it"
+    )]
+    NotComparable {
+        /// The entries of the one that was given.
+        given: u64,
+        /// The entries of the excerpt's.
+        held: u64,
+    },
 }
 
 /// Verifies a bundle. Finding something is a [`Report`], not an error.
@@ -79,16 +89,23 @@ pub fn verify(
             Err(error) => break Err(error),
         }
     };
-    examination
+    let given = examination
         .memories(expectations)
         .map_err(Unreadable::Note)?;
-    match read {
-        Ok(Some(tail)) => Ok(examination.finish(&tail)),
-        Ok(None) => Ok(examination.report()),
+    let report = match read {
+        Ok(Some(tail)) => examination.finish(&tail),
+        Ok(None) => examination.report(),
         Err(error) => {
             stop_at(error, |name, reason| examination.stop(name, reason))?;
-            Ok(examination.report())
+            examination.report()
         }
+    };
+    match given {
+        // What is wrong by itself is said first.
+        Given::NotComparable { given, held } if report.ok => {
+            Err(Unreadable::NotComparable { given, held })
+        }
+        Given::NotComparable { .. } | Given::Compared => Ok(report),
     }
 }
 
@@ -249,19 +266,18 @@ impl Examination {
         Ok(self.count(blobs::settle(all, &found)))
     }
 
-    pub(crate) fn memories(&mut self, expectations: &Expectations) -> Result<(), CheckpointError> {
+    fn memories(&mut self, expectations: &Expectations) -> Result<Given, CheckpointError> {
         let remembered = expectations.remembered;
+        let given = expectations.checkpoint.as_deref();
         match &mut self.body {
             Body::Whole(log) => {
                 // A bundle is of its day: that the log went on since is no cut.
                 let held = log.auditor().size();
                 let covered = remembered.filter(|(size, _)| *size <= held);
-                log.memories(expectations.checkpoint.as_deref(), covered, None)
+                log.memories(given, covered, None)?;
+                Ok(Given::Compared)
             }
-            Body::Excerpt(chosen) => {
-                chosen.memories(remembered);
-                Ok(())
-            }
+            Body::Excerpt(chosen) => chosen.memories(given, remembered),
         }
     }
 

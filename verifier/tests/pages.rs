@@ -202,3 +202,18 @@ fn a_page_that_no_reader_would_take_is_not_written() {
         assert!(matches!(refused, Err(WriteError::Entry)));
     }
 }
+
+#[test]
+fn a_member_that_no_reader_would_take_is_not_written() {
+    const LIMIT: usize = 4 * 1024 * 1024;
+    let write = |bytes: usize| {
+        let note = "x".repeat(bytes);
+        Writer::new(Vec::new(), manifest(Selection::Whole), note).map(drop)
+    };
+    assert!(write(LIMIT).is_ok());
+    let refused = write(LIMIT + 1).unwrap_err();
+    assert!(
+        matches!(&refused, WriteError::TooLarge { name, bytes, limit: LIMIT } if name == "checkpoint" && *bytes == LIMIT + 1),
+        "{refused}"
+    );
+}

@@ -57,7 +57,12 @@ pub type Progress<'a> = &'a mut (dyn FnMut(u64, u64) + Send);
 
 impl From<WriteError> for Failure {
     fn from(error: WriteError) -> Self {
-        Self::failed("export", error.to_string()).hint("nothing was kept; look at the disk")
+        let hint = match &error {
+            WriteError::Io(_) => "nothing was kept; look at the disk",
+            WriteError::Manifest(_) | WriteError::Entry => "nothing was kept",
+            WriteError::TooLarge { .. } => "nothing was kept; name the commands to export",
+        };
+        Self::failed("export", error.to_string()).hint(hint)
     }
 }
 

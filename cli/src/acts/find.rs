@@ -16,6 +16,7 @@ use countersign_protocol::search::{MAX_HITS, SearchFor, SearchHit, SearchRequest
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::connect::Client;
+use super::log::check_length;
 use super::walk::{self, AT_ONCE, Past};
 use super::what_if::Since;
 use crate::audit::{Chronicle, Keep};
@@ -44,6 +45,8 @@ pub struct Hits<'a> {
     /// How many more are wanted.
     left: u64,
     is_over: bool,
+    /// What was named so far: an index names each once.
+    seen: BTreeSet<(CommandId, Option<String>)>,
 }
 
 impl Hits<'_> {
@@ -74,18 +77,37 @@ impl Hits<'_> {
         if self.is_over || self.left == 0 {
             return Ok(None);
         }
+        let limit = self.left.min(MAX_HITS);
         let request = SearchRequest {
             search: self.search.clone(),
             size: self.point.size,
             cursor: self.cursor.take(),
-            limit: Some(self.left.min(MAX_HITS)),
+            limit: Some(limit),
         };
         let page: Page<SearchHit> = self.client.ask("/v1/audit/search", &request).await?;
+        self.take(&page.items, limit)?;
         self.left = self.left.saturating_sub(page.items.len() as u64);
         // A server that gives nothing and promises more would be asked for ever.
         self.is_over = page.next.is_none() || page.items.is_empty();
         self.cursor = page.next;
         Ok(Some(page.items))
+    }
+
+    /// Takes what a page names. Said again, a hit would be counted twice, and pages would have no end.
+    fn take(&mut self, items: &[SearchHit], limit: u64) -> Result<(), Failure> {
+        check_length(items, limit)?;
+        for hit in items {
+            let id = id(hit)?;
+            if !self.seen.insert((id, hit.host.clone())) {
+                return Err(lied(&id, "it was named before, and stands there once"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Wants so many more than were named.
+    pub const fn want(&mut self, more: u64) {
+        self.left = more;
     }
 
     /// Where the server would go on.
@@ -106,11 +128,15 @@ pub fn lied(id: &CommandId, why: &str) -> Failure {
 }
 
 fn ids(hits: &[SearchHit]) -> Result<Vec<CommandId>, Failure> {
-    let ids: Result<BTreeSet<CommandId>, _> = hits.iter().map(|hit| hit.command.parse()).collect();
-    let ids = ids.map_err(|_| {
-        Failure::unreachable("malformed", "the server named something that is no command")
-    })?;
+    let ids: BTreeSet<CommandId> = hits.iter().map(id).collect::<Result<_, _>>()?;
     Ok(ids.into_iter().collect())
+}
+
+fn id(hit: &SearchHit) -> Result<CommandId, Failure> {
+    let id = hit.command.parse();
+    id.map_err(|_| {
+        Failure::unreachable("malformed", "the server named something that is no command")
+    })
 }
 
 impl Client {
@@ -193,6 +219,7 @@ impl Client {
             cursor,
             left: wanted,
             is_over: false,
+            seen: BTreeSet::new(),
         }
     }
 

@@ -103,6 +103,7 @@ impl Client {
         let mut query = vec![("from", from.to_string()), ("limit", limit.to_string())];
         query.extend(purpose.map(Purpose::query));
         let page: Page<EntryItem> = self.get("/v1/entries", &query).await?;
+        check_length(&page.items, limit)?;
         let links = check_page(page.items, from, prev)?;
         let Some(last) = links.last() else {
             return Ok(links);
@@ -117,6 +118,20 @@ impl Client {
             .map_err(|error| StreamError::NotIncluded { seq, error })?;
         Ok(links)
     }
+}
+
+/// What goes beyond the limit would go beyond the point that was asked for, and into an answer as of then.
+///
+/// # Errors
+/// A page has more items than were asked for.
+pub(super) fn check_length<T>(items: &[T], limit: u64) -> Result<(), Failure> {
+    let count = items.len();
+    if count as u64 <= limit {
+        return Ok(());
+    }
+    let text = format!("the server was asked for {limit} items and gave {count}");
+    Err(Failure::unreachable("malformed", text)
+        .hint("nothing of them was taken; is this a countersign server of the same version?"))
 }
 
 fn check_page(

@@ -85,3 +85,4 @@ pub use submit::{Accepted, ReceiptError};
 pub use turns::{Order, Steer};
 pub use walk::{Past, Reach};
 pub use what_if::{Otherwise, Ruling, Since, WhatIf};
+pub use witnessed::{witness_policy, witness_policy_file};

@@ -5,8 +5,9 @@ use countersign_protocol::hash::Digest;
 
 use super::connect::Client;
 use super::connect::GetError;
+use super::log::check_length;
 use crate::failure::Failure;
-use crate::verify::{EntryRow, Fetch, Held, Pages};
+use crate::verify::{EntryRow, Fetch, Held, Pages, Reader};
 
 /// A client's ledger, to be verified. Nothing that comes from it is believed here.
 #[derive(Debug)]
@@ -36,6 +37,7 @@ impl Pages for Served {
                 .get("/v1/entries", &query)
                 .await
                 .map_err(Failure::from)?;
+            check_length(&page.items, limit)?;
             let row = |item: EntryItem| EntryRow {
                 seq: item.seq,
                 entry: item.entry.0,
@@ -57,9 +59,19 @@ impl Pages for Served {
             Ok(found)
         })
     }
+
+    fn reader(&mut self, size: u64) -> Fetch<'_, Option<Reader>> {
+        Box::pin(async move {
+            let view = self.0.rights_as_of(size).await?;
+            let who = view.person(&self.0.key_id())?;
+            let state = view.state;
+            Ok(Some(Reader { who, state }))
+        })
+    }
 }
 
-/// What an answer says of a blob; nothing when the server has none.
+/// What an answer says of a blob, which a server that has lost one may say as well: the caller holds
+/// "withheld" against what the reader may read; nothing when the server has none.
 fn of_answer(answer: Result<BlobBody, GetError>) -> Result<Option<Held>, Failure> {
     match answer {
         Ok(body) => Ok(Some(body.into_blob().map_or(Held::Malformed, Held::Here))),

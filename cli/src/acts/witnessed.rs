@@ -13,6 +13,7 @@ use countersign_protocol::witness_policy::{QuorumError, WitnessPolicy, YOUNG_S, 
 use super::connect::Client;
 use crate::clock;
 use crate::failure::Failure;
+use crate::home::LedgerHome;
 
 /// The policy's name in the ledger's folder of the state home.
 const POLICY_FILE: &str = "witness-policy";
@@ -25,7 +26,7 @@ impl Client {
     /// No quorum: exit code 4. A cosignature that fails, or a history that is not the remembered
     /// one: exit code 3. A policy that cannot be read: exit code 2.
     pub async fn demand_witnesses(&self, policy: Option<&Path>) -> Result<(), Failure> {
-        let Some(policy) = self.pinned(policy)? else {
+        let Some(policy) = witness_policy(policy, self.trust.home())? else {
             return Ok(());
         };
         if !policy.is_about(self.trust.verifier()) {
@@ -42,26 +43,38 @@ impl Client {
         self.believe(&note).await?;
         Ok(())
     }
+}
 
-    /// The policy that was named, or the one that lies in the ledger's folder.
-    fn pinned(&self, named: Option<&Path>) -> Result<Option<WitnessPolicy>, Failure> {
-        let (text, from) = match named {
-            Some(path) => {
-                let text = std::fs::read_to_string(path).map_err(|error| {
-                    Failure::usage(format!("cannot read {}: {error}", path.display()))
-                })?;
-                (text, path.to_path_buf())
-            }
-            None => match self.trust.home().read(POLICY_FILE)? {
-                Some(text) => (text, self.trust.home().path(POLICY_FILE)),
-                None => return Ok(None),
-            },
-        };
-        let policy = text.parse();
-        policy
-            .map(Some)
-            .map_err(|error| Failure::usage(format!("{}: {error}", from.display())))
+/// The policy that was named, or the one that lies in the ledger's folder.
+///
+/// # Errors
+/// It cannot be read: exit code 2.
+pub fn witness_policy(
+    named: Option<&Path>,
+    home: &LedgerHome,
+) -> Result<Option<WitnessPolicy>, Failure> {
+    match named {
+        Some(path) => witness_policy_file(path).map(Some),
+        None => match home.read(POLICY_FILE)? {
+            Some(text) => parse(&text, &home.path(POLICY_FILE)).map(Some),
+            None => Ok(None),
+        },
     }
+}
+
+/// The policy in a file.
+///
+/// # Errors
+/// It cannot be read: exit code 2.
+pub fn witness_policy_file(path: &Path) -> Result<WitnessPolicy, Failure> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failure::usage(format!("cannot read {}: {error}", path.display())))?;
+    parse(&text, path)
+}
+
+fn parse(text: &str, from: &Path) -> Result<WitnessPolicy, Failure> {
+    text.parse()
+        .map_err(|error| Failure::usage(format!("{}: {error}", from.display())))
 }
 
 fn refused(error: QuorumError) -> Failure {

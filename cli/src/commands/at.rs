@@ -203,12 +203,13 @@ async fn listed(
     client: &Client,
     point: &Point,
     (search, few): (SearchFor, u64),
-    mut cursor: Option<String>,
+    cursor: Option<String>,
     is_enough: impl Fn(&Past) -> bool,
 ) -> Result<Past, Failure> {
     let mut ids = Vec::new();
+    let mut hits = client.hits(point.clone(), search, cursor, few);
     loop {
-        let mut hits = client.hits(point.clone(), search.clone(), cursor, few);
+        hits.want(few);
         let Some((past, page)) = hits.next(Keep::default()).await? else {
             return client.gathered(point, Keep::default(), &ids).await;
         };
@@ -221,8 +222,7 @@ async fn listed(
         } else {
             client.gathered(point, Keep::default(), &ids).await?
         };
-        cursor = hits.cursor().map(ToOwned::to_owned);
-        if cursor.is_none() || is_enough(&past) {
+        if hits.cursor().is_none() || is_enough(&past) {
             return Ok(past);
         }
     }

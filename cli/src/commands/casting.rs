@@ -1,6 +1,5 @@
 //! A cast file made: for `replay --cast` and `export --cast`.
 
-use std::fs::{self, File};
 use std::io::{self, BufWriter, Write as _};
 use std::path::Path;
 use std::time::Duration;
@@ -10,7 +9,7 @@ use countersign_protocol::name::AgentName;
 use countersign_protocol::short;
 use serde::Serialize;
 
-use super::export;
+use super::new_file::{NewFile, unwritable};
 use super::replay;
 use crate::acts::{Client, Purpose};
 use crate::cast::{self, About};
@@ -72,7 +71,7 @@ pub(super) async fn cast(
     if target.as_os_str() == STDOUT {
         let mut out = BufWriter::new(io::stdout().lock());
         let written = cast::write(&about, &cues, &mut out).and_then(|_| out.flush());
-        written.map_err(|error| export::unwritable(target, &error))?;
+        written.map_err(|error| unwritable(target, &error))?;
     } else {
         let events = to_file(&about, &cues, target)?;
         tell(json, target, agent, events, whole)?;
@@ -110,19 +109,15 @@ fn tell(
 }
 
 fn to_file(about: &About<'_>, cues: &[Cue<'_>], target: &Path) -> Result<u64, Failure> {
-    let partial = export::partial(target);
-    let made = File::create(&partial).and_then(|file| {
+    let (new, file) = NewFile::create(target)?;
+    let write = || {
         let mut out = BufWriter::new(file);
         let events = cast::write(about, cues, &mut out)?;
         out.flush()?;
         Ok(events)
-    });
-    if made.is_err() {
-        // That a file cannot be removed is not the first problem.
-        let _removed = fs::remove_file(&partial);
-    }
-    let events = made.map_err(|error| export::unwritable(&partial, &error))?;
-    fs::rename(&partial, target).map_err(|error| export::unwritable(target, &error))?;
+    };
+    let events = write().map_err(|error| unwritable(new.path(), &error))?;
+    new.keep()?;
     Ok(events)
 }
 

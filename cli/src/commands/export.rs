@@ -1,7 +1,7 @@
 //! `export`: a bundle that proves itself, in one file.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -11,6 +11,7 @@ use countersign_verifier::Report;
 use serde::Serialize;
 
 use super::casting::{self, CastWish};
+use super::new_file::{NewFile, may_write, unwritable};
 use super::{Globals, moment};
 use crate::acts::{Client, Found, Purpose, Search, Since, Wish};
 use crate::failure::Failure;
@@ -83,15 +84,9 @@ pub(super) async fn export(globals: &Globals, arguments: Arguments) -> Result<u8
         };
         return casting::cast(&client, globals.json, &wish, target).await;
     }
-    let partial = partial(target);
-    let file = File::create(&partial).map_err(|error| unwritable(&partial, &error))?;
-    let made = make(&client, &arguments, globals.json, file, &partial).await;
-    if made.is_err() {
-        // What is not whole is no evidence; that it cannot be removed is not the first problem.
-        let _removed = fs::remove_file(&partial);
-    }
-    let (report, bytes) = made?;
-    fs::rename(&partial, target).map_err(|error| unwritable(target, &error))?;
+    let (new, file) = NewFile::create(target)?;
+    let (report, bytes) = make(&client, &arguments, globals.json, file, new.path()).await?;
+    new.keep()?;
     if globals.json {
         console::print_json(&Shape {
             file: target.display().to_string(),
@@ -162,28 +157,6 @@ async fn wish(client: &Client, arguments: &Arguments, json: bool) -> Result<Wish
         };
     }
     Ok(Wish::Commands(ids))
-}
-
-/// Nothing that is there is written over.
-pub(super) fn may_write(target: &Path) -> Result<(), Failure> {
-    if target.exists() {
-        let text = format!("{} is there already; nothing was written", target.display());
-        return Err(Failure::usage(text).hint("give another name, or move the file away"));
-    }
-    Ok(())
-}
-
-/// Beside the target, so that a rename is one step.
-pub(super) fn partial(target: &Path) -> PathBuf {
-    let mut name = target.as_os_str().to_owned();
-    name.push(".partial");
-    PathBuf::from(name)
-}
-
-pub(super) fn unwritable(path: &Path, error: &io::Error) -> Failure {
-    let path = path.display();
-    Failure::failed("unwritable", format!("cannot write {path}: {error}"))
-        .hint("nothing was made; look at the folder and the disk")
 }
 
 /// Words on progress, for those who watch.

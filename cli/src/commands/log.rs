@@ -52,7 +52,7 @@ pub(super) async fn log(globals: &Globals, arguments: Arguments) -> Result<u8, F
         let links = client.entries(next, PAGE, prev).await?;
         for link in &links {
             if globals.json {
-                console::write_raw(false, shapes::entry_line(link).as_bytes())?;
+                console::print_json_text(shapes::entry_line(link))?;
             } else {
                 console::print(&line(link))?;
             }

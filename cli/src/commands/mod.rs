@@ -20,6 +20,7 @@ mod live;
 mod log;
 mod logs;
 mod moment;
+mod new_file;
 mod nothing_ran;
 mod people;
 mod policy;

@@ -163,7 +163,7 @@ async fn let_go(
         }
         Err(failure) if failure.exit == exit_code::REFUSED => {
             item.status = "refused";
-            item.refused = Some(failure.message);
+            item.refused = Some(failure.message().to_owned());
         }
         Err(failure) => return Err(failure),
     }

@@ -11,8 +11,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use super::casting::{self, CastWish};
+use super::new_file::may_write;
 use super::run::Printer;
-use super::{Globals, export, request};
+use super::{Globals, request};
 use crate::acts::{Client, Found, Purpose, Step};
 use crate::failure::Failure;
 use crate::playback::{self, Timing};
@@ -153,7 +154,7 @@ async fn write_cast(
     target: &Path,
 ) -> Result<u8, Failure> {
     if target.as_os_str() != casting::STDOUT {
-        export::may_write(target)?;
+        may_write(target)?;
     } else if globals.json {
         return Err(Failure::usage("--cast - and --json both want stdout"));
     }

@@ -12,7 +12,7 @@ use countersign_verifier::{Expectations, Unreadable};
 use serde::Serialize;
 
 use super::Globals;
-use crate::acts::Served;
+use crate::acts::{Served, witness_policy, witness_policy_file};
 use crate::failure::Failure;
 use crate::home::{self, LedgerHome};
 use crate::verify::{
@@ -30,6 +30,7 @@ const PROGRESS_STEP: u64 = 10_000;
   countersign verify evidence.tar                  a bundle, offline
   countersign verify --database \"$DATABASE_URL\"    the database itself, side tables and lists too
   countersign verify --checkpoint kept.note        ... and it must continue a checkpoint you kept
+  countersign verify evidence.tar --checkpoint evidence.note    of an excerpt: it must be its own
 
 Exit codes: 0 everything holds, 3 it does not, 5 it could not be read, 6 it holds and a part of it is
 under suspicion: of a key that an administrator calls suspect, or whose counter went back.")]
@@ -40,7 +41,8 @@ pub struct Arguments {
     /// Read the database itself instead of asking a server; either role's address will do
     #[arg(long, value_name = "URL")]
     pub database: Option<String>,
-    /// A checkpoint that the log must contain and continue
+    /// A checkpoint that the log must contain and continue; an excerpt can be compared with one of its
+    /// own size only
     #[arg(long, value_name = "FILE")]
     checkpoint: Option<PathBuf>,
 }
@@ -114,11 +116,11 @@ where
         let report = bundle(globals, path, checkpoint)?;
         return conclude(globals, &report, "not compared");
     }
-    let witnesses = globals
-        .witness_policy
-        .as_deref()
-        .map(witnesses)
-        .transpose()?;
+    let witnesses = match &arguments.database {
+        Some(_) => witnesses(globals)?,
+        // The policy is held against the server's own cosigned note on the way in.
+        None => None,
+    };
     let source = match &arguments.database {
         Some(_) if witnesses.is_some() && checkpoint.is_none() => {
             return Err(Failure::usage(
@@ -127,7 +129,6 @@ where
             .hint("give --checkpoint FILE with a note that they signed, as /checkpoint of the server gives it"));
         }
         Some(url) => Source::Database(url.clone()),
-        // The policy was held against the server's own cosigned note on the way in.
         None => Source::Pages(Box::new(Served::new(globals.connect().await?))),
     };
     let mut report = recompute(Options {
@@ -135,7 +136,7 @@ where
         ledger: globals.ledger,
         checkpoint,
         remembered: globals.ledger.map(remembered).transpose()?.flatten(),
-        witnesses: witnesses.filter(|_policy| arguments.database.is_some()),
+        witnesses,
         progress: progress(globals.json),
     })
     .await?;
@@ -197,11 +198,7 @@ fn bundle(globals: &Globals, path: &Path, checkpoint: Option<String>) -> Result<
         ledger: globals.ledger,
         checkpoint,
         remembered: globals.ledger.map(remembered).transpose()?.flatten(),
-        witnesses: globals
-            .witness_policy
-            .as_deref()
-            .map(witnesses)
-            .transpose()?,
+        witnesses: witnesses(globals)?,
     };
     let mut told = progress(globals.json);
     let verified = countersign_verifier::verify(source, &expectations, &mut |done| {
@@ -211,16 +208,18 @@ fn bundle(globals: &Globals, path: &Path, checkpoint: Option<String>) -> Result<
     });
     verified.map_err(|error| match error {
         Unreadable::Io(error) => unreadable(error),
-        Unreadable::Note(_) => Failure::usage(error.to_string()),
+        Unreadable::Note(_) | Unreadable::NotComparable { .. } => Failure::usage(error.to_string()),
     })
 }
 
-fn witnesses(path: &Path) -> Result<WitnessPolicy, Failure> {
-    let shown = path.display();
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Failure::usage(format!("cannot read {shown}: {error}")))?;
-    text.parse()
-        .map_err(|error| Failure::usage(format!("{shown}: {error}")))
+/// The witnesses' policy that holds: the one that was named, or that of the pinned ledger's folder.
+fn witnesses(globals: &Globals) -> Result<Option<WitnessPolicy>, Failure> {
+    let named = globals.witness_policy.as_deref();
+    match (named, globals.ledger) {
+        (None, None) => Ok(None),
+        (Some(path), None) => witness_policy_file(path).map(Some),
+        (named, Some(ledger)) => witness_policy(named, &LedgerHome::open(&home::find()?, &ledger)?),
+    }
 }
 
 /// Size and root of the newest checkpoint that this client remembers.

@@ -4,7 +4,7 @@ use countersign_protocol::key;
 use countersign_protocol::rights::ChangeBody;
 use countersign_protocol::short;
 
-use super::command::{absent, paragraph, row};
+use super::command::{absent, free_text, paragraph, row};
 use super::requirement::{price, whom};
 use crate::acts::{ChangeView, Replaced};
 use crate::render;
@@ -24,7 +24,7 @@ pub fn change(view: &ChangeView) -> String {
     );
     match &view.reason {
         None => {}
-        Some(Held::Here(reason)) => paragraph(&mut out, "reason", reason),
+        Some(Held::Here(reason)) => free_text(&mut out, "reason", reason),
         Some(held) => row(&mut out, "reason", absent(held)),
     }
     change_body(&mut out, view);
@@ -96,7 +96,7 @@ fn change_body(out: &mut String, view: &ChangeView) {
         ChangeBody::PolicyPublished { policy } => {
             row(out, "publishes", &format!("a policy, digest {policy}"));
             if let Some(policy) = &view.policy {
-                paragraph(out, "policy", policy.text());
+                free_text(out, "policy", policy.text());
             }
         }
         ChangeBody::AgentAccepted {

@@ -35,6 +35,9 @@ const NAME_COLUMNS: usize = 48;
 /// Targets that a list names before it counts.
 const LISTED_TARGETS: usize = 4;
 
+/// What stands before the lines of a text in a description.
+const INDENT: &str = "    ";
+
 /// A line of a description: a name in its column, then what it is.
 pub(super) fn row(out: &mut String, name: &str, value: &str) {
     let written = writeln!(out, "{name:<10} {value}");
@@ -83,8 +86,16 @@ pub fn act(view: &CommandView) -> String {
         "asked by",
         &format!("{}, {asked}", view.command.requester()),
     );
+    // Its own word, and signed by the gateway: the person's key has not been near it.
+    if let Some(token) = &view.command.request.token {
+        let text = format!(
+            "{token} asked for it, in the name of {}, who signed nothing",
+            view.command.requester()
+        );
+        row(&mut out, "API token", &text);
+    }
     match view.reason.here() {
-        Some(reason) => paragraph(&mut out, "reason", reason),
+        Some(reason) => free_text(&mut out, "reason", reason),
         None => row(&mut out, "reason", absent(&view.reason)),
     }
     if let Some(retried) = &view.retried {
@@ -98,6 +109,14 @@ pub fn act(view: &CommandView) -> String {
     environment(&mut out, view);
     stdin(&mut out, view);
     secrets(&mut out, view);
+    let foreign = foreign(view);
+    if !foreign.is_empty() {
+        let text = format!(
+            "characters outside ASCII, which may look like others, are in {}",
+            foreign.join(", ")
+        );
+        row(&mut out, "note", &text);
+    }
     row(
         &mut out,
         "limits",
@@ -114,6 +133,7 @@ pub fn act(view: &CommandView) -> String {
     if let Some(asked) = &act.rollout {
         row(&mut out, "rollout", &rollout(asked));
     }
+    row(&mut out, "not before", &render::time(act.not_before));
     row(&mut out, "open until", &render::time(act.expires_at));
     out
 }
@@ -162,12 +182,25 @@ pub fn came(command: &Command, agent: &AgentName) -> String {
     }
 }
 
-pub(super) fn paragraph(out: &mut String, name: &str, text: &str) {
-    if !text.contains('\n') && text.chars().count() <= render::WRAP_COLUMNS {
-        row(out, name, &render::line(text));
+/// What was made safe already, as names and words are: in its row, or below it where it is long.
+pub(super) fn paragraph(out: &mut String, name: &str, shown: &str) {
+    if !shown.contains('\n') && shown.chars().count() <= render::WRAP_COLUMNS {
+        row(out, name, &render::line(shown));
     } else {
         row(out, name, "");
-        out.push_str(&render::block(text, "    "));
+        out.push_str(&render::wrapped(shown, INDENT));
+    }
+}
+
+/// Free text of others, exact: in its row, or below it where it has several lines.
+pub(super) fn free_text(out: &mut String, name: &str, text: &str) {
+    let shown = render::block(text, "");
+    match shown.trim_end_matches('\n') {
+        line if line.len() + 1 == shown.len() && !line.contains('\n') => row(out, name, line),
+        _lines => {
+            row(out, name, "");
+            out.push_str(&render::block(text, INDENT));
+        }
     }
 }
 
@@ -211,7 +244,7 @@ fn program(out: &mut String, view: &CommandView) {
             );
             let script = spec.argv.first().map_or("", String::as_str);
             row(out, "", "----");
-            out.push_str(&render::block(script, "    "));
+            out.push_str(&render::block(script, INDENT));
             row(out, "", "----");
         }
     }
@@ -226,19 +259,40 @@ fn program(out: &mut String, view: &CommandView) {
         Some(Err(error)) => row(out, "CAREFUL", &error.to_string()),
         None => {}
     }
-    if spec.argv.iter().any(|word| render::is_foreign(word)) {
-        row(
-            out,
-            "note",
-            "it has characters outside ASCII, which may look like others",
-        );
-    }
     let directory = spec.cwd.as_deref().map(render::word);
     let otherwise = match spec.mode {
         Mode::Exec | Mode::Shell => "/",
         Mode::Action => "the action's own",
     };
     row(out, "directory", directory.as_deref().unwrap_or(otherwise));
+}
+
+/// Where letters are that may look like others.
+fn foreign(view: &CommandView) -> Vec<&'static str> {
+    let spec = view.spec.here();
+    let words = spec.is_some_and(|spec| spec.argv.iter().any(|word| render::is_foreign(word)));
+    let directory = spec.and_then(|spec| spec.cwd.as_deref());
+    let environment = view.env.as_ref().and_then(Held::here);
+    let mut variables = environment
+        .into_iter()
+        .flat_map(|environment| environment.variables());
+    let stdin = view.stdin.as_ref().and_then(Held::here);
+    // Bytes that are no characters are shown as escapes.
+    let mut chunks = stdin.into_iter().flat_map(|bytes| bytes.utf8_chunks());
+    let places = [
+        ("what runs", words),
+        ("its directory", directory.is_some_and(render::is_foreign)),
+        (
+            "its variables",
+            variables.any(|(name, value)| render::is_foreign(name) || render::is_foreign(value)),
+        ),
+        (
+            "its standard input",
+            chunks.any(|chunk| render::is_foreign(chunk.valid())),
+        ),
+    ];
+    let there = places.into_iter().filter(|(_, there)| *there);
+    there.map(|(place, _)| place).collect()
 }
 
 fn environment(out: &mut String, view: &CommandView) {
@@ -288,9 +342,7 @@ fn stdin(out: &mut String, view: &CommandView) {
                 &format!("{} bytes, SHA-256 {digest}:", bytes.len()),
             );
             let shown = bytes.get(..MAX_STDIN_SHOWN).unwrap_or(bytes);
-            let mut escaper = render::Escaper::default();
-            let text = escaper.push(shown) + &escaper.finish();
-            out.push_str(&render::block(&text, "    "));
+            out.push_str(&render::block(shown, INDENT));
             if shown.len() < bytes.len() {
                 let rest = bytes.len() - shown.len();
                 row(
@@ -481,7 +533,7 @@ fn execution(out: &mut String, view: &CommandView, agent: &AgentName, part: &Exe
             &format!("{} bytes:", bytes.len()),
         );
         let text = text.strip_suffix('\n').unwrap_or(&text);
-        out.push_str(&render::block(text, "    "));
+        out.push_str(&render::wrapped(text, INDENT));
     }
     if !output.is_whole() {
         row(

@@ -2,7 +2,7 @@
 
 use countersign_protocol::short;
 
-use super::command::{absent, paragraph, row, table};
+use super::command::{absent, free_text, paragraph, row, table};
 use crate::acts::{Redaction, counted};
 use crate::render;
 use crate::shapes::HoldShape;
@@ -33,7 +33,7 @@ pub fn redactions(redactions: &[Redaction]) -> String {
         );
         match &redaction.reason {
             None => {}
-            Some(Held::Here(reason)) => paragraph(&mut out, "why", reason),
+            Some(Held::Here(reason)) => free_text(&mut out, "why", reason),
             Some(held) => row(&mut out, "why", absent(held)),
         }
     }

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use countersign_protocol::api::{ChangeItem, CommandItem, ExecutionResult};
+use countersign_protocol::api::{Base64, ChangeItem, CommandItem, ExecutionResult};
 use countersign_protocol::blob::BlobRef;
-use countersign_protocol::command::{AtOutputLimit, Environment, Mode};
+use countersign_protocol::command::{Act, AtOutputLimit, Environment, Mode};
 use countersign_protocol::event::Stream;
 use countersign_protocol::facts::{self, Run};
 use countersign_protocol::hash::StatementId;
@@ -12,16 +12,18 @@ use countersign_protocol::key;
 use countersign_protocol::lifecycle::Execution;
 use countersign_protocol::name::AgentName;
 use countersign_protocol::rights::ChangeBody;
+use countersign_protocol::rollout::Rollout;
 use countersign_protocol::secret::{SealedSecret, SealedSecrets};
 use countersign_protocol::short;
 use countersign_protocol::view::{self as protocol_view, Written};
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 
 use super::RedactionShape;
 use crate::acts::{ChangeView, Replaced};
 use crate::alike::{self, Group, Verdict};
 use crate::console::base64;
-use crate::streams::Link;
+use crate::streams::{Held, Link};
 use crate::view::CommandView;
 
 /// `request`
@@ -96,18 +98,41 @@ pub struct RequestShape {
     cwd: Option<String>,
     env: Option<BTreeMap<String, String>>,
     user: Option<String>,
+    /// Null where it brings none.
+    stdin: Option<StdinShape>,
     timeout_ms: u64,
     output_limit: u64,
     at_output_limit: Option<AtOutputLimit>,
+    not_before_us: u64,
+    expires_us: u64,
+    max_runs: u8,
+    break_glass: bool,
+    /// How it goes over its hosts; null where it asks for nothing.
+    rollout: Option<Rollout>,
     reason: Option<String>,
     targets: Vec<String>,
     /// What hosts run with their own facts in it; only where it uses some.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     runs: Vec<RunShape>,
     requester: String,
+    /// The API token that asked for its requester; null where they signed it themselves.
+    token: Option<String>,
     /// Only where the request hands over some.
     #[serde(skip_serializing_if = "Option::is_none")]
     secrets: Option<Option<Vec<SecretShape>>>,
+}
+
+/// The standard input of a request.
+#[derive(Debug, Serialize)]
+struct StdinShape {
+    /// How many bytes, also where they are not here.
+    len: u64,
+    /// `here`, `erased`, or `withheld`: then the caller may not read it.
+    held: &'static str,
+    /// Of its bytes; null where they are not here.
+    sha256: Option<String>,
+    /// Its bytes; null where they are not here.
+    base64: Option<Base64>,
 }
 
 /// What some hosts run with their own facts in it.
@@ -201,26 +226,67 @@ fn variables(environment: &Environment) -> BTreeMap<String, String> {
     environment.variables().iter().cloned().collect()
 }
 
+fn stdin(named: &BlobRef, held: Option<&Held<Vec<u8>>>) -> StdinShape {
+    let (word, bytes) = match held {
+        Some(Held::Here(bytes)) => ("here", Some(bytes)),
+        Some(Held::Redacted) => ("erased", None),
+        Some(Held::Withheld) | None => ("withheld", None),
+    };
+    StdinShape {
+        len: named.len,
+        held: word,
+        sha256: bytes.map(|bytes| hex::encode(Sha256::digest(bytes))),
+        base64: bytes.map(|bytes| base64(bytes)),
+    }
+}
+
+/// Whoever approves by a script decides by this, so an act's field cannot be left out: each is named.
 fn request(view: &CommandView) -> RequestShape {
-    let act = view.command.act();
+    let Act {
+        mode,
+        // What these name is in the view.
+        spec: _,
+        env: _,
+        secrets: _,
+        targets: _,
+        stdin: named_stdin,
+        user,
+        timeout_ms,
+        output_limit,
+        at_output_limit,
+        not_before,
+        expires_at,
+        max_runs,
+        break_glass,
+        rollout,
+    } = view.command.act();
     let spec = view.spec.here();
     let lines = view.command.targets.iter().flat_map(|list| list.lines());
     RequestShape {
-        mode: act.mode,
+        mode: *mode,
         argv: spec.map(|spec| spec.argv.clone()),
         cwd: spec.and_then(|spec| spec.cwd.clone()),
         env: match &view.env {
             None => Some(BTreeMap::new()),
             Some(held) => held.here().map(variables),
         },
-        user: act.user.as_ref().map(ToString::to_string),
-        timeout_ms: act.timeout_ms,
-        output_limit: act.output_limit,
-        at_output_limit: act.at_output_limit,
+        user: user.as_ref().map(ToString::to_string),
+        stdin: named_stdin
+            .as_ref()
+            .map(|named| stdin(named, view.stdin.as_ref())),
+        timeout_ms: *timeout_ms,
+        output_limit: *output_limit,
+        at_output_limit: *at_output_limit,
+        not_before_us: not_before.as_micros(),
+        expires_us: expires_at.as_micros(),
+        max_runs: *max_runs,
+        break_glass: *break_glass,
+        rollout: rollout.clone(),
         reason: view.reason.here().cloned(),
         targets: lines.map(ToString::to_string).collect(),
         runs: runs(view),
         requester: view.command.requester().to_string(),
+        token: view.command.request.token.as_ref().map(ToString::to_string),
         secrets: view.secrets.as_ref().map(|held| held.here().map(secrets)),
     }
 }
@@ -331,7 +397,7 @@ pub fn requested(id: &StatementId, status: &'static str) -> RequestedShape {
     }
 }
 
-/// An entry of `log`, a line: the payload stands in it as the very bytes that were signed.
+/// An entry of `log`: the payload stands in it as the very bytes that were signed.
 #[must_use]
 pub fn entry_line(link: &Link) -> String {
     let entry = &link.entry;
@@ -341,7 +407,7 @@ pub fn entry_line(link: &Link) -> String {
     let key_id = entry.verified.facts().key_id;
     let encoded = serde_json::to_string(&base64(&link.bytes)).unwrap_or_default();
     format!(
-        "{{\"seq\":{},\"time_us\":{},\"namespace\":\"{kind}\",\"payload\":{payload},\"key_id\":\"{key_id}\",\"leaf\":\"{}\",\"entry\":{encoded}}}\n",
+        "{{\"seq\":{},\"time_us\":{},\"namespace\":\"{kind}\",\"payload\":{payload},\"key_id\":\"{key_id}\",\"leaf\":\"{}\",\"entry\":{encoded}}}",
         entry.seq,
         entry.time.as_micros(),
         entry.leaf,

@@ -4,11 +4,12 @@ use std::collections::HashMap;
 
 use countersign_protocol::audit::CheckedEntry;
 use countersign_protocol::hash::Digest;
-use countersign_verifier::{Documents, Held, Log, Named, named, settle};
+use countersign_verifier::{Documents, Held, Log, Named, Settled, named, settle};
 
 use super::error::VerifyError;
 use super::pipeline::source_error;
 use super::source::Pages;
+use super::withheld::Withheld;
 
 /// Content that is asked for at once, as the entries state it: bounds the memory of one answer.
 const ASK_BYTES: u64 = 16 * 1024 * 1024;
@@ -24,6 +25,7 @@ pub(super) async fn check<'a>(
     pages: &mut dyn Pages,
     entries: impl Iterator<Item = (u64, &'a CheckedEntry)>,
     log: &mut Log,
+    withheld: &mut Withheld,
 ) -> Result<Documents, VerifyError> {
     let mut documents = Documents::new();
     let mut batch: Vec<Named> = Vec::new();
@@ -32,14 +34,18 @@ pub(super) async fn check<'a>(
         let len = named.blob.len;
         if !batch.is_empty() && (bytes + len > ASK_BYTES || batch.len() >= ASK_DIGESTS) {
             let full = std::mem::take(&mut batch);
-            check_batch(pages, full, bytes, log, &mut documents).await?;
+            let settled = check_batch(pages, full, bytes).await?;
+            withheld.take(&settled);
+            documents.extend(count(settled, log));
             bytes = 0;
         }
         bytes += len;
         batch.push(named);
     }
     if !batch.is_empty() {
-        check_batch(pages, batch, bytes, log, &mut documents).await?;
+        let settled = check_batch(pages, batch, bytes).await?;
+        withheld.take(&settled);
+        documents.extend(count(settled, log));
     }
     Ok(documents)
 }
@@ -48,9 +54,7 @@ async fn check_batch(
     pages: &mut dyn Pages,
     batch: Vec<Named>,
     bytes: u64,
-    log: &mut Log,
-    documents: &mut Documents,
-) -> Result<(), VerifyError> {
+) -> Result<Settled, VerifyError> {
     let mut digests: Vec<Digest> = batch.iter().map(|named| named.blob.digest).collect();
     digests.sort_unstable();
     digests.dedup();
@@ -60,12 +64,13 @@ async fn check_batch(
         .map_err(source_error)?
         .into_iter()
         .collect();
-    let settled = if bytes <= INLINE_BYTES {
-        settle(batch, &found)
-    } else {
-        let settled = tokio::task::spawn_blocking(move || settle(batch, &found)).await;
-        settled.map_err(|_| VerifyError::Worker)?
-    };
-    documents.extend(settled.count(&mut log.blobs, &mut log.findings, &mut log.erasures));
-    Ok(())
+    if bytes <= INLINE_BYTES {
+        return Ok(settle(batch, &found));
+    }
+    let settled = tokio::task::spawn_blocking(move || settle(batch, &found)).await;
+    settled.map_err(|_| VerifyError::Worker)
+}
+
+fn count(settled: Settled, log: &mut Log) -> Documents {
+    settled.count(&mut log.blobs, &mut log.findings, &mut log.erasures)
 }

@@ -6,6 +6,7 @@
 //!   database   one read-only snapshot of Postgres, and its SQL
 //!   pipeline   entries read ahead and checked one by one on all cores
 //!   blobs      the content behind the digests that entries name
+//!   withheld   what a server says its reader may not read, against the rights of its own log
 //!   tables     side tables, compared row by row while the entries pass
 //!   closing    checkpoints, head, subtrees, open streams, heap: compared with the audited tree
 //!   run        the order of all that
@@ -24,8 +25,9 @@ mod pipeline;
 mod run;
 mod source;
 mod tables;
+mod withheld;
 
 pub use countersign_verifier::{BlobCounts, FirstBad, Held, Report, Suspect};
 pub use error::VerifyError;
 pub use run::{Options, Progress, verify};
-pub use source::{EntryRow, Fetch, Pages, Source, SourceError};
+pub use source::{EntryRow, Fetch, Pages, Reader, Source, SourceError};

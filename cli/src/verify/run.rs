@@ -13,6 +13,7 @@ use super::error::VerifyError;
 use super::pipeline::{Checked, Pipeline, source_error};
 use super::source::{Pages, Source};
 use super::tables::{Expected, SideTables};
+use super::withheld::Withheld;
 
 /// How often a log is read on because something was erased while it was read.
 const MEANWHILE: usize = 4;
@@ -70,6 +71,7 @@ pub async fn verify(options: Options) -> Result<Report, VerifyError> {
         log: Log::new(ledger),
         progress,
         seen: BTreeMap::new(),
+        withheld: Withheld::default(),
     };
     match source {
         Source::Database(url) => run.database(&url).await?,
@@ -86,6 +88,7 @@ struct Run {
     progress: Option<Progress>,
     /// Sizes of checkpoints that signers saw, with the first entry that says so.
     seen: BTreeMap<u64, u64>,
+    withheld: Withheld,
 }
 
 impl Run {
@@ -156,6 +159,14 @@ impl Run {
             }
             (note, done) = (newer, total);
         }
+        if self.log.is_whole() && !self.withheld.is_empty() {
+            let size = self.log.auditor().size();
+            let reader = pages.reader(size).await.map_err(source_error)?;
+            if let Some(reader) = reader {
+                let (auditor, findings) = self.log.parts();
+                self.withheld.judge(&reader, auditor.state(), findings);
+            }
+        }
         match note {
             Some(note) => self.log.newest(&note, None),
             None if self.log.verifier().is_some() => {
@@ -177,7 +188,7 @@ impl Run {
         let sound = page.iter().map_while(|checked| checked.entry.as_ref().ok());
         let sound = (self.log.auditor().size()..).zip(sound);
         let log = &mut self.log;
-        let documents = blobs::check(pages, sound, log).await?;
+        let documents = blobs::check(pages, sound, log, &mut self.withheld).await?;
         let mut expected = Vec::with_capacity(page.len());
         for checked in page {
             let seq = self.log.auditor().size();

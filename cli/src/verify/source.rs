@@ -3,7 +3,9 @@
 use std::future::Future;
 use std::pin::Pin;
 
+use countersign_protocol::fold::State;
 use countersign_protocol::hash::{Digest, Hash};
+use countersign_protocol::name::Principal;
 use countersign_verifier::Held;
 
 /// What a source of pages fails with; its text goes to the user.
@@ -23,6 +25,15 @@ pub struct EntryRow {
     pub leaf: Option<Hash>,
 }
 
+/// Who reads through a source, and the rights of now.
+#[derive(Debug)]
+pub struct Reader {
+    /// Their name.
+    pub who: Principal,
+    /// The rights, proved, no older than what was read.
+    pub state: State,
+}
+
 /// A ledger that is read page by page.
 pub trait Pages: Send {
     /// The newest checkpoint's note; nothing when there is none.
@@ -33,6 +44,12 @@ pub trait Pages: Send {
 
     /// What is held under these digests, in any order. One that is not answered for is missing.
     fn blobs<'a>(&'a mut self, digests: &'a [Digest]) -> Fetch<'a, Vec<(Digest, Held)>>;
+
+    /// Who reads, by rights that are no older than this size; nothing where nobody in particular does.
+    fn reader(&mut self, size: u64) -> Fetch<'_, Option<Reader>> {
+        let _anybody = size;
+        Box::pin(async { Ok(None) })
+    }
 }
 
 /// What is verified.

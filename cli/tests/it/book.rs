@@ -274,6 +274,17 @@ impl Book {
         secrets: Option<&[u8]>,
     ) -> StatementId {
         let secrets = secrets.map(|document| self.blob(document));
+        self.request_for(who, hosts, argv, |act| act.secrets = secrets)
+    }
+
+    /// The same with an act that is changed before it is signed.
+    pub(crate) fn request_for(
+        &mut self,
+        who: &str,
+        hosts: &[&str],
+        argv: &[&str],
+        change: impl FnOnce(&mut Act),
+    ) -> StatementId {
         let spec = self.blob(&Self::spec(argv).to_document().unwrap());
         let lines = hosts.iter().map(|host| TargetLine {
             agent: host.parse().unwrap(),
@@ -286,12 +297,12 @@ impl Book {
         let list = TargetList::new(lines.collect()).unwrap();
         let document = self.blob(&list.to_document().unwrap());
         let now = countersign_cli::clock::now();
-        let act = Act {
+        let mut act = Act {
             mode: Mode::Exec,
             spec,
             env: None,
             stdin: None,
-            secrets,
+            secrets: None,
             targets: list.describe(document).unwrap(),
             user: None,
             timeout_ms: 30_000,
@@ -303,6 +314,7 @@ impl Book {
             break_glass: false,
             rollout: None,
         };
+        change(&mut act);
         let reason = self.blob(b"because");
         let event = person!(
             self,

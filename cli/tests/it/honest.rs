@@ -5,8 +5,12 @@ use countersign_cli::exit_code;
 use countersign_protocol::command::Mode;
 use countersign_protocol::event::Stream;
 use countersign_protocol::lifecycle::CommandStatus;
+use countersign_protocol::name::Time;
 use countersign_protocol::rights::ChangeBody;
+use countersign_protocol::rollout::Rollout;
 use countersign_protocol::short;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use super::book::{Book, public};
 use super::cedar;
@@ -69,6 +73,78 @@ async fn a_command_goes_all_the_way_and_its_output_comes_out_exact() {
     assert_eq!(shown["executions"][0]["stderr_base64"], "/wo=");
     assert_eq!(shown["approvals"].as_array().unwrap().len(), 2);
     assert_eq!(shown["request"]["env"]["B"], "2");
+}
+
+/// Scripts that approve look at this and at nothing else.
+#[tokio::test]
+async fn the_json_of_a_command_has_all_that_its_request_asks_for() {
+    let mut book = Book::ready();
+    let (stdin, script) = (b"rm -rf /\n", "cm0gLXJmIC8K");
+    let named = book.blob(stdin);
+    let rollout = Rollout {
+        max_in_flight: Some(1),
+        ..Rollout::default()
+    };
+    let id = book.request_for("alice", &["web-1"], &["sh", "-s"], |act| {
+        act.stdin = Some(named);
+        act.rollout = Some(rollout);
+    });
+    let server = Server::start(book).await;
+    let home = tempfile::tempdir().unwrap();
+    let bob = client(&server, home.path(), "bob").await;
+    let shown = async || {
+        let view = bob.fetch_command(&id).await.unwrap();
+        let shown = serde_json::to_value(countersign_cli::shapes::command(&view)).unwrap();
+        (shown["request"].clone(), view.command.act().clone())
+    };
+    let (request, act) = shown().await;
+    let digest = hex::encode(Sha256::digest(stdin));
+    assert_eq!(
+        request["stdin"],
+        json!({"len": 9, "held": "here", "sha256": digest, "base64": script})
+    );
+    assert_eq!(request["rollout"], json!({"max_in_flight": 1}));
+    assert_eq!(request["not_before_us"], act.not_before.as_micros());
+    assert_eq!(request["expires_us"], act.expires_at.as_micros());
+    assert_eq!(
+        (&request["break_glass"], &request["max_runs"]),
+        (&json!(false), &json!(1))
+    );
+    assert_eq!(request["token"], Value::Null);
+    // What bob may not read is said to be withheld, and is not passed off as nothing.
+    server.lies(move |path, status, body| {
+        if path.ends_with("/entries") {
+            let blobs = body["blobs"].as_array_mut().unwrap();
+            blobs.retain(|blob| blob["content"] != script);
+        }
+        if path == format!("/v1/blobs/{}", named.digest) {
+            *status = 403;
+        }
+    });
+    assert_eq!(
+        shown().await.0["stdin"],
+        json!({"len": 9, "held": "withheld", "sha256": null, "base64": null})
+    );
+}
+
+#[tokio::test]
+async fn who_approves_is_told_of_an_api_token_and_of_the_earliest_start() {
+    let server = Server::start(Book::ready()).await;
+    let home = tempfile::tempdir().unwrap();
+    let alice = client(&server, home.path(), "alice").await;
+    let id = alice.request(&spec(&["true"])).await.unwrap().id;
+    let mut view = alice.fetch_command(&id).await.unwrap();
+    let signed = countersign_cli::describe::act(&view);
+    assert!(!signed.contains("token"), "{signed}");
+    view.command.request.token = Some("0123456789abcdef".parse().unwrap());
+    view.command.request.act.not_before = Time::from_micros(1_900_000_000_000_000).unwrap();
+    let shown = countersign_cli::describe::act(&view);
+    for line in [
+        "API token  0123456789abcdef asked for it, in the name of alice, who signed nothing\n",
+        "not before 2030-03-17 17:46:40 UTC\n",
+    ] {
+        assert!(shown.contains(line), "{shown}");
+    }
 }
 
 #[tokio::test]
@@ -307,7 +383,7 @@ async fn the_log_is_read_page_by_page_and_links() {
     let rest = alice.entries(4, 1000, prev).await.unwrap();
     assert_eq!(first.len() + rest.len(), server.inner().book.entries.len());
     let line = countersign_cli::shapes::entry_line(&rest[0]);
-    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let line: Value = serde_json::from_str(&line).unwrap();
     assert_eq!(line["seq"], 4);
     assert!(line["payload"].is_object());
 }

@@ -141,6 +141,9 @@ async fn keys_that_cannot_sign_are_told_apart() {
     assert!(made.unwrap().success());
     let unsupported = try_request(&server, home.path(), &rsa).await.unwrap_err();
     assert_eq!(unsupported.exit, exit_code::USAGE);
-    assert!(unsupported.message.contains("ssh-ed25519"), "{unsupported}");
+    assert!(
+        unsupported.message().contains("ssh-ed25519"),
+        "{unsupported}"
+    );
     assert_eq!(server.signed(), 0);
 }

@@ -1,20 +1,22 @@
 //! ATTACKS 3, 13 and 23: a server that lies is found out before anything is signed.
 
-use countersign_cli::acts::{Client, RequestSpec};
+use countersign_cli::acts::{Client, RequestSpec, Served};
 use countersign_cli::exit_code;
 use countersign_cli::failure::Failure;
 use countersign_cli::trust::Standing;
+use countersign_cli::verify::{self, Options, Report, Source};
 use countersign_protocol::api::BlobBody;
 use countersign_protocol::blob::Blob;
 use countersign_protocol::command::CommandSpec;
 use countersign_protocol::event::{CommandApproved, Event, Stream, StreamTotals};
 use countersign_protocol::fold;
 use countersign_protocol::hash::{CommandId, Digest};
+use countersign_protocol::rights::ChangeBody;
 use countersign_protocol::short;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::book::{Book, key};
+use super::book::{Book, key, public};
 use super::client;
 use super::server::Server;
 
@@ -566,4 +568,113 @@ async fn hostile_text_in_a_request_is_shown_escaped() {
         "{shown}"
     );
     assert!(!shown.contains(['\u{1b}', '\r', '\u{202e}']));
+}
+
+/// What a server says stands in our sentences, and commands no terminal.
+#[tokio::test]
+async fn hostile_text_in_a_servers_problem_is_shown_escaped() {
+    let scene = scene().await;
+    scene.server.lies(|path, status, body| {
+        if path == "/v1/agents" {
+            *status = 500;
+            *body = json!({"type": "about:blank", "title": "t", "status": 500, "code": "c", "detail": "a\u{1b}]0;b\u{7}\u{9b}2J"});
+        }
+    });
+    let failure = scene.bob.presences().await.unwrap_err();
+    let note = format!("where they are is not shown: {failure}");
+    assert!(note.ends_with("a\\x1b]0;b\\x07\\u{9b}2J"), "{note}");
+    // Programs get it as it came.
+    assert!(failure.message().contains('\u{1b}'));
+}
+
+/// Bob is shown standard input as it is, to its last column, and where letters may look like others.
+#[tokio::test]
+async fn standard_input_is_shown_whole_and_what_it_could_be_taken_for_is_told() {
+    let mut book = Book::ready();
+    let long = "x".repeat(3_000) + "; rm -rf /tm\u{440}\n";
+    let stdin = [long.as_bytes(), b"\\t\t\xff\n"].concat();
+    let named = book.blob(&stdin);
+    let id = book.request_for("alice", &["web-1"], &["sh", "-s"], |act| {
+        act.stdin = Some(named);
+    });
+    let server = Server::start(book).await;
+    let home = tempfile::tempdir().unwrap();
+    let bob = client(&server, home.path(), "bob").await;
+    let shown = countersign_cli::describe::act(&bob.fetch_command(&id).await.unwrap());
+    let columns = |line: &str| line.chars().filter(|c| *c == 'x').count();
+    let most = shown.lines().filter(|line| line.contains("xxx"));
+    assert_eq!(most.map(columns).sum::<usize>(), 3_000, "{shown}");
+    assert!(shown.contains("; rm -rf /tm\u{440}\n"), "{shown}");
+    assert!(shown.contains("\n    \\\\t\\t\\xff\n"), "{shown}");
+    assert!(
+        shown.contains("outside ASCII, which may look like others, are in its standard input\n"),
+        "{shown}"
+    );
+}
+
+/// Everything that the server shows, verified by a reader who holds every right, or by one who is nobody.
+async fn verified(server: &Server, who: &str) -> Report {
+    let home = tempfile::tempdir().unwrap();
+    let signer = countersign_cli::sign::Signer::Software(key(who));
+    let mut connection = super::connection(server, home.path(), signer);
+    connection.principal = Some(who.parse().unwrap());
+    let reader = Client::connect(&connection).await.unwrap();
+    let pages = Source::Pages(Box::new(Served::new(reader)));
+    verify::verify(Options::new(pages)).await.unwrap()
+}
+
+/// Says of one text that its reader may not see it.
+fn forbid(server: &Server, digest: Digest) {
+    server.lies(move |path, status, _body| {
+        if path == format!("/v1/blobs/{digest}") {
+            *status = 403;
+        }
+    });
+}
+
+#[tokio::test]
+async fn a_text_that_is_said_not_to_be_for_a_reader_who_may_read_it_is_found() {
+    let scene = scene().await;
+    scene.server.inner().book.carry_out(scene.shown);
+    let report = verified(&scene.server, "bob").await;
+    assert_eq!(report.first_bad, None);
+    let (spec, output) = {
+        let book = &scene.server.inner().book;
+        let spec = book.state.command(&scene.shown).unwrap().act().spec.digest;
+        let mut blobs = book.blobs.iter();
+        let output = blobs.find(|(_, blob)| blob.content() == b"hello\n");
+        (spec, *output.unwrap().0)
+    };
+    for digest in [spec, output] {
+        forbid(&scene.server, digest);
+        let report = verified(&scene.server, "bob").await;
+        let bad = report.first_bad.unwrap();
+        assert_eq!(bad.name, "withheld_from_reader", "{}", bad.reason);
+    }
+}
+
+#[tokio::test]
+async fn a_text_that_is_not_for_its_reader_is_no_failure_and_the_verdict_claims_no_right_it_did_not_judge()
+ {
+    let mut book = Book::ready();
+    let claim = book.claim("dave");
+    book.change(ChangeBody::KeyAdded {
+        principal: "dave".parse().unwrap(),
+        key: public("dave"),
+        claim,
+        expires_at: None,
+    });
+    let id = book.request("alice", &["web-1"], &["true"]);
+    let spec = book.state.command(&id).unwrap().act().spec.digest;
+    let server = Server::start(book).await;
+    forbid(&server, spec);
+    let report = verified(&server, "dave").await;
+    assert_eq!(report.first_bad, None);
+    assert_eq!((report.blobs.withheld, report.not_rejudged > 0), (1, true));
+    let text = report.to_string();
+    assert!(!text.contains("right and proof holds"), "{text}");
+    assert!(
+        text.contains("every hash, signature and proof holds"),
+        "{text}"
+    );
 }

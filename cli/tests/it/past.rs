@@ -10,6 +10,7 @@ use countersign_protocol::event::Stream;
 use countersign_protocol::hash::CommandId;
 use countersign_protocol::name::Time;
 use countersign_protocol::rights::ChangeBody;
+use countersign_protocol::search::SearchFor;
 use serde_json::{Value, json};
 
 use super::book::{Book, public};
@@ -42,7 +43,7 @@ async fn an_entry_that_breaks_the_rules_is_found_and_nothing_is_answered() {
         (failure.exit, failure.code.as_ref()),
         (exit_code::TAMPERING, "illegal_entry")
     );
-    assert!(failure.message.contains(&format!("entry {sound}")));
+    assert!(failure.message().contains(&format!("entry {sound}")));
     // What stands before it is as sound as ever.
     let before = past(&bob, &until(sound)).await.unwrap();
     assert_eq!(before.chronicle.size(), sound);
@@ -289,4 +290,64 @@ async fn rows_tell_who_asked_who_agreed_and_what_came_of_it() {
     assert!(rows.iter().any(|row| row.standing == "revoked_later"));
     let marked = |row: &&countersign_cli::audit::SuspectRow| row.standing == "suspect";
     assert!(rows.iter().filter(marked).all(|row| row.deed.seq >= at - 1));
+}
+
+#[tokio::test]
+async fn hits_that_a_server_names_again_or_more_than_were_asked_for_are_found() {
+    let mut book = Book::ready();
+    let ids: Vec<CommandId> = (0..2)
+        .map(|_| book.request("alice", &["web-1"], &["true"]))
+        .collect();
+    let server = Server::start(book).await;
+    let home = tempfile::tempdir().unwrap();
+    let bob = client(&server, home.path(), "bob").await;
+    let point = bob.point(None).await.unwrap();
+    let hit = move |id: CommandId| json!({"command": id.to_string(), "host": "web-1"});
+    // Page 1 for ever: true, and each time the same.
+    server.lies(move |path, status, body| {
+        if path == "/v1/audit/search" {
+            *status = 200;
+            *body = json!({"items": [hit(ids[0]), hit(ids[1])], "next": "2"});
+        }
+    });
+    let hits = |wanted| bob.hits(point.clone(), SearchFor::BreakGlass {}, None, wanted);
+    let mut all = hits(u64::MAX);
+    let (_, found) = all.next(Keep::default()).await.unwrap().unwrap();
+    assert_eq!(found.len(), 2);
+    let failure = all.next(Keep::default()).await.unwrap_err();
+    assert_eq!(
+        (failure.exit, failure.code.as_ref()),
+        (exit_code::TAMPERING, "wrong_hit")
+    );
+    let failure = hits(1).next(Keep::default()).await.unwrap_err();
+    assert_eq!(
+        (failure.exit, failure.code.as_ref()),
+        (exit_code::UNREACHABLE, "malformed")
+    );
+}
+
+/// The entries are true, and stand behind the point that was asked for.
+#[tokio::test]
+async fn a_page_longer_than_was_asked_for_does_not_move_the_point_of_an_answer() {
+    let mut book = Book::ready();
+    let point = book.entries.len() as u64;
+    book.request("alice", &["web-1"], &["true"]);
+    let server = Server::start(book).await;
+    let home = tempfile::tempdir().unwrap();
+    let bob = client(&server, home.path(), "bob").await;
+    assert_eq!(
+        past(&bob, &until(point)).await.unwrap().chronicle.size(),
+        point
+    );
+    let all = serde_json::to_value(server.inner().page(0, u64::MAX)).unwrap();
+    server.lies(move |path, _status, body| {
+        if path == "/v1/entries" {
+            *body = all.clone();
+        }
+    });
+    let failure = past(&bob, &until(point)).await.unwrap_err();
+    assert_eq!(
+        (failure.exit, failure.code.as_ref()),
+        (exit_code::UNREACHABLE, "malformed")
+    );
 }

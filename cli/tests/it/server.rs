@@ -370,7 +370,7 @@ impl Inner {
         .collect()
     }
 
-    fn page(&self, from: u64, limit: u64) -> Page<EntryItem> {
+    pub(crate) fn page(&self, from: u64, limit: u64) -> Page<EntryItem> {
         let all = (0_u64..).zip(&self.book.entries);
         let some = all.skip(from as usize).take(limit as usize);
         let items = some.map(|(seq, bytes)| EntryItem {

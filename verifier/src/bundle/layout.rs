@@ -27,8 +27,9 @@ pub(super) const MAX_PAGE_BLOB_BYTES: usize = PAGE_BLOB_BYTES + 8 * MAX_BLOB_BYT
 /// A page of the longest entries, with their lengths.
 const MAX_PAGE_BYTES: usize = PAGE_ENTRIES * (32 * 1024 + 2);
 
-/// What people read, and lists: a few thousand commands.
-const MAX_TEXT_BYTES: usize = 64 * 1024 * 1024;
+/// What people read, and lists: a few thousand commands. The index leaves out the oldest where they
+/// would pass it.
+pub(crate) const MAX_TEXT_BYTES: usize = 64 * 1024 * 1024;
 
 /// Notes, proofs and the manifest are short.
 const MAX_SMALL_BYTES: usize = 4 * 1024 * 1024;

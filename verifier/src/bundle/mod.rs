@@ -17,6 +17,7 @@ mod texts;
 mod writer;
 
 pub use container::ContainerError;
+pub(crate) use layout::MAX_TEXT_BYTES;
 pub use layout::{Absence, PAGE_BLOB_BYTES, PAGE_ENTRIES};
 pub use manifest::{Manifest, ManifestError, Selection};
 pub use reader::{BundleError, Page, Reader, Tail};

@@ -28,6 +28,18 @@ pub enum WriteError {
     /// An entry or a page that fits into no bundle.
     #[error("the ledger has an entry that fits into no bundle")]
     Entry,
+    /// A member that no reader would take.
+    #[error(
+        "the bundle's member {name} would have {bytes} bytes, and no reader takes more than {limit}"
+    )]
+    TooLarge {
+        /// Which.
+        name: String,
+        /// Its size.
+        bytes: usize,
+        /// What a reader takes.
+        limit: usize,
+    },
 }
 
 /// Writes a bundle.
@@ -43,9 +55,9 @@ impl<W: Write> Writer<W> {
     /// See [`WriteError`].
     pub fn new(sink: W, manifest: Manifest, note: String) -> Result<Self, WriteError> {
         let mut packer = Packer::new(sink);
-        packer.put(layout::README, README.as_bytes())?;
-        packer.put(layout::MANIFEST, &manifest.to_bytes()?)?;
-        packer.put(layout::CHECKPOINT, note.as_bytes())?;
+        put(&mut packer, layout::README, README.as_bytes())?;
+        put(&mut packer, layout::MANIFEST, &manifest.to_bytes()?)?;
+        put(&mut packer, layout::CHECKPOINT, note.as_bytes())?;
         // Whoever writes it knows which ledger it is of.
         let expectations = Expectations {
             ledger: Some(manifest.ledger),
@@ -63,25 +75,28 @@ impl<W: Write> Writer<W> {
     /// See [`WriteError`].
     pub fn page(&mut self, page: Page) -> Result<(), WriteError> {
         let entries = layout::join(&page.entries).ok_or(WriteError::Entry)?;
-        self.packer.put(&layout::entries(page.first), &entries)?;
+        self.put(&layout::entries(page.first), &entries)?;
         for proof in &page.proofs {
             let name = layout::proof(proof.index);
-            self.packer.put(&name, proof.to_string().as_bytes())?;
+            self.put(&name, proof.to_string().as_bytes())?;
         }
         if !page.absent.is_empty() {
             let text = absent_lines(&page.absent);
-            self.packer
-                .put(&layout::absent(page.first), text.as_bytes())?;
+            self.put(&layout::absent(page.first), text.as_bytes())?;
         }
         self.blobs(&page.blobs)?;
         self.examination.page(page);
         Ok(())
     }
 
-    fn blobs(&mut self, blobs: &BTreeMap<Digest, Blob>) -> io::Result<()> {
+    fn put(&mut self, name: &str, content: &[u8]) -> Result<(), WriteError> {
+        put(&mut self.packer, name, content)
+    }
+
+    fn blobs(&mut self, blobs: &BTreeMap<Digest, Blob>) -> Result<(), WriteError> {
         for (digest, blob) in blobs {
             let content = [blob.salt().as_slice(), blob.content()].concat();
-            self.packer.put(&layout::blob(digest), &content)?;
+            self.put(&layout::blob(digest), &content)?;
         }
         Ok(())
     }
@@ -92,15 +107,25 @@ impl<W: Write> Writer<W> {
     /// See [`WriteError`].
     pub fn finish(mut self) -> Result<(W, Report), WriteError> {
         let tail = self.examination.tail();
-        self.packer
-            .put(layout::ALLOWED_SIGNERS, tail.allowed_signers.as_bytes())?;
-        self.packer
-            .put(layout::INDEX_JSON, tail.index_json.as_bytes())?;
-        self.packer
-            .put(layout::INDEX_HTML, tail.index_html.as_bytes())?;
+        self.put(layout::ALLOWED_SIGNERS, tail.allowed_signers.as_bytes())?;
+        self.put(layout::INDEX_JSON, tail.index_json.as_bytes())?;
+        self.put(layout::INDEX_HTML, tail.index_html.as_bytes())?;
         let sink = self.packer.finish()?;
         Ok((sink, self.examination.close()))
     }
+}
+
+/// Writes a member, unless readers would refuse the bundle for it.
+fn put<W: Write>(packer: &mut Packer<W>, name: &str, content: &[u8]) -> Result<(), WriteError> {
+    let limit = layout::limit(name);
+    if content.len() > limit {
+        return Err(WriteError::TooLarge {
+            name: name.to_owned(),
+            bytes: content.len(),
+            limit,
+        });
+    }
+    Ok(packer.put(name, content)?)
 }
 
 fn absent_lines(absent: &BTreeMap<Digest, Absence>) -> String {

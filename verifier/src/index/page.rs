@@ -17,6 +17,11 @@ pub(super) fn write(index: &Index) -> String {
     page(index).into_string()
 }
 
+/// What a command adds to the page.
+pub(super) fn command_size(command: &CommandShape) -> usize {
+    self::command(command).into_string().len()
+}
+
 fn page(index: &Index) -> Markup {
     html! {
         (DOCTYPE)

@@ -75,9 +75,8 @@ pub(super) struct PersonShape {
     pub(super) keys: Vec<String>,
 }
 
+/// Everything but the commands.
 pub(super) fn shape(manifest: &Manifest, gathered: &Gathered, state: &State, size: u64) -> Index {
-    let stories = gathered.stories.values().rev();
-    let commands = stories.filter_map(|(id, story)| command(*id, story, state));
     Index {
         ledger: manifest.ledger,
         origin: manifest.origin.clone(),
@@ -88,7 +87,7 @@ pub(super) fn shape(manifest: &Manifest, gathered: &Gathered, state: &State, siz
         size,
         entries: gathered.entries(),
         last_entry_us: gathered.last_time_us,
-        commands: commands.collect(),
+        commands: Vec::new(),
         more_commands: gathered.more_commands,
         people: people(state.rights()),
         changes: gathered.changes.iter().cloned().collect(),
@@ -96,7 +95,7 @@ pub(super) fn shape(manifest: &Manifest, gathered: &Gathered, state: &State, siz
     }
 }
 
-fn command(id: CommandId, story: &Story, state: &State) -> Option<CommandShape> {
+pub(super) fn command(id: CommandId, story: &Story, state: &State) -> Option<CommandShape> {
     let command: &Command = state.command(&id)?;
     let all = command.executions.len();
     let hosts = command.executions.iter().take(MAX_HOSTS);
@@ -165,4 +164,22 @@ fn people(rights: &Rights) -> Vec<PersonShape> {
         }
     };
     rights.people().into_iter().map(of).collect()
+}
+
+/// An index of nothing.
+#[cfg(test)]
+pub(super) fn empty() -> Index {
+    Index {
+        ledger: LedgerId::new([1; 32]),
+        origin: "ledger.example.com".parse().unwrap(),
+        scope: Scope::Whole,
+        size: 0,
+        entries: 0,
+        last_entry_us: 0,
+        commands: Vec::new(),
+        more_commands: 0,
+        people: Vec::new(),
+        changes: Vec::new(),
+        more_changes: 0,
+    }
 }

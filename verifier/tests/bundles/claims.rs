@@ -100,6 +100,50 @@ fn a_checkpoint_that_was_given_must_be_of_this_log_and_within_it() {
     assert!(matches!(verdict, Err(Unreadable::Note(_))));
 }
 
+#[test]
+fn a_checkpoint_that_was_given_is_compared_with_that_of_an_excerpt_or_it_is_said_that_it_cannot_be()
+{
+    let (book, command, _) = story();
+    let size = book.tree.size();
+    let (bytes, _) = excerpt(&book, command);
+    let given = |note: String| Expectations {
+        checkpoint: Some(note),
+        ..Expectations::default()
+    };
+    let lie = Hash::new([3; 32]);
+    for (note, expected) in [
+        (note(&book), None),
+        (
+            signed(size, lie, "checkpoint"),
+            Some(("other_root", size - 1)),
+        ),
+        (
+            signed(size, root(&book, size), "mallory"),
+            Some(("unsigned_checkpoint", 0)),
+        ),
+    ] {
+        assert_eq!(outcome(&expecting(&bytes, &given(note))), expected);
+    }
+    let verdict = |bytes: &[u8], size, root| {
+        let expectations = given(signed(size, root, "checkpoint"));
+        verify(bytes, &expectations, &mut |_| {})
+    };
+    for other in [size - 1, size + 1] {
+        assert!(matches!(
+            verdict(&bytes, other, lie),
+            Err(Unreadable::NotComparable { given, held }) if (given, held) == (other, size)
+        ));
+    }
+    let damaged = given(note(&book).replace("ledger.example.com\n", "ledger.example.com\nx"));
+    let damaged = verify(bytes.as_slice(), &damaged, &mut |_| {});
+    assert!(matches!(damaged, Err(Unreadable::Note(_))));
+    // What is wrong with the bundle itself is not hidden behind that.
+    let mut changed = bytes;
+    *changed.last_mut().unwrap() = 1;
+    let report = verdict(&changed, size - 1, lie).unwrap();
+    assert!(!report.ok);
+}
+
 /// Whoever wrote it, and whatever is pinned.
 #[test]
 fn a_manifest_that_names_another_ledger_or_origin_than_genesis_is_found() {

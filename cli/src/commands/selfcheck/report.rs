@@ -66,7 +66,7 @@ impl From<Failure> for Bad {
         };
         Self {
             came: Came::Failed,
-            said: failure.message,
+            said: failure.message().to_owned(),
             hint: failure.hint,
             exit,
         }

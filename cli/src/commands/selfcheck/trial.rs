@@ -62,7 +62,7 @@ impl Trial<'_> {
             if failure.exit != exit_code::REFUSED {
                 return failure.into();
             }
-            let bad = check.not_possible(format!("you may not ask for it: {}", failure.message));
+            let bad = check.not_possible(format!("you may not ask for it: {failure}"));
             bad.hint("`countersign policy explain` says which rule it is")
         })
     }
@@ -163,8 +163,7 @@ impl Trial<'_> {
         if let Err(failure) = taken {
             let code = short::short(id);
             console::note(&format!(
-                "countersign: {code} could not be taken back ({}); look at it: countersign show {code}",
-                failure.message
+                "countersign: {code} could not be taken back ({failure}); look at it: countersign show {code}"
             ));
         }
     }
