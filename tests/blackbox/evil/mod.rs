@@ -9,6 +9,7 @@
 //! | 4 | changes, deletes, swaps, hides rows, guards off | `rows::whatever_a_superuser_does_to_the_rows_is_named_by_its_entry`; a byte and a list: `tampering::{a_changed_byte_is_found_and_its_entry_named, a_changed_list_is_found}` |
 //! | 5 | signs the past anew | `rewritten::{what_the_ledger_says_anew_is_found, an_approval_in_anothers_name_is_found}` |
 //! | 6 | dates back | `rewritten::an_authorization_that_is_dated_back_is_found` |
+//! | 16 | steals a host's key and journal | `keys::the_thief_of_a_hosts_key_forks_its_chain_and_is_suspect_when_it_is_revoked` |
 //! | 17 | drops output | `rewritten::output_that_was_dropped_is_found` |
 //! | 19 | changes the past while a server stands still | `servers::a_server_that_was_paused_while_the_past_was_written_anew_appends_nothing`; two honest ones at once: `crate::pauses`, `crate::servers::two_servers_on_one_database_lose_and_double_nothing_under_kills` |
 //! | 20 | swaps, erases or loses a text, and signs the redaction himself | `rows::{a_text_that_was_swapped_erased_or_lost_is_told_apart, a_redaction_that_the_ledger_signs_alone_does_not_stand}` |
@@ -17,6 +18,7 @@
 //! Nobody believes him but who has no memory and asks nobody else: where a test can, it shows that too.
 
 mod files;
+mod keys;
 mod rewritten;
 mod rows;
 mod servers;
@@ -24,14 +26,14 @@ mod views;
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use countersign::keys::LedgerKeys;
 use serde_json::Value;
 use sqlx::PgPool;
 
 use crate::forger::Forger;
-use crate::support::{Dev, text};
+use crate::support::{Dev, psql, text};
 
 /// What a client exits with when the past is another.
 const TAMPERING: i32 = 3;
@@ -69,15 +71,6 @@ fn copy(dev: &Dev, name: &str) -> Database {
         owner: of(&from.owner, name),
         app: of(&from.app, name),
     }
-}
-
-fn psql(url: &str, sql: &str) -> String {
-    let output = Command::new("psql")
-        .args([url, "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", sql])
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{sql}: {}", text(&output.stderr));
-    text(&output.stdout).trim().to_owned()
 }
 
 /// Rewrites the log of a database with the keys of the ledger.
