@@ -33,7 +33,7 @@ const WRITER_CONNECTIONS: u32 = 2;
 const ADMISSION_CONNECTIONS: u32 = 4;
 
 /// The version of the schema that this program reads and writes.
-const SCHEMA: i64 = 9;
+const SCHEMA: i64 = 10;
 
 /// What to do when there is no checkpoint file.
 #[derive(Debug, Clone)]
@@ -249,7 +249,8 @@ impl Ledger {
         answered.await.unwrap_or(Err(AppendError::Unavailable))
     }
 
-    /// Removes blobs that were stored over an hour ago and that no entry names. Says how many.
+    /// Removes blobs that were stored over an hour ago and that no entry names, up to some number of
+    /// them. Says how many: while it is not zero there may be more.
     ///
     /// # Errors
     /// [`AppendError::Unavailable`].

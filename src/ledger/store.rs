@@ -514,7 +514,8 @@ fn blob_row(row: &PgRow) -> Result<Option<Blob>, sqlx::Error> {
     Ok(Some(blob))
 }
 
-/// Removes blobs that were stored over an hour ago and that no entry names.
+/// Removes blobs that were stored over an hour ago and that no entry names, up to some number of them,
+/// among those that came since it last found none left.
 ///
 /// # Errors
 /// The database's.
