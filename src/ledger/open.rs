@@ -35,14 +35,14 @@ const ADMISSION_CONNECTIONS: u32 = 4;
 /// The version of the schema that this program reads and writes.
 const SCHEMA: i64 = 10;
 
-/// What to do when there is no checkpoint file.
+/// What to do when there is no checkpoint file, and what to check beside one.
 #[derive(Debug, Clone)]
 pub enum StartRule {
     /// Refuse if the ledger has entries.
     FileRequired,
     /// This server has never served this ledger: trust what the database holds.
     FirstStart,
-    /// Trust what the database holds if it continues this note.
+    /// Trust what the database holds if it continues this note, and the file where there is one.
     Accept(String),
 }
 
@@ -149,14 +149,19 @@ impl Ledger {
         }
         let verifier = VerifierKey::of(&genesis.origin, &genesis.checkpoint_key)?;
         let newest = check_head(&head, &state, &verifier)?;
-        let known = match (CheckpointFile::read(&checkpoint_file, &verifier)?, &start) {
-            (Some(known), _) => Some(known),
-            (None, StartRule::FirstStart) => None,
-            (None, StartRule::Accept(note)) => Some(Checkpoint::open(note, &verifier)?),
-            (None, StartRule::FileRequired) => return Err(OpenError::NoFile { size: head.size }),
+        let kept = CheckpointFile::read(&checkpoint_file, &verifier)?;
+        let given = match &start {
+            StartRule::Accept(note) => {
+                Some(Checkpoint::open(note, &verifier).map_err(OpenError::Given)?)
+            }
+            StartRule::FileRequired if kept.is_none() => {
+                return Err(OpenError::NoFile { size: head.size });
+            }
+            StartRule::FileRequired | StartRule::FirstStart => None,
         };
-        if let Some(known) = known {
-            check_continues(&mut transaction, &head, &known).await?;
+        // Both: the file may be an old one that came back together with the database.
+        for known in kept.iter().chain(&given) {
+            check_continues(&mut transaction, &head, known).await?;
         }
         transaction.commit().await?;
         drop(connection);
