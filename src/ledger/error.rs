@@ -36,8 +36,15 @@ pub enum AppendError {
         "the database cannot be reached; whether this was written is not known, and sending it again is safe"
     )]
     Unavailable,
-    /// This server's clock disagrees with the log's or the database's.
-    #[error("this server's clock is wrong by more than the ledger allows; nothing was written")]
+    /// It stands in the log, and the receipt's checkpoint cannot be kept outside the database.
+    #[error(
+        "this server cannot write its checkpoint file, so it gives no receipt; what was sent stands in the log, and sending it again is safe"
+    )]
+    NotKept,
+    /// The clocks of this server, of the database and of the log's newest entry disagree.
+    #[error(
+        "the clocks of this server, of its database and of the newest entry are further apart than the ledger allows; nothing was written"
+    )]
     Clock,
     /// The ledger stopped: what it read contradicts what it knew.
     #[error("the ledger has stopped: {0}")]

@@ -129,6 +129,8 @@ enum Decision {
 pub(super) struct Decided {
     pub(super) head: HeadRow,
     pub(super) batch: Batch,
+    /// The head's, checked to be of the state's right edge.
+    newest: Arc<Checkpoint>,
     pub(super) state: Folded,
     decisions: Vec<Decision>,
     pub(super) touched: BTreeSet<CommandId>,
@@ -210,7 +212,16 @@ impl Writer {
             // standby may not have, and a receipt for one of those would be worth nothing.
             transaction.commit().await?;
             self.keep(decided.state, &decided.touched);
-            return Ok(finish(answers, decided.decisions, |_| None));
+            // The head may be another server's: its checkpoint is kept here before it is told here.
+            let kept = self.newest.advance(Arc::clone(&decided.newest));
+            let mut results = finish(answers, decided.decisions, |_| None);
+            if let Err(error) = kept {
+                tracing::warn!(%error, "what other servers committed cannot be kept");
+                for receipt in results.iter_mut().filter(|result| result.is_ok()) {
+                    *receipt = Err(AppendError::NotKept);
+                }
+            }
+            return Ok(results);
         }
         let checkpoint = Arc::new(self.sign(&decided.batch));
         let head = insert(&mut transaction, &mut decided, &checkpoint).await?;
@@ -306,6 +317,7 @@ impl Writer {
         if newest.size() != head.size || newest.root() != state.edge.root() {
             return Err(Failure::Final(
                 "the head's checkpoint is not of its right edge".to_owned(),
+        let newest = Arc::new(newest);
             )
             .into());
         }
@@ -327,6 +339,7 @@ impl Writer {
             batch,
             state,
             decisions: Vec::new(),
+            newest,
             touched: BTreeSet::new(),
         };
         let ids: Vec<StatementId> = admitted
@@ -541,15 +554,13 @@ impl Writer {
             let nodes = store::nodes(connection, &proof::nodes_for_inclusion(*seq, size)).await?;
             let inclusion = proof::inclusion_proof(&nodes, *seq, size)
                 .ok_or_else(|| Failure::Final(format!("nodes over entry {seq} are missing")))?;
-            let checkpoint = Checkpoint::open(&decided.head.note, &self.verifier)
-                .map_err(|error| Failure::Final(format!("the head's checkpoint: {error}")))?;
             let receipt = Receipt {
                 id: entry.verified.id(),
                 seq: *seq,
                 time: entry.time,
                 entry: row.entry.into(),
                 leaf: entry.leaf,
-                checkpoint: Arc::new(checkpoint),
+                checkpoint: Arc::clone(&decided.newest),
                 inclusion,
                 status: command.and_then(|id| Some(decided.state.fold.command(&id)?.status())),
                 repeated: true,
