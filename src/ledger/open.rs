@@ -148,6 +148,7 @@ impl Ledger {
             return Err(OpenError::OtherKeys);
         }
         let verifier = VerifierKey::of(&genesis.origin, &genesis.checkpoint_key)?;
+        let gateway = genesis.gateway_key.as_ref().map(PublicKey::key_id);
         let newest = check_head(&head, &state, &verifier)?;
         let kept = CheckpointFile::read(&checkpoint_file, &verifier)?;
         let given = match &start {
@@ -166,7 +167,7 @@ impl Ledger {
         transaction.commit().await?;
         drop(connection);
         let file = CheckpointFile::begin(&checkpoint_file, &newest)?;
-        let (entrance, waiting) = queue::queue();
+        let (entrance, waiting) = queue::queue(gateway);
         let verifier = Arc::new(verifier);
         let stopped = Arc::new(OnceLock::new());
         let newest = Arc::new(Newest::new(
