@@ -544,6 +544,7 @@ pub async fn has_blobs(
         .collect();
     let lengths: Vec<i64> = named.iter().map(|named| signed(named.len)).collect();
     let row = sqlx::query(
+    renew_blobs(pool, &wanted).await?;
         "SELECT count(*) AS found FROM unnest($1::bytea[], $2::bigint[]) AS named(digest, len)
          JOIN blobs USING (digest) WHERE octet_length(content) = len
            AND (EXISTS (SELECT FROM statements WHERE statement_id = $3)
@@ -558,7 +559,18 @@ pub async fn has_blobs(
     Ok(unsigned(found)? == wanted.len() as u64)
 }
 
-/// Stores blobs in a transaction of their own, before any lock. Those that are here already stay.
+/// Makes blobs young that no entry names yet, so that they are not purged before the statement that
+/// names them now is entered: they may have come first with one that was refused. By itself and first:
+/// what was purged before is then found missing, or is stored anew.
+async fn renew_blobs(pool: &PgPool, digests: &[&[u8]]) -> Result<(), sqlx::Error> {
+    sqlx::query("SELECT renew_blobs($1)")
+        .bind(digests)
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
+/// Stores blobs, before any lock. Those that are here already stay, and are young again.
 ///
 /// # Errors
 /// The database's; then it may or may not have stored them, and doing it again is safe.
@@ -573,6 +585,7 @@ pub async fn insert_blobs(
     let salts: Vec<&[u8]> = blobs.values().map(|blob| blob.salt().as_slice()).collect();
     let contents: Vec<&[u8]> = blobs.values().map(Blob::content).collect();
     sqlx::query(
+    renew_blobs(pool, &digests).await?;
         "INSERT INTO blobs (digest, salt, content)
          SELECT * FROM unnest($1::bytea[], $2::bytea[], $3::bytea[]) ON CONFLICT DO NOTHING",
     )

@@ -4,6 +4,7 @@ use countersign::ledger::{AppendError, StartRule, store};
 use countersign_protocol::audit::{self, Auditor};
 use countersign_protocol::blob::{Blob, BlobRef};
 use countersign_protocol::checkpoint::Checkpoint;
+use countersign_protocol::event::{CommandRequested, Event};
 use countersign_protocol::fold::Refusal;
 use countersign_protocol::hash::Digest;
 use countersign_protocol::lifecycle::CommandStatus;
@@ -173,7 +174,7 @@ async fn a_seen_of_a_longer_or_another_log_is_refused() {
     let book = TestLedger::ready().await;
     let (request, _) = book.request();
     let verified = request.statement.clone().verify().unwrap();
-    let countersign_protocol::event::Event::CommandRequested(event) = verified.event() else {
+    let Event::CommandRequested(event) = verified.event() else {
         panic!("not a request")
     };
     let mut ahead = event.clone();
@@ -286,4 +287,44 @@ async fn a_clock_that_is_wrong_writes_nothing() {
             Err(AppendError::Clock)
         ));
     }
+}
+
+/// A request whose blobs came over an hour ago with a statement that was refused is sent again, and what
+/// nobody names is purged before it is entered. `brought` says which blobs come with it this time.
+async fn sent_again(brought: impl Fn(&Blob, &CommandRequested) -> bool) {
+    let book = TestLedger::ready().await;
+    let (request, _) = book.request();
+    for blob in &request.blobs {
+        sqlx::query(
+            "INSERT INTO blobs (digest, salt, content, stored_at)
+             VALUES ($1, $2, $3, now() - interval '61 minutes')",
+        )
+        .bind(blob.reference().digest.as_bytes().as_slice())
+        .bind(blob.salt().as_slice())
+        .bind(blob.content())
+        .execute(&book.database.app)
+        .await
+        .unwrap();
+    }
+    let verified = request.statement.clone().verify().unwrap();
+    let Event::CommandRequested(event) = verified.event() else {
+        unreachable!()
+    };
+    let mut again = request;
+    again.blobs.retain(|blob| brought(blob, event));
+    let admitted = book.ledger.admit(again).await.unwrap();
+    book.ledger.purge_unreferenced_blobs().await.unwrap();
+    book.ledger.enter(admitted).await.unwrap();
+    audit_database(&book.database.app).await;
+}
+
+#[tokio::test]
+async fn what_is_sent_again_is_not_purged_before_it_is_entered() {
+    sent_again(|_, _| true).await;
+}
+
+/// Documents are always brought; a reason may be here already.
+#[tokio::test]
+async fn what_is_named_again_is_not_purged_before_it_is_entered() {
+    sent_again(|blob, event| blob.reference() != event.reason).await;
 }
