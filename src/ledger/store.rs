@@ -113,14 +113,15 @@ pub async fn head(pool: &PgPool) -> Result<HeadRow, sqlx::Error> {
     head_row(&row.fetch_one(pool).await?)
 }
 
-/// Locks the head until the transaction ends: whoever holds it is the only writer.
+/// Locks the head until the transaction ends: whoever holds it is the only writer. The database's clock
+/// is read when the lock is there, which may be seconds after it was asked for.
 ///
 /// # Errors
 /// The database's.
 pub async fn lock_head(connection: &mut PgConnection) -> Result<HeadRow, sqlx::Error> {
     let row = sqlx::query(
         "SELECT *, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS database_us
-         FROM head FOR UPDATE",
+         FROM (SELECT * FROM head FOR UPDATE) AS locked",
     );
     head_row(&row.fetch_one(connection).await?)
 }

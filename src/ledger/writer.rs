@@ -48,8 +48,9 @@ const HEARTBEAT_US: u64 = 60 * SECOND_US;
 const CLOCK_BEHIND_US: u64 = 10 * SECOND_US;
 
 /// How far this server's clock may be ahead of the database's: a second opinion that is at hand also
-/// after a long pause.
-const CLOCK_AHEAD_US: u64 = 300 * SECOND_US;
+/// after a long pause. Half of [`CLOCK_BEHIND_US`]: nothing that one server writes is too far ahead for
+/// another that is itself as far behind the database's clock.
+const CLOCK_AHEAD_US: u64 = CLOCK_BEHIND_US / 2;
 
 /// How often, and how long apart, the database is asked what became of a COMMIT.
 const SETTLE_TRIES: u32 = 10;
@@ -300,6 +301,8 @@ impl Writer {
         due: bool,
     ) -> Result<Decided, Undecided> {
         let head = store::lock_head(connection).await?;
+        // At the same moment as the database's: what is read back below may take a while.
+        let now = self.clock.now();
         // Taken: if anything goes wrong from here on, it is read back.
         let mut state = match self.state.take() {
             Some(mut state) => {
@@ -322,7 +325,7 @@ impl Writer {
             .into());
         }
         state.know_root(newest.size(), newest.root());
-        let time = match self.time(&state, &head) {
+        let time = match Self::time(now, &state, &head) {
             Ok(time) => time,
             Err(error) => {
                 self.state = Some(state);
@@ -380,16 +383,33 @@ impl Writer {
     }
 
     /// The time of the batch: never before the newest entry, never far from the database's clock.
-    fn time(&self, state: &Folded, head: &HeadRow) -> Result<Time, AppendError> {
-        let now = self.clock.now();
+    fn time(now: Time, state: &Folded, head: &HeadRow) -> Result<Time, AppendError> {
         let behind = state.last_time.micros_since(now);
         let ahead = now.as_micros().saturating_sub(head.database_us);
-        if behind > CLOCK_BEHIND_US || ahead > CLOCK_AHEAD_US {
+        if ahead > CLOCK_AHEAD_US {
             tracing::error!(
-                behind_us = behind,
                 ahead_us = ahead,
-                "this server's clock is wrong"
+                "nothing is written: this server's clock is ahead of the database's"
             );
+            return Err(AppendError::Clock);
+        }
+        if behind > CLOCK_BEHIND_US {
+            let behind_database = head.database_us.saturating_sub(now.as_micros());
+            if behind_database > CLOCK_AHEAD_US {
+                tracing::error!(
+                    behind_us = behind,
+                    behind_database_us = behind_database,
+                    "nothing is written: this server's clock is behind the newest entry and the \
+                     database's clock"
+                );
+            } else {
+                tracing::error!(
+                    behind_us = behind,
+                    "nothing is written: the newest entry is ahead of this server's clock, which agrees \
+                     with the database's. Another server wrote ahead of time, or the database's clock \
+                     was set back; it passes when the clocks have come so far"
+                );
+            }
             return Err(AppendError::Clock);
         }
         Ok(now.max(state.last_time))
