@@ -174,7 +174,7 @@ impl From<OpenError> for ApiError {
         }
         if let OpenError::File(_) = error {
             // It was logged where it was tried. Nothing is known that could not be kept.
-            return Self::unavailable();
+            return Self::not_kept();
         }
         tracing::error!(%error, "the log does not stand");
         Self::new(

@@ -46,7 +46,8 @@ pub enum AppendError {
         "the clocks of this server, of its database and of the newest entry are further apart than the ledger allows; nothing was written"
     )]
     Clock,
-    /// The ledger stopped: what it read contradicts what it knew.
+    /// The ledger stopped: what it read contradicts what it knew, or what it committed could not be
+    /// kept. In that case the statement stands in the log, and is found there after a restart.
     #[error("the ledger has stopped: {0}")]
     Stopped(Arc<str>),
 }

@@ -211,7 +211,8 @@ impl Ledger {
     /// The same statement again gives the first one's receipt.
     ///
     /// # Errors
-    /// See [`AppendError`]; only [`AppendError::Unavailable`] leaves open whether it was written.
+    /// See [`AppendError`]. [`AppendError::Unavailable`] and [`AppendError::Stopped`] leave open
+    /// whether it was written, and with [`AppendError::NotKept`] it was.
     pub async fn append(&self, submission: Submission) -> Result<Receipt, AppendError> {
         let admitted = self.admit(submission).await?;
         self.enter(admitted).await

@@ -678,7 +678,8 @@ async fn refuse_all(mut waiting: Exit, reason: &Arc<str>) {
         for answer in turn.answers {
             let _gone = answer.send(Err(stopped()));
         }
-        for answer in turn.dues {
+        let notes = turn.notes.into_iter().map(|(_, answer)| answer);
+        for answer in turn.dues.into_iter().chain(notes) {
             let _gone = answer.send(Err(stopped()));
         }
     }
