@@ -292,7 +292,8 @@ impl Server {
             Arc::clone(&silent),
             shutdown.clone(),
         ));
-        tasks.spawn(deadlines::run(ledger, shutdown.clone()));
+        tasks.spawn(deadlines::run(ledger.clone(), shutdown.clone()));
+        tasks.spawn(deadlines::purge(ledger, shutdown.clone()));
         if let Some(cosigned) = cosigned {
             tasks.spawn(cosigned.run(shutdown.clone()));
         }

@@ -102,7 +102,7 @@ fn every_name() -> String {
 
 /// Writes a file that only we can read, whole or not at all.
 pub(super) fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
-    let new = path.with_extension("new");
+    let new = crate::durable::beside(path);
     // A leftover may have another mode.
     match fs::remove_file(&new) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),

@@ -87,6 +87,18 @@ impl ApiError {
     }
 }
 
+impl ApiError {
+    /// What others committed cannot be kept here, so that it is not shown here.
+    fn not_kept() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "checkpoint_file",
+            "this server cannot write its checkpoint file, so it shows nothing of what the ledger holds by now",
+        )
+        .hint("ask another server of this ledger, or its operator; a statement that is sent again is entered once")
+    }
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status =
@@ -136,6 +148,7 @@ impl From<AppendError> for ApiError {
             AppendError::Refused(refusal) => refusal.into(),
             AppendError::Busy => Self::busy(),
             AppendError::Unavailable => Self::unavailable(),
+            AppendError::NotKept => Self::not_kept(),
             AppendError::Clock => Self::new(StatusCode::SERVICE_UNAVAILABLE, "clock", detail),
             // Why is in the server's log: the caller cannot do anything about it.
             AppendError::Stopped(_) => Self::new(
@@ -161,7 +174,7 @@ impl From<OpenError> for ApiError {
         }
         if let OpenError::File(_) = error {
             // It was logged where it was tried. Nothing is known that could not be kept.
-            return Self::unavailable();
+            return Self::not_kept();
         }
         tracing::error!(%error, "the log does not stand");
         Self::new(

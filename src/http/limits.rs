@@ -66,6 +66,14 @@ const TILES: Rate = Rate {
     per_second: 200,
 };
 
+/// Long texts for one address, which anybody may read and nobody often: what the interface is, and the
+/// numbers for those who watch. Several programs that ask once a second are let in.
+const OPEN: Rate = Rate {
+    name: "open",
+    burst: 100,
+    per_second: 10,
+};
+
 /// Clients that are remembered for one rate, some 5 MiB: whoever comes when all of them are busy
 /// shares one more bucket.
 const REMEMBERED: usize = 64 * 1024;
@@ -193,6 +201,7 @@ pub(super) struct Limits {
     session: Buckets,
     streams: Buckets,
     tiles: Buckets,
+    open: Buckets,
 }
 
 impl Limits {
@@ -203,6 +212,7 @@ impl Limits {
             session: Buckets::new(SESSION, REMEMBERED),
             streams: Buckets::new(STREAMS, REMEMBERED),
             tiles: Buckets::new(TILES, REMEMBERED),
+            open: Buckets::new(OPEN, REMEMBERED),
         }
     }
 }
@@ -233,6 +243,7 @@ fn bucket<'a>(app: &'a App, request: &Request) -> Option<(&'a Buckets, Subject)>
         "/v1/sessions" | "/v1/sessions/challenge" => Some((&app.limits.sign_in, source())),
         "/v1/statements" | "/v1/statements/batch" => Some((&app.limits.door, source())),
         "/checkpoint" | "/tile/{level}/{*rest}" => Some((&app.limits.tiles, source())),
+        "/openapi.json" | "/metrics" => Some((&app.limits.open, source())),
         "/v1/commands/entries" => {
             let key = auth::key_of_session(app, request.headers()).map(Subject::Key);
             Some((&app.limits.streams, key.unwrap_or_else(source)))

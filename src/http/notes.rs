@@ -32,7 +32,8 @@ const COUNTED_APART: usize = 64;
 /// How often the counts are written: a minute of them is lost when the server dies.
 const WRITE_EVERY: Duration = Duration::from_secs(60);
 
-/// How long the counts may take at the end.
+/// How long the counts may take at the end: a database that does not answer keeps no server from
+/// stopping.
 const LAST_WRITE: Duration = Duration::from_secs(2);
 
 /// Reads of this hour, each written or about to be.
@@ -193,14 +194,25 @@ impl Denials {
 
 /// Writes the counts every minute, and once more at the end.
 pub async fn run(app: App, shutdown: CancellationToken) {
-    loop {
-        tokio::select! {
-            () = shutdown.cancelled() => break,
-            () = tokio::time::sleep(WRITE_EVERY) => app.denials.write(&app).await,
+    let write = async {
+        loop {
+            let slept = shutdown.run_until_cancelled(tokio::time::sleep(WRITE_EVERY));
+            let is_last = slept.await.is_none();
+            app.denials.write(&app).await;
+            if is_last {
+                return;
+            }
         }
+    };
+    // What is being written when the word comes has as long: it was taken out of the counts.
+    let overdue = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(LAST_WRITE).await;
+    };
+    tokio::select! {
+        () = write => {}
+        () = overdue => tracing::warn!("who was turned away last is not written: no answer"),
     }
-    // A database that does not answer does not keep a server from stopping.
-    drop(tokio::time::timeout(LAST_WRITE, app.denials.write(&app)).await);
 }
 
 /// How often the last use of a token is kept: people ask which of them nobody uses any more.

@@ -1,6 +1,9 @@
 //! The whole route table on one screen, and the OpenAPI document that is made of it.
 
+use std::sync::OnceLock;
+
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
@@ -151,12 +154,18 @@ async fn other_method() -> ApiError {
 /// This document.
 #[utoipa::path(get, path = "/openapi.json", tag = "operations", responses((status = 200, body = String, content_type = "application/json")))]
 async fn served(State(_app): State<App>) -> Response {
-    match document().to_json() {
-        Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text).into_response(),
+    /// Written once: some 200 KB that never change, and anybody may ask for them.
+    static DOCUMENT: OnceLock<Option<Bytes>> = OnceLock::new();
+    let text = DOCUMENT.get_or_init(|| match document().to_json() {
+        Ok(text) => Some(text.into()),
         Err(error) => {
             tracing::error!(%error, "the OpenAPI document has no JSON form");
-            ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "openapi", "no document")
-                .into_response()
+            None
         }
+    });
+    match text {
+        Some(text) => ([(header::CONTENT_TYPE, "application/json")], text.clone()).into_response(),
+        None => ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "openapi", "no document")
+            .into_response(),
     }
 }

@@ -36,10 +36,18 @@ pub enum AppendError {
         "the database cannot be reached; whether this was written is not known, and sending it again is safe"
     )]
     Unavailable,
-    /// This server's clock disagrees with the log's or the database's.
-    #[error("this server's clock is wrong by more than the ledger allows; nothing was written")]
+    /// It stands in the log, and the receipt's checkpoint cannot be kept outside the database.
+    #[error(
+        "this server cannot write its checkpoint file, so it gives no receipt; what was sent stands in the log, and sending it again is safe"
+    )]
+    NotKept,
+    /// The clocks of this server, of the database and of the log's newest entry disagree.
+    #[error(
+        "the clocks of this server, of its database and of the newest entry are further apart than the ledger allows; nothing was written"
+    )]
     Clock,
-    /// The ledger stopped: what it read contradicts what it knew.
+    /// The ledger stopped: what it read contradicts what it knew, or what it committed could not be
+    /// kept. In that case the statement stands in the log, and is found there after a restart.
     #[error("the ledger has stopped: {0}")]
     Stopped(Arc<str>),
 }
@@ -78,6 +86,11 @@ pub enum OpenError {
         /// Entries in the database.
         database: u64,
         /// Entries that were committed.
+    /// The note that was given is not this ledger's.
+    #[error(
+        "the checkpoint that was given with --accept-checkpoint: {0}. Nothing was opened; give the file whole, as it was kept or as GET /v1/checkpoint gave it, or leave it out where there is a checkpoint file"
+    )]
+    Given(CheckpointError),
         file: u64,
     },
     /// The database holds another history.

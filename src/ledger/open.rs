@@ -33,16 +33,16 @@ const WRITER_CONNECTIONS: u32 = 2;
 const ADMISSION_CONNECTIONS: u32 = 4;
 
 /// The version of the schema that this program reads and writes.
-const SCHEMA: i64 = 9;
+const SCHEMA: i64 = 10;
 
-/// What to do when there is no checkpoint file.
+/// What to do when there is no checkpoint file, and what to check beside one.
 #[derive(Debug, Clone)]
 pub enum StartRule {
     /// Refuse if the ledger has entries.
     FileRequired,
     /// This server has never served this ledger: trust what the database holds.
     FirstStart,
-    /// Trust what the database holds if it continues this note.
+    /// Trust what the database holds if it continues this note, and the file where there is one.
     Accept(String),
 }
 
@@ -148,20 +148,26 @@ impl Ledger {
             return Err(OpenError::OtherKeys);
         }
         let verifier = VerifierKey::of(&genesis.origin, &genesis.checkpoint_key)?;
+        let gateway = genesis.gateway_key.as_ref().map(PublicKey::key_id);
         let newest = check_head(&head, &state, &verifier)?;
-        let known = match (CheckpointFile::read(&checkpoint_file, &verifier)?, &start) {
-            (Some(known), _) => Some(known),
-            (None, StartRule::FirstStart) => None,
-            (None, StartRule::Accept(note)) => Some(Checkpoint::open(note, &verifier)?),
-            (None, StartRule::FileRequired) => return Err(OpenError::NoFile { size: head.size }),
+        let kept = CheckpointFile::read(&checkpoint_file, &verifier)?;
+        let given = match &start {
+            StartRule::Accept(note) => {
+                Some(Checkpoint::open(note, &verifier).map_err(OpenError::Given)?)
+            }
+            StartRule::FileRequired if kept.is_none() => {
+                return Err(OpenError::NoFile { size: head.size });
+            }
+            StartRule::FileRequired | StartRule::FirstStart => None,
         };
-        if let Some(known) = known {
-            check_continues(&mut transaction, &head, &known).await?;
+        // Both: the file may be an old one that came back together with the database.
+        for known in kept.iter().chain(&given) {
+            check_continues(&mut transaction, &head, known).await?;
         }
         transaction.commit().await?;
         drop(connection);
         let file = CheckpointFile::begin(&checkpoint_file, &newest)?;
-        let (entrance, waiting) = queue::queue();
+        let (entrance, waiting) = queue::queue(gateway);
         let verifier = Arc::new(verifier);
         let stopped = Arc::new(OnceLock::new());
         let newest = Arc::new(Newest::new(
@@ -205,7 +211,8 @@ impl Ledger {
     /// The same statement again gives the first one's receipt.
     ///
     /// # Errors
-    /// See [`AppendError`]; only [`AppendError::Unavailable`] leaves open whether it was written.
+    /// See [`AppendError`]. [`AppendError::Unavailable`] and [`AppendError::Stopped`] leave open
+    /// whether it was written, and with [`AppendError::NotKept`] it was.
     pub async fn append(&self, submission: Submission) -> Result<Receipt, AppendError> {
         let admitted = self.admit(submission).await?;
         self.enter(admitted).await
@@ -249,7 +256,8 @@ impl Ledger {
         answered.await.unwrap_or(Err(AppendError::Unavailable))
     }
 
-    /// Removes blobs that were stored over an hour ago and that no entry names. Says how many.
+    /// Removes blobs that were stored over an hour ago and that no entry names, up to some number of
+    /// them. Says how many: while it is not zero there may be more.
     ///
     /// # Errors
     /// [`AppendError::Unavailable`].

@@ -1,13 +1,16 @@
 //! What waits for the writer, fair among those who submit: one turn each, in the order in which
-//! they came, so that a flood by one key delays the others by one statement a turn.
+//! they came, so that a flood by one of them delays the others by one statement a turn. Who submits is a
+//! key, or an API token: one key, the gateway's, signs for all of those.
 //!
-//! Bounded for each key and for all together. It decides nothing.
+//! Bounded for each of them and for all together. It decides nothing.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use countersign_protocol::effect::Note;
 use countersign_protocol::hash::KeyId;
+use countersign_protocol::name::TokenId;
+use countersign_protocol::rights::token_of;
 use tokio::sync::{Notify, oneshot};
 
 use super::admission::Admitted;
@@ -19,7 +22,7 @@ use super::receipt::Receipt;
 /// in the queue are less work than coming again. Some 100 MiB if all are there.
 const QUEUE: usize = 16 * 1024;
 
-/// Those of one key among them: one key, or a few, cannot take every place.
+/// Those of one who submits among them: one, or a few, cannot take every place.
 const QUEUE_OF_ONE: usize = 1024;
 
 /// Notes that may wait: each holds up a reader until it is written.
@@ -44,11 +47,29 @@ pub(super) struct Turn {
     pub(super) notes: Vec<(Note, DueAnswer)>,
 }
 
+/// Who has a turn.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Submitter {
+    Key(KeyId),
+    /// For whom the gateway signed; in whose name others say to speak counts for nothing.
+    Token(TokenId),
+}
+
+impl Submitter {
+    fn of(admitted: &Admitted, gateway: Option<KeyId>) -> Self {
+        let key = admitted.verified.key().key_id();
+        match token_of(admitted.verified.event()) {
+            Some((token, _)) if gateway == Some(key) => Self::Token(token.clone()),
+            Some(_) | None => Self::Key(key),
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Waiting {
-    /// Keys with something waiting, the next one first.
-    turns: VecDeque<KeyId>,
-    of_key: HashMap<KeyId, VecDeque<(Box<Admitted>, Answer)>>,
+    /// Who has something waiting, the next one first.
+    turns: VecDeque<Submitter>,
+    of_one: HashMap<Submitter, VecDeque<(Box<Admitted>, Answer)>>,
     count: usize,
     dues: Vec<DueAnswer>,
     notes: VecDeque<(Note, DueAnswer)>,
@@ -72,16 +93,23 @@ impl Queue {
 
 /// Where statements go in. The writer ends when it is dropped.
 #[derive(Debug)]
-pub(super) struct Entrance(Arc<Queue>);
+pub(super) struct Entrance {
+    queue: Arc<Queue>,
+    gateway: Option<KeyId>,
+}
 
 /// Where the writer takes them out.
 #[derive(Debug)]
 pub(super) struct Exit(Arc<Queue>);
 
-/// A queue with its two ends.
-pub(super) fn queue() -> (Entrance, Exit) {
+/// A queue with its two ends. `gateway` signs for the holders of API tokens.
+pub(super) fn queue(gateway: Option<KeyId>) -> (Entrance, Exit) {
     let queue = Arc::new(Queue::default());
-    (Entrance(Arc::clone(&queue)), Exit(queue))
+    let entrance = Entrance {
+        queue: Arc::clone(&queue),
+        gateway,
+    };
+    (entrance, Exit(queue))
 }
 
 fn shut_down() -> AppendError {
@@ -89,33 +117,33 @@ fn shut_down() -> AppendError {
 }
 
 impl Entrance {
-    /// Puts a statement behind those of its key.
+    /// Puts a statement behind those of the same submitter.
     ///
     /// # Errors
-    /// [`AppendError::Busy`] when too many wait, of this key or in all.
+    /// [`AppendError::Busy`] when too many wait, of this one or in all.
     pub(super) fn submit(&self, admitted: Admitted, answer: Answer) -> Result<(), AppendError> {
-        let key = admitted.verified.key().key_id();
-        let mut guard = self.0.lock();
+        let submitter = Submitter::of(&admitted, self.gateway);
+        let mut guard = self.queue.lock();
         let waiting = &mut *guard;
         if waiting.closed {
             return Err(shut_down());
         }
-        let of_key = waiting.of_key.entry(key).or_default();
-        let busy = waiting.count >= QUEUE || of_key.len() >= QUEUE_OF_ONE;
+        let of_one = waiting.of_one.entry(submitter.clone()).or_default();
+        let busy = waiting.count >= QUEUE || of_one.len() >= QUEUE_OF_ONE;
         if !busy {
-            if of_key.is_empty() {
-                waiting.turns.push_back(key);
+            if of_one.is_empty() {
+                waiting.turns.push_back(submitter);
             }
-            of_key.push_back((Box::new(admitted), answer));
+            of_one.push_back((Box::new(admitted), answer));
             waiting.count += 1;
-        } else if of_key.is_empty() {
-            waiting.of_key.remove(&key);
+        } else if of_one.is_empty() {
+            waiting.of_one.remove(&submitter);
         }
         drop(guard);
         if busy {
             return Err(AppendError::Busy);
         }
-        self.0.wake.notify_one();
+        self.queue.wake.notify_one();
         Ok(())
     }
 
@@ -124,13 +152,13 @@ impl Entrance {
     /// # Errors
     /// The writer has ended.
     pub(super) fn due(&self, answer: DueAnswer) -> Result<(), AppendError> {
-        let mut waiting = self.0.lock();
+        let mut waiting = self.queue.lock();
         if waiting.closed {
             return Err(shut_down());
         }
         waiting.dues.push(answer);
         drop(waiting);
-        self.0.wake.notify_one();
+        self.queue.wake.notify_one();
         Ok(())
     }
 
@@ -139,7 +167,7 @@ impl Entrance {
     /// # Errors
     /// [`AppendError::Busy`] when too many wait.
     pub(super) fn note(&self, note: Note, answer: DueAnswer) -> Result<(), AppendError> {
-        let mut waiting = self.0.lock();
+        let mut waiting = self.queue.lock();
         if waiting.closed {
             return Err(shut_down());
         }
@@ -148,26 +176,26 @@ impl Entrance {
         }
         waiting.notes.push_back((note, answer));
         drop(waiting);
-        self.0.wake.notify_one();
+        self.queue.wake.notify_one();
         Ok(())
     }
 
     /// Whether nobody takes anything out any more.
     pub(super) fn is_closed(&self) -> bool {
-        self.0.lock().closed
+        self.queue.lock().closed
     }
 }
 
 impl Drop for Entrance {
     fn drop(&mut self) {
-        self.0.lock().left = true;
-        self.0.wake.notify_one();
+        self.queue.lock().left = true;
+        self.queue.wake.notify_one();
     }
 }
 
 impl Exit {
     /// Waits for something, and takes up to `statements` and about `bytes` of it: one statement of
-    /// each key, again and again. None when nothing can come any more.
+    /// each who submits, again and again. None when nothing can come any more.
     pub(super) async fn take(&mut self, statements: usize, bytes: usize) -> Option<Turn> {
         loop {
             {
@@ -207,22 +235,22 @@ impl Waiting {
         let mut room = bytes;
         while turn.statements.len() < statements
             && room > 0
-            && let Some(key) = self.turns.pop_front()
+            && let Some(submitter) = self.turns.pop_front()
         {
-            let Some(of_key) = self.of_key.get_mut(&key) else {
+            let Some(of_one) = self.of_one.get_mut(&submitter) else {
                 continue;
             };
-            if let Some((admitted, answer)) = of_key.pop_front() {
+            if let Some((admitted, answer)) = of_one.pop_front() {
                 let statement = admitted.verified.statement();
                 room = room.saturating_sub(statement.payload.len() + statement.signature.len());
                 self.count -= 1;
                 turn.statements.push(*admitted);
                 turn.answers.push(answer);
             }
-            if of_key.is_empty() {
-                self.of_key.remove(&key);
+            if of_one.is_empty() {
+                self.of_one.remove(&submitter);
             } else {
-                self.turns.push_back(key);
+                self.turns.push_back(submitter);
             }
         }
         turn

@@ -113,14 +113,15 @@ pub async fn head(pool: &PgPool) -> Result<HeadRow, sqlx::Error> {
     head_row(&row.fetch_one(pool).await?)
 }
 
-/// Locks the head until the transaction ends: whoever holds it is the only writer.
+/// Locks the head until the transaction ends: whoever holds it is the only writer. The database's clock
+/// is read when the lock is there, which may be seconds after it was asked for.
 ///
 /// # Errors
 /// The database's.
 pub async fn lock_head(connection: &mut PgConnection) -> Result<HeadRow, sqlx::Error> {
     let row = sqlx::query(
         "SELECT *, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS database_us
-         FROM head FOR UPDATE",
+         FROM (SELECT * FROM head FOR UPDATE) AS locked",
     );
     head_row(&row.fetch_one(connection).await?)
 }
@@ -514,7 +515,8 @@ fn blob_row(row: &PgRow) -> Result<Option<Blob>, sqlx::Error> {
     Ok(Some(blob))
 }
 
-/// Removes blobs that were stored over an hour ago and that no entry names.
+/// Removes blobs that were stored over an hour ago and that no entry names, up to some number of them,
+/// among those that came since it last found none left.
 ///
 /// # Errors
 /// The database's.
@@ -543,6 +545,7 @@ pub async fn has_blobs(
         .collect();
     let lengths: Vec<i64> = named.iter().map(|named| signed(named.len)).collect();
     let row = sqlx::query(
+    renew_blobs(pool, &wanted).await?;
         "SELECT count(*) AS found FROM unnest($1::bytea[], $2::bigint[]) AS named(digest, len)
          JOIN blobs USING (digest) WHERE octet_length(content) = len
            AND (EXISTS (SELECT FROM statements WHERE statement_id = $3)
@@ -557,7 +560,18 @@ pub async fn has_blobs(
     Ok(unsigned(found)? == wanted.len() as u64)
 }
 
-/// Stores blobs in a transaction of their own, before any lock. Those that are here already stay.
+/// Makes blobs young that no entry names yet, so that they are not purged before the statement that
+/// names them now is entered: they may have come first with one that was refused. By itself and first:
+/// what was purged before is then found missing, or is stored anew.
+async fn renew_blobs(pool: &PgPool, digests: &[&[u8]]) -> Result<(), sqlx::Error> {
+    sqlx::query("SELECT renew_blobs($1)")
+        .bind(digests)
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
+/// Stores blobs, before any lock. Those that are here already stay, and are young again.
 ///
 /// # Errors
 /// The database's; then it may or may not have stored them, and doing it again is safe.
@@ -572,6 +586,7 @@ pub async fn insert_blobs(
     let salts: Vec<&[u8]> = blobs.values().map(|blob| blob.salt().as_slice()).collect();
     let contents: Vec<&[u8]> = blobs.values().map(Blob::content).collect();
     sqlx::query(
+    renew_blobs(pool, &digests).await?;
         "INSERT INTO blobs (digest, salt, content)
          SELECT * FROM unnest($1::bytea[], $2::bytea[], $3::bytea[]) ON CONFLICT DO NOTHING",
     )

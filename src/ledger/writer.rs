@@ -48,8 +48,9 @@ const HEARTBEAT_US: u64 = 60 * SECOND_US;
 const CLOCK_BEHIND_US: u64 = 10 * SECOND_US;
 
 /// How far this server's clock may be ahead of the database's: a second opinion that is at hand also
-/// after a long pause.
-const CLOCK_AHEAD_US: u64 = 300 * SECOND_US;
+/// after a long pause. Half of [`CLOCK_BEHIND_US`]: nothing that one server writes is too far ahead for
+/// another that is itself as far behind the database's clock.
+const CLOCK_AHEAD_US: u64 = CLOCK_BEHIND_US / 2;
 
 /// How often, and how long apart, the database is asked what became of a COMMIT.
 const SETTLE_TRIES: u32 = 10;
@@ -129,6 +130,8 @@ enum Decision {
 pub(super) struct Decided {
     pub(super) head: HeadRow,
     pub(super) batch: Batch,
+    /// The head's, checked to be of the state's right edge.
+    newest: Arc<Checkpoint>,
     pub(super) state: Folded,
     decisions: Vec<Decision>,
     pub(super) touched: BTreeSet<CommandId>,
@@ -210,7 +213,16 @@ impl Writer {
             // standby may not have, and a receipt for one of those would be worth nothing.
             transaction.commit().await?;
             self.keep(decided.state, &decided.touched);
-            return Ok(finish(answers, decided.decisions, |_| None));
+            // The head may be another server's: its checkpoint is kept here before it is told here.
+            let kept = self.newest.advance(Arc::clone(&decided.newest));
+            let mut results = finish(answers, decided.decisions, |_| None);
+            if let Err(error) = kept {
+                tracing::warn!(%error, "what other servers committed cannot be kept");
+                for receipt in results.iter_mut().filter(|result| result.is_ok()) {
+                    *receipt = Err(AppendError::NotKept);
+                }
+            }
+            return Ok(results);
         }
         let checkpoint = Arc::new(self.sign(&decided.batch));
         let head = insert(&mut transaction, &mut decided, &checkpoint).await?;
@@ -289,6 +301,8 @@ impl Writer {
         due: bool,
     ) -> Result<Decided, Undecided> {
         let head = store::lock_head(connection).await?;
+        // At the same moment as the database's: what is read back below may take a while.
+        let now = self.clock.now();
         // Taken: if anything goes wrong from here on, it is read back.
         let mut state = match self.state.take() {
             Some(mut state) => {
@@ -306,11 +320,12 @@ impl Writer {
         if newest.size() != head.size || newest.root() != state.edge.root() {
             return Err(Failure::Final(
                 "the head's checkpoint is not of its right edge".to_owned(),
+        let newest = Arc::new(newest);
             )
             .into());
         }
         state.know_root(newest.size(), newest.root());
-        let time = match self.time(&state, &head) {
+        let time = match Self::time(now, &state, &head) {
             Ok(time) => time,
             Err(error) => {
                 self.state = Some(state);
@@ -327,6 +342,7 @@ impl Writer {
             batch,
             state,
             decisions: Vec::new(),
+            newest,
             touched: BTreeSet::new(),
         };
         let ids: Vec<StatementId> = admitted
@@ -367,16 +383,33 @@ impl Writer {
     }
 
     /// The time of the batch: never before the newest entry, never far from the database's clock.
-    fn time(&self, state: &Folded, head: &HeadRow) -> Result<Time, AppendError> {
-        let now = self.clock.now();
+    fn time(now: Time, state: &Folded, head: &HeadRow) -> Result<Time, AppendError> {
         let behind = state.last_time.micros_since(now);
         let ahead = now.as_micros().saturating_sub(head.database_us);
-        if behind > CLOCK_BEHIND_US || ahead > CLOCK_AHEAD_US {
+        if ahead > CLOCK_AHEAD_US {
             tracing::error!(
-                behind_us = behind,
                 ahead_us = ahead,
-                "this server's clock is wrong"
+                "nothing is written: this server's clock is ahead of the database's"
             );
+            return Err(AppendError::Clock);
+        }
+        if behind > CLOCK_BEHIND_US {
+            let behind_database = head.database_us.saturating_sub(now.as_micros());
+            if behind_database > CLOCK_AHEAD_US {
+                tracing::error!(
+                    behind_us = behind,
+                    behind_database_us = behind_database,
+                    "nothing is written: this server's clock is behind the newest entry and the \
+                     database's clock"
+                );
+            } else {
+                tracing::error!(
+                    behind_us = behind,
+                    "nothing is written: the newest entry is ahead of this server's clock, which agrees \
+                     with the database's. Another server wrote ahead of time, or the database's clock \
+                     was set back; it passes when the clocks have come so far"
+                );
+            }
             return Err(AppendError::Clock);
         }
         Ok(now.max(state.last_time))
@@ -541,15 +574,13 @@ impl Writer {
             let nodes = store::nodes(connection, &proof::nodes_for_inclusion(*seq, size)).await?;
             let inclusion = proof::inclusion_proof(&nodes, *seq, size)
                 .ok_or_else(|| Failure::Final(format!("nodes over entry {seq} are missing")))?;
-            let checkpoint = Checkpoint::open(&decided.head.note, &self.verifier)
-                .map_err(|error| Failure::Final(format!("the head's checkpoint: {error}")))?;
             let receipt = Receipt {
                 id: entry.verified.id(),
                 seq: *seq,
                 time: entry.time,
                 entry: row.entry.into(),
                 leaf: entry.leaf,
-                checkpoint: Arc::new(checkpoint),
+                checkpoint: Arc::clone(&decided.newest),
                 inclusion,
                 status: command.and_then(|id| Some(decided.state.fold.command(&id)?.status())),
                 repeated: true,
@@ -647,7 +678,8 @@ async fn refuse_all(mut waiting: Exit, reason: &Arc<str>) {
         for answer in turn.answers {
             let _gone = answer.send(Err(stopped()));
         }
-        for answer in turn.dues {
+        let notes = turn.notes.into_iter().map(|(_, answer)| answer);
+        for answer in turn.dues.into_iter().chain(notes) {
             let _gone = answer.send(Err(stopped()));
         }
     }

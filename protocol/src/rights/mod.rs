@@ -22,5 +22,5 @@ pub use records::{
     HostFacts, KeyRecord, MAX_OPEN_CHANGES, MAX_OPEN_OF_ONE, MAX_OPEN_REVIEWS,
     MAX_WAITING_ENROLMENTS, OpenChange, OpenReview, PolicyInForce, SnapshotRecord, TokenRecord,
 };
-pub use state::Rights;
 pub(crate) use state::{Document, Proposal};
+pub use state::{Rights, token_of};

@@ -745,8 +745,9 @@ fn require_sayable(
     event.to_payload().map(drop).map_err(|_| Refusal::TooLarge)
 }
 
-/// The token in whose name a statement speaks, and for whom.
-const fn token_of(event: &Event) -> Option<(&TokenId, &Principal)> {
+/// The token in whose name a statement says to speak, and for whom. True where the gateway signed it.
+#[must_use]
+pub const fn token_of(event: &Event) -> Option<(&TokenId, &Principal)> {
     let (token, principal) = match event {
         Event::CommandRequested(e) => (&e.token, &e.principal),
         Event::CommandWithdrawn(e) => (&e.token, &e.principal),

@@ -4,6 +4,8 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use countersign::ledger::AppendError;
+use countersign_protocol::effect::Note;
+use countersign_protocol::event::DeniedWhat;
 
 use crate::ledger::append::audit_database;
 use crate::support::TestLedger;
@@ -78,5 +80,45 @@ async fn a_file_that_is_behind_the_database_is_brought_up_at_the_start() {
     assert_eq!(
         std::fs::read_to_string(book.checkpoint_file()).unwrap(),
         again.newest().note()
+    );
+}
+
+/// What waits at the door when the ledger stops hears that, and not that the database is away.
+#[tokio::test]
+async fn a_note_that_waits_when_the_ledger_stops_is_told_so() {
+    let book = TestLedger::ready().await;
+    let _mend = no_place(&book.checkpoint_file());
+    let mut held = book.database.owner.begin().await.unwrap();
+    sqlx::query("SELECT FROM head FOR UPDATE")
+        .execute(&mut *held)
+        .await
+        .unwrap();
+    let (request, _) = book.request();
+    let request = book.ledger.admit(request).await.unwrap();
+    let ledger = book.ledger.clone();
+    let entering = tokio::spawn(async move { ledger.enter(request).await });
+    book.database.until_a_lock_is_awaited().await;
+    let now = book.clock.now();
+    let note = Note::Denied {
+        what: DeniedWhat::RateLimit,
+        principal: None,
+        permission: None,
+        count: 1,
+        from: now,
+        to: now,
+    };
+    let ledger = book.ledger.clone();
+    let noting = tokio::spawn(async move { ledger.note(note).await });
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    held.rollback().await.unwrap();
+    let refused = entering.await.unwrap().map(|receipt| receipt.seq);
+    assert!(
+        matches!(refused, Err(AppendError::Stopped(_))),
+        "{refused:?}"
+    );
+    let refused = noting.await.unwrap();
+    assert!(
+        matches!(refused, Err(AppendError::Stopped(_))),
+        "{refused:?}"
     );
 }

@@ -92,6 +92,26 @@ async fn too_many_sign_ins_of_one_address_are_told_when_to_come_again() {
 }
 
 #[tokio::test]
+async fn what_anybody_may_read_and_is_long_is_not_read_without_end() {
+    let server = TestServer::start().await;
+    for path in ["/openapi.json", "/metrics"] {
+        let first = server.call(Method::GET, path).send().await.unwrap();
+        assert_eq!(first.status(), 200, "{path}");
+        let policy = header(&first, "ratelimit-policy");
+        assert_eq!(policy, "\"open\";q=100;w=10", "{path}");
+    }
+    let call = |_count| async {
+        let call = server.call(Method::GET, "/openapi.json");
+        call.send().await.unwrap()
+    };
+    let (refused, let_in) = exhaust(call).await;
+    assert!(let_in < 1_000, "{let_in}");
+    assert_eq!(problem(refused).await, (429, "rate_limited".into()));
+    let alive = server.call(Method::GET, "/livez").send().await.unwrap();
+    assert_eq!(alive.status(), 200);
+}
+
+#[tokio::test]
 async fn the_door_takes_a_long_journal_at_once() {
     let server = TestServer::start().await;
     for count in 1..=300 {

@@ -1,12 +1,15 @@
 //! Appending: what is acknowledged is there, once, in order, proved.
 
-use countersign::ledger::{AppendError, StartRule, store};
+use countersign::clock::Clock;
+use countersign::ledger::{AppendError, Ledger, Settings, StartRule, store};
 use countersign_protocol::audit::{self, Auditor};
 use countersign_protocol::blob::{Blob, BlobRef};
 use countersign_protocol::checkpoint::Checkpoint;
+use countersign_protocol::event::{CommandRequested, Event};
 use countersign_protocol::fold::Refusal;
 use countersign_protocol::hash::Digest;
 use countersign_protocol::lifecycle::CommandStatus;
+use countersign_protocol::name::Time;
 use countersign_protocol::proof;
 use sqlx::PgPool;
 
@@ -173,7 +176,7 @@ async fn a_seen_of_a_longer_or_another_log_is_refused() {
     let book = TestLedger::ready().await;
     let (request, _) = book.request();
     let verified = request.statement.clone().verify().unwrap();
-    let countersign_protocol::event::Event::CommandRequested(event) = verified.event() else {
+    let Event::CommandRequested(event) = verified.event() else {
         panic!("not a request")
     };
     let mut ahead = event.clone();
@@ -226,7 +229,7 @@ async fn two_servers_on_one_database_interleave() {
     let pool = book.database.another_app().await;
     let mut settings = book.settings(pool, StartRule::FirstStart);
     settings.checkpoint_file = book.folder.path().join("other-checkpoint");
-    let other = countersign::ledger::Ledger::open(settings).await.unwrap();
+    let other = Ledger::open(settings).await.unwrap();
     let before = book.ledger.newest().size();
     let mut sends = Vec::new();
     for n in 0..60 {
@@ -253,37 +256,92 @@ async fn two_servers_on_one_database_interleave() {
 
 #[tokio::test]
 async fn a_heartbeat_follows_an_idle_minute_and_not_before() {
-    let book = TestLedger::ready().await;
+    let book = TestLedger::two_minutes_ago().await;
     let size = book.ledger.newest().size();
-    book.ledger.append_due().await.unwrap();
-    assert_eq!(book.ledger.newest().size(), size);
-    // The clock is the machine's; another server's is a minute further.
-    let pool = book.database.another_app().await;
-    let mut settings = book.settings(pool, StartRule::FileRequired);
-    settings.clock = countersign::clock::Clock::fixed(book.clock.now().plus_micros(61_000_000));
-    let later = countersign::ledger::Ledger::open(settings).await.unwrap();
-    later.append_due().await.unwrap();
-    assert_eq!(later.newest().size(), size + 1);
-    later.append_due().await.unwrap();
-    assert_eq!(later.newest().size(), size + 1);
+    for (micros, wanted) in [(59_000_000, size), (2_000_000, size + 1), (0, size + 1)] {
+        book.clock.advance(micros);
+        book.ledger.append_due().await.unwrap();
+        assert_eq!(book.ledger.newest().size(), wanted);
+    }
     audit_database(&book.database.app).await;
+}
+
+/// A server whose clock is that many microseconds off from the database's.
+async fn server_that_is_off(book: &TestLedger, off_us: i64) -> Ledger {
+    let now = book.clock.now().as_micros();
+    let off = Time::from_micros(now.checked_add_signed(off_us).unwrap()).unwrap();
+    let pool = book.database.another_app().await;
+    let settings = Settings {
+        checkpoint_file: book.folder.path().join(format!("{off_us}")),
+        clock: Clock::fixed(off),
+        ..book.settings(pool, StartRule::FirstStart)
+    };
+    Ledger::open(settings).await.unwrap()
 }
 
 #[tokio::test]
 async fn a_clock_that_is_wrong_writes_nothing() {
     let book = TestLedger::ready().await;
-    let now = book.clock.now().as_micros();
-    // Well past the limits of 10 and 300 seconds, since a busy machine is slow between these lines.
-    for wrong in [now - 30_000_000, now + 330_000_000] {
-        let pool = book.database.another_app().await;
-        let mut settings = book.settings(pool, StartRule::FileRequired);
-        let wrong = countersign_protocol::name::Time::from_micros(wrong).unwrap();
-        settings.clock = countersign::clock::Clock::fixed(wrong);
-        let ledger = countersign::ledger::Ledger::open(settings).await.unwrap();
+    // Well past the limits of 10 and 5 seconds, since a busy machine is slow between these lines.
+    for wrong in [-30_000_000, 30_000_000] {
+        let ledger = server_that_is_off(&book, wrong).await;
         let (request, _) = book.request();
         assert!(matches!(
             ledger.append(request).await,
             Err(AppendError::Clock)
         ));
     }
+}
+
+/// The one that is wrong writes nothing, so that the other one is not behind what it wrote.
+#[tokio::test]
+async fn of_two_servers_a_minute_apart_the_one_that_is_right_writes() {
+    let book = TestLedger::ready().await;
+    let wrong = server_that_is_off(&book, 60_000_000).await;
+    let right = server_that_is_off(&book, 0).await;
+    let (request, _) = book.request();
+    let refused = wrong.append(request.clone()).await.map(|it| it.seq);
+    assert!(matches!(refused, Err(AppendError::Clock)), "{refused:?}");
+    right.append(request).await.unwrap();
+    audit_database(&book.database.app).await;
+}
+
+/// A request whose blobs came over an hour ago with a statement that was refused is sent again, and what
+/// nobody names is purged before it is entered. `brought` says which blobs come with it this time.
+async fn sent_again(brought: impl Fn(&Blob, &CommandRequested) -> bool) {
+    let book = TestLedger::ready().await;
+    let (request, _) = book.request();
+    for blob in &request.blobs {
+        sqlx::query(
+            "INSERT INTO blobs (digest, salt, content, stored_at)
+             VALUES ($1, $2, $3, now() - interval '61 minutes')",
+        )
+        .bind(blob.reference().digest.as_bytes().as_slice())
+        .bind(blob.salt().as_slice())
+        .bind(blob.content())
+        .execute(&book.database.app)
+        .await
+        .unwrap();
+    }
+    let verified = request.statement.clone().verify().unwrap();
+    let Event::CommandRequested(event) = verified.event() else {
+        unreachable!()
+    };
+    let mut again = request;
+    again.blobs.retain(|blob| brought(blob, event));
+    let admitted = book.ledger.admit(again).await.unwrap();
+    book.ledger.purge_unreferenced_blobs().await.unwrap();
+    book.ledger.enter(admitted).await.unwrap();
+    audit_database(&book.database.app).await;
+}
+
+#[tokio::test]
+async fn what_is_sent_again_is_not_purged_before_it_is_entered() {
+    sent_again(|_, _| true).await;
+}
+
+/// Documents are always brought; a reason may be here already.
+#[tokio::test]
+async fn what_is_named_again_is_not_purged_before_it_is_entered() {
+    sent_again(|blob, event| blob.reference() != event.reason).await;
 }

@@ -1,7 +1,8 @@
 //! One who submits much does not keep the others waiting.
 
+use countersign::keys::LedgerKeys;
 use countersign::ledger::{AppendError, Submission};
-use countersign_protocol::event::{ExecutionOutput, Stream};
+use countersign_protocol::event::{CommandCancelRequested, Event, ExecutionOutput, Stream};
 use countersign_protocol::hash::StatementId;
 use sqlx::{Acquire as _, PgConnection};
 
@@ -157,4 +158,91 @@ async fn a_host_that_comes_back_with_a_long_spool_does_not_hold_up_anothers_star
     for entered in entering {
         entered.await.unwrap().unwrap();
     }
+}
+
+/// A cancel in the name of an API token, as `who` would sign it.
+fn cancel_with(book: &TestLedger, who: &str, token: &str) -> CommandCancelRequested {
+    let (signer, nonce, made_at, ledger, seen) = book.header(who);
+    CommandCancelRequested {
+        signer,
+        nonce,
+        made_at,
+        ledger,
+        seen,
+        principal: who.parse().unwrap(),
+        command: StatementId::ZERO,
+        token: Some(token.parse().unwrap()),
+        reason: None,
+    }
+}
+
+/// More of them than one who submits has places.
+const FLOOD: usize = 1100;
+
+/// What becomes of a flood, while the head is held, and of the one that comes behind it.
+async fn flooded(
+    book: &TestLedger,
+    flood: Vec<Submission>,
+    late: Submission,
+) -> (usize, Result<u64, AppendError>) {
+    let mut admitted = Vec::new();
+    for one in flood {
+        admitted.push(book.ledger.admit(one).await.unwrap());
+    }
+    let late = book.ledger.admit(late).await.unwrap();
+    let mut connection = book.database.owner.acquire().await.unwrap();
+    let held = hold_the_head(&mut connection).await;
+    let mut entering = tokio::task::JoinSet::new();
+    // The writer takes the first and waits for the head; the others stay in the queue.
+    for (n, one) in admitted.into_iter().enumerate() {
+        let ledger = book.ledger.clone();
+        entering.spawn(async move { ledger.enter(one).await });
+        if n == 0 {
+            book.database.until_a_lock_is_awaited().await;
+        }
+    }
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    let ledger = book.ledger.clone();
+    let late = tokio::spawn(async move { ledger.enter(late).await });
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    held.rollback().await.unwrap();
+    let late = late.await.unwrap().map(|receipt| receipt.seq);
+    let is_busy = |answer: &Result<_, _>| matches!(answer, Err(AppendError::Busy));
+    let answers = entering.join_all().await;
+    let busy = answers.iter().filter(|it| is_busy(it));
+    (busy.count(), late)
+}
+
+#[tokio::test]
+async fn one_api_token_does_not_take_the_places_of_another() {
+    let book = TestLedger::ready().await;
+    let gateway = LedgerKeys::read(book.folder.path()).unwrap().gateway();
+    let gateway = gateway.unwrap();
+    let by = |token: &str| {
+        let mut cancel = cancel_with(&book, "alice", token);
+        cancel.signer = gateway.key_id();
+        Submission {
+            statement: gateway.sign(&Event::from(cancel)).unwrap(),
+            blobs: Vec::new(),
+        }
+    };
+    let flood = (0..FLOOD).map(|_each| by("nightly")).collect();
+    let (busy, late) = flooded(&book, flood, by("deploy")).await;
+    assert!(busy > 50, "{busy} of {FLOOD} were told to come again");
+    // Nobody issued it; what matters here is that it was looked at.
+    assert!(matches!(late, Err(AppendError::Refused(_))), "{late:?}");
+}
+
+/// Names of tokens are anybody's to write; only the gateway's are looked at.
+#[tokio::test]
+async fn a_key_that_names_many_tokens_has_the_places_of_one() {
+    let book = TestLedger::ready().await;
+    let by = |token: &str| {
+        let cancel = cancel_with(&book, "alice", token);
+        signed("alice", &cancel.into(), Vec::new())
+    };
+    let flood = (0..FLOOD).map(|n| by(&format!("token-{n}"))).collect();
+    let (busy, late) = flooded(&book, flood, by("one-more")).await;
+    assert!(busy > 50, "{busy} of {FLOOD} were told to come again");
+    assert!(matches!(late, Err(AppendError::Busy)), "{late:?}");
 }

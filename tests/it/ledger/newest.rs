@@ -84,3 +84,21 @@ async fn what_cannot_be_kept_is_not_told_and_is_no_reason_to_stop() {
     second.look().await.unwrap();
     assert_eq!(second.newest().size(), size + 1);
 }
+
+#[tokio::test]
+async fn a_repeat_is_not_answered_with_what_cannot_be_kept() {
+    let book = TestLedger::ready().await;
+    let (second, file) = beside(&book).await;
+    let folder = file.parent().unwrap();
+    let aside = folder.with_extension("aside");
+    fs::rename(folder, &aside).unwrap();
+    let (request, _) = book.request();
+    let seq = book.send(request.clone()).await.unwrap().seq;
+    let told = second.append(request.clone()).await;
+    assert!(told.is_err(), "{told:?}");
+    assert!(!second.is_stopped());
+    fs::rename(&aside, folder).unwrap();
+    let receipt = second.append(request).await.unwrap();
+    assert!(receipt.repeated && receipt.seq == seq);
+    assert_eq!(fs::read_to_string(file).unwrap(), receipt.checkpoint.note());
+}

@@ -42,3 +42,59 @@ async fn looking_for_a_batch_never_reads_the_whole_log() {
     }
     assert_eq!(whole_readings(&mut connection).await, before);
 }
+
+/// Blobs that entries name, in some five ranges of the index.
+const OLD_BLOBS: i64 = 50_000;
+
+/// Readings of the whole of `blobs`, and rows of it that were read.
+async fn read_of_blobs(connection: &mut sqlx::PgConnection) -> (i64, i64) {
+    sqlx::query("SELECT pg_stat_force_next_flush()")
+        .execute(&mut *connection)
+        .await
+        .unwrap();
+    sqlx::query_as(
+        "SELECT seq_scan, seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables
+         WHERE relname = 'blobs'",
+    )
+    .fetch_one(connection)
+    .await
+    .unwrap()
+}
+
+#[tokio::test]
+async fn a_purge_reads_what_came_since_the_last_one_and_not_all_blobs() {
+    let book = TestLedger::ready().await;
+    let old = "INSERT INTO blobs (digest, salt, content, stored_at)
+         SELECT sha256(int8send(n)), sha256('salt'), 'old', now() - interval '2 days'
+         FROM generate_series(1, $1) AS n";
+    let owner = &book.database.owner;
+    sqlx::query(old)
+        .bind(OLD_BLOBS)
+        .execute(owner)
+        .await
+        .unwrap();
+    for sql in [
+        "INSERT INTO blob_references SELECT digest, 1 FROM blobs WHERE content = 'old'",
+        "VACUUM ANALYZE blobs",
+    ] {
+        sqlx::query(sql).execute(owner).await.unwrap();
+    }
+    let mut connection = book.database.app.acquire().await.unwrap();
+    let purged = store::purge_unreferenced_blobs(&mut connection).await;
+    assert_eq!(purged.unwrap(), 0);
+    let before = read_of_blobs(&mut connection).await;
+    // As if that had been a while ago.
+    for sql in [
+        "UPDATE blob_purge SET looked_until = now() - interval '70 minutes'",
+        "INSERT INTO blobs (digest, salt, content, stored_at)
+         VALUES (sha256('waste'), sha256('salt'), 'waste', now() - interval '61 minutes')",
+    ] {
+        sqlx::query(sql).execute(owner).await.unwrap();
+    }
+    let purged = store::purge_unreferenced_blobs(&mut connection).await;
+    assert_eq!(purged.unwrap(), 1);
+    let after = read_of_blobs(&mut connection).await;
+    assert_eq!(after.0, before.0, "the whole table was read");
+    let rows = after.1 - before.1;
+    assert!(rows < OLD_BLOBS / 2, "{rows} rows were read for one");
+}

@@ -145,3 +145,35 @@ async fn foreign_keys_do_not_open_a_ledger() {
         .unwrap_err();
     assert!(matches!(refused, OpenError::OtherKeys), "{refused}");
 }
+
+/// The file was lost, an old one came back with the database; the operator holds a newer note.
+#[tokio::test]
+async fn a_note_that_is_given_is_checked_beside_a_file_too() {
+    let book = TestLedger::ready().await;
+    let size = back_up(&book).await;
+    let file = std::fs::read_to_string(book.checkpoint_file()).unwrap();
+    let (request, _) = book.request();
+    let newer = book.send(request).await.unwrap().checkpoint;
+    restore(&book, size).await;
+    sqlx::query("DELETE FROM open_streams")
+        .execute(&book.database.owner)
+        .await
+        .unwrap();
+    std::fs::write(book.checkpoint_file(), file).unwrap();
+    let given = async |note: &str| {
+        let pool = book.database.another_app().await;
+        let start = StartRule::Accept(note.to_owned());
+        countersign::ledger::Ledger::open(book.settings(pool, start))
+            .await
+            .map(|ledger| ledger.newest().size())
+    };
+    let refused = given(newer.note()).await;
+    assert!(
+        matches!(refused, Err(OpenError::Behind { database, file }) if database == size && file == size + 1),
+        "{refused:?}"
+    );
+    // Half of a note says nothing, and is not passed over.
+    let (half, _) = newer.note().split_once('\u{2014}').unwrap();
+    let refused = given(half).await;
+    assert!(refused.is_err(), "{refused:?}");
+}

@@ -56,6 +56,53 @@ async fn purging_takes_what_no_entry_named_within_an_hour_and_nothing_else() {
     );
 }
 
+#[tokio::test]
+async fn purging_goes_on_where_it_ended_and_takes_no_more_than_a_portion() {
+    let database = four().await;
+    passes(
+        &database.app,
+        "INSERT INTO blobs (digest, salt, content, stored_at)
+         SELECT sha256(int8send(n)), sha256('salt'), 'loose', now() - interval '61 minutes'
+         FROM generate_series(1, 10000) AS n",
+    )
+    .await;
+    for wanted in [10_000, 1, 0] {
+        let purged: i64 = sqlx::query_scalar("SELECT purge_unreferenced_blobs()")
+            .fetch_one(&database.app)
+            .await
+            .unwrap();
+        assert_eq!(purged, wanted);
+    }
+}
+
+/// It came first over an hour ago, with a statement that was refused.
+#[tokio::test]
+async fn what_is_sent_again_is_young_again_and_keeps_its_bytes() {
+    let database = four().await;
+    let renew = "SELECT renew_blobs(array_agg(digest)) FROM blobs";
+    passes(&database.app, renew).await;
+    let purged: i64 = sqlx::query_scalar("SELECT purge_unreferenced_blobs()")
+        .fetch_one(&database.app)
+        .await
+        .unwrap();
+    assert_eq!(purged, 0);
+    assert_eq!(left(&database.app).await.len(), 4);
+    // What an entry names is not touched: it is never purged.
+    let old = "SELECT convert_from(content, 'UTF8') FROM blobs WHERE stored_at < now() - interval '1 hour'";
+    let old: Vec<String> = sqlx::query_scalar(old)
+        .fetch_all(&database.app)
+        .await
+        .unwrap();
+    assert_eq!(old, ["old named"]);
+    for age in ["now() + interval '1 second'", "now() - interval '1 second'"] {
+        let sql = format!(
+            "UPDATE blobs SET stored_at = {age} WHERE {}",
+            named("new loose")
+        );
+        refused(&database.owner, &sql, NOT_REDACTED).await;
+    }
+}
+
 /// The purge runs with the owner's rights. A table of the caller's own must not tell it what is
 /// named.
 #[tokio::test]

@@ -67,6 +67,25 @@ async fn a_server_whose_ledger_has_stopped_is_not_ready() {
     assert_eq!(problem(ready.await.unwrap()).await, (503, "stopped".into()));
 }
 
+/// Another server goes on; what it commits cannot be kept here, so it is not shown here.
+#[tokio::test]
+async fn a_server_that_cannot_keep_a_checkpoint_says_so_and_not_that_the_database_is_away() {
+    let server = TestServer::start().await;
+    let token = server.sign_in("alice").await;
+    let other = server.book.another_server().await;
+    let beside = server.book.checkpoint_file().with_extension("new");
+    std::fs::create_dir(&beside).unwrap();
+    let (request, _) = server.book.request();
+    other.append(request.clone()).await.unwrap();
+    let read = server.get_as(&token, "/v1/commands").await;
+    assert_eq!(problem(read).await, (503, "checkpoint_file".into()));
+    let repeat = server.submit(&request).await;
+    assert_eq!(problem(repeat).await, (503, "checkpoint_file".into()));
+    std::fs::remove_dir(&beside).unwrap();
+    let read = server.get_as(&token, "/v1/commands").await;
+    assert_eq!(read.status(), 200);
+}
+
 #[tokio::test]
 async fn a_revoked_keys_blobs_are_not_stored() {
     let server = TestServer::start().await;

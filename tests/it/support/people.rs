@@ -38,9 +38,20 @@ pub(crate) struct TestLedger {
 impl TestLedger {
     /// A ledger with a policy of two approvals and the accepted agent `web-1`.
     pub(crate) async fn ready() -> Self {
+        Self::at(Clock::system()).await
+    }
+
+    /// As [`TestLedger::ready`], by a clock that stands two minutes ago until a test moves it: no
+    /// server may be ahead of the database's.
+    pub(crate) async fn two_minutes_ago() -> Self {
+        let now = Clock::system().now().as_micros();
+        let then = Time::from_micros(now - 120_000_000).unwrap();
+        Self::at(Clock::fixed(then)).await
+    }
+
+    async fn at(clock: Clock) -> Self {
         let database = database().await;
         let folder = Folder::new("ledger");
-        let clock = Clock::system();
         LedgerKeys::generate().write_new(folder.path()).unwrap();
         let settings = settings(&folder, database.app.clone(), &clock, StartRule::FirstStart);
         let genesis = statements::genesis(&settings.keys, "test.example.com", clock.now());

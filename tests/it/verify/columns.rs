@@ -23,12 +23,14 @@ const HARMLESS: [(&str, &str); 2] = [
 const EMPTY_HERE: [&str; 2] = ["subtrees", "label_turns"];
 
 /// Say nothing of the log: what was migrated, which `serve` compares with its own; when a token was
-/// used last, for its holder's eyes; how far a sink of the feed is; the words that a search finds texts
-/// by, whose hits are judged again from the log and whose gaps `--whole` finds.
-const NOT_THE_LOG: [&str; 4] = [
+/// used last, for its holder's eyes; how far a sink of the feed is; how far the purge has looked, which
+/// takes nothing that an entry names; the words that a search finds texts by, whose hits are judged
+/// again from the log and whose gaps `--whole` finds.
+const NOT_THE_LOG: [&str; 5] = [
     "_sqlx_migrations",
     "token_uses",
     "feed_cursors",
+    "blob_purge",
     "blob_texts",
 ];
 
