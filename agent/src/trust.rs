@@ -247,6 +247,24 @@ impl View {
         Ok(offered)
     }
 
+    /// Holds what the ledger shows against the memory, once it has denied what this host has seen. One
+    /// that is shorter now has lost what it signed, and there is no proof to ask for.
+    ///
+    /// # Errors
+    /// See [`ViewError`].
+    pub(crate) async fn confront(&self, note: &str) -> Result<(), ViewError> {
+        let offered = Checkpoint::open(note, &self.vkey)?;
+        {
+            let _turn = self.turn.lock().await;
+            if let Some(known) = self.remembered()
+                && offered.size() < known.size()
+            {
+                return Err(self.keep_evidence(&known, &offered));
+            }
+        }
+        self.confirm(note).await.map(drop)
+    }
+
     fn remembered(&self) -> Option<Checkpoint> {
         self.remembered
             .read()
