@@ -480,16 +480,12 @@ impl Dispatcher {
 
     /// A cancel by a person whom this host pins stops the run, or keeps it from starting.
     async fn take_cancel(&mut self, stream: StreamBody) -> Result<(), AgentError> {
-        let checkpoint = match self.station.view.confirm(&stream.checkpoint).await {
-            Ok(checkpoint) => checkpoint,
+        let note = &stream.checkpoint;
+        let (checkpoint, kept) = match self.station.view.confirm_to_stop(note).await {
+            Ok(confirmed) => confirmed,
             Err(ViewError::NoProof(error)) => {
                 // It is not sent again on this connection, and the run would go on.
                 tracing::warn!(%error, "a cancel waits for its proof");
-                self.put_aside(Work::Cancel(stream), PROOF_PAUSE);
-                return Ok(());
-            }
-            Err(error) if error.is_no_room() => {
-                tracing::error!(%error, "a cancel waits for room");
                 self.put_aside(Work::Cancel(stream), PROOF_PAUSE);
                 return Ok(());
             }
@@ -512,7 +508,8 @@ impl Dispatcher {
             }
             Err(error) => tracing::warn!(%error, "a cancel is not believed; the run goes on"),
         }
-        Ok(())
+        // The very run that is to be stopped may have filled the disk.
+        kept.or_else(tolerate)
     }
 
     fn put_aside(&mut self, work: Work, pause: Duration) {
