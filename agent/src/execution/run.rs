@@ -140,7 +140,7 @@ pub enum Outcome {
     NotFound,
     /// The program cannot be executed: a directory, no x permission, no such interpreter (126).
     NotExecutable,
-    /// Nothing was run for another reason, which this sentence gives.
+    /// Nothing was run for another reason, or a later step was not, which this sentence gives.
     FailedToStart(String),
 }
 
@@ -249,7 +249,10 @@ fn deliver(plan: &Plan) -> Result<Option<Delivered>, Outcome> {
         return Ok(None);
     }
     let failed = |why: &dyn fmt::Display| {
-        Outcome::FailedToStart(format!("its secrets could not be delivered: {why}"))
+        not_started(
+            0,
+            &format_args!("its secrets could not be delivered: {why}"),
+        )
     };
     let place = plan.secrets_place.as_ref();
     let place = place.ok_or_else(|| failed(&"this host has no folder in memory for them"))?;
@@ -278,6 +281,19 @@ struct Story<'a> {
     usage: Usage,
     tree_gone: bool,
     in_force: InForce,
+    /// How many steps have run.
+    ran: usize,
+}
+
+/// Of a run in which so many steps have run, and no more. What they did is done.
+fn not_started(ran: usize, why: &dyn fmt::Display) -> Outcome {
+    let steps = if ran == 1 { "step" } else { "steps" };
+    Outcome::FailedToStart(match ran.checked_add(1) {
+        Some(next) if ran > 0 => {
+            format!("step {next} did not start, after {ran} {steps} had run: {why}")
+        }
+        Some(_) | None => format!("nothing was run: {why}"),
+    })
 }
 
 impl<'a> Story<'a> {
@@ -298,6 +314,7 @@ impl<'a> Story<'a> {
             usage: Usage::default(),
             tree_gone: true,
             in_force: InForce::default(),
+            ran: 0,
         }
     }
 
@@ -308,7 +325,7 @@ impl<'a> Story<'a> {
         }
         let launch = match spawn::launch(step, self.plan, self.secrets) {
             Ok(launch) => launch,
-            Err(error) => return Ok(Outcome::FailedToStart(error.to_string())),
+            Err(error) => return Ok(not_started(self.ran, &error)),
         };
         let Launch {
             supervisor,
@@ -340,7 +357,11 @@ impl<'a> Story<'a> {
         self.duration = ending.duration;
         self.usage = self.usage.and(ending.usage);
         self.tree_gone &= ending.tree_gone;
-        Ok(ending.outcome)
+        let outcome = ending
+            .outcome
+            .unwrap_or_else(|failed| failed.outcome(self.ran));
+        self.ran = self.ran.saturating_add(1);
+        Ok(outcome)
     }
 
     /// Why no further step may begin, though the one before ended well.
@@ -371,9 +392,30 @@ impl<'a> Story<'a> {
     }
 }
 
+/// Why a leader never became its program.
+struct NotBegun(Option<(sandbox::Step, Errno)>);
+
+impl NotBegun {
+    fn outcome(self, ran: usize) -> Outcome {
+        match self.0 {
+            // Its own word says all, unless others have run.
+            Some((sandbox::Step::Exec, Errno::NOENT | Errno::ACCESS | Errno::NOEXEC))
+                if ran == 0 =>
+            {
+                Outcome::NotExecutable
+            }
+            Some((step, error)) => {
+                let purpose = step.purpose();
+                not_started(ran, &format_args!("the run could not {purpose}: {error}"))
+            }
+            None => not_started(ran, &"the run ended before its command began"),
+        }
+    }
+}
+
 /// What is known once a tree needs no more watching.
 struct Ending {
-    outcome: Outcome,
+    outcome: Result<Outcome, NotBegun>,
     duration: Duration,
     usage: Usage,
     tree_gone: bool,
@@ -557,25 +599,17 @@ impl<'a> Tree<'a> {
         Ok(())
     }
 
-    fn outcome(&self, turn: Turn) -> Outcome {
-        match (self.failed, turn, self.leader) {
-            (Some((sandbox::Step::Exec, Errno::NOENT | Errno::ACCESS | Errno::NOEXEC)), ..) => {
-                Outcome::NotExecutable
-            }
-            (Some((step, error)), ..) => Outcome::FailedToStart(format!(
-                "the run could not {}, so nothing was run: {error}",
-                step.purpose()
-            )),
-            (None, Turn::TimedOut, _) => Outcome::TimedOut,
-            (None, Turn::OutputLimit, _) => Outcome::OutputLimit,
-            (None, Turn::Cancelled | Turn::ReceiverGone, _) => Outcome::Cancelled,
-            (None, Turn::LeaderEnded, Some((End::Exited(code), _))) => Outcome::Exited(code),
-            (None, Turn::LeaderEnded, Some((End::Signalled(signal), _))) => {
-                Outcome::Signalled(signal)
-            }
-            (None, Turn::LeaderEnded, None) => {
-                Outcome::FailedToStart("the run ended before its command began".to_owned())
-            }
+    fn outcome(&self, turn: Turn) -> Result<Outcome, NotBegun> {
+        if self.failed.is_some() {
+            return Err(NotBegun(self.failed));
         }
+        Ok(match (turn, self.leader) {
+            (Turn::TimedOut, _) => Outcome::TimedOut,
+            (Turn::OutputLimit, _) => Outcome::OutputLimit,
+            (Turn::Cancelled | Turn::ReceiverGone, _) => Outcome::Cancelled,
+            (Turn::LeaderEnded, Some((End::Exited(code), _))) => Outcome::Exited(code),
+            (Turn::LeaderEnded, Some((End::Signalled(signal), _))) => Outcome::Signalled(signal),
+            (Turn::LeaderEnded, None) => return Err(NotBegun(None)),
+        })
     }
 }
