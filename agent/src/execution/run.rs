@@ -431,15 +431,40 @@ enum Turn {
     ReceiverGone,
 }
 
-/// What the supervisor has reported of its tree.
-struct Tree<'a> {
-    plan: &'a Plan,
-    supervisor: Supervisor,
-    started: Instant,
+/// What a supervisor has reported of its tree.
+#[derive(Default)]
+struct Known {
     failed: Option<(sandbox::Step, Errno)>,
     leader: Option<(End, Duration)>,
     usage: Usage,
     gone: bool,
+}
+
+impl Known {
+    /// Takes in a report that came so long after the start. A leader ends once.
+    fn take(&mut self, report: Report, after: Duration) {
+        match report {
+            Report::NotStarted { step, error } => self.failed = Some((step, error)),
+            Report::LeaderEnded { end, usage } => {
+                if self.leader.is_none() {
+                    self.leader = Some((end, after));
+                    self.usage = usage;
+                }
+            }
+            Report::TreeGone { usage } => {
+                self.usage = usage;
+                self.gone = true;
+            }
+        }
+    }
+}
+
+/// A tree, and its supervisor.
+struct Tree<'a> {
+    plan: &'a Plan,
+    supervisor: Supervisor,
+    started: Instant,
+    known: Known,
 }
 
 impl<'a> Tree<'a> {
@@ -448,10 +473,7 @@ impl<'a> Tree<'a> {
             plan,
             supervisor,
             started,
-            failed: None,
-            leader: None,
-            usage: Usage::default(),
-            gone: false,
+            known: Known::default(),
         }
     }
 
@@ -484,13 +506,15 @@ impl<'a> Tree<'a> {
                 return Err(RunError::ReceiverGone);
             }
         }
-        let tree_gone = self.gone && (self.failed.is_some() || self.nothing_outside().await);
+        let tree_gone =
+            self.known.gone && (self.known.failed.is_some() || self.nothing_outside().await);
         Ok(Ending {
             outcome: self.outcome(turn),
             duration: self
+                .known
                 .leader
                 .map_or_else(|| self.started.elapsed(), |(_, after)| after),
-            usage: self.usage,
+            usage: self.known.usage,
             tree_gone,
         })
     }
@@ -507,7 +531,7 @@ impl<'a> Tree<'a> {
 
     async fn kill(&mut self) -> Result<(), RunError> {
         self.supervisor.order_kill().await;
-        if !self.gone {
+        if !self.known.gone {
             self.walk(terminate::kill_below).await;
         }
         let until = Instant::now() + KILL_WAIT;
@@ -519,7 +543,7 @@ impl<'a> Tree<'a> {
         }
         self.gone_within(until.saturating_duration_since(Instant::now()))
             .await?;
-        if !self.gone {
+        if !self.known.gone {
             tracing::warn!("processes of a run are left although they were killed");
         }
         Ok(())
@@ -546,7 +570,7 @@ impl<'a> Tree<'a> {
     }
 
     async fn leader_ended(&mut self) -> Result<(), RunError> {
-        while self.leader.is_none() {
+        while self.known.leader.is_none() {
             self.hear().await?;
         }
         Ok(())
@@ -570,40 +594,33 @@ impl<'a> Tree<'a> {
     /// Whether the tree is proved gone, at the latest after `wait`.
     async fn gone_within(&mut self, wait: Duration) -> Result<bool, RunError> {
         let heard = tokio::time::timeout(wait, async {
-            while !self.gone {
+            while !self.known.gone {
                 self.hear().await?;
             }
             Ok(())
         });
         match heard.await {
             Ok(Err(lost)) => Err(lost),
-            Ok(Ok(())) | Err(_) => Ok(self.gone),
+            Ok(Ok(())) | Err(_) => Ok(self.known.gone),
         }
     }
 
     /// Takes in one report.
     async fn hear(&mut self) -> Result<(), RunError> {
-        match self.supervisor.next_report().await {
-            Some(Report::NotStarted { step, error }) => self.failed = Some((step, error)),
-            Some(Report::LeaderEnded { end, usage }) => {
-                self.leader = Some((end, self.started.elapsed()));
-                self.usage = usage;
-            }
-            Some(Report::TreeGone { usage }) => {
-                self.usage = usage;
-                self.gone = true;
-                self.supervisor.remove_cgroup();
-            }
-            None => return Err(RunError::SupervisorLost),
+        let report = self.supervisor.next_report().await;
+        let report = report.ok_or(RunError::SupervisorLost)?;
+        self.known.take(report, self.started.elapsed());
+        if self.known.gone {
+            self.supervisor.remove_cgroup();
         }
         Ok(())
     }
 
     fn outcome(&self, turn: Turn) -> Result<Outcome, NotBegun> {
-        if self.failed.is_some() {
-            return Err(NotBegun(self.failed));
+        if self.known.failed.is_some() {
+            return Err(NotBegun(self.known.failed));
         }
-        Ok(match (turn, self.leader) {
+        Ok(match (turn, self.known.leader) {
             (Turn::TimedOut, _) => Outcome::TimedOut,
             (Turn::OutputLimit, _) => Outcome::OutputLimit,
             (Turn::Cancelled | Turn::ReceiverGone, _) => Outcome::Cancelled,
@@ -611,5 +628,33 @@ impl<'a> Tree<'a> {
             (Turn::LeaderEnded, Some((End::Signalled(signal), _))) => Outcome::Signalled(signal),
             (Turn::LeaderEnded, None) => return Err(NotBegun(None)),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leader_ends_once_whoever_gets_its_number_afterwards() {
+        let usage = |cpu_us| Usage {
+            cpu_us,
+            ..Usage::default()
+        };
+        let ended = |code, cpu_us| Report::LeaderEnded {
+            end: End::Exited(code),
+            usage: usage(cpu_us),
+        };
+        let mut known = Known::default();
+        known.take(ended(3, 10), Duration::from_secs(1));
+        known.take(ended(0, 20), Duration::from_secs(2));
+        let first = Some((End::Exited(3), Duration::from_secs(1)));
+        assert_eq!((known.leader, known.usage), (first, usage(10)));
+        known.take(
+            Report::TreeGone { usage: usage(30) },
+            Duration::from_secs(3),
+        );
+        assert_eq!((known.leader, known.usage), (first, usage(30)));
+        assert!(known.gone);
     }
 }
