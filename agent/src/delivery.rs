@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::client::{Backoff, ClientError};
 use crate::spool::Record;
-use crate::station::{AgentError, Station, tolerate};
+use crate::station::{AgentError, Behind, Heed, Station, tolerate};
 
 /// Output in one request: with base64 and entries it stays below the largest body.
 const MAX_BATCH_BYTES: usize = 4 << 20;
@@ -51,7 +51,7 @@ impl Station {
 
     /// Delivers the oldest chunks until at least one is in the log; false when the agent stops.
     async fn deliver_batch(&self, started: StatementId) -> Result<bool, AgentError> {
-        let mut backoff = Backoff::for_server();
+        let (mut backoff, mut behind) = (Backoff::for_server(), Behind::default());
         loop {
             let batch = self.oldest(started).await?;
             let sent = tokio::select! {
@@ -60,16 +60,19 @@ impl Station {
             };
             match sent {
                 Ok(answers) => {
-                    let progress = self.take_answers(started, &batch, answers).await?;
+                    let progress = self
+                        .take_answers((started, &mut behind), &batch, answers)
+                        .await?;
                     if progress {
                         return Ok(true);
                     }
                 }
                 Err(ClientError::Refused(problem)) => {
-                    self.heed(&problem).await?;
-                    tracing::error!(code = problem.code, "the ledger refused a run's output");
-                    self.write_down(vec![Record::Broken { started }]).await?;
-                    return Ok(true);
+                    if self.heed(&problem, &mut behind).await? == Heed::Answered {
+                        tracing::error!(code = problem.code, "the ledger refused a run's output");
+                        self.write_down(vec![Record::Broken { started }]).await?;
+                        return Ok(true);
+                    }
                 }
                 Err(error) => tracing::warn!(%error, "output is not delivered yet"),
             }
@@ -99,7 +102,7 @@ impl Station {
     /// Writes down what was delivered; whether anything was, or can never be.
     async fn take_answers(
         &self,
-        started: StatementId,
+        (started, behind): (StatementId, &mut Behind),
         batch: &[Arc<Submission>],
         answers: Vec<Answer>,
     ) -> Result<bool, AgentError> {
@@ -119,9 +122,10 @@ impl Station {
                 // Worth another try, as the status of the same name is.
                 Answer::Problem(problem) if matches!(problem.status, 408 | 429 | 500..) => break,
                 Answer::Problem(problem) => {
-                    self.heed(&problem).await?;
-                    tracing::error!(code = problem.code, "the ledger refused a run's output");
-                    records.push(Record::Broken { started });
+                    if self.heed(&problem, behind).await? == Heed::Answered {
+                        tracing::error!(code = problem.code, "the ledger refused a run's output");
+                        records.push(Record::Broken { started });
+                    }
                     break;
                 }
             }

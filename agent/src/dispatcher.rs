@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::admission::{MAX_CHECKPOINT_AGE, Permit, Pins, Verdict};
+use crate::aside::Aside;
 use crate::config::Config;
 use crate::idle;
 use crate::listener;
@@ -38,13 +39,6 @@ use crate::witnessed;
 
 /// Work that was read and not yet looked at; the server holds the rest back.
 const MAX_UNREAD: usize = 4;
-
-/// Grants put aside because their time has not come, and what waits for a proof. Others are
-/// dropped; the server sends them again when the agent connects anew.
-const MAX_ASIDE: usize = 64;
-
-/// The longest that a grant is put aside before it is looked at again: clocks may be set.
-const LONGEST_ASIDE: Duration = Duration::from_secs(60);
 
 /// How long a grant waits for a server that does not answer with its proof.
 const PROOF_PAUSE: Duration = Duration::from_secs(1);
@@ -125,7 +119,8 @@ pub(crate) struct Dispatcher {
     /// Asks the server for all that is open, with today's proofs.
     again: Arc<Notify>,
     pub(crate) tasks: JoinSet<Ended>,
-    pub(crate) aside: JoinSet<Work>,
+    /// Grants whose time has not come, and what waits for a proof.
+    pub(crate) aside: Aside,
     /// When the next idle statement is due, if any is.
     idle_due: Option<Instant>,
     /// The last one; one at a time is under way.
@@ -159,7 +154,7 @@ impl Dispatcher {
             cancelled: VecDeque::new(),
             again: Arc::default(),
             tasks: JoinSet::new(),
-            aside: JoinSet::new(),
+            aside: Aside::default(),
             idle_due,
             idle: None,
             facts: None,
@@ -249,8 +244,11 @@ impl Dispatcher {
                         self.speak_of_idle_time();
                     }
                 }
-                Some(again) = self.aside.join_next() => if let Ok(again) = again {
+                () = when(self.aside.next()) => if let Some(again) = self.aside.take() {
                     self.take((again, Came::Again), &orders.stop, pulse).await?;
+                    if self.aside.wants_again() {
+                        self.again.notify_one();
+                    }
                 },
                 Ok(()) = asked.changed() => {
                     self.idle_asked = true;
@@ -373,8 +371,7 @@ impl Dispatcher {
             }) => self.refuse(command, remember_until, refusal),
             Ok(Verdict::Wait { until, .. }) => {
                 let wait = until.micros_since(self.station.clock.now());
-                let wait = Duration::from_micros(wait).min(LONGEST_ASIDE);
-                self.put_aside(Work::Grant(grant), wait);
+                self.put_aside(Work::Grant(grant), Duration::from_micros(wait));
             }
             Ok(Verdict::Used(command)) => tracing::debug!(%command, "seen before"),
             Err(error) => tracing::warn!(%error, "a grant is not believed; nothing is done"),
@@ -483,16 +480,12 @@ impl Dispatcher {
 
     /// A cancel by a person whom this host pins stops the run, or keeps it from starting.
     async fn take_cancel(&mut self, stream: StreamBody) -> Result<(), AgentError> {
-        let checkpoint = match self.station.view.confirm(&stream.checkpoint).await {
-            Ok(checkpoint) => checkpoint,
+        let note = &stream.checkpoint;
+        let (checkpoint, kept) = match self.station.view.confirm_to_stop(note).await {
+            Ok(confirmed) => confirmed,
             Err(ViewError::NoProof(error)) => {
                 // It is not sent again on this connection, and the run would go on.
                 tracing::warn!(%error, "a cancel waits for its proof");
-                self.put_aside(Work::Cancel(stream), PROOF_PAUSE);
-                return Ok(());
-            }
-            Err(error) if error.is_no_room() => {
-                tracing::error!(%error, "a cancel waits for room");
                 self.put_aside(Work::Cancel(stream), PROOF_PAUSE);
                 return Ok(());
             }
@@ -515,18 +508,14 @@ impl Dispatcher {
             }
             Err(error) => tracing::warn!(%error, "a cancel is not believed; the run goes on"),
         }
-        Ok(())
+        // The very run that is to be stopped may have filled the disk.
+        kept.or_else(tolerate)
     }
 
     fn put_aside(&mut self, work: Work, pause: Duration) {
-        if self.aside.len() >= MAX_ASIDE {
-            tracing::warn!("too much work waits; one piece is dropped until the next connection");
-            return;
-        }
-        self.aside.spawn(async move {
-            tokio::time::sleep(pause).await;
-            work
-        });
+        let active = &self.active;
+        let runs = |command: &CommandId| active.get(command).is_some_and(|active| active.is_run);
+        self.aside.put(work, pause, runs);
     }
 
     pub(crate) async fn take_end(
@@ -546,7 +535,7 @@ impl Dispatcher {
 }
 
 /// At that time, or never.
-async fn when(due: Option<Instant>) {
+pub(crate) async fn when(due: Option<Instant>) {
     match due {
         Some(due) => sleep_until(due).await,
         None => std::future::pending().await,

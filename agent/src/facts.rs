@@ -65,7 +65,7 @@ pub(crate) fn facts(finished: &Finished) -> EndFacts {
         execution::Outcome::NotFound => Outcome::NotFound,
         execution::Outcome::NotExecutable => Outcome::NotExecutable,
         execution::Outcome::FailedToStart(why) => {
-            tracing::warn!(why, "nothing was run");
+            tracing::warn!(why, "a run did not start, or not with all of its steps");
             detail = Some(why.clone());
             Outcome::NotExecutable
         }

@@ -21,6 +21,7 @@
 
 pub mod admission;
 pub mod args;
+mod aside;
 pub mod check;
 pub mod client;
 pub mod clock;

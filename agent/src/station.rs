@@ -12,7 +12,7 @@ use countersign_protocol::api::{Problem, Submission};
 use countersign_protocol::blob::Blob;
 use countersign_protocol::event::{Event, Seen};
 use countersign_protocol::hash::{KeyId, LedgerId, StatementId};
-use countersign_protocol::name::{AgentName, Nonce, Time};
+use countersign_protocol::name::{AgentName, Nonce, SECOND_US, Time};
 use countersign_protocol::statement::{Statement, StatementError};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -240,7 +240,7 @@ impl Station {
         let Some(word) = self.spool.word() else {
             return Ok(Said::Unanswered);
         };
-        let mut backoff = Backoff::for_server();
+        let (mut backoff, mut behind) = (Backoff::for_server(), Behind::default());
         loop {
             let sent = tokio::select! {
                 () = self.give_up.cancelled() => return Ok(Said::Unanswered),
@@ -257,11 +257,12 @@ impl Station {
                     Err(error) => tolerate(error)?,
                 },
                 Err(ClientError::Refused(problem)) => {
-                    self.heed(&problem).await?;
-                    let (id, accepted) = (word.id, false);
-                    self.write_down(vec![Record::Answered { id, accepted }])
-                        .await?;
-                    return Ok(Said::Refused(problem));
+                    if self.heed(&problem, &mut behind).await? == Heed::Answered {
+                        let (id, accepted) = (word.id, false);
+                        self.write_down(vec![Record::Answered { id, accepted }])
+                            .await?;
+                        return Ok(Said::Refused(problem));
+                    }
                 }
                 Err(error) => tracing::warn!(%error, "a statement is not delivered yet"),
             }
@@ -283,16 +284,44 @@ impl Station {
         confirmed.map(drop)
     }
 
-    /// Stops where the agent cannot speak at all. A ledger that has not what this host has seen shows
-    /// another history: then both are kept first, as evidence.
-    pub(crate) async fn heed(&self, problem: &Problem) -> Result<(), AgentError> {
-        if problem.code == SEEN_FORK
-            && let Ok(shown) = self.client.ledger().await
-            && let Err(error @ ViewError::Fork { .. }) = self.view.confirm(&shown.checkpoint).await
-        {
-            return Err(error.into());
+    /// Stops where the agent cannot speak at all. A ledger that has not what this host has seen lost it or
+    /// shows another history: then both notes are kept first, as evidence.
+    pub(crate) async fn heed(
+        &self,
+        problem: &Problem,
+        behind: &mut Behind,
+    ) -> Result<Heed, AgentError> {
+        match problem.code.as_str() {
+            SEEN_AHEAD => {
+                let now = self.clock.now();
+                let since = *behind.0.get_or_insert(now);
+                if now.micros_since(since) < LONGEST_BEHIND_US {
+                    tracing::warn!("the ledger has not yet what this host has seen; asking again");
+                } else if let Ok(shown) = self.client.ledger().await {
+                    // One that has it after all is asked again, and so is one that does not answer:
+                    // nothing is lost meanwhile.
+                    self.view
+                        .confront(&shown.checkpoint)
+                        .await
+                        .or_else(tolerate)?;
+                }
+                Ok(Heed::Again)
+            }
+            SEEN_FORK => {
+                if let Ok(shown) = self.client.ledger().await
+                    && let Err(error @ ViewError::Fork { .. }) =
+                        self.view.confront(&shown.checkpoint).await
+                {
+                    return Err(error.into());
+                }
+                Err(AgentError::ChainFork(problem.detail.clone()))
+            }
+            "agent_chain" | "wrong_ledger" => Err(AgentError::ChainFork(problem.detail.clone())),
+            "unknown_key" | "revoked_key" | "key_holder" | "key_role" => {
+                Err(AgentError::KeyRefused(Box::new(problem.clone())))
+            }
+            _about_this_statement => Ok(Heed::Answered),
         }
-        fatal_refusal(problem)
     }
 
     /// Waits before another try; false when there shall be none.
@@ -319,17 +348,26 @@ pub(crate) fn tolerate(error: ViewError) -> Result<(), AgentError> {
     }
 }
 
+/// The refusal of a statement whose signer has seen more than the ledger has.
+const SEEN_AHEAD: &str = "seen_ahead";
+
 /// The refusal of a statement whose signer has seen another history.
 const SEEN_FORK: &str = "seen_fork";
 
-/// Refusals after which the agent cannot speak at all.
-fn fatal_refusal(problem: &Problem) -> Result<(), AgentError> {
-    match problem.code.as_str() {
-        "agent_chain" => Err(AgentError::ChainFork(problem.detail.clone())),
-        "unknown_key" | "revoked_key" | "key_holder" | "key_role" => {
-            Err(AgentError::KeyRefused(Box::new(problem.clone())))
-        }
-        SEEN_FORK | "wrong_ledger" => Err(AgentError::ChainFork(problem.detail.clone())),
-        _about_this_statement => Ok(()),
-    }
+/// How long a ledger may lack what this host has seen before that is taken for a loss. During a failover one
+/// of two servers may still ask the primary that was deposed, until its manager has stopped it: half a minute
+/// with the usual settings.
+const LONGEST_BEHIND_US: u64 = 60 * SECOND_US;
+
+/// Since when the ledger has lacked what this host has seen, as whoever says one thing knows.
+#[derive(Debug, Default)]
+pub(crate) struct Behind(Option<Time>);
+
+/// What is to be done about a refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Heed {
+    /// It is about this statement, and the answer to it.
+    Answered,
+    /// Nothing is answered yet: the same is sent again.
+    Again,
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use countersign_protocol::api::Work;
 use tokio::sync::mpsc;
 
-use crate::dispatcher::{Came, Dispatcher};
+use crate::dispatcher::{Came, Dispatcher, when};
 use crate::manager::Pulse;
 use crate::orders::Orders;
 use crate::station::AgentError;
@@ -56,7 +56,7 @@ impl Dispatcher {
                     pulse.during(self.take_end(ended)).await?;
                     None
                 }
-                Some(again) = self.aside.join_next() => again.ok(),
+                () = when(self.aside.next()) => self.aside.take(),
                 Some(next) = work.recv() => Some(next),
             };
             if let Some(cancel @ Work::Cancel(_)) = next {
@@ -82,7 +82,7 @@ impl Dispatcher {
 
     /// Ends every run as a cancel does, and delivers what it said if the server answers in time.
     pub(crate) async fn end_all(&mut self, pulse: &mut Pulse) {
-        self.aside.abort_all();
+        self.aside.clear();
         for active in self.active.values() {
             active.cancel.cancel();
         }

@@ -205,11 +205,34 @@ impl View {
         note: &str,
         since: Option<(u64, &[Hash])>,
     ) -> Result<Checkpoint, ViewError> {
+        let (checkpoint, kept) = self.prove(note, since).await?;
+        kept.map(|()| checkpoint)
+    }
+
+    /// As [`View::confirm`], for what can only stop something: it is good before it is durable, as a crash
+    /// that makes this host forget it ends the run as well. Gives also whether it is remembered; if not,
+    /// the next one is, that this host relies on for more.
+    ///
+    /// # Errors
+    /// See [`ViewError`].
+    pub(crate) async fn confirm_to_stop(
+        &self,
+        note: &str,
+    ) -> Result<(Checkpoint, Result<(), ViewError>), ViewError> {
+        self.prove(note, None).await
+    }
+
+    /// Checks a note, then remembers it where it is the largest, and says apart whether it could.
+    async fn prove(
+        &self,
+        note: &str,
+        since: Option<(u64, &[Hash])>,
+    ) -> Result<(Checkpoint, Result<(), ViewError>), ViewError> {
         let offered = Checkpoint::open(note, &self.vkey)?;
         let _turn = self.turn.lock().await;
         if let Some(known) = self.remembered() {
             if known.body() == offered.body() {
-                return Ok(offered);
+                return Ok((offered, Ok(())));
             }
             let (old, new) = if known.size() < offered.size() {
                 (&known, &offered)
@@ -230,21 +253,44 @@ impl View {
                 return Err(self.keep_evidence(&known, &offered));
             }
             if offered.size() < known.size() {
-                return Ok(offered);
+                return Ok((offered, Ok(())));
             }
         } else if offered.size() == 0 {
             return Err(CheckpointError::Malformed("a ledger has at least its genesis").into());
         }
+        let kept = self.remember(&offered);
+        Ok((offered, kept))
+    }
+
+    /// Durable before anything is run or said by it, so that a crash cannot make this host forget it.
+    fn remember(&self, newest: &Checkpoint) -> Result<(), ViewError> {
         let path = self.folder.join(FILE);
-        // Durable before it is relied on, so that a crash cannot make this host forget it.
-        key::replace_private(&path, offered.note().as_bytes())
+        key::replace_private(&path, newest.note().as_bytes())
             .map_err(|source| ViewError::Io { path, source })?;
         let mut remembered = self
             .remembered
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        *remembered = Some(offered.clone());
-        Ok(offered)
+        *remembered = Some(newest.clone());
+        Ok(())
+    }
+
+    /// Holds what the ledger shows against the memory, once it has denied what this host has seen. One
+    /// that is shorter now has lost what it signed, and there is no proof to ask for.
+    ///
+    /// # Errors
+    /// See [`ViewError`].
+    pub(crate) async fn confront(&self, note: &str) -> Result<(), ViewError> {
+        let offered = Checkpoint::open(note, &self.vkey)?;
+        {
+            let _turn = self.turn.lock().await;
+            if let Some(known) = self.remembered()
+                && offered.size() < known.size()
+            {
+                return Err(self.keep_evidence(&known, &offered));
+            }
+        }
+        self.confirm(note).await.map(drop)
     }
 
     fn remembered(&self) -> Option<Checkpoint> {

@@ -29,8 +29,8 @@ pub struct EventParser {
     /// The last byte was a carriage return, so a newline that follows belongs to it.
     after_return: bool,
     kind: String,
-    data: Vec<String>,
-    held: usize,
+    /// Its data lines so far, joined: a line of its own for each would cost more than its bytes.
+    data: Option<String>,
 }
 
 impl Default for EventParser {
@@ -48,8 +48,7 @@ impl EventParser {
             line: Vec::new(),
             after_return: false,
             kind: String::new(),
-            data: Vec::new(),
-            held: 0,
+            data: None,
         }
     }
 
@@ -66,7 +65,7 @@ impl EventParser {
             }
             let end = piece.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
             let (text, rest) = piece.split_at(end.unwrap_or(piece.len()));
-            if self.held + self.line.len() + text.len() > self.limit {
+            if self.held() + self.line.len() + text.len() > self.limit {
                 return Err(Oversize(self.limit));
             }
             self.line.extend_from_slice(text);
@@ -80,30 +79,34 @@ impl EventParser {
         Ok(events)
     }
 
+    /// Bytes of the unfinished event that are kept.
+    fn held(&self) -> usize {
+        self.kind.len() + self.data.as_ref().map_or(0, String::len)
+    }
+
     fn end_of_line(&mut self) -> Option<ServerEvent> {
         let line = mem::take(&mut self.line);
         let line = String::from_utf8_lossy(&line);
         if line.is_empty() {
-            let (kind, data) = (mem::take(&mut self.kind), mem::take(&mut self.data));
-            self.held = 0;
+            let (kind, data) = (mem::take(&mut self.kind), self.data.take());
             let kind = if kind.is_empty() {
                 "message".to_owned()
             } else {
                 kind
             };
-            return (!data.is_empty()).then(|| ServerEvent {
-                kind,
-                data: data.join("\n"),
-            });
+            return data.map(|data| ServerEvent { kind, data });
         }
         let (field, value) = line.split_once(':').unwrap_or((&line, ""));
         let value = value.strip_prefix(' ').unwrap_or(value);
         match field {
             "event" => value.clone_into(&mut self.kind),
-            "data" => {
-                self.held = self.held.saturating_add(value.len()).saturating_add(1);
-                self.data.push(value.to_owned());
-            }
+            "data" => match &mut self.data {
+                Some(data) => {
+                    data.push('\n');
+                    data.push_str(value);
+                }
+                None => self.data = Some(value.to_owned()),
+            },
             _comment_or_unused => {}
         }
         None
@@ -145,6 +148,27 @@ mod tests {
         let mut parser = EventParser::with_limit(64);
         let lines = b"data: 0123456789\n".repeat(6);
         assert!(parser.push(&lines).is_err());
+    }
+
+    #[test]
+    fn lines_without_content_cost_no_more_memory_than_is_counted() {
+        let mut parser = EventParser::with_limit(1 << 20);
+        let lines = b"data\n".repeat(1 << 19);
+        assert_eq!(parser.push(&lines), Ok(vec![]));
+        assert_eq!(parser.held(), (1 << 19) - 1);
+        let kept = parser.data.as_ref().unwrap().capacity();
+        assert!(kept <= 1 << 20, "{kept}");
+        let event = parser.push(b"\n").unwrap().remove(0);
+        assert_eq!(event.data, "\n".repeat((1 << 19) - 1));
+        assert!(parser.push(&b"data\n".repeat((1 << 20) + 2)).is_err());
+        // A name counts as well.
+        let mut parser = EventParser::with_limit(64);
+        assert!(
+            parser
+                .push(format!("event:{}\n", "x".repeat(50)).as_bytes())
+                .is_ok()
+        );
+        assert!(parser.push(&[b'y'; 15]).is_err());
     }
 
     #[test]

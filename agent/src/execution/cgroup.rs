@@ -28,7 +28,7 @@ static NEXT: AtomicU64 = AtomicU64::new(0);
 
 /// Why a run has no cgroup although there is a tree for it.
 #[derive(Debug, thiserror::Error)]
-#[error("the cgroup file {path:?} could not be {what} ({source}); nothing was run")]
+#[error("the cgroup file {path:?} could not be {what} ({source})")]
 pub struct CgroupError {
     path: PathBuf,
     what: &'static str,

@@ -193,8 +193,8 @@ impl fmt::Display for Mechanism {
 pub enum ConfineError {
     /// A mechanism was demanded, or implied by a profile, and is not there.
     #[error(
-        "{mechanism} is demanded and cannot be in force: {why}; nothing was run. Relax the rule, \
-         or run it on a host that has it"
+        "{mechanism} is demanded and cannot be in force: {why}. Relax the rule, or run it on a \
+         host that has it"
     )]
     Unmet {
         /// The mechanism.
@@ -203,19 +203,16 @@ pub enum ConfineError {
         why: &'static str,
     },
     /// The number means "no change" to the kernel and so names nobody.
-    #[error("user or group {0} is no account; nothing was run. Name another user")]
+    #[error("user or group {0} is no account. Name another user")]
     NoAccount(u32),
     /// More groups than the leader can check.
     #[error(
-        "the account has {0} groups, more than {MAX_GROUPS}, so they cannot be checked; nothing \
-         was run. Run it as a user with fewer groups"
+        "the account has {0} groups, more than {MAX_GROUPS}, so they cannot be checked. \
+         Run it as a user with fewer groups"
     )]
     TooManyGroups(usize),
     /// It was announced what would hold the run, and that is not what would.
-    #[error(
-        "the run was announced with {0} in force, and that cannot be now; nothing was run. Ask for \
-         it again"
-    )]
+    #[error("the run was announced with {0} in force, and that cannot be now. Ask for it again")]
     Broken(Mechanism),
     /// The rules for Landlock cannot be made.
     #[error(transparent)]

@@ -53,20 +53,20 @@ const HARMLESS_DEVICES: [&str; 6] = [
 pub enum FenceError {
     /// A path that does not name one place.
     #[error(
-        "{path:?} cannot be fenced: it is not absolute, or contains '..'; nothing was run. Give \
-         its plain absolute path"
+        "{path:?} cannot be fenced: it is not absolute, or contains '..'. Give its plain absolute \
+         path"
     )]
     NotPlain {
         /// The path.
         path: PathBuf,
     },
     /// Everything would be out of reach.
-    #[error("protecting '/' leaves nothing to run; nothing was run. Name what is to be protected")]
+    #[error("protecting '/' leaves nothing to run. Name what is to be protected")]
     Everything,
     /// The one writable directory is, or lies in, a protected path.
     #[error(
-        "{path:?} is to be writable, but it is protected; nothing was run. Choose a directory \
-         outside of the protected paths"
+        "{path:?} is to be writable, but it is protected. Choose a directory outside of the \
+         protected paths"
     )]
     Contradiction {
         /// The directory.
@@ -74,12 +74,12 @@ pub enum FenceError {
     },
     /// Too much lies beside the protected paths.
     #[error(
-        "more than {MAX_GRANTS} entries lie beside the protected paths, so they are not fenced; \
-         nothing was run. Move what is protected into a directory of its own"
+        "more than {MAX_GRANTS} entries lie beside the protected paths, so they are not fenced. \
+         Move what is protected into a directory of its own"
     )]
     TooManyEntries,
     /// A path could not be looked at.
-    #[error("{path:?} could not be looked at to fence the run ({source}); nothing was run")]
+    #[error("{path:?} could not be looked at to fence the run ({source})")]
     Look {
         /// The path.
         path: PathBuf,
@@ -88,7 +88,7 @@ pub enum FenceError {
         source: std::io::Error,
     },
     /// The kernel did not take the rules.
-    #[error("the kernel did not take the Landlock rules ({0}); nothing was run")]
+    #[error("the kernel did not take the Landlock rules ({0})")]
     Rules(#[from] RulesetError),
 }
 

@@ -140,7 +140,7 @@ pub enum Outcome {
     NotFound,
     /// The program cannot be executed: a directory, no x permission, no such interpreter (126).
     NotExecutable,
-    /// Nothing was run for another reason, which this sentence gives.
+    /// Nothing was run for another reason, or a later step was not, which this sentence gives.
     FailedToStart(String),
 }
 
@@ -249,7 +249,10 @@ fn deliver(plan: &Plan) -> Result<Option<Delivered>, Outcome> {
         return Ok(None);
     }
     let failed = |why: &dyn fmt::Display| {
-        Outcome::FailedToStart(format!("its secrets could not be delivered: {why}"))
+        not_started(
+            0,
+            &format_args!("its secrets could not be delivered: {why}"),
+        )
     };
     let place = plan.secrets_place.as_ref();
     let place = place.ok_or_else(|| failed(&"this host has no folder in memory for them"))?;
@@ -278,6 +281,19 @@ struct Story<'a> {
     usage: Usage,
     tree_gone: bool,
     in_force: InForce,
+    /// How many steps have run.
+    ran: usize,
+}
+
+/// Of a run in which so many steps have run, and no more. What they did is done.
+fn not_started(ran: usize, why: &dyn fmt::Display) -> Outcome {
+    let steps = if ran == 1 { "step" } else { "steps" };
+    Outcome::FailedToStart(match ran.checked_add(1) {
+        Some(next) if ran > 0 => {
+            format!("step {next} did not start, after {ran} {steps} had run: {why}")
+        }
+        Some(_) | None => format!("nothing was run: {why}"),
+    })
 }
 
 impl<'a> Story<'a> {
@@ -298,6 +314,7 @@ impl<'a> Story<'a> {
             usage: Usage::default(),
             tree_gone: true,
             in_force: InForce::default(),
+            ran: 0,
         }
     }
 
@@ -308,7 +325,7 @@ impl<'a> Story<'a> {
         }
         let launch = match spawn::launch(step, self.plan, self.secrets) {
             Ok(launch) => launch,
-            Err(error) => return Ok(Outcome::FailedToStart(error.to_string())),
+            Err(error) => return Ok(not_started(self.ran, &error)),
         };
         let Launch {
             supervisor,
@@ -340,7 +357,11 @@ impl<'a> Story<'a> {
         self.duration = ending.duration;
         self.usage = self.usage.and(ending.usage);
         self.tree_gone &= ending.tree_gone;
-        Ok(ending.outcome)
+        let outcome = ending
+            .outcome
+            .unwrap_or_else(|failed| failed.outcome(self.ran));
+        self.ran = self.ran.saturating_add(1);
+        Ok(outcome)
     }
 
     /// Why no further step may begin, though the one before ended well.
@@ -371,9 +392,30 @@ impl<'a> Story<'a> {
     }
 }
 
+/// Why a leader never became its program.
+struct NotBegun(Option<(sandbox::Step, Errno)>);
+
+impl NotBegun {
+    fn outcome(self, ran: usize) -> Outcome {
+        match self.0 {
+            // Its own word says all, unless others have run.
+            Some((sandbox::Step::Exec, Errno::NOENT | Errno::ACCESS | Errno::NOEXEC))
+                if ran == 0 =>
+            {
+                Outcome::NotExecutable
+            }
+            Some((step, error)) => {
+                let purpose = step.purpose();
+                not_started(ran, &format_args!("the run could not {purpose}: {error}"))
+            }
+            None => not_started(ran, &"the run ended before its command began"),
+        }
+    }
+}
+
 /// What is known once a tree needs no more watching.
 struct Ending {
-    outcome: Outcome,
+    outcome: Result<Outcome, NotBegun>,
     duration: Duration,
     usage: Usage,
     tree_gone: bool,
@@ -389,15 +431,40 @@ enum Turn {
     ReceiverGone,
 }
 
-/// What the supervisor has reported of its tree.
-struct Tree<'a> {
-    plan: &'a Plan,
-    supervisor: Supervisor,
-    started: Instant,
+/// What a supervisor has reported of its tree.
+#[derive(Default)]
+struct Known {
     failed: Option<(sandbox::Step, Errno)>,
     leader: Option<(End, Duration)>,
     usage: Usage,
     gone: bool,
+}
+
+impl Known {
+    /// Takes in a report that came so long after the start. A leader ends once.
+    fn take(&mut self, report: Report, after: Duration) {
+        match report {
+            Report::NotStarted { step, error } => self.failed = Some((step, error)),
+            Report::LeaderEnded { end, usage } => {
+                if self.leader.is_none() {
+                    self.leader = Some((end, after));
+                    self.usage = usage;
+                }
+            }
+            Report::TreeGone { usage } => {
+                self.usage = usage;
+                self.gone = true;
+            }
+        }
+    }
+}
+
+/// A tree, and its supervisor.
+struct Tree<'a> {
+    plan: &'a Plan,
+    supervisor: Supervisor,
+    started: Instant,
+    known: Known,
 }
 
 impl<'a> Tree<'a> {
@@ -406,10 +473,7 @@ impl<'a> Tree<'a> {
             plan,
             supervisor,
             started,
-            failed: None,
-            leader: None,
-            usage: Usage::default(),
-            gone: false,
+            known: Known::default(),
         }
     }
 
@@ -442,13 +506,15 @@ impl<'a> Tree<'a> {
                 return Err(RunError::ReceiverGone);
             }
         }
-        let tree_gone = self.gone && (self.failed.is_some() || self.nothing_outside().await);
+        let tree_gone =
+            self.known.gone && (self.known.failed.is_some() || self.nothing_outside().await);
         Ok(Ending {
             outcome: self.outcome(turn),
             duration: self
+                .known
                 .leader
                 .map_or_else(|| self.started.elapsed(), |(_, after)| after),
-            usage: self.usage,
+            usage: self.known.usage,
             tree_gone,
         })
     }
@@ -465,7 +531,7 @@ impl<'a> Tree<'a> {
 
     async fn kill(&mut self) -> Result<(), RunError> {
         self.supervisor.order_kill().await;
-        if !self.gone {
+        if !self.known.gone {
             self.walk(terminate::kill_below).await;
         }
         let until = Instant::now() + KILL_WAIT;
@@ -477,7 +543,7 @@ impl<'a> Tree<'a> {
         }
         self.gone_within(until.saturating_duration_since(Instant::now()))
             .await?;
-        if !self.gone {
+        if !self.known.gone {
             tracing::warn!("processes of a run are left although they were killed");
         }
         Ok(())
@@ -504,7 +570,7 @@ impl<'a> Tree<'a> {
     }
 
     async fn leader_ended(&mut self) -> Result<(), RunError> {
-        while self.leader.is_none() {
+        while self.known.leader.is_none() {
             self.hear().await?;
         }
         Ok(())
@@ -528,54 +594,67 @@ impl<'a> Tree<'a> {
     /// Whether the tree is proved gone, at the latest after `wait`.
     async fn gone_within(&mut self, wait: Duration) -> Result<bool, RunError> {
         let heard = tokio::time::timeout(wait, async {
-            while !self.gone {
+            while !self.known.gone {
                 self.hear().await?;
             }
             Ok(())
         });
         match heard.await {
             Ok(Err(lost)) => Err(lost),
-            Ok(Ok(())) | Err(_) => Ok(self.gone),
+            Ok(Ok(())) | Err(_) => Ok(self.known.gone),
         }
     }
 
     /// Takes in one report.
     async fn hear(&mut self) -> Result<(), RunError> {
-        match self.supervisor.next_report().await {
-            Some(Report::NotStarted { step, error }) => self.failed = Some((step, error)),
-            Some(Report::LeaderEnded { end, usage }) => {
-                self.leader = Some((end, self.started.elapsed()));
-                self.usage = usage;
-            }
-            Some(Report::TreeGone { usage }) => {
-                self.usage = usage;
-                self.gone = true;
-                self.supervisor.remove_cgroup();
-            }
-            None => return Err(RunError::SupervisorLost),
+        let report = self.supervisor.next_report().await;
+        let report = report.ok_or(RunError::SupervisorLost)?;
+        self.known.take(report, self.started.elapsed());
+        if self.known.gone {
+            self.supervisor.remove_cgroup();
         }
         Ok(())
     }
 
-    fn outcome(&self, turn: Turn) -> Outcome {
-        match (self.failed, turn, self.leader) {
-            (Some((sandbox::Step::Exec, Errno::NOENT | Errno::ACCESS | Errno::NOEXEC)), ..) => {
-                Outcome::NotExecutable
-            }
-            (Some((step, error)), ..) => Outcome::FailedToStart(format!(
-                "the run could not {}, so nothing was run: {error}",
-                step.purpose()
-            )),
-            (None, Turn::TimedOut, _) => Outcome::TimedOut,
-            (None, Turn::OutputLimit, _) => Outcome::OutputLimit,
-            (None, Turn::Cancelled | Turn::ReceiverGone, _) => Outcome::Cancelled,
-            (None, Turn::LeaderEnded, Some((End::Exited(code), _))) => Outcome::Exited(code),
-            (None, Turn::LeaderEnded, Some((End::Signalled(signal), _))) => {
-                Outcome::Signalled(signal)
-            }
-            (None, Turn::LeaderEnded, None) => {
-                Outcome::FailedToStart("the run ended before its command began".to_owned())
-            }
+    fn outcome(&self, turn: Turn) -> Result<Outcome, NotBegun> {
+        if self.known.failed.is_some() {
+            return Err(NotBegun(self.known.failed));
         }
+        Ok(match (turn, self.known.leader) {
+            (Turn::TimedOut, _) => Outcome::TimedOut,
+            (Turn::OutputLimit, _) => Outcome::OutputLimit,
+            (Turn::Cancelled | Turn::ReceiverGone, _) => Outcome::Cancelled,
+            (Turn::LeaderEnded, Some((End::Exited(code), _))) => Outcome::Exited(code),
+            (Turn::LeaderEnded, Some((End::Signalled(signal), _))) => Outcome::Signalled(signal),
+            (Turn::LeaderEnded, None) => return Err(NotBegun(None)),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leader_ends_once_whoever_gets_its_number_afterwards() {
+        let usage = |cpu_us| Usage {
+            cpu_us,
+            ..Usage::default()
+        };
+        let ended = |code, cpu_us| Report::LeaderEnded {
+            end: End::Exited(code),
+            usage: usage(cpu_us),
+        };
+        let mut known = Known::default();
+        known.take(ended(3, 10), Duration::from_secs(1));
+        known.take(ended(0, 20), Duration::from_secs(2));
+        let first = Some((End::Exited(3), Duration::from_secs(1)));
+        assert_eq!((known.leader, known.usage), (first, usage(10)));
+        known.take(
+            Report::TreeGone { usage: usage(30) },
+            Duration::from_secs(3),
+        );
+        assert_eq!((known.leader, known.usage), (first, usage(30)));
+        assert!(known.gone);
     }
 }

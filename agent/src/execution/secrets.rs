@@ -39,6 +39,10 @@ const MOUNT_SIZE: &str = "size=2m,nr_inodes=64,mode=0700";
 /// Wiping writes this much at a time.
 const WIPE_BYTES: usize = 4096;
 
+/// And this much of one file: no value is longer. What its run wrote behind it, or a length without
+/// content (`truncate -s 8E`), would have the agent fill the host's memory, outside of the run's limits.
+const WIPE_MOST: u64 = MAX_SECRET_BYTES as u64;
+
 /// Tells the folders of one agent's runs apart.
 static NEXT_FOLDER: AtomicU64 = AtomicU64::new(0);
 
@@ -202,25 +206,31 @@ impl SecretsPlace {
         }
     }
 
-    /// Wipes and removes what lies in the folder.
+    /// Wipes and removes what lies in the folder: whoever ran as this agent's user, or as root, may have
+    /// left anything there. One thing that does not go keeps no other from being wiped.
     fn sweep(&self) -> Result<(), PlaceError> {
         let failed = |source| PlaceError::File {
             path: self.folder.clone(),
             source,
         };
+        let mut swept = Ok(());
         for entry in fs::read_dir(&self.folder).map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
-            tracing::warn!(path = %path.display(), "secrets of a run that an earlier agent did not end are wiped");
-            for file in fs::read_dir(&path).into_iter().flatten().flatten() {
-                let mut options = OpenOptions::new();
-                let options = options.write(true).custom_flags(NOT_THROUGH_LINKS);
-                if let Ok(file) = options.open(file.path()) {
-                    wipe(&file);
+            let removed = entry.and_then(|entry| {
+                let path = entry.path();
+                tracing::warn!(path = %path.display(), "secrets of a run that an earlier agent did not end are wiped");
+                // A link to a folder is none: what it leads to is somebody else's.
+                if !entry.file_type()?.is_dir() {
+                    return take_away(&path);
                 }
-            }
-            remove(&path).map_err(failed)?;
+                for file in fs::read_dir(&path).into_iter().flatten().flatten() {
+                    // One by one, so that wiped files never lie there all at once.
+                    let _ = take_away(&file.path());
+                }
+                remove(&path)
+            });
+            swept = swept.and(removed.map_err(failed));
         }
-        Ok(())
+        swept
     }
 
     /// The folder itself.
@@ -315,13 +325,27 @@ fn mount(folder: &Path) {
     });
 }
 
-/// Zeros over all that the file holds.
+/// Wipes what lies there, if it is a file, and removes its name.
+fn take_away(path: &Path) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    // A FIFO without a reader would hold the agent's start up for ever.
+    let flags = NOT_THROUGH_LINKS | libc::O_NONBLOCK;
+    if let Ok(file) = options.write(true).custom_flags(flags).open(path) {
+        wipe(&file);
+    }
+    fs::remove_file(path)
+}
+
+/// Zeros over what the file holds, as far as a value can go.
 fn wipe(file: &File) {
-    let Ok(length) = file.metadata().map(|found| found.len()) else {
+    let Ok(found) = file.metadata() else {
         return;
     };
+    if !found.is_file() {
+        return;
+    }
     let (mut file, zeros) = (file, [0; WIPE_BYTES]);
-    let mut left = length;
+    let mut left = found.len().min(WIPE_MOST);
     // A file of no more room is wiped as far as that goes, and removed next.
     if file.rewind().is_err() {
         return;

@@ -38,7 +38,7 @@ const FIRST_REAP_PAUSE: Duration = Duration::from_millis(1);
 /// Longest pause between two looks, for a tree that is stuck in the kernel.
 const LAST_REAP_PAUSE: Duration = Duration::from_secs(1);
 
-/// Why nothing was started.
+/// Why a step was not started.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StartError {
     #[error("the command has no argv[0]; name a program to run")]

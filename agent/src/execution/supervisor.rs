@@ -138,7 +138,8 @@ pub(super) fn supervise(job: &Job<'_>) -> i32 {
 }
 
 struct Supervisor {
-    leader: Pid,
+    /// Until it is reaped: its number may be anybody's after that.
+    leader: Option<Pid>,
     /// The kernel's list of our children; none on a kernel built without it.
     children: Option<OwnedFd>,
     child_ended: OwnedFd,
@@ -177,7 +178,7 @@ impl Supervisor {
             }
         }
         Ok(Self {
-            leader,
+            leader: Some(leader),
             children,
             child_ended,
             killing: false,
@@ -199,10 +200,11 @@ impl Supervisor {
     }
 
     /// Reaps all that ended; false when there is no child any more, which proves the tree gone.
-    fn reap(&self) -> bool {
+    fn reap(&mut self) -> bool {
         loop {
             match syscalls::reap_any() {
-                Ok(Waited::Ended { pid, end, usage }) if pid == self.leader => {
+                Ok(Waited::Ended { pid, end, usage }) if self.leader == Some(pid) => {
+                    self.leader = None;
                     send(Report::LeaderEnded { end, usage });
                 }
                 Ok(Waited::Ended { .. }) => {}
@@ -254,7 +256,9 @@ impl Supervisor {
             .map(|file| rustix::io::pread(file, &mut buffer, 0))
         else {
             // Without the list: the leader's own group, and the agent's walk through /proc.
-            let _ = rustix::process::kill_process_group(self.leader, Signal::KILL);
+            if let Some(leader) = self.leader {
+                let _ = rustix::process::kill_process_group(leader, Signal::KILL);
+            }
             return;
         };
         let own_group = rustix::process::getpgid(None);

@@ -56,7 +56,7 @@ pub struct Totals {
 pub struct EndFacts {
     /// How.
     pub outcome: Outcome,
-    /// Why nothing was run, where that has a reason of its own.
+    /// Why nothing was run, or a later step was not, where that has a reason of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
     /// With `exited`.

@@ -1,13 +1,14 @@
 //! Secrets reach their run, and nothing of them is left when it is over.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use countersign_agent::execution::{Outcome, Plan, Secret, Secrets, SecretsPlace};
-use countersign_protocol::secret::Delivery;
+use countersign_protocol::secret::{Delivery, MAX_SECRET_BYTES};
+use rustix::fs::{CWD, Mode, mkfifoat};
 use tokio_util::sync::CancellationToken;
 
 use crate::fixture::{
@@ -158,6 +159,65 @@ fn what_a_crash_left_behind_is_wiped_at_the_next_start() {
     assert!(left_in(&second).is_empty());
     let read = std::io::read_to_string(held).unwrap();
     assert_eq!(read.as_bytes(), vec![0; VALUE.len()]);
+}
+
+/// The place after the next start, which must not take long.
+fn place_at_the_next_start(name: &'static str) -> Arc<SecretsPlace> {
+    let (done, heard) = mpsc::channel();
+    std::thread::spawn(move || done.send(place(name)));
+    heard
+        .recv_timeout(Duration::from_secs(10))
+        .expect("the next start is held up")
+}
+
+#[test]
+fn a_fifo_that_a_run_left_does_not_hold_the_next_start_up() {
+    let first = place("fifo");
+    let run = first.folder().join("7");
+    fs::create_dir(&run).unwrap();
+    for fifo in [run.join("db"), first.folder().join("8")] {
+        mkfifoat(CWD, &fifo, Mode::RUSR | Mode::WUSR).unwrap();
+    }
+    assert!(left_in(&place_at_the_next_start("fifo")).is_empty());
+}
+
+#[test]
+fn what_is_no_folder_of_a_run_keeps_nothing_else_from_being_wiped() {
+    let first = place("mixed");
+    let elsewhere = tempfile::tempdir().unwrap();
+    fs::write(elsewhere.path().join("victim"), "stays as it is").unwrap();
+    let in_place = |name: &str| first.folder().join(name);
+    let (run, other) = (in_place("7"), in_place("9"));
+    // Before and behind each folder, in whichever order they are listed.
+    fs::write(in_place("6"), VALUE).unwrap();
+    fs::create_dir(&run).unwrap();
+    fs::write(run.join("db"), VALUE).unwrap();
+    symlink(elsewhere.path(), in_place("8")).unwrap();
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("db"), VALUE).unwrap();
+    fs::write(in_place("a"), VALUE).unwrap();
+    let held = [run, other].map(|run| fs::File::open(run.join("db")).unwrap());
+    assert!(left_in(&place("mixed")).is_empty());
+    for held in held {
+        let read = std::io::read_to_string(held).unwrap();
+        assert_eq!(read.as_bytes(), vec![0; VALUE.len()]);
+    }
+    let victim = fs::read_to_string(elsewhere.path().join("victim")).unwrap();
+    assert_eq!(victim, "stays as it is");
+}
+
+#[test]
+fn wiping_a_file_that_was_made_long_fills_no_memory() {
+    let first = place("long");
+    let run = first.folder().join("7");
+    fs::create_dir(&run).unwrap();
+    fs::write(run.join("db"), VALUE).unwrap();
+    let long = fs::OpenOptions::new().write(true).open(run.join("db"));
+    let long = long.unwrap();
+    long.set_len(64 << 20).unwrap();
+    assert!(left_in(&place("long")).is_empty());
+    let held = long.metadata().unwrap().blocks() * 512;
+    assert!(held <= MAX_SECRET_BYTES as u64, "{held}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A run of several steps is one run: in turn, within one timeout, with one output and one end.
 
+use std::fs;
 use std::time::{Duration, Instant};
 
 use countersign_agent::execution::{MASKED, Outcome, Secrets, Stream};
@@ -41,6 +42,40 @@ async fn nothing_follows_a_step_that_did_not_exit_with_zero() {
         assert_eq!(heard.finished.outcome, outcome);
         assert_eq!(text(&heard.stdout), "");
     }
+}
+
+#[tokio::test]
+async fn a_later_step_that_cannot_start_does_not_claim_that_nothing_ran() {
+    let room = tempfile::tempdir().unwrap();
+    let (cwd, mark) = (room.path().join("cwd"), room.path().join("ran"));
+    fs::create_dir(&cwd).unwrap();
+    let leaves = format!("touch {}; rmdir {}", mark.display(), cwd.display());
+    let why = |outcome: Outcome| match outcome {
+        Outcome::FailedToStart(why) => why,
+        other => panic!("{other:?}"),
+    };
+    let mut plan = shell("true");
+    plan.cwd = cwd.clone();
+    plan.then = vec![step(&["/bin/sh", "-c", &leaves]), step(&["echo", "never"])];
+    let heard = run_to_end(plan).await;
+    let detail = why(heard.finished.outcome);
+    let begins = "step 3 did not start, after 2 steps had run: ";
+    assert!(detail.starts_with(begins) && mark.exists(), "{detail}");
+    assert!(!detail.contains("nothing"), "{detail}");
+    assert_eq!(text(&heard.stdout), "");
+    // Where the kernel would not have it.
+    let mut plan = shell("true");
+    plan.then = vec![step(&["/bin/echo", &"x".repeat(128 * 1024)])];
+    let detail = why(run_to_end(plan).await.finished.outcome);
+    let begins = "step 2 did not start, after 1 step had run: the run could not execute";
+    assert!(detail.starts_with(begins), "{detail}");
+    let mut plan = shell("true");
+    plan.cwd = cwd;
+    let detail = why(run_to_end(plan).await.finished.outcome);
+    assert!(
+        detail.starts_with("nothing was run: the working"),
+        "{detail}"
+    );
 }
 
 #[tokio::test]

@@ -1,13 +1,17 @@
 //! A whole agent through outages and power cuts: nothing twice, nothing lost that was kept.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use countersign_agent::orders::Orders;
 use countersign_agent::spool::FILE;
 use countersign_protocol::event::{LossForm, Stream};
 use countersign_protocol::lifecycle::ExecutionStatus;
 
+use crate::small_disk::SmallDisk;
+use crate::support::Tell;
 use crate::whole::{Rig, execution};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -127,5 +131,46 @@ async fn killed_while_every_answer_is_lost_it_still_says_each_thing_once() {
     let all = rounds.len();
     rounds.dedup();
     assert_eq!(rounds.len(), all, "something ran twice: {ran}");
+    rig.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_whose_agent_has_no_room_on_its_disk_is_cancelled_all_the_same() {
+    let mut disk = None;
+    let mut rig = Rig::new_with(|config| {
+        fs::create_dir(&config.state).unwrap();
+        disk = SmallDisk::over(&config.state, 1024);
+        Orders::default()
+    })
+    .await;
+    if disk.is_none() {
+        rig.stop().await.unwrap();
+        return;
+    }
+    rig.accept().await;
+    rig.listening(1).await;
+    let alive = rig.file("alive");
+    let id = rig.granted(&format!(
+        "echo on; while sleep 0.05; do touch {}; done",
+        alive.display()
+    ));
+    rig.writing(id).await;
+    // Until it is written down that this was delivered.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let filler = rig.config.state.join("filler");
+    let filled = fs::write(&filler, vec![0; 2 << 20]).unwrap_err();
+    assert_eq!(filled.kind(), ErrorKind::StorageFull);
+    rig.cancels("bob", id);
+    rig.fake.tell(Tell::Cancel(id));
+    let begun = Instant::now();
+    while alive.exists() {
+        // Its timeout would stop it in half a minute.
+        assert!(begun.elapsed() < Duration::from_secs(15), "it goes on");
+        fs::remove_file(&alive).unwrap();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    assert_eq!(rig.execution(id).status, ExecutionStatus::Running);
+    fs::remove_file(filler).unwrap();
+    assert_eq!(rig.ended(id).await.status, ExecutionStatus::Cancelled);
     rig.stop().await.unwrap();
 }

@@ -1,6 +1,7 @@
 //! A grant that was put aside is looked at again, and what came with it may be out of date by then.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use countersign_agent::Config;
 use countersign_agent::orders::Orders;
@@ -32,12 +33,7 @@ async fn waiting(
     rig.listening(1).await;
     let id = {
         let mut book = rig.fake.book();
-        let mut act = book.act(&["web-1"], &Book::spec(&["true"]));
-        // By the host's clock, which stands still.
-        act.not_before = at(book.now + SECOND_US);
-        let id = book.request("alice", act);
-        book.approve("bob", id).unwrap();
-        book.approve("carol", id).unwrap();
+        let id = not_before(&mut book, SECOND_US);
         *rig.fake.wire.snapshot.lock().unwrap() = snapshot(&mut book);
         id
     };
@@ -51,9 +47,25 @@ async fn waiting(
     (rig, id)
 }
 
+/// A command that may run so much later, by the host's clock, which stands still.
+fn not_before(book: &mut Book, later_us: u64) -> StatementId {
+    let mut act = book.act(&["web-1"], &Book::spec(&["true"]));
+    act.not_before = at(book.now + later_us);
+    let id = book.request("alice", act);
+    book.approve("bob", id).unwrap();
+    book.approve("carol", id).unwrap();
+    id
+}
+
 /// More time goes by than what came with the grant is good for.
 fn too_long(rig: &Rig) {
     rig.clock.advance(GOOD_US + 2 * SECOND_US);
+}
+
+/// The host's and the ledger's.
+fn both_clocks(rig: &Rig, us: u64) {
+    rig.fake.book().now += us;
+    rig.clock.advance(us);
 }
 
 /// The same for the ledger, which says that it is there.
@@ -131,4 +143,72 @@ async fn a_grant_that_waited_is_refused_when_there_is_nothing_newer() {
         assert_eq!(connections(&rig), 2, "it asked once");
         rig.stop().await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_that_is_sent_again_at_each_connection_takes_one_place_among_those_that_wait() {
+    let (mut rig, first) = waiting(|_| {}, |_| None).await;
+    for _ in 0..70 {
+        rig.hung_up(connections(&rig) + 1).await;
+    }
+    let second = not_before(&mut rig.fake.book(), SECOND_US);
+    rig.fake.tell(Tell::Grant(second));
+    // Whatever comes after it was looked at after it.
+    let after = rig.granted("true");
+    rig.ended(after).await;
+    both_clocks(&rig, 2 * SECOND_US);
+    for id in [first, second] {
+        assert_eq!(rig.ended(id).await.status, ExecutionStatus::Completed);
+    }
+    rig.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_waits_for_its_proof_however_much_waits_besides() {
+    let mut rig = Rig::ready().await;
+    let id = rig.granted("echo on; sleep 60");
+    rig.writing(id).await;
+    let later: Vec<_> = {
+        let mut book = rig.fake.book();
+        let hour = 3600 * SECOND_US;
+        (0..64).map(|_| not_before(&mut book, hour)).collect()
+    };
+    for waits in later {
+        rig.fake.tell(Tell::Grant(waits));
+    }
+    let after = rig.granted("true");
+    rig.ended(after).await;
+    // Nothing but the cancel asks for a proof after that.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    rig.cancels("bob", id);
+    rig.fake.wire.unproven.store(1, Ordering::SeqCst);
+    rig.fake.tell(Tell::Cancel(id));
+    assert_eq!(rig.ended(id).await.status, ExecutionStatus::Cancelled);
+    assert_eq!(rig.fake.wire.unproven.load(Ordering::SeqCst), 0);
+    rig.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_for_which_there_was_no_place_is_asked_for_when_there_is_one() {
+    let mut rig = Rig::ready().await;
+    let all: Vec<_> = {
+        let mut book = rig.fake.book();
+        let all = (0..66).map(|_| not_before(&mut book, SECOND_US));
+        all.collect()
+    };
+    for id in &all {
+        rig.fake.tell(Tell::Grant(*id));
+    }
+    let after = rig.granted("true");
+    rig.ended(after).await;
+    both_clocks(&rig, 2 * SECOND_US);
+    for id in all {
+        let end = rig.ended(id).await;
+        // As many as it runs at once; of the others it says so.
+        assert!(
+            end.status == ExecutionStatus::Completed || end.refused.is_some(),
+            "{end:?}"
+        );
+    }
+    rig.stop().await.unwrap();
 }

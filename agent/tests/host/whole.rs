@@ -10,6 +10,7 @@ use countersign_agent::clock::Clock;
 use countersign_agent::orders::Orders;
 use countersign_agent::own::OwnFacts;
 use countersign_agent::service;
+use countersign_agent::spool::Spool;
 use countersign_agent::{AgentError, Config};
 use countersign_protocol::checkpoint::VerifierKey;
 use countersign_protocol::entry::Entry;
@@ -520,6 +521,66 @@ async fn a_ledger_that_refuses_what_this_host_has_seen_is_looked_at_and_both_his
     let error = rig.result().await.unwrap_err();
     assert!(error.is_evidence(), "{error}");
     assert_eq!(forks_kept(&rig), 1, "{error}");
+}
+
+/// A host with a run whose output and end wait in its journal, and a ledger that was restored from before
+/// what the host has seen since. Gives what the ledger had.
+async fn rolled_back() -> (Rig, StatementId, Book) {
+    let rig = Rig::ready().await;
+    let go = rig.file("go");
+    let id = rig.granted(&format!(
+        "echo 1; while [ ! -e {} ]; do sleep 0.05; done; echo 2; exit 7",
+        go.display()
+    ));
+    rig.writing(id).await;
+    let backup = rig.fake.book().clone();
+    let after = rig.granted("true");
+    rig.ended(after).await;
+    rig.fake.wire.away.store(true, Ordering::SeqCst);
+    fs::write(go, "").unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let whole = rig.fake.restore(backup);
+    rig.fake.wire.away.store(false, Ordering::SeqCst);
+    // Some tries, of all that it has to say.
+    rig.orders.ask_for_idle();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    (rig, id, whole)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_that_lost_its_end_stops_the_agent_which_keeps_both_notes_and_all_it_has_to_say() {
+    let (mut rig, id, whole) = rolled_back().await;
+    assert_eq!(forks_kept(&rig), 0, "it may be for a moment");
+    rig.clock.advance(61 * SECOND_US);
+    let error = rig.result().await.unwrap_err();
+    assert!(error.is_evidence(), "{error}");
+    assert!(forks_kept(&rig) > 0, "{error}");
+    {
+        let spool = Spool::open(&rig.config.state.join("identity")).unwrap();
+        let runs = spool.open_runs();
+        let run = spool.run(&runs[0]).unwrap();
+        assert_eq!((runs.len(), spool.pending_count(&runs[0])), (1, 1));
+        assert!(run.ended.is_some() && !run.broken);
+        assert!(spool.word().is_some(), "nor is its idle statement answered");
+    }
+    // With the ledger as it was, all of that is told.
+    *rig.fake.book() = whole;
+    rig.start();
+    let done = rig.ended(id).await.completed.unwrap();
+    assert_eq!(done.exit_code, Some(7));
+    assert_eq!(rig.output(id, Stream::Stdout), "1\n2\n");
+    rig.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_that_is_behind_for_a_moment_stops_nothing_and_loses_nothing() {
+    let (mut rig, id, whole) = rolled_back().await;
+    *rig.fake.book() = whole;
+    let done = rig.ended(id).await.completed.unwrap();
+    assert_eq!(done.exit_code, Some(7));
+    assert_eq!(rig.output(id, Stream::Stdout), "1\n2\n");
+    assert_eq!(forks_kept(&rig), 0);
+    rig.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

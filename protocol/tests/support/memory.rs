@@ -62,6 +62,7 @@ macro_rules! say {
 }
 
 /// A ledger in memory. `now` is its clock, to be moved by hand.
+#[derive(Clone)]
 pub(crate) struct Book {
     pub(crate) entries: Vec<Vec<u8>>,
     pub(crate) blobs: BTreeMap<Digest, Blob>,

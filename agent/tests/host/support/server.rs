@@ -14,6 +14,7 @@ use countersign_protocol::fold::Class;
 use countersign_protocol::hash::{Digest, KeyId, StatementId};
 use countersign_protocol::name::{SECOND_US, Time};
 use countersign_protocol::proof;
+use countersign_protocol::refusal::Refusal;
 use countersign_protocol::rights::Holder;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -97,6 +98,12 @@ impl Fake {
 
     pub(crate) fn book(&self) -> MutexGuard<'_, Book> {
         self.wire.book.lock().unwrap()
+    }
+
+    /// Another past, while it is away: what was told is not told again.
+    pub(crate) fn restore(&self, past: Book) -> Book {
+        self.wire.tell.lock().unwrap().clear();
+        std::mem::replace(&mut *self.book(), past)
     }
 
     pub(crate) fn tell(&self, tell: Tell) {
@@ -279,6 +286,10 @@ impl Wire {
             return Err(Box::new(refusal(403, code)));
         }
         let before = book.seq_of(id);
+        let seen = event.header().seen;
+        if seen.is_some_and(|seen| seen.size > book.entries.len() as u64) {
+            return Err(Box::new(refusal(409, Refusal::SeenAhead.code())));
+        }
         if before.is_none() {
             for blob in &submission.blobs {
                 let blob = blob.clone().into_blob().unwrap();
