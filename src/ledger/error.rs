@@ -78,6 +78,11 @@ pub enum OpenError {
         /// Entries in the database.
         size: u64,
     },
+    /// The note that was given is not this ledger's.
+    #[error(
+        "the checkpoint that was given with --accept-checkpoint: {0}. Nothing was opened; give the file whole, as it was kept or as GET /v1/checkpoint gave it, or leave it out where there is a checkpoint file"
+    )]
+    Given(CheckpointError),
     /// The database is behind what was committed.
     #[error(
         "the database is behind: it has {database} entries, this server has committed {file}. It was restored from a backup or cut, or a standby was promoted that had not received the rest. Nothing is served; find the database that has it all, or begin a new ledger that names this one"
@@ -86,11 +91,6 @@ pub enum OpenError {
         /// Entries in the database.
         database: u64,
         /// Entries that were committed.
-    /// The note that was given is not this ledger's.
-    #[error(
-        "the checkpoint that was given with --accept-checkpoint: {0}. Nothing was opened; give the file whole, as it was kept or as GET /v1/checkpoint gave it, or leave it out where there is a checkpoint file"
-    )]
-    Given(CheckpointError),
         file: u64,
     },
     /// The database holds another history.

@@ -544,8 +544,8 @@ pub async fn has_blobs(
         .map(|named| named.digest.as_bytes().as_slice())
         .collect();
     let lengths: Vec<i64> = named.iter().map(|named| signed(named.len)).collect();
-    let row = sqlx::query(
     renew_blobs(pool, &wanted).await?;
+    let row = sqlx::query(
         "SELECT count(*) AS found FROM unnest($1::bytea[], $2::bigint[]) AS named(digest, len)
          JOIN blobs USING (digest) WHERE octet_length(content) = len
            AND (EXISTS (SELECT FROM statements WHERE statement_id = $3)
@@ -585,8 +585,8 @@ pub async fn insert_blobs(
         .collect();
     let salts: Vec<&[u8]> = blobs.values().map(|blob| blob.salt().as_slice()).collect();
     let contents: Vec<&[u8]> = blobs.values().map(Blob::content).collect();
-    sqlx::query(
     renew_blobs(pool, &digests).await?;
+    sqlx::query(
         "INSERT INTO blobs (digest, salt, content)
          SELECT * FROM unnest($1::bytea[], $2::bytea[], $3::bytea[]) ON CONFLICT DO NOTHING",
     )

@@ -129,9 +129,9 @@ enum Decision {
 /// A decided batch with all that its answers need.
 pub(super) struct Decided {
     pub(super) head: HeadRow,
-    pub(super) batch: Batch,
     /// The head's, checked to be of the state's right edge.
     newest: Arc<Checkpoint>,
+    pub(super) batch: Batch,
     pub(super) state: Folded,
     decisions: Vec<Decision>,
     pub(super) touched: BTreeSet<CommandId>,
@@ -212,9 +212,9 @@ impl Writer {
             // that it stands on. A primary that came back from a crash shows entries that its
             // standby may not have, and a receipt for one of those would be worth nothing.
             transaction.commit().await?;
-            self.keep(decided.state, &decided.touched);
             // The head may be another server's: its checkpoint is kept here before it is told here.
             let kept = self.newest.advance(Arc::clone(&decided.newest));
+            self.keep(decided.state, &decided.touched);
             let mut results = finish(answers, decided.decisions, |_| None);
             if let Err(error) = kept {
                 tracing::warn!(%error, "what other servers committed cannot be kept");
@@ -317,10 +317,10 @@ impl Writer {
         };
         let newest = Checkpoint::open(&head.note, &self.verifier)
             .map_err(|error| Failure::Final(format!("the head's checkpoint: {error}")))?;
+        let newest = Arc::new(newest);
         if newest.size() != head.size || newest.root() != state.edge.root() {
             return Err(Failure::Final(
                 "the head's checkpoint is not of its right edge".to_owned(),
-        let newest = Arc::new(newest);
             )
             .into());
         }
@@ -339,10 +339,10 @@ impl Writer {
         };
         let mut decided = Decided {
             head,
+            newest,
             batch,
             state,
             decisions: Vec::new(),
-            newest,
             touched: BTreeSet::new(),
         };
         let ids: Vec<StatementId> = admitted
