@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use clap::Subcommand;
+use clap::{Args as _, Subcommand};
 
 use super::{
     Globals, agents, at, audit, changes, decide, export, holds, inbox, keys, list, log, logs,
