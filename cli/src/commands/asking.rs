@@ -50,14 +50,15 @@ pub(super) async fn ask(
     why: &Why,
 ) -> Result<u8, Failure> {
     let accepted = client.change(body, policy, why.reason.as_deref()).await?;
-    let judged = decide::judged_change(client, &accepted.id, &accepted).await?;
+    let judged = decide::shape(client.judged_change(&accepted.id, &accepted).await)?;
     if globals.json {
         console::print_json(&judged)?;
         return Ok(exit_code::DONE);
     }
     let code = short::short(&accepted.id);
-    console::print(&format!("{code}  {}  {}\n", accepted.id, judged.status))?;
-    if judged.status == "requested" {
+    let status = decide::status(&judged);
+    console::print(&format!("{code}  {}  {status}\n", accepted.id))?;
+    if judged.status == Some("requested") {
         console::note(&consent_with(&code));
     }
     Ok(exit_code::DONE)

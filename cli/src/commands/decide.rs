@@ -1,9 +1,10 @@
 //! `approve` and `reject`: show the whole thing, ask, and only then sign.
 
 use clap::Args;
+use countersign_protocol::short;
 
 use super::Globals;
-use crate::acts::{Accepted, Client, Found};
+use crate::acts::{Client, Found, Judged};
 use crate::failure::Failure;
 use crate::view::CommandView;
 use crate::{console, describe, exit_code, shapes};
@@ -62,7 +63,7 @@ async fn decide(globals: &Globals, arguments: &Arguments, say: Say) -> Result<u8
         console::print(&format!(
             "{said}: entry {} of the log; it is now {}\n",
             judged.seq,
-            judged.status.replace('_', " ")
+            status(&judged)
         ))?;
     }
     Ok(exit_code::DONE)
@@ -108,7 +109,7 @@ async fn command(
             client.reject(id, reason).await?
         }
     };
-    judged_command(client, id, &accepted).await
+    shape(client.judged_command(id, &accepted).await)
 }
 
 /// What it takes, and who has said what so far.
@@ -124,19 +125,32 @@ fn needs(view: &CommandView) {
     }
 }
 
-/// The command's status once a statement on it is in the log, from the verified entries.
-pub(super) async fn judged_command(
-    client: &Client,
-    id: &countersign_protocol::hash::CommandId,
-    accepted: &Accepted,
-) -> Result<shapes::JudgedShape, Failure> {
-    let view = client.fetch_command_with(id, accepted.seq).await?;
-    Ok(shapes::JudgedShape {
-        id: id.to_string(),
-        status: view.command.status().as_str(),
-        seq: accepted.seq,
-        replaces: None,
-    })
+/// What is shown of how it stands now. Where that could not be read, it is said that the statement is in the
+/// log all the same, and as what.
+///
+/// # Errors
+/// What was read is evidence of tampering.
+pub(super) fn shape(judged: Judged) -> Result<shapes::JudgedShape, Failure> {
+    let shape = shapes::JudgedShape::from(&judged);
+    let Err(failure) = judged.status else {
+        return Ok(shape);
+    };
+    let (code, id, seq) = (short::short(&judged.id), judged.id, judged.seq);
+    console::note(&format!(
+        "it is in the log as entry {seq}, of {code} ({id}); do not sign it again. How that stands now could not be read: {failure}"
+    ));
+    if failure.exit == exit_code::TAMPERING {
+        return Err(failure);
+    }
+    Ok(shape)
+}
+
+/// A status word for people.
+pub(super) fn status(shape: &shapes::JudgedShape) -> String {
+    shape.status.map_or_else(
+        || "of a status that could not be read".to_owned(),
+        |word| word.replace('_', " "),
+    )
 }
 
 async fn change(
@@ -158,22 +172,7 @@ async fn change(
             client.reject_change(id, reason).await?
         }
     };
-    judged_change(client, id, &accepted).await
-}
-
-/// How far a change has come once a statement on it is in the log, from the verified entries.
-pub(super) async fn judged_change(
-    client: &Client,
-    id: &countersign_protocol::hash::StatementId,
-    accepted: &Accepted,
-) -> Result<shapes::JudgedShape, Failure> {
-    let view = client.change_with(id, accepted.seq).await?;
-    Ok(shapes::JudgedShape {
-        id: id.to_string(),
-        status: view.stage.as_str(),
-        seq: accepted.seq,
-        replaces: view.replaces.as_ref().map(shapes::ReplacedShape::from),
-    })
+    shape(client.judged_change(id, &accepted).await)
 }
 
 /// Goes on only with a yes.

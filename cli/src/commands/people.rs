@@ -157,9 +157,10 @@ async fn let_go(
     }
     match client.change(body, None, why.reason.as_deref()).await {
         Ok(accepted) => {
-            let judged = decide::judged_change(client, &accepted.id, &accepted).await?;
+            let judged = decide::shape(client.judged_change(&accepted.id, &accepted).await)?;
             item.id = Some(judged.id);
-            item.status = judged.status;
+            // What could not be read has been asked for at least.
+            item.status = judged.status.unwrap_or(item.status);
         }
         Err(failure) if failure.exit == exit_code::REFUSED => {
             item.status = "refused";

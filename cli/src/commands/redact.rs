@@ -121,15 +121,28 @@ pub(super) async fn ask(
 ) -> Result<Vec<shapes::JudgedShape>, Failure> {
     let mut digests: Vec<Digest> = texts.iter().map(|text| text.digest).collect();
     digests.sort_unstable();
-    let mut changes = Vec::new();
+    let mut changes: Vec<shapes::JudgedShape> = Vec::new();
     for some in digests.chunks(MAX_REDACTED) {
         let body = ChangeBody::BlobRedacted {
             command,
             digests: some.to_vec(),
             legal_basis: legal_basis.clone(),
         };
-        let accepted = client.change(&body, None, Some(reason)).await?;
-        changes.push(decide::judged_change(client, &accepted.id, &accepted).await?);
+        let accepted = match client.change(&body, None, Some(reason)).await {
+            Ok(accepted) => accepted,
+            Err(failure) => {
+                for asked in &changes {
+                    let (id, seq) = (&asked.id, asked.seq);
+                    console::note(&format!(
+                        "a part of it is in the log: change {id}, entry {seq}"
+                    ));
+                }
+                return Err(failure);
+            }
+        };
+        changes.push(decide::shape(
+            client.judged_change(&accepted.id, &accepted).await,
+        )?);
     }
     Ok(changes)
 }
@@ -196,7 +209,8 @@ pub(super) fn say(changes: &[shapes::JudgedShape]) -> Result<(), Failure> {
     for change in changes {
         let id = change.id.parse().ok();
         let code = id.map_or_else(|| change.id.clone(), |id| short::short(&id));
-        console::print(&format!("{code}  {}  {}\n", change.id, change.status))?;
+        let status = decide::status(change);
+        console::print(&format!("{code}  {}  {status}\n", change.id))?;
         console::note(&asking::consent_with(&code));
     }
     Ok(())

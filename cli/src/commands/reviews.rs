@@ -100,7 +100,7 @@ pub(super) async fn review(globals: &Globals, arguments: Arguments) -> Result<u8
     if globals.json {
         console::print_json(&shapes::JudgedShape {
             id: id.to_string(),
-            status: "reviewed",
+            status: Some("reviewed"),
             seq: accepted.seq,
             replaces: None,
         })?;

@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use super::request::duration;
 use super::{Globals, decide};
-use crate::acts::{Accepted, Client, Found, Steer, Step};
+use crate::acts::{Accepted, Client, Found, Judged, Steer, Step};
 use crate::failure::Failure;
 use crate::shapes::{Stopped, StoppedShape};
 use crate::{console, exit_code, shapes};
@@ -56,10 +56,14 @@ pub(super) async fn cancel(globals: &Globals, arguments: CancelArguments) -> Res
     let accepted = client.cancel(&id, reason).await?;
     let mut unheard = |_step: Step<'_>| Ok(());
     let followed = timeout(arguments.wait, client.follow(&id, &mut unheard)).await;
-    let view = match followed {
-        Ok(followed) => followed?,
+    let read = match followed {
+        Ok(followed) => followed,
         // Whoever has not answered by now is said not to have.
-        Err(_elapsed) => client.fetch_command_with(&id, accepted.seq).await?,
+        Err(_elapsed) => client.fetch_command_with(&id, accepted.seq).await,
+    };
+    let view = match read {
+        Ok(view) => view,
+        Err(failure) => return unread(globals, Judged::command(&id, &accepted, Err(failure))),
     };
     let shape = shapes::stopped(&view, accepted.seq);
     if globals.json {
@@ -67,9 +71,24 @@ pub(super) async fn cancel(globals: &Globals, arguments: CancelArguments) -> Res
     } else {
         console::print(&format!(
             "{}; it is entry {} of the log\n",
-            shape.status, shape.seq
+            shape.status.unwrap_or_default(),
+            shape.seq
         ))?;
         console::print(&told(&shape))?;
+    }
+    Ok(exit_code::DONE)
+}
+
+/// The cancel is in the log, and what it did on the hosts could not be read.
+fn unread(globals: &Globals, judged: Judged) -> Result<u8, Failure> {
+    let judged = decide::shape(judged)?;
+    if globals.json {
+        console::print_json(&shapes::stopped_unread(judged))?;
+    } else {
+        console::print(&format!(
+            "cancelled: entry {} of the log; look at what it did with: countersign show {}\n",
+            judged.seq, judged.id
+        ))?;
     }
     Ok(exit_code::DONE)
 }
@@ -143,13 +162,14 @@ async fn done(
     id: &countersign_protocol::hash::CommandId,
     accepted: &Accepted,
 ) -> Result<u8, Failure> {
-    let judged = decide::judged_command(client, id, accepted).await?;
+    let judged = decide::shape(client.judged_command(id, accepted).await)?;
     if globals.json {
         console::print_json(&judged)?;
     } else {
         console::print(&format!(
             "{}; it is entry {} of the log\n",
-            judged.status, judged.seq
+            decide::status(&judged),
+            judged.seq
         ))?;
     }
     Ok(exit_code::DONE)

@@ -11,7 +11,7 @@ use countersign_protocol::token::TokenSecret;
 
 use super::asking::{self, Why, in_order};
 use super::{Globals, decide, request};
-use crate::acts::{Accepted, Client};
+use crate::acts::Judged;
 use crate::failure::Failure;
 use crate::{clock, console, describe, entropy, exit_code, render, shapes};
 
@@ -123,38 +123,39 @@ async fn issue(globals: &Globals, arguments: Issue) -> Result<u8, Failure> {
     let reason = arguments.why.reason.as_deref();
     let accepted = client.change(&body, None, reason).await?;
     // The secret is shown whatever else fails from here on: it cannot be had again.
-    let change = status_of(&client, &accepted).await;
+    let judged = client.judged_change(&accepted.id, &accepted).await;
+    let change = shapes::JudgedShape::from(&judged);
     let code = short::short(&accepted.id);
+    // Nobody but another administrator's consent brings it into force, as far as is known.
+    let waits = change.status.is_none_or(|status| status == "requested");
     if globals.json {
-        return console::print_json(&shapes::IssuedShape {
+        console::print_json(&shapes::IssuedShape {
             change,
             secret: secret.reveal(),
             token: token.to_string(),
             expires_us: expires_at.as_micros(),
-        })
-        .map(|()| exit_code::DONE);
+        })?;
+        return Ok(unread(judged));
     }
     console::note(&format!(
         "token {token}, until {}. This is the only time that it is shown:",
         render::time(expires_at)
     ));
     console::print(&format!("{}\n", secret.reveal()))?;
-    if change.status == "requested" {
+    if waits {
         console::note(&format!(
             "it works once a second administrator consents: countersign approve {code}"
         ));
     }
-    Ok(exit_code::DONE)
+    Ok(unread(judged))
 }
 
-async fn status_of(client: &Client, accepted: &Accepted) -> shapes::JudgedShape {
-    let judged = decide::judged_change(client, &accepted.id, accepted).await;
-    judged.unwrap_or_else(|_unread| shapes::JudgedShape {
-        id: accepted.id.to_string(),
-        status: "requested",
-        seq: accepted.seq,
-        replaces: None,
-    })
+/// Says what could not be read back, beside the secret and behind it. The exit code for that.
+fn unread(judged: Judged) -> u8 {
+    match decide::shape(judged) {
+        Ok(_told) => exit_code::DONE,
+        Err(failure) => failure.exit,
+    }
 }
 
 async fn list(globals: &Globals) -> Result<u8, Failure> {

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use clap::Subcommand;
+use clap::{Args as _, Subcommand};
 
 use super::{
     Globals, agents, at, audit, changes, decide, export, holds, inbox, keys, list, log, logs,
@@ -158,21 +158,21 @@ async fn dispatch(globals: &Globals, verb: Verb) -> Result<u8, Failure> {
     }
 }
 
-/// Options that take a value and may stand before the verb.
-const VALUED: [&str; 6] = [
-    "--server",
-    "--ledger",
-    "--vkey",
-    "--origin",
-    "--key",
-    "--principal",
-];
+/// Whether a word is an option that takes the next word as its value and may stand before the verb.
+fn takes_value(word: &str) -> bool {
+    let globals = Globals::augment_args(clap::Command::new("countersign"));
+    let mut globals = globals.get_arguments();
+    globals.any(|own| {
+        let long = own.get_long();
+        own.get_action().takes_values() && long.is_some() && long == word.strip_prefix("--")
+    })
+}
 
 /// The first word that is no option of ours: the verb, as far as one can tell.
 fn verb_of(words: &[String]) -> Option<&str> {
     let mut words = words.iter().skip(1);
     while let Some(word) = words.next() {
-        if VALUED.contains(&word.as_str()) {
+        if takes_value(word) {
             words.next();
         } else if !word.starts_with('-') {
             return Some(word);
@@ -390,5 +390,25 @@ mod tests {
             usage("x --json --key k run --on a -- ls"),
             exit_code::RUN_OURS
         );
+    }
+    /// Whatever stands before it: 2 would be taken for the command's own code.
+    #[test]
+    fn a_bad_line_of_run_is_125_behind_every_global_option() {
+        let line = Line::command();
+        let globals = line.get_arguments().filter(|own| own.is_global_set());
+        let mut seen = 0;
+        for own in globals {
+            let name = own.get_long().unwrap();
+            let takes_value = own.get_action().takes_values();
+            let option = if takes_value {
+                format!("--{name} value")
+            } else {
+                format!("--{name}")
+            };
+            let line = format!("x {option} run --resaon r --on a -- ls");
+            assert_eq!(usage(&line), exit_code::RUN_OURS, "{line}");
+            seen += u32::from(takes_value);
+        }
+        assert!(seen >= 8, "{seen}");
     }
 }

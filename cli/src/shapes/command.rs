@@ -20,7 +20,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::RedactionShape;
-use crate::acts::{ChangeView, Replaced};
+use crate::acts::{ChangeView, Judged, Replaced};
 use crate::alike::{self, Group, Verdict};
 use crate::console::base64;
 use crate::streams::{Held, Link};
@@ -61,13 +61,24 @@ impl From<&Replaced> for ReplacedShape {
 pub struct JudgedShape {
     /// Of the command or change.
     pub id: String,
-    /// Its status word.
-    pub status: &'static str,
+    /// Its status word; null where it could not be read back once the statement was in the log.
+    pub status: Option<&'static str>,
     /// Where the statement stands.
     pub seq: u64,
     /// With an acceptance that replaces a key, and only then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replaces: Option<ReplacedShape>,
+}
+
+impl From<&Judged> for JudgedShape {
+    fn from(judged: &Judged) -> Self {
+        Self {
+            id: judged.id.to_string(),
+            status: judged.status.as_ref().ok().copied(),
+            seq: judged.seq,
+            replaces: judged.replaces.as_ref().map(ReplacedShape::from),
+        }
+    }
 }
 
 /// `list`, `inbox`, `agents`, `changes`

@@ -38,4 +38,4 @@ pub use rights::{
     ReviewShape, RoleShape, TokenShape, WhoamiShape, claimed, groups, keys, people, person, review,
     roles, tokens,
 };
-pub use stopped::{Stopped, StoppedShape, stopped};
+pub use stopped::{Stopped, StoppedShape, stopped, stopped_unread};

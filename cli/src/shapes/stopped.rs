@@ -7,6 +7,7 @@ use countersign_protocol::lifecycle::{Execution, ExecutionStatus, Stage};
 use countersign_protocol::name::AgentName;
 use serde::Serialize;
 
+use super::JudgedShape;
 use crate::describe;
 use crate::view::CommandView;
 
@@ -60,8 +61,8 @@ impl Stopped {
 pub struct StoppedShape {
     /// Of the command.
     pub id: String,
-    /// Its status word.
-    pub status: &'static str,
+    /// Its status word; null where what the cancel did could not be read, with no hosts then.
+    pub status: Option<&'static str>,
     /// Where the cancel stands.
     pub seq: u64,
     /// How many hosts it did what on.
@@ -106,9 +107,21 @@ pub fn stopped(view: &CommandView, seq: u64) -> StoppedShape {
     }
     StoppedShape {
         id: view.id().to_string(),
-        status: view.command.status().as_str(),
+        status: Some(view.command.status().as_str()),
         seq,
         tally,
         hosts,
+    }
+}
+
+/// A cancel that is in the log, where it could not be read what it did.
+#[must_use]
+pub fn stopped_unread(judged: JudgedShape) -> StoppedShape {
+    StoppedShape {
+        id: judged.id,
+        status: None,
+        seq: judged.seq,
+        tally: BTreeMap::new(),
+        hosts: Vec::new(),
     }
 }

@@ -3,6 +3,7 @@
 use countersign_cli::acts::{Client, RequestSpec, Served};
 use countersign_cli::exit_code;
 use countersign_cli::failure::Failure;
+use countersign_cli::shapes::JudgedShape;
 use countersign_cli::trust::Standing;
 use countersign_cli::verify::{self, Options, Report, Source};
 use countersign_protocol::api::BlobBody;
@@ -677,4 +678,31 @@ async fn a_text_that_is_not_for_its_reader_is_no_failure_and_the_verdict_claims_
         text.contains("every hash, signature and proof holds"),
         "{text}"
     );
+}
+
+/// A second statement would be a second one, or refused as a duplicate: the first is not to be forgotten.
+#[tokio::test]
+async fn what_is_in_the_log_is_told_by_place_and_id_when_the_server_dies_behind_the_receipt() {
+    let scene = scene().await;
+    let body = ChangeBody::AgentDrained {
+        agent: "web-1".parse().unwrap(),
+    };
+    let yes = scene.bob.approve(&scene.shown, None).await.unwrap();
+    let change = scene.bob.change(&body, None, None).await.unwrap();
+    scene.server.lies(|_path, status, body| {
+        *status = 500;
+        *body = Value::Null;
+    });
+    let judged = [
+        scene.bob.judged_command(&scene.shown, &yes).await,
+        scene.bob.judged_change(&change.id, &change).await,
+    ];
+    let places = [(scene.shown, yes.seq), (change.id, change.seq)];
+    for (judged, place) in judged.iter().zip(places) {
+        assert_eq!((judged.id, judged.seq), place);
+        assert!(judged.status.is_err());
+        let shape = serde_json::to_value(JudgedShape::from(judged)).unwrap();
+        let expected = json!({"id": place.0.to_string(), "status": null, "seq": place.1});
+        assert_eq!(shape, expected);
+    }
 }
