@@ -127,7 +127,7 @@ impl Station {
         } else {
             tracing::info!(%command, "running");
             let permit = (permit, secrets, grace);
-            self.execute(started, permit, cancel).await?;
+            Box::pin(self.execute(started, permit, cancel)).await?;
         }
         self.finish(started).await
     }
