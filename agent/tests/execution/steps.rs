@@ -50,9 +50,11 @@ async fn a_later_step_that_cannot_start_does_not_claim_that_nothing_ran() {
     let (cwd, mark) = (room.path().join("cwd"), room.path().join("ran"));
     fs::create_dir(&cwd).unwrap();
     let leaves = format!("touch {}; rmdir {}", mark.display(), cwd.display());
-    let why = |outcome: Outcome| match outcome {
-        Outcome::FailedToStart(why) => why,
-        other => panic!("{other:?}"),
+    let why = |outcome: Outcome| {
+        let Outcome::FailedToStart(why) = outcome else {
+            panic!("{outcome:?}");
+        };
+        why
     };
     let mut plan = shell("true");
     plan.cwd = cwd.clone();

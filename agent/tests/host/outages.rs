@@ -113,7 +113,7 @@ async fn killed_while_every_answer_is_lost_it_still_says_each_thing_once() {
         rig.start();
         let streams = rig.fake.wire.streams.load(Ordering::SeqCst);
         rig.listening(streams + 1).await;
-        rig.fake.tell(crate::support::Tell::Grant(id));
+        rig.fake.tell(Tell::Grant(id));
         let end = rig.ended(id).await;
         assert!(
             matches!(
