@@ -299,7 +299,7 @@ fn a_forbid_of_a_group_holds_for_its_members_tokens_and_a_permit_does_not() {
         "forbid (principal",
         " unless { principal in Group::\"sre\" }",
     );
-    let found = denied(book.judge(&(permit_all.clone() + &unless), &token));
+    let found = denied(book.judge(&(permit_all + &unless), &token));
     assert!(matches!(found, Denial::Forbidden(_)), "{found:?}");
 }
 
