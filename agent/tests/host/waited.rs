@@ -166,8 +166,6 @@ async fn a_grant_that_is_sent_again_at_each_connection_takes_one_place_among_tho
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancel_waits_for_its_proof_however_much_waits_besides() {
     let mut rig = Rig::ready().await;
-    let id = rig.granted("echo on; sleep 60");
-    rig.writing(id).await;
     let later: Vec<_> = {
         let mut book = rig.fake.book();
         let hour = 3600 * SECOND_US;
@@ -176,8 +174,8 @@ async fn a_cancel_waits_for_its_proof_however_much_waits_besides() {
     for waits in later {
         rig.fake.tell(Tell::Grant(waits));
     }
-    let after = rig.granted("true");
-    rig.ended(after).await;
+    let id = rig.granted("echo on; sleep 60");
+    rig.writing(id).await;
     // Nothing but the cancel asks for a proof after that.
     tokio::time::sleep(Duration::from_millis(500)).await;
     rig.cancels("bob", id);
@@ -193,7 +191,7 @@ async fn a_grant_for_which_there_was_no_place_is_asked_for_when_there_is_one() {
     let mut rig = Rig::ready().await;
     let all: Vec<_> = {
         let mut book = rig.fake.book();
-        let all = (0..66).map(|_| not_before(&mut book, SECOND_US));
+        let all = (0..66).map(|_| not_before(&mut book, 10 * SECOND_US));
         all.collect()
     };
     for id in &all {
@@ -201,7 +199,7 @@ async fn a_grant_for_which_there_was_no_place_is_asked_for_when_there_is_one() {
     }
     let after = rig.granted("true");
     rig.ended(after).await;
-    both_clocks(&rig, 2 * SECOND_US);
+    both_clocks(&rig, 11 * SECOND_US);
     for id in all {
         let end = rig.ended(id).await;
         // As many as it runs at once; of the others it says so.

@@ -536,6 +536,12 @@ async fn rolled_back() -> (Rig, StatementId, Book) {
     let backup = rig.fake.book().clone();
     let after = rig.granted("true");
     rig.ended(after).await;
+    let remembered = rig.config.state.join("identity").join("checkpoint");
+    rig.until("it has seen all of it", |book| {
+        let note = fs::read_to_string(&remembered).unwrap();
+        note.lines().nth(1) == Some(book.entries.len().to_string().as_str())
+    })
+    .await;
     rig.fake.wire.away.store(true, Ordering::SeqCst);
     fs::write(go, "").unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
