@@ -214,11 +214,18 @@ fn bundle(globals: &Globals, path: &Path, checkpoint: Option<String>) -> Result<
 
 /// The witnesses' policy that holds: the one that was named, or that of the pinned ledger's folder.
 fn witnesses(globals: &Globals) -> Result<Option<WitnessPolicy>, Failure> {
+    witnesses_in(globals, || Ok(home::find()?))
+}
+
+fn witnesses_in(
+    globals: &Globals,
+    state_home: impl FnOnce() -> Result<PathBuf, Failure>,
+) -> Result<Option<WitnessPolicy>, Failure> {
     let named = globals.witness_policy.as_deref();
     match (named, globals.ledger) {
         (None, None) => Ok(None),
         (Some(path), None) => witness_policy_file(path).map(Some),
-        (named, Some(ledger)) => witness_policy(named, &LedgerHome::open(&home::find()?, &ledger)?),
+        (named, Some(ledger)) => witness_policy(named, &LedgerHome::open(&state_home()?, &ledger)?),
     }
 }
 
@@ -258,4 +265,32 @@ fn human(report: &Report, lists: &str) -> String {
         text.push_str(&format!("lists: {}\n", render::line(lists)));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        globals: Globals,
+    }
+
+    #[test]
+    fn the_policy_in_the_ledgers_folder_holds_when_none_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = || Ok(folder.path().to_path_buf());
+        let id = "0".repeat(64);
+        let pinned = Line::parse_from(["x", "--ledger", &id]).globals;
+        assert!(witnesses_in(&pinned, home).unwrap().is_none());
+        let own = LedgerHome::open(folder.path(), &id.parse().unwrap()).unwrap();
+        let path = own.write("witness-policy", "nonsense").unwrap();
+        let failure = witnesses_in(&pinned, home).unwrap_err();
+        assert_eq!(failure.exit, exit_code::USAGE);
+        let path = path.display().to_string();
+        assert!(failure.message().starts_with(&path), "{failure}");
+    }
 }
