@@ -142,6 +142,14 @@ impl Newest {
     }
 }
 
+/// The database holds less than what is known.
+pub(super) fn behind(head: &HeadRow, known: &Checkpoint) -> OpenError {
+    OpenError::Behind {
+        database: head.size,
+        file: known.size(),
+    }
+}
+
 /// The database must continue what was committed.
 pub(super) async fn check_continues(
     connection: &mut PgConnection,
@@ -149,10 +157,7 @@ pub(super) async fn check_continues(
     known: &Checkpoint,
 ) -> Result<(), OpenError> {
     if known.size() > head.size {
-        return Err(OpenError::Behind {
-            database: head.size,
-            file: known.size(),
-        });
+        return Err(behind(head, known));
     }
     let nodes = store::nodes(connection, &proof::nodes_for_root(known.size())).await?;
     let root: Option<Hash> = proof::root(&nodes, known.size());

@@ -27,7 +27,7 @@ use super::admission::Admitted;
 use super::batch::{Batch, Sealed};
 use super::erasing::look_around;
 use super::error::{AppendError, OpenError};
-use super::newest::{Newest, check_continues};
+use super::newest::{Newest, behind, check_continues};
 use super::queue::{DueAnswer, Exit, Turn};
 use super::receipt::Receipt;
 use super::state::Folded;
@@ -304,13 +304,17 @@ impl Writer {
         // At the same moment as the database's: what is read back below may take a while.
         let now = self.clock.now();
         // Taken: if anything goes wrong from here on, it is read back.
+        let known = self.newest.known();
         let mut state = match self.state.take() {
             Some(mut state) => {
+                // This server may have seen more than it wrote and folded itself.
+                if known.size() > head.size {
+                    return Err(behind(&head, &known).into());
+                }
                 state.catch_up(connection, &head).await?;
                 state
             }
             None => {
-                let known = self.newest.known();
                 check_continues(connection, &head, &known).await?;
                 Folded::load(connection, &head, &self.judge).await?
             }

@@ -69,7 +69,7 @@ fn what_cannot_run_has_the_codes_of_shells() {
 
 #[test]
 fn int_and_term_stop_everything_and_kill_too() {
-    for (name, limit) in [("INT", 10), ("TERM", 10), ("KILL", 5)] {
+    for (name, limit) in [("INT", 30), ("TERM", 30), ("KILL", 15)] {
         let folder = Folder::new("demo");
         let here = folder.path().to_str().unwrap().to_owned();
         let mark = format!("271828{}", std::process::id());

@@ -243,13 +243,13 @@ async fn a_command_with_much_output_is_read_back_by_pages() {
     let book = TestLedger::ready().await;
     let (command, _) = book.authorized().await;
     let started = book.send(book.start(command)).await.unwrap().id;
-    let chunks = spool(&book, (command, started), 4000).into_iter();
+    let chunks = spool(&book, (command, started), 8000).into_iter();
     let sent = futures_util::stream::iter(chunks.map(|chunk| book.send(chunk))).buffered(64);
     assert!(
         sent.all(|receipt| std::future::ready(receipt.is_ok()))
             .await
     );
-    let pool = book.database.hasty_app(Duration::from_millis(200)).await;
+    let pool = book.database.hasty_app(Duration::from_millis(400)).await;
     let again = Ledger::open(book.settings(pool, StartRule::FileRequired)).await;
     again.unwrap();
 }
