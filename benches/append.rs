@@ -76,7 +76,7 @@ async fn bench() {
     let mut steady = Vec::new();
     measure(&book, &mut runs, &mut figures, &mut steady).await;
     if entries > 0 {
-        let long = book.runs("web-2", 1).await.remove(0);
+        let long = book.runs("web-2", 1).await;
         let view = book.view();
         book.close().await;
         let begun = Instant::now();

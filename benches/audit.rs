@@ -92,7 +92,7 @@ fn main() {
 async fn bench() {
     let count = setting("COUNTERSIGN_BENCH_AUDIT_ENTRIES", 200_000);
     let mut book = Book::new("audit").await;
-    let run = book.runs("web-2", 1).await.remove(0);
+    let run = book.runs("web-2", 1).await;
     let view = book.view();
     book.close().await;
     fill::fill(&book, &view, run, count).await;

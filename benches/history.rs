@@ -2,7 +2,7 @@
 //!
 //! The same questions, over HTTP with one client that verifies all it gets, at a history and at one ten
 //! times as long. One of [`OF_ENTRIES`] entries asks for a command, through the real writer, and two more end
-//! it; the others are output, filled in as the ledger would have written it. The lists are built by the server. `COUNTERSIGN_BENCH_HISTORY` sets the shorter one (100,000 entries).
+//! it; the others are output of some runs, filled in as the ledger would have written it. The lists are built by the server. `COUNTERSIGN_BENCH_HISTORY` sets the shorter one (100,000 entries).
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -28,6 +28,9 @@ const AIM: f64 = 1.2;
 
 /// Of so many entries one asks for a command.
 const OF_ENTRIES: usize = 300;
+
+/// Entries of output of a run, at the most: its limit of 64 MiB has room for more.
+const OF_RUN: usize = 100_000;
 
 /// Rounds of each question; the first tenth warms up and does not count.
 const ROUNDS: usize = 330;
@@ -56,10 +59,10 @@ async fn bench() {
         let begun = Instant::now();
         let commands = entries / OF_ENTRIES;
         book.refused(host, commands).await;
-        let long = book.runs(host, 1).await.remove(0);
+        let runs = book.runs(host, entries.div_ceil(OF_RUN)).await;
         let view = book.view();
         book.close().await;
-        fill::fill(&book, &view, long, entries - 3 * commands).await;
+        fill::fill(&book, &view, runs, entries - 3 * commands).await;
         eprintln!("filled {entries} in {:.0} s", begun.elapsed().as_secs_f64());
         let serve = Serve::start(&book, pins.clone()).await;
         let begun = Instant::now();
