@@ -133,7 +133,10 @@ pub fn act(view: &CommandView) -> String {
     if let Some(asked) = &act.rollout {
         row(&mut out, "rollout", &rollout(asked));
     }
-    row(&mut out, "not before", &render::time(act.not_before));
+    // Usually a little earlier, so that clocks may differ: then it says nothing.
+    if act.not_before > view.command.requested.time {
+        row(&mut out, "not before", &render::time(act.not_before));
+    }
     row(&mut out, "open until", &render::time(act.expires_at));
     out
 }
