@@ -35,8 +35,8 @@ pub async fn run(ledger: Ledger, shutdown: CancellationToken) {
     let _stopped = shutdown.run_until_cancelled(ask).await;
 }
 
-/// Removes what no entry named within an hour, until `shutdown` or until the ledger has stopped. A task of its own: where there is
-/// much to remove, nothing that is due waits for it.
+/// Removes what no entry named within an hour, until `shutdown` or until the ledger has stopped. A task of
+/// its own: where there is much to remove, nothing that is due waits for it.
 pub async fn purge(ledger: Ledger, shutdown: CancellationToken) {
     let purge = async {
         let mut ticks = tokio::time::interval(PURGE);

@@ -85,9 +85,7 @@ impl ApiError {
         )
         .hint("try again in a moment; a statement that is sent again is entered once")
     }
-}
 
-impl ApiError {
     /// What others committed cannot be kept here, so that it is not shown here.
     fn not_kept() -> Self {
         Self::new(

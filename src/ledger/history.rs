@@ -42,20 +42,23 @@ pub fn check(row: &EntryRow) -> Result<CheckedEntry, OpenError> {
 }
 
 /// The entries of a stream before `to`, in order, read by pages.
-struct Rows {
+struct Entries {
     stream: StatementId,
     next: u64,
     to: u64,
     page: std::vec::IntoIter<EntryRow>,
+    /// The page was not full: nothing is behind it, and nothing more is asked.
+    is_last: bool,
 }
 
-impl Rows {
+impl Entries {
     fn of(stream: StatementId, to: u64) -> Self {
         Self {
             stream,
             next: 0,
             to,
             page: Vec::new().into_iter(),
+            is_last: false,
         }
     }
 
@@ -63,9 +66,11 @@ impl Rows {
         &mut self,
         connection: &mut PgConnection,
     ) -> Result<Option<EntryRow>, sqlx::Error> {
-        if self.page.as_slice().is_empty() {
+        if self.page.as_slice().is_empty() && !self.is_last {
             let page = store::stream_page(connection, &self.stream, self.next, self.to, PAGE);
-            self.page = page.await?.into_iter();
+            let page = page.await?;
+            self.is_last = (page.len() as u64) < PAGE;
+            self.page = page.into_iter();
         }
         let row = self.page.next();
         if let Some(row) = &row {
@@ -124,7 +129,7 @@ pub async fn rights(
     judge: &Arc<dyn Judge>,
 ) -> Result<State, OpenError> {
     let mut state = State::new(Arc::clone(judge));
-    let mut rows = Rows::of(Stream::Rights.id(), to);
+    let mut rows = Entries::of(Stream::Rights.id(), to);
     while let Some(row) = rows.next(connection).await? {
         let entry = check(&row)?;
         if let Some((key, number, _)) = fold::agent_link(entry.verified.event()) {
@@ -157,7 +162,7 @@ pub async fn command(
         return Ok(None);
     }
     let mut command: Option<Command> = None;
-    let mut rows = Rows::of(id, to);
+    let mut rows = Entries::of(id, to);
     while let Some(row) = rows.next(connection).await? {
         let entry = check(&row)?;
         let at = position(&entry);

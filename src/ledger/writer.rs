@@ -303,8 +303,8 @@ impl Writer {
         let head = store::lock_head(connection).await?;
         // At the same moment as the database's: what is read back below may take a while.
         let now = self.clock.now();
-        // Taken: if anything goes wrong from here on, it is read back.
         let known = self.newest.known();
+        // Taken: if anything goes wrong from here on, it is read back.
         let mut state = match self.state.take() {
             Some(mut state) => {
                 // This server may have seen more than it wrote and folded itself.
@@ -320,8 +320,8 @@ impl Writer {
             }
         };
         let newest = Checkpoint::open(&head.note, &self.verifier)
+            .map(Arc::new)
             .map_err(|error| Failure::Final(format!("the head's checkpoint: {error}")))?;
-        let newest = Arc::new(newest);
         if newest.size() != head.size || newest.root() != state.edge.root() {
             return Err(Failure::Final(
                 "the head's checkpoint is not of its right edge".to_owned(),

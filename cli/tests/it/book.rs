@@ -147,7 +147,7 @@ impl Book {
     }
 
     /// The word of `who`'s key that it is theirs in this ledger.
-    pub(crate) fn claim(&mut self, who: &str) -> KeyClaim {
+    fn claim(&mut self, who: &str) -> KeyClaim {
         let (signer, nonce, made_at, ledger, _) = self.header(who);
         let claimed = KeyClaimed {
             signer,
@@ -157,6 +157,17 @@ impl Book {
             ledger,
         };
         KeyClaim::of(&Statement::sign(&claimed.into(), &key(who)).unwrap())
+    }
+
+    /// A person whom the ledger begins to know, without any right of theirs.
+    pub(crate) fn join(&mut self, who: &str) {
+        let claim = self.claim(who);
+        self.change(ChangeBody::KeyAdded {
+            principal: who.parse().unwrap(),
+            key: public(who),
+            claim,
+            expires_at: None,
+        });
     }
 
     pub(crate) fn enrol(&mut self, host: &str) {

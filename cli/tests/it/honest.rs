@@ -286,13 +286,7 @@ async fn a_key_that_the_ledger_does_not_know_is_refused_with_a_hint() {
 #[tokio::test]
 async fn a_key_added_later_signs_in_by_the_name_it_is_given() {
     let mut book = Book::ready();
-    let claim = book.claim("dave");
-    book.change(ChangeBody::KeyAdded {
-        principal: "dave".parse().unwrap(),
-        key: public("dave"),
-        claim,
-        expires_at: None,
-    });
+    book.join("dave");
     let server = Server::start(book).await;
     let home = tempfile::tempdir().unwrap();
     let signer = countersign_cli::sign::Signer::Software(super::book::key("dave"));

@@ -17,7 +17,7 @@ use countersign_protocol::short;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::book::{Book, key, public};
+use super::book::{Book, key};
 use super::client;
 use super::server::Server;
 
@@ -658,13 +658,7 @@ async fn a_text_that_is_said_not_to_be_for_a_reader_who_may_read_it_is_found() {
 async fn a_text_that_is_not_for_its_reader_is_no_failure_and_the_verdict_claims_no_right_it_did_not_judge()
  {
     let mut book = Book::ready();
-    let claim = book.claim("dave");
-    book.change(ChangeBody::KeyAdded {
-        principal: "dave".parse().unwrap(),
-        key: public("dave"),
-        claim,
-        expires_at: None,
-    });
+    book.join("dave");
     let id = book.request("alice", &["web-1"], &["true"]);
     let spec = book.state.command(&id).unwrap().act().spec.digest;
     let server = Server::start(book).await;

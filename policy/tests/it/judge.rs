@@ -271,11 +271,11 @@ fn a_token_is_in_its_own_roles_and_permissions_and_in_nothing_of_its_persons() {
     assert!(!is(&glass, &token("ci").breaking_glass()));
 }
 
-#[test]
-fn a_forbid_of_a_group_holds_for_its_members_tokens_and_a_permit_does_not() {
+/// grace is in the group, and asks for `ls` with a token of hers that is not.
+fn with_a_token_of(group: &str) -> (Book, Case) {
     let mut book = Book::peopled();
     book.change(ChangeBody::GroupChanged {
-        group: "sre".parse().unwrap(),
+        group: group.parse().unwrap(),
         add: vec!["grace".parse().unwrap()],
         remove: Vec::new(),
     });
@@ -284,6 +284,12 @@ fn a_forbid_of_a_group_holds_for_its_members_tokens_and_a_permit_does_not() {
         token: Some("ci".to_owned()),
         ..exec("grace", &["ls"])
     };
+    (book, token)
+}
+
+#[test]
+fn a_forbid_of_a_group_holds_for_its_members_tokens_and_a_permit_does_not() {
+    let (book, token) = with_a_token_of("sre");
     let rule = |head: &str, rest: &str| {
         format!("@id(\"f\") {head}, action == Action::\"command:execute\", resource){rest};")
     };
@@ -306,17 +312,7 @@ fn a_forbid_of_a_group_holds_for_its_members_tokens_and_a_permit_does_not() {
 /// Whoever is stopped by a rule is not let through by a token of theirs.
 #[test]
 fn a_token_may_no_more_than_its_person() {
-    let mut book = Book::peopled();
-    book.change(ChangeBody::GroupChanged {
-        group: "contractors".parse().unwrap(),
-        add: vec!["grace".parse().unwrap()],
-        remove: Vec::new(),
-    });
-    book.issue("ci", "read", "command:execute");
-    let token = Case {
-        token: Some("ci".to_owned()),
-        ..exec("grace", &["ls"])
-    };
+    let (book, token) = with_a_token_of("contractors");
     let permit = |rest: &str| {
         format!(
             "@id(\"p\") permit (principal, action == Action::\"command:execute\", resource){rest};\n"
