@@ -150,11 +150,14 @@ impl Follower {
     }
 
     async fn read(&mut self) -> Result<(), ApiError> {
-        let caller = self.caller.again(&self.app).await?;
-        caller.require(&self.app, Permission::CommandRead)?;
         let size = self.app.ledger.newest().size();
         let mut connection = self.app.ledger.pool().acquire().await?;
-        for row in store::entries(&mut connection, self.next, size, PAGE).await? {
+        let rows = store::entries(&mut connection, self.next, size, PAGE).await?;
+        drop(connection);
+        // After the rows: a right that one of them takes away, or an earlier one, is gone by now.
+        let caller = self.caller.again(&self.app).await?;
+        caller.require(&self.app, Permission::CommandRead)?;
+        for row in rows {
             let (id, parsed) = streams::parse(&row)?;
             let command = match LogStream::of(&parsed, id) {
                 Some(LogStream::Command(command)) => Some(command.to_string()),
@@ -257,7 +260,8 @@ impl CommandFollower {
         if rows.is_empty() {
             return Ok(false);
         }
-        // Before each page and not at the opening alone: session and rights end meanwhile.
+        // For each page and not at the opening alone: session and rights end meanwhile. After its rows,
+        // so that a right that one of them takes away is gone by now.
         let caller = self.caller.again(&self.app).await?;
         let (sight, _) = access::sight(&self.app, &caller, &self.id).await?;
         let mut connection = self.app.ledger.pool().acquire().await?;
