@@ -585,16 +585,22 @@ pub async fn insert_blobs(
         .collect();
     let salts: Vec<&[u8]> = blobs.values().map(|blob| blob.salt().as_slice()).collect();
     let contents: Vec<&[u8]> = blobs.values().map(Blob::content).collect();
-    renew_blobs(pool, &digests).await?;
-    sqlx::query(
-        "INSERT INTO blobs (digest, salt, content)
-         SELECT * FROM unnest($1::bytea[], $2::bytea[], $3::bytea[]) ON CONFLICT DO NOTHING",
-    )
-    .bind(digests)
-    .bind(salts)
-    .bind(contents)
-    .execute(pool)
-    .await?;
+    let insert = async || {
+        sqlx::query(
+            "INSERT INTO blobs (digest, salt, content)
+             SELECT * FROM unnest($1::bytea[], $2::bytea[], $3::bytea[]) ON CONFLICT DO NOTHING",
+        )
+        .bind(&digests)
+        .bind(&salts)
+        .bind(&contents)
+        .execute(pool)
+        .await
+    };
+    if insert().await?.rows_affected() < blobs.len() as u64 {
+        renew_blobs(pool, &digests).await?;
+        // What was purged before it was young again is stored now.
+        insert().await?;
+    }
     Ok(())
 }
 
