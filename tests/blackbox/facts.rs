@@ -66,6 +66,25 @@ fn each_host_runs_its_own_facts_and_approvers_see_them_before() {
     assert_eq!(part(&ended, "second")["stdout"], "second in=r-second\n");
     assert_eq!(part(&ended, "third")["stdout"], "third in=r-third\n");
 
+    // An auditor reads what each host ran and what was asked for.
+    let ran = dev.json("alice", 0, &["audit", "ran", "--host", "second"]);
+    let row = &ran["items"][0];
+    assert_eq!(
+        (&row["argv"], &row["runs"]),
+        (
+            &json!(["/bin/echo", "@fact.hostname", "in=@fact.rack"]),
+            &json!(["/bin/echo", "second", "in=r-second"])
+        ),
+        "{ran}"
+    );
+    for question in [
+        &["audit", "ran", "--host", "second"][..],
+        &["audit", "why", &id],
+    ] {
+        let told = text(&dev.verb("alice", question).stdout);
+        assert!(told.contains("/bin/echo second in=r-second"), "{told}");
+    }
+
     // What no host has signed, and where no fact may stand, is refused before anything is signed.
     let none = dev.json(
         "alice",

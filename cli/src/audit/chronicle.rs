@@ -4,10 +4,12 @@
 //! a host had when it was asked for, who closed a review.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use countersign_protocol::audit::{self, Auditor, CheckedEntry, Excerpt, Finding};
 use countersign_protocol::blob::BlobRef;
 use countersign_protocol::event::{self, Event};
+use countersign_protocol::facts;
 use countersign_protocol::fold::{Attachment, State, Stream};
 use countersign_protocol::hash::{CommandId, KeyId, StatementId};
 use countersign_protocol::lifecycle::Position;
@@ -79,6 +81,7 @@ pub struct Chronicle {
     ends: BTreeMap<PartKey, Position>,
     labels: BTreeMap<PartKey, Vec<Label>>,
     words: BTreeMap<CommandId, Vec<String>>,
+    runs: BTreeMap<PartKey, Arc<[String]>>,
     reviews: BTreeMap<CommandId, ReviewFact>,
     changes: BTreeMap<StatementId, ChangeBody>,
     output: BTreeMap<PartKey, Vec<(u64, event::Stream, BlobRef)>>,
@@ -114,6 +117,7 @@ impl Chronicle {
             ends: BTreeMap::new(),
             labels: BTreeMap::new(),
             words: BTreeMap::new(),
+            runs: BTreeMap::new(),
             reviews: BTreeMap::new(),
             changes: BTreeMap::new(),
             output: BTreeMap::new(),
@@ -139,9 +143,17 @@ impl Chronicle {
         })?;
         if let Attachment::Change(body, _) = &attachment {
             self.changes.insert(at.id, body.clone());
-        } else if let Attachment::Request(_, Some(spec)) = &attachment {
+        } else if let Attachment::Request(targets, Some(spec)) = &attachment {
             // The state lets go of them once a command is decided.
             self.words.insert(at.id, spec.argv.clone());
+            // Lines that do not fit the words are found out below, where the request is judged.
+            let runs = targets.as_ref().map(|list| facts::runs(spec, list));
+            for run in runs.into_iter().flatten().flatten() {
+                let words: Arc<[String]> = run.words.into();
+                let hosts = run.lines.iter().map(|line| line.agent.clone());
+                let parts = hosts.map(|host| ((at.id, host), Arc::clone(&words)));
+                self.runs.extend(parts);
+            }
         }
         self.fold.push(entry, attachment)?;
         if self.is_whole() {
@@ -285,6 +297,12 @@ impl Chronicle {
     #[must_use]
     pub fn words(&self, id: &CommandId) -> Option<&[String]> {
         self.words.get(id).map(Vec::as_slice)
+    }
+
+    /// The words that a host runs, where it has facts of its own in them.
+    #[must_use]
+    pub fn runs(&self, part: &PartKey) -> Option<&[String]> {
+        self.runs.get(part).map(AsRef::as_ref)
     }
 
     /// The review of a command that ran without approvals.

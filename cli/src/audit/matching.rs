@@ -152,6 +152,7 @@ mod tests {
             break_glass: false,
             mode: "exec",
             argv: Some(vec!["/usr/bin/systemctl".to_owned(), "restart".to_owned()]),
+            runs: None,
             user: Some("root".to_owned()),
             host: "web-1".to_owned(),
             labels: vec!["env=prod".to_owned()],

@@ -35,8 +35,10 @@ pub struct RunRow {
     pub break_glass: bool,
     /// `exec`, `shell` or `action`.
     pub mode: &'static str,
-    /// Its words; none where they may not be read.
+    /// Its words as they were asked for; none where they may not be read.
     pub argv: Option<Vec<String>>,
+    /// The same with this host's own facts in them; none where the host runs them as they are.
+    pub runs: Option<Vec<String>>,
     /// The account that was asked for; none for the host's default.
     pub user: Option<String>,
     /// The host.
@@ -150,6 +152,7 @@ fn row(
         break_glass: command.act().break_glass,
         mode: mode_word(command.act().mode),
         argv: chronicle.words(&command.id).map(<[String]>::to_vec),
+        runs: chronicle.runs(&key).map(<[String]>::to_vec),
         user: command.act().user.as_ref().map(ToString::to_string),
         host: agent.to_string(),
         labels: labels.map(ToString::to_string).collect(),
@@ -194,6 +197,7 @@ impl Record for RunRow {
         "break_glass",
         "mode",
         "argv",
+        "runs",
         "user",
         "host",
         "labels",
@@ -223,6 +227,7 @@ impl Record for RunRow {
             self.break_glass.to_string(),
             self.mode.to_owned(),
             self.argv.as_deref().map_or_else(String::new, list),
+            self.runs.as_deref().map_or_else(String::new, list),
             self.user.clone().unwrap_or_default(),
             self.host.clone(),
             list(&self.labels),
@@ -249,7 +254,7 @@ impl Record for RunRow {
             self.requester.clone(),
             self.approved_by.join(", "),
             shown(self.started_us),
-            words(self.argv.as_deref()),
+            words(self.runs.as_deref().or(self.argv.as_deref())),
         ]
     }
 }

@@ -355,11 +355,14 @@ fn own_detail(
             .starts
             .get(&started.agent)
             .map(|start| text(&start.path));
+        let runs = chronicle.runs(&(started.command, started.agent.clone()));
+        let runs = runs.map(|argv| format!("; runs {}", words(Some(argv))));
         return format!(
-            "{}{}, SHA-256 {}",
+            "{}{}, SHA-256 {}{}",
             path.unwrap_or_default(),
             uid.unwrap_or_default(),
-            started.program.sha256
+            started.program.sha256,
+            runs.unwrap_or_default()
         );
     }
     if let Event::ExecutionCompleted(done) = event {

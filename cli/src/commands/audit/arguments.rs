@@ -105,7 +105,8 @@ pub(super) enum Question {
   label:KEY=VALUE  of the host, when it was asked for   from:2026-01-31  to:7d  (of the request)
   output:TEXT      what it wrote has this text; needs output:read, and reads what it must
 
-arg finds words as they were asked for: @fact.NAME and not what each host had there.
+arg finds words as they were asked for, @fact.NAME and not what each host had there; the answer
+shows both.
 * stands for any text in who, host, program, arg and label; in \"quotes\" it does not. A value with
 spaces or brackets goes in quotes, with \\\" and \\\\ inside.
 
