@@ -122,6 +122,10 @@ refusals! {
     UnknownAgent, Missing, "unknown_agent", "no agent of this name and key is enrolled here";
     /// Too much waits already.
     TooManyOpen, Conflict, "too_many_open", "too many of these are waiting already; try again when some are settled";
+    /// One person asks for more than others can look at.
+    TooManyWaiting, Conflict, "too_many_waiting", "too much that you asked for waits already: 1,000 requests, 200,000 hosts or 64 MiB of what they would run; withdraw what nobody needs (`countersign list`, `countersign withdraw ID`), or have some approved";
+    /// It would stay open for longer than a decision holds.
+    Lifetime, Invalid, "lifetime", "a request ends 7 days after it was asked for at the latest; ask for one that ends sooner";
     /// Statements of this kind are never entries.
     NotAnEvent, Invalid, "not_an_event", "statements of this kind are not events of the log";
     /// The document of a change did not come with it.

@@ -4,8 +4,8 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use super::{Attachment, State};
-use crate::command::CommandSpec;
+use super::{Attachment, MAX_AHEAD_US, State};
+use crate::command::{CommandSpec, MAX_LIFETIME_US};
 use crate::event::Event;
 use crate::facts::{self, FactValue, Run, UseError};
 use crate::judgement::{Denial, Judge, Judgement, Question};
@@ -65,7 +65,13 @@ impl State {
 
     pub(super) fn may_request(&self, command: &Command) -> Result<(), Refusal> {
         let (act, targets) = (command.act(), command.targets.as_ref());
-        require(act.expires_at > command.requested.time, Refusal::Late)?;
+        let asked_at = command.requested.time;
+        require(act.expires_at > asked_at, Refusal::Late)?;
+        // The payload binds its end to its own beginning; this, to the ledger's clock.
+        let longest = MAX_LIFETIME_US.saturating_add(MAX_AHEAD_US);
+        let stays = act.expires_at.micros_since(asked_at);
+        require(stays <= longest, Refusal::Lifetime)?;
+        self.waiting.has_room_for(command)?;
         if let (Some(spec), Some(targets)) = (&command.spec, targets) {
             facts::runs(spec, targets).map_err(unusable)?;
         }

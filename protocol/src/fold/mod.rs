@@ -10,11 +10,13 @@
 //! | `asking.rs` | what rights and policy ask of a request |
 //! | `consent.rs` | who may say yes or no, what counts, when it suffices |
 //! | `turns.rs` | what passing time and ended turns demand |
+//! | `waiting.rs` | how much of one person waits at once |
 
 mod asking;
 mod consent;
 mod stream;
 mod turns;
+mod waiting;
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -39,6 +41,8 @@ use crate::rights::{Document, Proposal, Rights};
 use crate::rollout::Gaps;
 use crate::statement::Verified;
 use crate::target::TargetList;
+
+use self::waiting::Waiting;
 
 pub use asking::judge_request;
 pub use stream::{AgentChain, Stream, agent_link};
@@ -150,6 +154,8 @@ pub struct State {
     chains: BTreeMap<KeyId, AgentChain>,
     /// Runs of the commands that are held and not over, by the key that started them.
     running: BTreeSet<(KeyId, CommandId)>,
+    /// Requests of the commands that are held and wait for people.
+    waiting: Waiting,
     /// The last turn under each label's gap.
     gaps: Gaps,
     /// Who names the texts that a redaction is about, where that is known.
@@ -166,6 +172,7 @@ impl State {
             commands: BTreeMap::new(),
             chains: BTreeMap::new(),
             running: BTreeSet::new(),
+            waiting: Waiting::default(),
             gaps: Gaps::default(),
             naming: Naming::new(),
         }
@@ -222,6 +229,9 @@ impl State {
     pub fn restore(&mut self, command: Command) {
         self.running.extend(running(&command));
         self.gaps.restore(&command);
+        if command.is_waiting() {
+            self.waiting.insert(&command);
+        }
         self.commands.insert(command.id, command);
     }
 
@@ -241,6 +251,7 @@ impl State {
         for run in running(&command) {
             self.running.remove(&run);
         }
+        self.waiting.remove(&command);
         Some(command)
     }
 
@@ -396,13 +407,18 @@ impl State {
             let command = Command::open(request.clone(), targets, spec, at);
             self.may_retry(&command)?;
             self.may_request(&command)?;
+            self.waiting.insert(&command);
             self.commands.insert(id, command);
             return Ok(());
         }
         self.may_act(id, event, at.time)?;
         let link = self.check_link(event)?;
         let command = self.commands.get_mut(&id).ok_or(Refusal::UnknownCommand)?;
+        let waited = command.is_waiting();
         command.next(event, at)?;
+        if waited && !command.is_waiting() {
+            self.waiting.remove(command);
+        }
         self.gaps.follow(command, event);
         match run_after(command, event) {
             Some((key, true)) => drop(self.running.insert((key, id))),

@@ -233,6 +233,11 @@ impl Command {
         }
     }
 
+    /// Says whether it waits for people.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.stage == Stage::Requested
+    }
+
     /// The command's status word, rolled up from its hosts.
     #[must_use]
     pub fn status(&self) -> CommandStatus {
