@@ -35,9 +35,12 @@ pub const MAX_FACTS: usize = 128;
 /// the other limits would allow.
 pub const MAX_DOCUMENT_BYTES: usize = 8 * 1024;
 
-/// Most bytes that the words of a request's different command lines may come to. Whoever judges or shows
-/// the request holds them all: 10,000 hosts have 1.6 KiB each, and nobody's long script becomes gigabytes.
+/// Most bytes that a request's different command lines may come to. Whoever judges or shows the request
+/// holds them all: 10,000 hosts have 1.6 KiB each, and nobody's long argument becomes gigabytes.
 pub const MAX_RUNS_BYTES: usize = 16 * 1024 * 1024;
+
+/// What a word takes beside its bytes: a `String` and what it lies in.
+const WORD_BYTES: usize = 32;
 
 /// Where facts do not stand: there they would choose what runs, and as whom.
 const NAME: &str = "the name of a program or an action";
@@ -450,7 +453,12 @@ pub struct Run<'a> {
 pub fn runs<'a>(spec: &CommandSpec, targets: &'a TargetList) -> Result<Vec<Run<'a>>, UseError> {
     let mut runs: Vec<Run<'a>> = Vec::new();
     let mut places: BTreeMap<&Facts, usize> = BTreeMap::new();
-    let length = |words: &[String]| words.iter().map(String::len).sum::<usize>();
+    // A command line has its directory too.
+    let directory = spec.cwd.as_ref().map_or(0, String::len);
+    let length = |words: &[String]| {
+        let each = words.iter().map(|word| word.len() + WORD_BYTES);
+        each.sum::<usize>() + directory
+    };
     let template = length(&spec.argv);
     let mut bytes = 0;
     for (_, line) in targets.by_turn() {

@@ -214,6 +214,16 @@ fn what_hosts_run_together_has_a_largest_size() {
     let spec = echo(&[&names]);
     assert_eq!(runs(&spec, 127), Ok(127));
     assert_eq!(runs(&spec, 128), Err(UseError::TooLong));
+    // A directory and words without letters take room too.
+    let spec = CommandSpec {
+        cwd: Some(format!("/{}", "d".repeat(128 * 1024 - 1))),
+        ..echo(&["@fact.hostname"])
+    };
+    assert_eq!(runs(&spec, 127), Ok(127));
+    assert_eq!(runs(&spec, 128), Err(UseError::TooLong));
+    let mut words = vec![""; 1000];
+    words.push("@fact.hostname");
+    assert_eq!(runs(&echo(&words), 600), Err(UseError::TooLong));
 }
 
 #[test]
@@ -406,6 +416,9 @@ fn a_host_that_said_nothing_with_its_new_key_has_no_facts() {
     // The old key's word in its grace is not the new one's.
     book.now += 61 * SECOND_US;
     say_facts(&mut book, "web-1", &[("hostname", "web-1")]).unwrap();
+    // Nor does it fill the stream that everybody reads.
+    let again = say_facts(&mut book, "web-1", &[("hostname", "web-8")]);
+    assert_eq!(again, Err(Refusal::FactsTooSoon));
     let refused = ask_for(&mut book, &spec, &[("web-1", own("hostname", "web-1"))]);
     assert!(
         matches!(refused, Err(Refusal::FactsDiffer(_))),

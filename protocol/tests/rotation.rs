@@ -465,3 +465,23 @@ proptest! {
         prop_assert_eq!(keys, held);
     }
 }
+
+#[test]
+fn since_when_a_revoked_key_is_suspect_can_be_said_later_and_once() {
+    let mut book = Book::ready();
+    let revoked = |suspect_from| ChangeBody::KeyRevoked {
+        key_id: id(HOST),
+        suspect_from,
+    };
+    book.change(ChangeBody::AgentRetired { agent: host() });
+    let ended = book.state.rights().key(&id(HOST)).unwrap().revoked;
+    assert!(ended.is_some());
+    let again = book.ask_change("alice", revoked(None));
+    assert_eq!(again, Err(Refusal::RevokedKey));
+    book.change(revoked(Some(3)));
+    let record = book.state.rights().key(&id(HOST)).unwrap();
+    assert_eq!((record.revoked, record.suspect_from), (ended, Some(3)));
+    let again = book.ask_change("alice", revoked(Some(4)));
+    assert_eq!(again, Err(Refusal::RevokedKey));
+    book.audit().unwrap();
+}

@@ -264,3 +264,21 @@ fn it_holds_until_the_words_of_enough_people_are_over() {
     assert_eq!(held_until(&words, 4), None);
     assert_eq!(held_until(&words, 0), None);
 }
+
+#[test]
+fn what_was_agreed_on_last_is_remembered_when_it_is_over() {
+    let mut book = ledger();
+    let agreed = sign(&mut book, "alice").unwrap();
+    also(&mut book, "bob", &agreed).unwrap();
+    book.now += 2 * HOUR_US;
+    for name in ["carol", "alice", "carol"] {
+        let alone = sign(&mut book, name).unwrap();
+        assert_ne!(alone.document, agreed.document);
+        let last = book.state.rights().agreed_snapshot().unwrap();
+        assert_eq!(last.document, agreed.document);
+    }
+    let next = sign(&mut book, "bob").unwrap();
+    also(&mut book, "carol", &next).unwrap();
+    let last = book.state.rights().agreed_snapshot().unwrap();
+    assert_eq!(last.document, next.document);
+}

@@ -238,7 +238,10 @@ impl Rights {
                 let ledger = self.ledger.ok_or(Refusal::NoGenesis)?;
                 require(claim.proves(key, principal, ledger), Refusal::KeyClaim)
             }
-            ChangeBody::KeyRevoked { key_id, .. } => self.may_revoke(key_id, now),
+            ChangeBody::KeyRevoked {
+                key_id,
+                suspect_from,
+            } => self.may_revoke(key_id, suspect_from.is_some(), now),
             ChangeBody::RoleDefined { role, permissions } => {
                 require(permission::built_in(role).is_none(), Refusal::BuiltInRole)?;
                 let owned = permissions.contains(&Permission::RightsManage);
@@ -340,11 +343,13 @@ impl Rights {
         }
     }
 
-    fn may_revoke(&self, key_id: &KeyId, now: Time) -> Result<(), Refusal> {
+    fn may_revoke(&self, key_id: &KeyId, is_suspect: bool, now: Time) -> Result<(), Refusal> {
         let record = self.keys.get(key_id).ok_or(Refusal::UnknownKey)?;
-        // What a retired key signed may still be called suspect: a thief could retire it.
+        // What a retired key signed may still be called suspect: a thief could retire it. And a key is
+        // revoked at once, also with its host; since when it was somebody else's is found out later.
         let ended = record.revoked.is_some() && !record.retired;
-        require(!ended, Refusal::RevokedKey)?;
+        let adds = is_suspect && record.suspect_from.is_none();
+        require(!ended || adds, Refusal::RevokedKey)?;
         let own = matches!(record.holder, Holder::Ledger | Holder::Reserved);
         require(!own, Refusal::KeyRole)?;
         let mut after = self.clone();

@@ -119,6 +119,8 @@ pub struct AgentRecord {
     pub drained: bool,
     /// What it says of itself with that key; none before it said anything.
     pub facts: Option<HostFacts>,
+    /// When one of its other keys said something last. Nobody reads what.
+    pub other_facts_at: Option<Time>,
 }
 
 /// What a host has signed of itself last.

@@ -58,10 +58,13 @@ impl Rights {
     /// The newest that as many signed as it takes, over or not: what the administrators last agreed on.
     #[must_use]
     pub fn agreed_snapshot(&self) -> Option<&SnapshotRecord> {
-        let enough = |record: &&SnapshotRecord| {
-            u32::try_from(record.words.len()).unwrap_or(u32::MAX) >= self.snapshot_threshold()
-        };
-        self.snapshots.iter().rev().find(enough)
+        let mut newest_first = self.snapshots.iter().rev();
+        newest_first.find(|record| self.was_agreed_on(record))
+    }
+
+    /// Enough signed it once: whose keys have ended since, and whether it is over, is not asked.
+    fn was_agreed_on(&self, snapshot: &SnapshotRecord) -> bool {
+        u32::try_from(snapshot.words.len()).unwrap_or(u32::MAX) >= self.snapshot_threshold()
     }
 
     fn is_signed_by_enough(&self, snapshot: &SnapshotRecord, now: Time) -> bool {
@@ -119,15 +122,18 @@ impl Rights {
 
     /// Forgets what this administrator has waiting, and what waits with no word that counts. Never
     /// what others have waiting, nor what enough have signed: a single administrator could keep
-    /// everybody from a snapshot, and stop the hosts that need one.
+    /// everybody from a snapshot, and stop the hosts that need one. Nor what was agreed on last and is
+    /// over: the next one asks of hosts no less.
     fn make_room(&mut self, of: &Principal, now: Time) {
+        let agreed = self.agreed_snapshot();
         let stays = |snapshot: &SnapshotRecord| {
             let own = snapshot
                 .words
                 .first()
                 .is_some_and(|word| word.principal == *of);
             let waits = !own && self.words_on(snapshot, now).next().is_some();
-            waits || self.is_signed_by_enough(snapshot, now)
+            let is_last = agreed.is_some_and(|last| core::ptr::eq(last, snapshot));
+            waits || is_last || self.is_signed_by_enough(snapshot, now)
         };
         let stay = self.snapshots.iter().filter(|snapshot| stays(snapshot));
         self.snapshots = stay.cloned().collect();

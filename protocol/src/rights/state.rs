@@ -515,6 +515,7 @@ impl Rights {
                     labels: labels.into_iter().collect(),
                     drained: false,
                     facts: None,
+                    other_facts_at: None,
                 });
                 if record.key != current {
                     // Another key's words are not this one's.
@@ -670,13 +671,20 @@ impl Rights {
         document: Document,
     ) -> Result<(), Refusal> {
         let record = self.agents.get_mut(&said.agent);
-        let Some(record) = record.filter(|record| record.key == said.signer) else {
-            // A key in its grace says what nobody reads.
-            return Ok(());
+        let record = record.ok_or(Refusal::UnknownAgent)?;
+        let is_current = record.key == said.signer;
+        let last = if is_current {
+            record.facts.as_ref().map(|facts| facts.time)
+        } else {
+            record.other_facts_at
         };
-        let before = record.facts.as_ref();
-        let soon = |last: &HostFacts| at.time.micros_since(last.time) < FACTS_PAUSE_US;
-        require(!before.is_some_and(soon), Refusal::FactsTooSoon)?;
+        let soon = |last| at.time.micros_since(last) < FACTS_PAUSE_US;
+        require(!last.is_some_and(soon), Refusal::FactsTooSoon)?;
+        if !is_current {
+            // A key in its grace says what nobody reads, and as seldom.
+            record.other_facts_at = Some(at.time);
+            return Ok(());
+        }
         let facts = match document {
             Document::Facts(facts) => Some(Arc::new(facts)),
             Document::None | Document::Proposal(_) => None,
