@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use countersign_protocol::checkpoint::{Checkpoint, CheckpointBody, Origin, VerifierKey};
 use countersign_protocol::effect::{LedgerHeader, Note};
@@ -37,6 +37,10 @@ use crate::keys::{self, LedgerKeys};
 
 /// Most statements in a batch: some 50 ms of work, so that nobody waits long behind others.
 const BATCH_STATEMENTS: usize = 512;
+
+/// How long statements are taken into a batch: judging one may take some 100 ms, and while a batch is
+/// decided other servers wait for the head. The rest goes into the next one.
+const BATCH_DECIDING: Duration = Duration::from_millis(250);
 
 /// Most bytes of payloads and signatures in a batch.
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
@@ -147,41 +151,55 @@ impl Writer {
                 dues,
                 notes,
             } = turn;
-            let (notes, told): (Vec<Note>, Vec<DueAnswer>) = notes.into_iter().unzip();
-            let dues: Vec<DueAnswer> = dues.into_iter().chain(told).collect();
-            let result = self.write(&statements, &notes, !dues.is_empty()).await;
-            let settled = match &result {
-                Ok(_) => Ok(()),
-                Err(Failure::Passing(error)) => Err(error.clone()),
-                Err(Failure::Final(reason)) => Err(AppendError::Stopped(reason.as_str().into())),
-            };
-            if let Err(AppendError::Stopped(reason)) = &settled {
-                // Before anybody hears of it, so that nobody is told that this server is ready.
-                let _once = self.stopped.set(Arc::clone(reason));
-            }
-            match result {
-                Ok(receipts) => answers
-                    .into_iter()
-                    .zip(receipts)
-                    .for_each(|(answer, receipt)| {
-                        let _gone = answer.send(receipt);
-                    }),
-                Err(_) => answers.into_iter().for_each(|answer| {
-                    let _gone = answer.send(settled.clone().map(|()| unreachable!("an error")));
-                }),
-            }
-            dues.into_iter().for_each(|answer| {
-                let _gone = answer.send(settled.clone());
-            });
-            if let Err(AppendError::Stopped(reason)) = settled {
-                tracing::error!(%reason, "the ledger stops: nothing may be appended any more");
-                refuse_all(waiting, &reason).await;
-                return;
+            let (mut notes, told): (Vec<Note>, Vec<DueAnswer>) = notes.into_iter().unzip();
+            let mut dues: Vec<DueAnswer> = dues.into_iter().chain(told).collect();
+            let (mut rest, mut answers) = (statements.as_slice(), answers.into_iter());
+            loop {
+                let result = self.write(rest, &notes, !dues.is_empty()).await;
+                let settled = match &result {
+                    Ok(_) => Ok(()),
+                    Err(Failure::Passing(error)) => Err(error.clone()),
+                    Err(Failure::Final(reason)) => {
+                        Err(AppendError::Stopped(reason.as_str().into()))
+                    }
+                };
+                if let Err(AppendError::Stopped(reason)) = &settled {
+                    // Before anybody hears of it, so that nobody is told that this server is ready.
+                    let _once = self.stopped.set(Arc::clone(reason));
+                }
+                match result {
+                    Ok(receipts) => {
+                        rest = rest.get(receipts.len()..).unwrap_or_default();
+                        for (receipt, answer) in receipts.into_iter().zip(answers.by_ref()) {
+                            let _gone = answer.send(receipt);
+                        }
+                    }
+                    Err(_) => {
+                        rest = &[];
+                        for answer in answers.by_ref() {
+                            let _gone =
+                                answer.send(settled.clone().map(|()| unreachable!("an error")));
+                        }
+                    }
+                }
+                for answer in dues.drain(..) {
+                    let _gone = answer.send(settled.clone());
+                }
+                if let Err(AppendError::Stopped(reason)) = settled {
+                    tracing::error!(%reason, "the ledger stops: nothing may be appended any more");
+                    refuse_all(waiting, &reason).await;
+                    return;
+                }
+                if rest.is_empty() {
+                    break;
+                }
+                notes.clear();
             }
         }
     }
 
-    /// Writes one batch and gives a receipt or a refusal for each statement.
+    /// Writes one batch and gives a receipt or a refusal for each statement that was decided: of those
+    /// at the front, one at least, as many as [`BATCH_DECIDING`] has time for.
     async fn write(
         &mut self,
         admitted: &[Admitted],
@@ -354,7 +372,11 @@ impl Writer {
             .map(|admitted| admitted.verified.id())
             .collect();
         let mut places = store::places(connection, &ids).await?;
+        let begun = Instant::now();
         for admitted in admitted {
+            if !decided.decisions.is_empty() && begun.elapsed() >= BATCH_DECIDING {
+                break;
+            }
             let id = admitted.verified.id();
             let decision = match places.get(&id) {
                 Some(seq) => repeat(&mut decided, admitted, *seq),

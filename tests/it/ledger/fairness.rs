@@ -10,7 +10,9 @@ use crate::statements::{Ask, blob, signed};
 use crate::support::TestLedger;
 
 /// While it is held, the writer holds one batch and everything else waits in the queue.
-async fn hold_the_head(connection: &mut PgConnection) -> sqlx::Transaction<'_, sqlx::Postgres> {
+pub(crate) async fn hold_the_head(
+    connection: &mut PgConnection,
+) -> sqlx::Transaction<'_, sqlx::Postgres> {
     let mut held = connection.begin().await.unwrap();
     sqlx::query("SELECT FROM head FOR UPDATE")
         .execute(&mut *held)

@@ -1,16 +1,23 @@
 //! Who may, as the ledger decides it: by the policy and the rights at the entry's own place, also after
 //! a restart and by another server, and without approvals only against a review.
 
-use countersign::ledger::{AppendError, Ledger, Submission};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign::ledger::{AppendError, Ledger, Settings, StartRule, Submission};
 use countersign_protocol::event::Kind;
 use countersign_protocol::fold::Refusal;
 use countersign_protocol::hash::StatementId;
+use countersign_protocol::judgement::{ChangeQuestion, Judge, Judgement, Question};
 use countersign_protocol::lifecycle::CommandStatus;
 use countersign_protocol::permission::Permission;
 use countersign_protocol::policy::Policy;
+use countersign_protocol::quorum::Requirement;
 use countersign_protocol::rights::ChangeBody;
 
 use super::append::audit_database;
+use super::fairness::hold_the_head;
 use crate::cedar;
 use crate::statements::public;
 use crate::support::TestLedger;
@@ -328,4 +335,56 @@ async fn a_statement_to_which_the_ledger_could_not_answer_is_refused_and_the_led
     let auditor = audit_database(&book.database.app).await;
     let found = auditor.state().command(&command).unwrap().status();
     assert_eq!(found, CommandStatus::Authorized);
+}
+
+/// A judge that takes its time.
+#[derive(Debug)]
+struct Slow(Arc<dyn Judge>);
+
+impl Judge for Slow {
+    fn check(&self, policy: &Policy) -> Result<(), String> {
+        self.0.check(policy)
+    }
+
+    fn judge(&self, policy: &Policy, question: &Question<'_>) -> Judgement {
+        std::thread::sleep(Duration::from_millis(100));
+        self.0.judge(policy, question)
+    }
+
+    fn judge_change(&self, policy: &Policy, question: &ChangeQuestion<'_>) -> Option<Requirement> {
+        self.0.judge_change(policy, question)
+    }
+}
+
+#[tokio::test]
+async fn what_takes_long_to_judge_does_not_keep_the_head_from_other_servers() {
+    let book = TestLedger::ready().await;
+    let pool = book.database.another_app().await;
+    let settings = book.settings(pool, StartRule::FileRequired);
+    let ledger = Ledger::open(Settings {
+        judge: Arc::new(Slow(settings.judge)),
+        ..settings
+    });
+    let ledger = ledger.await.unwrap();
+    let mut admitted = Vec::new();
+    for _each in 0..8 {
+        admitted.push(ledger.admit(book.request().0).await.unwrap());
+    }
+    let mut connection = book.database.owner.acquire().await.unwrap();
+    let held = hold_the_head(&mut connection).await;
+    let entering = admitted.into_iter().map(|admitted| {
+        let ledger = ledger.clone();
+        tokio::spawn(async move { ledger.enter(admitted).await })
+    });
+    let entering: Vec<_> = entering.collect();
+    book.database.until_a_lock_is_awaited().await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    held.rollback().await.unwrap();
+    let mut batches = BTreeSet::new();
+    for entered in entering {
+        batches.insert(entered.await.unwrap().unwrap().checkpoint.size());
+    }
+    // Some three in each; the first that the writer took, and all others, would be two.
+    assert!(batches.len() > 2, "{batches:?}");
+    audit_database(&book.database.app).await;
 }
