@@ -257,11 +257,15 @@ impl Fold {
     }
 }
 
-/// Says whether an event changes what a judgement may look at.
+/// Says whether an event changes what a judgement may look at: rights, and the time as of which a
+/// command that waits is judged ([`Rights::changed_at`]).
 const fn is_looked_at(event: &Event) -> bool {
     matches!(
         event,
-        effecting_event!() | Event::ReviewOpened(_) | Event::ReviewClosed(_)
+        effecting_event!()
+            | Event::AgentKeyRetired(_)
+            | Event::ReviewOpened(_)
+            | Event::ReviewClosed(_)
     )
 }
 

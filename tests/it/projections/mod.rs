@@ -4,13 +4,14 @@
 mod search;
 
 use countersign::projections::{self, Difference, Filter};
+use countersign_protocol::name::SECOND_US;
 use countersign_protocol::permission::Permission;
 use countersign_protocol::policy::Policy;
 use countersign_protocol::rights::ChangeBody;
 use sqlx::Row as _;
 
 use crate::cedar;
-use crate::support::TestServer;
+use crate::support::{TestLedger, TestServer};
 
 async fn differences(server: &TestServer) -> Vec<Difference> {
     server.reader.caught_up().await.unwrap();
@@ -303,5 +304,33 @@ async fn a_projection_of_another_version_is_built_anew() {
         .await
         .unwrap();
     assert_eq!(rows.get::<i64, _>("n"), 1);
+    assert_eq!(differences(&server).await, Vec::new());
+}
+
+/// How old an approval is, is looked at as of the newest entry that could matter: also of one that no
+/// administrator agreed to.
+#[tokio::test]
+async fn a_key_that_retires_makes_no_row_differ_from_the_log() {
+    let book = TestLedger::two_minutes_ago().await;
+    let server = TestServer::over(book).await;
+    let book = &server.book;
+    let short = "@id(\"short\") @approvals(\"2\") @expires(\"30s\")
+        permit (principal, action == Action::\"command:execute\", resource);";
+    let policy = book.publish(&Policy::new(short.to_owned()).unwrap()).await;
+    let (request, act) = book.request();
+    let id = book.send(request).await.unwrap().id;
+    let approval = book.view().approval("bob", id, &act, policy);
+    book.send(approval).await.unwrap();
+    let count = async || {
+        let item = server.reader.command(&id).await.unwrap();
+        item.unwrap().approvals
+    };
+    assert_eq!(count().await, Some(1));
+    assert_eq!(waiting(&server, "bob").await, 0);
+    book.rotate("web-1", "web-1 anew").await;
+    book.clock.advance(40 * SECOND_US);
+    book.send(book.retire()).await.unwrap();
+    assert_eq!(count().await, Some(0));
+    assert_eq!(waiting(&server, "bob").await, 1);
     assert_eq!(differences(&server).await, Vec::new());
 }
