@@ -65,7 +65,9 @@ pub enum OpenError {
     #[error("there is a ledger in this database already; nothing was changed")]
     Exists,
     /// The keys are another ledger's.
-    #[error("the keys do not belong to this ledger; its genesis names others")]
+    #[error(
+        "a key of this folder (statement.key, checkpoint.key, gateway.key) is not this ledger's; take those of its other servers, or of the copy that was kept when it was made"
+    )]
     OtherKeys,
     /// The checkpoint file.
     #[error(transparent)]

@@ -23,7 +23,7 @@ use super::state::Folded;
 use super::store::{self, HeadRow};
 use super::writer::Writer;
 use crate::clock::Clock;
-use crate::keys::LedgerKeys;
+use crate::keys::{GATEWAY_KEY_FILE, LedgerKeys};
 
 /// The writer's own connections: one for the batch, one to ask what became of a COMMIT. However many
 /// readers there are, they do not keep it waiting.
@@ -33,7 +33,7 @@ const WRITER_CONNECTIONS: u32 = 2;
 const ADMISSION_CONNECTIONS: u32 = 4;
 
 /// The version of the schema that this program reads and writes.
-const SCHEMA: i64 = 10;
+pub const SCHEMA: i64 = 10;
 
 /// What to do when there is no checkpoint file, and what to check beside one.
 #[derive(Debug, Clone)]
@@ -142,10 +142,18 @@ impl Ledger {
         let state = Folded::load(&mut transaction, &head, &judge).await?;
         let genesis = state.fold.rights().genesis().ok_or(OpenError::Empty)?;
         let id = state.fold.rights().ledger().ok_or(OpenError::Empty)?;
+        let gateway = keys.gateway_key();
         let own = PublicKey::of(keys.checkpoint()) == genesis.checkpoint_key
-            && PublicKey::of(keys.statement()) == genesis.statement_key;
+            && PublicKey::of(keys.statement()) == genesis.statement_key
+            && (gateway.is_none() || gateway == genesis.gateway_key);
         if !own {
             return Err(OpenError::OtherKeys);
+        }
+        if gateway.is_none() && genesis.gateway_key.is_some() {
+            tracing::warn!(
+                "there is no {GATEWAY_KEY_FILE} beside the other keys: no API token asks for anything at \
+                 this server. Copy it from another server or from where the keys are kept"
+            );
         }
         let verifier = VerifierKey::of(&genesis.origin, &genesis.checkpoint_key)?;
         let gateway = genesis.gateway_key.as_ref().map(PublicKey::key_id);

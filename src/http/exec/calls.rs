@@ -166,6 +166,7 @@ fn speaker<'a>(
             "no_gateway",
             "this server has no gateway key, so nobody signs for API tokens",
         )
+        .hint("an operator copies gateway.key beside the other keys and starts the server again")
     })?;
     Ok((gateway, principal, token))
 }

@@ -1,7 +1,10 @@
 //! A database that was rolled back or rewritten is not served.
 
+use std::path::Path;
+
 use countersign::ledger::{OpenError, StartRule};
 
+use crate::folder::Folder;
 use crate::support::TestLedger;
 
 /// A copy of the head; the size of the log at that moment comes back.
@@ -144,6 +147,20 @@ async fn foreign_keys_do_not_open_a_ledger() {
         .await
         .unwrap_err();
     assert!(matches!(refused, OpenError::OtherKeys), "{refused}");
+}
+
+#[tokio::test]
+async fn a_foreign_key_of_the_gateway_does_not_open_a_ledger_and_none_does() {
+    let book = TestLedger::ready().await;
+    let other = countersign::keys::LedgerKeys::generate();
+    let folder = Folder::new("other-keys");
+    other.write_new(folder.path()).unwrap();
+    let file = |folder: &Path| folder.join(countersign::keys::GATEWAY_KEY_FILE);
+    std::fs::copy(file(folder.path()), file(book.folder.path())).unwrap();
+    let refused = book.reopen().await.unwrap_err();
+    assert!(matches!(refused, OpenError::OtherKeys), "{refused}");
+    std::fs::remove_file(file(book.folder.path())).unwrap();
+    book.reopen().await.unwrap();
 }
 
 /// The file was lost, an old one came back with the database; the operator holds a newer note.
