@@ -5,6 +5,7 @@
 
 use cedar_policy::{Policy, PolicyId, PolicySet};
 use countersign_protocol::name::RuleName;
+use countersign_protocol::visible;
 use miette::Diagnostic;
 use serde_json::Value;
 
@@ -189,15 +190,7 @@ pub(crate) fn diagnosed(text: &str, error: &dyn Diagnostic) -> Problem {
 
 /// A reader must see what Cedar reads: no character may hide or turn round what stands beside it.
 fn check_characters(text: &str) -> Result<(), Vec<Problem>> {
-    let hidden = |c: char| {
-        let invisible = matches!(
-            c,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
-                | '\u{e0000}'..='\u{e007f}'
-        );
-        invisible || (c.is_control() && !matches!(c, '\n' | '\t' | '\r'))
-    };
+    let hidden = |c: char| !visible::is_plain(c) && !matches!(c, '\n' | '\t' | '\r');
     // A carriage return ends a line on some screens and none in Cedar: a comment would seem to end.
     let next = |at: usize| text.as_bytes().get(at + 1).copied();
     let lone = |at: usize, c: char| c == '\r' && next(at) != Some(b'\n');

@@ -122,6 +122,10 @@ fn what_would_be_no_guard_cannot_be_published() {
         (format!("// \u{202e}x\n@id(\"a\") {HEAD};"), "U+202E"),
         (format!("// x\rforbid\n@id(\"a\") {HEAD};"), "U+000D"),
         (when("resource.line == \"\u{200b}x\""), "U+200B"),
+        (when("resource.name == \"rm\u{fe00}\""), "U+FE00"),
+        (when("resource.name == \"rm\u{34f}\""), "U+034F"),
+        (when("resource.name == \"rm\u{e0100}\""), "U+E0100"),
+        (when("resource.line == \"rm\u{a0}-r\""), "U+00A0"),
         (when("resource.name == \"s\u{0441}p\""), "rule a"),
     ] {
         let sentence = wrong(&policy);

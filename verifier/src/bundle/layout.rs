@@ -13,6 +13,7 @@
 use std::fmt;
 
 use countersign_protocol::blob::MAX_BLOB_BYTES;
+use countersign_protocol::checkpoint::MAX_NOTE_BYTES;
 use countersign_protocol::hash::Digest;
 
 /// Most entries of a page; that of a full C2SP tile.
@@ -31,7 +32,10 @@ const MAX_PAGE_BYTES: usize = PAGE_ENTRIES * (32 * 1024 + 2);
 /// would pass it.
 pub(crate) const MAX_TEXT_BYTES: usize = 64 * 1024 * 1024;
 
-/// Notes, proofs and the manifest are short.
+/// A proof: its note, and a line for each hash. All of a page are held at once.
+const MAX_PROOF_BYTES: usize = MAX_NOTE_BYTES + 64 * 48;
+
+/// The checkpoint, lists of what is absent and the manifest are short.
 const MAX_SMALL_BYTES: usize = 4 * 1024 * 1024;
 
 pub(super) const README: &str = "README.txt";
@@ -63,6 +67,7 @@ pub(super) fn limit(name: &str) -> usize {
     match name.split_once('/') {
         Some(("entries", _)) => MAX_PAGE_BYTES,
         Some(("blobs", _)) => MAX_BLOB_BYTES + 32,
+        Some(("proofs", _)) => MAX_PROOF_BYTES,
         Some(_) => MAX_SMALL_BYTES,
         None if matches!(name, MANIFEST | CHECKPOINT) => MAX_SMALL_BYTES,
         None => MAX_TEXT_BYTES,
@@ -144,7 +149,8 @@ mod tests {
     fn each_member_has_its_bound() {
         assert_eq!(limit(&entries(0)), 8_389_120);
         assert_eq!(limit(&blob(&Digest::new([1; 32]))), 4_194_336);
-        for small in [&proof(0), &absent(0), MANIFEST, CHECKPOINT] {
+        assert_eq!(limit(&proof(0)), 19_456);
+        for small in [&absent(0), MANIFEST, CHECKPOINT] {
             assert_eq!(limit(small), 4_194_304, "{small}");
         }
         for text in [README, ALLOWED_SIGNERS, INDEX_JSON, INDEX_HTML] {

@@ -104,7 +104,7 @@ impl Gathered {
 
     /// The place after the last entry.
     pub(crate) fn next(&self) -> u64 {
-        self.last.map_or(0, |last| last + 1)
+        self.last.map_or(0, |last| last.saturating_add(1))
     }
 
     /// Keeps what is to be told of an entry.
