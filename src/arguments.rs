@@ -23,7 +23,8 @@ use secrecy::SecretString;
     version,
     after_help = "Begin with:  countersign demo\n\
         Exit codes: 0 done, 1 failed, 2 usage, 3 evidence of tampering, 4 refused, 5 unreachable, \
-        6 verified and a part of it suspect; `run` and `demo` exit as the command did, 124 when its time ran out, 125 for everything of ours."
+        6 verified and a part of it suspect, 7 (selfcheck) something was left out; `run`, `retry --follow` and `demo` \
+        exit as the command did, 124 when its time ran out, 126 and 127 when the host could not start it, 125 for everything of ours."
 )]
 pub(crate) struct Arguments {
     #[command(flatten)]

@@ -1,18 +1,22 @@
 //! What each subcommand does: the rooms put to work, and exit codes.
 
+use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write as _};
+use std::path::Path;
 
 use countersign::dev::{self, Binaries, Develop, PostgresError};
 use countersign::feed::{self, FeedConfig, Kinds, Printing};
-use countersign::ledger::StartRule;
+use countersign::ledger::{SCHEMA, StartRule};
 use countersign::projections::{self, CompareError};
 use countersign::server::{self, Server};
 use countersign::setup::{self, Founded, Founding};
 use countersign::{clock, keys, telemetry, witness};
-use countersign_cli::{Globals, Lists, exit_code};
+use countersign_cli::failure::Failure;
+use countersign_cli::{Globals, Lists, console, exit_code};
 use countersign_protocol::api::Submission;
 use countersign_protocol::cosignature::WitnessKey;
 use countersign_protocol::statement::Statement;
+use serde_json::json;
 use sqlx::Connection as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -42,6 +46,7 @@ async fn dispatch(arguments: Arguments) -> u8 {
         Ok(shutdown) => shutdown,
         Err(error) => return fail(&format!("cannot listen for signals: {error}")),
     };
+    let globals = &arguments.globals;
     match arguments.verb {
         Verb::Demo(demo) => {
             telemetry::start(telemetry::Format::Human, "error");
@@ -68,16 +73,15 @@ async fn dispatch(arguments: Arguments) -> u8 {
             dev::develop(options, shutdown).await
         }
         Verb::Serve(options) => serve(options, shutdown).await,
-        Verb::Init(options) => init(options, &arguments.globals).await,
-        Verb::Migrate(options) => migrate(options).await,
-        Verb::Rebuild(options) => rebuild(options).await,
+        Verb::Init(options) => answer(globals, init(options, globals).await),
+        Verb::Migrate(options) => answer(globals, migrate(options, globals).await),
+        Verb::Rebuild(options) => answer(globals, rebuild(options, globals).await),
         Verb::Witness(options) => watch(options, shutdown).await,
-        Verb::Feed(verb) => feed(verb).await,
+        Verb::Feed(FeedVerb::Check { file }) => answer(globals, check_feed(&file, globals)),
+        Verb::Feed(FeedVerb::Print(options)) => print_feed(options).await,
         Verb::Agent(options) => countersign_agent::args::main(options).await,
-        Verb::Verify(options) => {
-            countersign_cli::verify(&arguments.globals, options, compare_lists).await
-        }
-        Verb::Client(verb) => countersign_cli::run(&arguments.globals, verb).await,
+        Verb::Verify(options) => countersign_cli::verify(globals, options, compare_lists).await,
+        Verb::Client(verb) => countersign_cli::run(globals, verb).await,
     }
 }
 
@@ -97,6 +101,14 @@ fn stop_on_signals() -> io::Result<CancellationToken> {
         told.cancel();
     });
     Ok(shutdown)
+}
+
+/// The exit code of a verb that comes to an end; a failure is told as the client's verbs tell theirs.
+fn answer(globals: &Globals, result: Result<(), Failure>) -> u8 {
+    match result {
+        Ok(()) => exit_code::DONE,
+        Err(failure) => console::report(globals.json, &failure),
+    }
 }
 
 /// Without a stderr there is nobody to tell.
@@ -212,21 +224,8 @@ async fn watch(options: Witness, shutdown: CancellationToken) -> u8 {
     }
 }
 
-async fn init(options: Init, globals: &Globals) -> u8 {
-    let made = match make(&options, globals).await {
-        Ok(made) => made,
-        Err(code) => return code,
-    };
-    let line = if globals.json {
-        format!(
-            "{{\"ledger\":\"{}\",\"origin\":\"{}\",\"vkey\":\"{}\"}}",
-            made.id,
-            made.vkey.origin(),
-            made.vkey
-        )
-    } else {
-        made.id.to_string()
-    };
+async fn init(options: Init, globals: &Globals) -> Result<(), Failure> {
+    let made = make(&options, globals).await?;
     tell(&format!(
         "{}. Pin it on every host and in every client:\n    \
          ledger = \"{}\"\n    origin = \"{}\"\n    vkey   = \"{}\"",
@@ -238,24 +237,26 @@ async fn init(options: Init, globals: &Globals) -> u8 {
         made.vkey.origin(),
         made.vkey
     ));
-    match writeln!(io::stdout(), "{line}") {
-        Ok(()) => exit_code::DONE,
-        Err(error) => fail(&error.to_string()),
+    if globals.json {
+        return console::print_json(&json!({
+            "ledger": made.id.to_string(),
+            "origin": made.vkey.origin().to_string(),
+            "vkey": made.vkey.to_string(),
+        }));
     }
+    console::print(&format!("{}\n", made.id))
 }
 
 /// Signs a first entry or reads one, and enters it unless it is to stay offline.
-async fn make(options: &Init, globals: &Globals) -> Result<Founded, u8> {
+async fn make(options: &Init, globals: &Globals) -> Result<Founded, Failure> {
     let clock = clock::Clock::system();
-    let failed = |error: &dyn std::fmt::Display| fail(&error.to_string());
+    let failed = |error: &dyn Display| Failure::failed("init", error.to_string());
     let genesis = match &options.genesis {
         Some(path) => read_genesis(path).map_err(|error| failed(&error))?,
         None => {
             let Some(origin) = globals.origin.clone() else {
-                tell(
-                    "error: a ledger needs a name of its own\nhint: give --origin, as in ledger.example.com/prod",
-                );
-                return Err(exit_code::USAGE);
+                return Err(Failure::usage("a ledger needs a name of its own")
+                    .hint("give --origin, as in ledger.example.com/prod"));
             };
             let founding = Founding {
                 origin,
@@ -281,10 +282,10 @@ async fn make(options: &Init, globals: &Globals) -> Result<Founded, u8> {
         return setup::pins(&genesis).map_err(|error| failed(&error));
     }
     let Some(database) = &options.database else {
-        tell(
-            "error: there is no database to enter the first entry into\nhint: set DATABASE_URL, or sign it for later with --offline FILE",
+        return Err(
+            Failure::usage("there is no database to enter the first entry into")
+                .hint("set DATABASE_URL, or sign it for later with --offline FILE"),
         );
-        return Err(exit_code::USAGE);
     };
     let pool = server::connect(database).await;
     let pool = pool.map_err(|error| failed(&error))?;
@@ -293,7 +294,7 @@ async fn make(options: &Init, globals: &Globals) -> Result<Founded, u8> {
     entered.map_err(|error| failed(&error))
 }
 
-fn read_genesis(path: &std::path::Path) -> Result<Statement, String> {
+fn read_genesis(path: &Path) -> Result<Statement, String> {
     let text = std::fs::read_to_string(path);
     let text = text.map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     let body: Option<Submission> = serde_json::from_str(&text).ok();
@@ -306,44 +307,38 @@ fn read_genesis(path: &std::path::Path) -> Result<Statement, String> {
     })
 }
 
-async fn migrate(options: Migrate) -> u8 {
-    match setup::migrate(&options.database).await {
-        Ok(()) => {
-            tell("The schema is up to date.");
-            exit_code::DONE
-        }
-        Err(error) => fail(&error.to_string()),
+async fn migrate(options: Migrate, globals: &Globals) -> Result<(), Failure> {
+    let migrated = setup::migrate(&options.database).await;
+    migrated.map_err(|error| Failure::failed("migrate", error.to_string()))?;
+    tell("The schema is up to date.");
+    if globals.json {
+        console::print_json(&json!({ "schema": SCHEMA }))?;
     }
+    Ok(())
 }
 
-async fn rebuild(options: Database) -> u8 {
-    let pool = match server::connect(&options.database).await {
-        Ok(pool) => pool,
-        Err(error) => return fail(&error.to_string()),
-    };
-    match projections::rebuild(&pool, &setup::judge()).await {
-        Ok(size) => {
-            tell(&format!("The lists are built anew from {size} entries."));
-            exit_code::DONE
-        }
-        Err(error) => fail(&error.to_string()),
+async fn rebuild(options: Database, globals: &Globals) -> Result<(), Failure> {
+    let failed = |error: &dyn Display| Failure::failed("rebuild", error.to_string());
+    let pool = server::connect(&options.database).await;
+    let pool = pool.map_err(|error| failed(&error))?;
+    let rebuilt = projections::rebuild(&pool, &setup::judge()).await;
+    let size = rebuilt.map_err(|error| failed(&error))?;
+    tell(&format!("The lists are built anew from {size} entries."));
+    if globals.json {
+        console::print_json(&json!({ "entries": size }))?;
     }
+    Ok(())
 }
 
-async fn feed(verb: FeedVerb) -> u8 {
-    match verb {
-        FeedVerb::Check { file } => match FeedConfig::read(&file) {
-            Ok(config) => {
-                let lines = config.sinks.iter().map(|sink| format!("{sink}\n"));
-                match io::stdout().write_all(lines.collect::<String>().as_bytes()) {
-                    Ok(()) => exit_code::DONE,
-                    Err(error) => fail(&error.to_string()),
-                }
-            }
-            Err(error) => fail(&error.to_string()),
-        },
-        FeedVerb::Print(options) => print_feed(options).await,
+fn check_feed(file: &Path, globals: &Globals) -> Result<(), Failure> {
+    let config = FeedConfig::read(file);
+    let config = config.map_err(|error| Failure::failed("feed", error.to_string()))?;
+    let sinks = config.sinks.iter();
+    if globals.json {
+        let sinks: Vec<String> = sinks.map(ToString::to_string).collect();
+        return console::print_json(&json!({ "sinks": sinks }));
     }
+    console::print(&sinks.map(|sink| format!("{sink}\n")).collect::<String>())
 }
 
 async fn print_feed(options: FeedPrint) -> u8 {

@@ -34,7 +34,23 @@ pub(super) struct Metrics {
     cosigned: Gauge,
     projected: Gauge,
     streams: Gauge,
+    snapshot: Gauge,
     feed: FeedMetrics,
+}
+
+/// What the gauges say at a moment.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Levels {
+    /// Entries in the log.
+    pub(super) size: u64,
+    /// Of them under a quorum of witnesses.
+    pub(super) cosigned: u64,
+    /// Of them in the lists.
+    pub(super) projected: u64,
+    /// Open streams.
+    pub(super) streams: usize,
+    /// When the newest policy snapshot that enough have signed ends, in seconds since 1970.
+    pub(super) snapshot_ends: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -142,6 +158,7 @@ impl Metrics {
             cosigned: Gauge::default(),
             projected: Gauge::default(),
             streams: Gauge::default(),
+            snapshot: Gauge::default(),
             feed: FeedMetrics::default(),
         };
         this.register()
@@ -181,6 +198,11 @@ impl Metrics {
             "Server-sent event streams that are open",
             self.streams.clone(),
         );
+        registry.register(
+            "snapshot_end_timestamp_seconds",
+            "When the newest policy snapshot that enough administrators have signed ends; 0 when there was none",
+            self.snapshot.clone(),
+        );
         self.feed.register(registry);
         self
     }
@@ -208,12 +230,13 @@ impl Metrics {
     }
 
     /// All of it as Prometheus reads it.
-    pub(super) fn text(&self, size: u64, cosigned: u64, projected: u64, streams: usize) -> String {
+    pub(super) fn text(&self, levels: Levels) -> String {
         let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-        self.size.set(number(size));
-        self.cosigned.set(number(cosigned));
-        self.projected.set(number(projected));
-        self.streams.set(number(streams as u64));
+        self.size.set(number(levels.size));
+        self.cosigned.set(number(levels.cosigned));
+        self.projected.set(number(levels.projected));
+        self.streams.set(number(levels.streams as u64));
+        self.snapshot.set(number(levels.snapshot_ends));
         let mut text = String::new();
         if let Err(error) = encode(&mut text, &self.registry) {
             tracing::error!(%error, "the metrics could not be written");

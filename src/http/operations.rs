@@ -6,12 +6,14 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use countersign_protocol::name::SECOND_US;
 use serde::Serialize;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::app::App;
 use super::error::ApiError;
+use super::metrics::Levels;
 use crate::feed::SinkReport;
 use crate::ledger::store;
 
@@ -146,7 +148,15 @@ pub(super) async fn metrics(State(app): State<App>) -> Response {
     for report in app.feed.iter().flat_map(|feed| feed.reports()) {
         app.metrics.sink(&report, newest);
     }
-    let text = app.metrics.text(newest, cosigned, app.reader.size(), open);
+    let rights = app.reader.rights_of_rows();
+    let agreed = rights.as_ref().and_then(|rights| rights.agreed_snapshot());
+    let text = app.metrics.text(Levels {
+        size: newest,
+        cosigned,
+        projected: app.reader.size(),
+        streams: open,
+        snapshot_ends: agreed.map_or(0, |snapshot| snapshot.expires_at.as_micros() / SECOND_US),
+    });
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], text).into_response()
 }

@@ -64,3 +64,41 @@ fn every_file_and_every_test_that_a_document_names_is_there() {
     assert!(known > 300, "{known} are named");
     assert!(missing.is_empty(), "{missing:#?}");
 }
+
+#[test]
+fn no_example_ends_a_line_with_two_backslashes() {
+    let mut found = vec![root().join("README.md")];
+    documents(&root().join("docs"), &mut found);
+    for path in found {
+        let text = fs::read_to_string(&path).unwrap();
+        let wrong = text.lines().find(|line| line.ends_with("\\\\"));
+        assert_eq!(
+            wrong,
+            None,
+            "a shell would read a word there: {}",
+            path.display()
+        );
+    }
+}
+
+/// Cargo reads the manifests of all members, and looks for what they declare.
+#[test]
+fn the_image_is_built_from_every_member_of_the_workspace() {
+    let ignored = fs::read_to_string(root().join(".dockerignore")).unwrap();
+    let admitted: BTreeSet<&str> = ignored
+        .lines()
+        .filter_map(|it| it.strip_prefix('!'))
+        .collect();
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let members = manifest.split_once("members = [").unwrap().1;
+    let members = members.split_once(']').unwrap().0;
+    let members: Vec<&str> = members.split('"').skip(1).step_by(2).collect();
+    assert!(members.len() > 5, "{members:?}");
+    let folders = ["src", "migrations", "benches"].into_iter();
+    for folder in folders.chain(members.into_iter().filter(|member| *member != ".")) {
+        assert!(
+            admitted.contains(folder),
+            "{folder} is not in .dockerignore"
+        );
+    }
+}

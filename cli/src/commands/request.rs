@@ -69,7 +69,7 @@ pub struct RequestArguments {
     /// Why; approvers read it
     #[arg(long, value_name = "TEXT")]
     reason: String,
-    /// How long it stays open for approvals, at most 7 days
+    /// How long it stays open, for approvals and for hosts to start: at most 7 days
     #[arg(long, default_value = "1h", value_name = "DURATION", value_parser = duration)]
     expires: Duration,
     /// Bytes of output that are kept on each host, at most 64 MiB
@@ -190,7 +190,7 @@ impl Where {
         spec: &mut RequestSpec,
     ) -> Result<(), Failure> {
         self.hosts.choose(client, spec).await?;
-        (spec.rollout, spec.order) = self.rollout.of(spec.targets.len())?;
+        (spec.rollout, spec.order) = self.rollout.of(spec.targets.len(), spec.expires_in)?;
         Ok(())
     }
 }

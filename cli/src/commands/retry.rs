@@ -39,7 +39,7 @@ pub struct Arguments {
     /// Why; approvers read it. The reason of the earlier one when left out
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
-    /// How long it stays open for approvals, at most 7 days
+    /// How long it stays open, for approvals and for hosts to start: at most 7 days
     #[arg(long, default_value = "1h", value_name = "DURATION", value_parser = duration)]
     expires: Duration,
     /// Do not ask, if it is exactly so many hosts

@@ -12,6 +12,7 @@ use super::stop::Arguments;
 use super::{Globals, stop};
 use crate::acts::{Order, Steer};
 use crate::failure::Failure;
+use crate::{console, describe};
 
 /// Where help shows them.
 const HEADING: &str = "Rollout (without it all hosts start at once)";
@@ -19,6 +20,16 @@ const HEADING: &str = "Rollout (without it all hosts start at once)";
 /// How long a host may have its turn before it has started, unless somebody says otherwise: long
 /// enough for a restart of its agent, short enough that an absent host does not hold up the others.
 const START_WITHIN: Duration = Duration::from_secs(600);
+
+/// How old an approval may be for a host that says nothing else.
+const APPROVALS_HOLD: Duration = Duration::from_secs(3600);
+
+const OLD_APPROVALS: &str = "Hosts also refuse approvals that are older than the max_approval_age_s of their agent.toml: \
+    an hour where it says nothing";
+
+fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
 
 /// A number of hosts, or a share of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,12 +105,16 @@ pub(super) struct RolloutArguments {
 }
 
 impl RolloutArguments {
-    /// The rollout and the order for so many hosts. None: all start at once, unless the policy says
-    /// otherwise.
+    /// The rollout and the order for so many hosts and a request that stays open for so long. None: all
+    /// start at once, unless the policy says otherwise.
     ///
     /// # Errors
-    /// It says nothing that can be held, or asks for what limits nothing.
-    pub(super) fn of(&self, count: usize) -> Result<(Option<Rollout>, Order), Failure> {
+    /// It says nothing that can be held, asks for what limits nothing, or cannot come to its last host.
+    pub(super) fn of(
+        &self,
+        count: usize,
+        expires: Duration,
+    ) -> Result<(Option<Rollout>, Order), Failure> {
         let count = count as u64;
         let order = match self.order {
             OrderWord::Name => Order::Name,
@@ -117,7 +132,6 @@ impl RolloutArguments {
                 false => Ok((None, order)),
             };
         }
-        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let at_least_one = |share: Share| share.of(count).max(1);
         let rollout = Rollout {
             canary: self.canary.map(at_least_one),
@@ -130,7 +144,39 @@ impl RolloutArguments {
             start_within_ms: Some(ms(self.start_within.unwrap_or(START_WITHIN))),
         };
         rollout.check().map_err(Failure::usage)?;
+        self.must_fit(count, expires)?;
         Ok((Some(rollout), order))
+    }
+
+    /// Hosts of no label are all one gap apart: the last starts that much later than the first. Of a
+    /// label's hosts nobody knows here how many there are, nor what else has a gap for it.
+    fn must_fit(&self, count: u64, expires: Duration) -> Result<(), Failure> {
+        let Some(gap) = self.gap else {
+            return Ok(());
+        };
+        let gaps = u32::try_from(count.saturating_sub(1)).unwrap_or(u32::MAX);
+        let least = match self.gap_label {
+            Some(_) => gap,
+            None => gap.saturating_mul(gaps),
+        };
+        if gaps > 0 && least >= expires {
+            return Err(Failure::usage(format!(
+                "the last of {count} hosts would start {} after the first at the earliest, and the request \
+                 ends {} after it was asked for (--expires)",
+                describe::duration(ms(least)),
+                describe::duration(ms(expires)),
+            ))
+            .hint(format!(
+                "give more than that with --expires, 7d at most, or a shorter --gap. {OLD_APPROVALS}"
+            )));
+        }
+        if gaps > 0 && least >= APPROVALS_HOLD {
+            console::note(&format!(
+                "the last host starts {} after the first at the earliest. {OLD_APPROVALS}",
+                describe::duration(ms(least))
+            ));
+        }
+        Ok(())
     }
 }
 

@@ -105,7 +105,7 @@ pub fn whom(whom: &Whom) -> String {
 }
 
 /// Milliseconds as people say them.
-pub(super) fn duration(ms: u64) -> String {
+pub(crate) fn duration(ms: u64) -> String {
     const MINUTE: u64 = 60;
     const HOUR: u64 = 60 * MINUTE;
     match (ms / 1000, ms % 1000) {

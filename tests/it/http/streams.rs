@@ -178,6 +178,12 @@ async fn a_grant_brings_what_administrators_signed_and_the_newest_entry() {
         word.principal.to_string()
     });
     assert_eq!(words.collect::<Vec<_>>(), ["alice", "bob"]);
+    // Its end is what an operator watches, while it holds and when it is over.
+    let metrics = server.call(reqwest::Method::GET, "/metrics").send().await;
+    let metrics = metrics.unwrap().text().await.unwrap();
+    let end = now.as_micros() / 1_000_000 + 3600;
+    let line = format!("countersign_snapshot_end_timestamp_seconds {end}\n");
+    assert!(metrics.contains(&line), "{metrics}");
     // The last entry of the very checkpoint that the grant is proved in.
     let newest = grant.newest.unwrap();
     let size = grant.stream.checkpoint.lines().nth(1).unwrap();
