@@ -5,11 +5,11 @@ use super::status::ExecutionStatus;
 use crate::blob::BlobRef;
 use crate::event::{
     ExecutionCompleted, ExecutionOutput, ExecutionStarted, LossForm, Outcome, RefusalReason,
-    SkipReason,
+    SkipReason, Stream,
 };
-use crate::fold::Refusal;
 use crate::hash::StatementId;
 use crate::name::{RuleName, Time};
+use crate::refusal::{Refusal, require};
 
 /// One host's part.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub struct Execution {
     pub chunks: u64,
     /// The last chunk, or the start before the first.
     pub last_chunk: StatementId,
+    /// Bytes in these chunks.
+    pub kept: Kept,
     /// How it ended, when the agent said so; it may be late.
     pub completed: Option<ExecutionCompleted>,
     /// Why the host would not.
@@ -36,6 +38,38 @@ pub struct Execution {
     pub over: Option<Over>,
     /// Something of the agent arrived after the end was settled.
     pub late: bool,
+}
+
+/// Bytes of output that chunks hold, by stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Kept {
+    /// Of standard output.
+    pub stdout: u64,
+    /// Of standard error.
+    pub stderr: u64,
+}
+
+impl Kept {
+    /// No chunk so far.
+    const NOTHING: Self = Self {
+        stdout: 0,
+        stderr: 0,
+    };
+
+    /// With one chunk more.
+    const fn and(self, stream: Stream, bytes: u64) -> Self {
+        let Self { stdout, stderr } = self;
+        match stream {
+            Stream::Stdout => Self {
+                stdout: stdout.saturating_add(bytes),
+                stderr,
+            },
+            Stream::Stderr => Self {
+                stdout,
+                stderr: stderr.saturating_add(bytes),
+            },
+        }
+    }
 }
 
 /// A host's turn in a rollout.
@@ -99,6 +133,7 @@ impl Execution {
         started: None,
         chunks: 0,
         last_chunk: StatementId::ZERO,
+        kept: Kept::NOTHING,
         completed: None,
         refused: None,
         skipped: None,
@@ -141,6 +176,7 @@ impl Execution {
         self.late |= self.status != ExecutionStatus::Running;
         self.chunks += 1;
         self.last_chunk = at.id;
+        self.kept = self.kept.and(chunk.stream, chunk.data.len);
         Ok(())
     }
 
@@ -153,6 +189,16 @@ impl Execution {
         if self.completed.is_some() {
             return Err(Refusal::Transition);
         }
+        // What is wrong by the log alone is never entered. Whether the digests are right takes the
+        // bytes, which may be withheld: whoever holds them says so.
+        require(
+            done.stdout.kept == self.kept.stdout,
+            Refusal::Binding("stdout.kept"),
+        )?;
+        require(
+            done.stderr.kept == self.kept.stderr,
+            Refusal::Binding("stderr.kept"),
+        )?;
         self.completed = Some(done.clone());
         if self.status != ExecutionStatus::Running {
             // Presumed lost, and now we hear how it ended: shown, never as success.
