@@ -517,7 +517,7 @@ impl State {
             || by_right
                 .into_iter()
                 .any(|right| self.rights.holds(who, right))
-            || self.may_approve(command, who)
+            || self.may_sit(command, who)
     }
 
     /// Whoever may stop a command may hold it up and let it go on.
