@@ -15,6 +15,7 @@ use countersign_protocol::fold::Refusal;
 use countersign_protocol::hash::StatementId;
 use countersign_protocol::lifecycle::Due;
 use countersign_protocol::name::{SECOND_US, Time};
+use countersign_protocol::permission::Permission;
 use countersign_protocol::rights::ChangeBody;
 use countersign_protocol::rollout::{Gap, Rollout};
 use support::Book;
@@ -160,6 +161,36 @@ fn the_order_of_the_turns_is_the_one_of_the_lines() {
         assert_eq!(turns(&mut book, command), [host]);
         run(&mut book, host, command, 0);
     }
+    book.audit().unwrap();
+}
+
+/// PROTOCOL 5: whoever has a seat may stop it, also once it is authorized and without any role.
+#[test]
+fn who_has_a_seat_pauses_resumes_and_cancels_what_they_approved() {
+    let mut book = book();
+    for name in ["dave", "erin"] {
+        book.welcome(name);
+    }
+    book.change(Book::group("sre", &["dave"], &[]));
+    book.publish_text("1 alice group:sre");
+    let command = ask(&mut book, &HOSTS, at_most(1)).unwrap();
+    book.approve("dave", command).unwrap();
+    let may_not = Err(Refusal::NotPermitted(Permission::CommandCancel));
+    let cancel = |book: &mut Book, who: &str| {
+        let event = say!(person book, who, CommandCancelRequested {
+            command: command, token: None, reason: None,
+        });
+        book.sign_and_append(who, &event).map(drop)
+    };
+    assert_eq!(steer(&mut book, "erin", command, "pause"), may_not);
+    assert_eq!(cancel(&mut book, "erin"), may_not);
+    steer(&mut book, "dave", command, "pause").unwrap();
+    steer(&mut book, "dave", command, "resume").unwrap();
+    // As things stand now, as everywhere.
+    book.change(Book::group("sre", &["erin"], &["dave"]));
+    assert_eq!(cancel(&mut book, "dave"), may_not);
+    cancel(&mut book, "erin").unwrap();
+    assert_eq!(book.status(command), "cancelled");
     book.audit().unwrap();
 }
 

@@ -15,7 +15,7 @@ use crate::hash::{CommandId, KeyId, StatementId};
 use crate::name::{AgentName, Principal, SECOND_US, Time};
 use crate::permission::Whom;
 use crate::policy::PolicyRef;
-use crate::quorum::{self, Verdict};
+use crate::quorum::{self, Requirement, Verdict};
 use crate::refusal::{Refusal, require};
 use crate::rollout::{self, Plan};
 use crate::target::TargetList;
@@ -106,6 +106,8 @@ pub struct Command {
     pub votes: Vec<Vote>,
     /// How far it has come.
     pub stage: Stage,
+    /// What the policy asked, once it is authorized: who has a seat of it may stop it.
+    pub requirement: Option<Requirement>,
     /// How it goes over its hosts, once it is authorized; none when all start at once.
     pub plan: Option<Plan>,
     /// Since when it is paused.
@@ -143,6 +145,7 @@ impl Command {
             approvals: Vec::new(),
             votes: Vec::new(),
             stage: Stage::Requested,
+            requirement: None,
             plan: None,
             paused: None,
             continued: None,
@@ -376,6 +379,7 @@ impl Command {
         require(verdict.is_met(), Refusal::Quorum)?;
         self.stage = Stage::Authorized { at, verdict };
         self.plan = Plan::of(self.act(), &authorized.requirement);
+        self.requirement = Some(authorized.requirement.clone());
         Ok(())
     }
 
