@@ -261,6 +261,7 @@ pub(crate) mod tests {
             refused: None,
             lost: None,
             late: false,
+            late_refusal: false,
             released: None,
             skipped: None,
             over: None,

@@ -221,8 +221,9 @@ impl Command {
             Event::ExecutionRefused(refused) => self.refuse(refused),
             Event::ExecutionSkipped(skipped) => self.skip(skipped, at),
             Event::ExecutionOutput(chunk) => {
+                let most = self.act().output_limit;
                 let run = self.run_of(&chunk.agent, Some(chunk.signer), chunk.started)?;
-                run.output(chunk, at)
+                run.output(chunk, at, most)
             }
             Event::ExecutionCompleted(done) => {
                 let run = self.run_of(&done.agent, Some(done.signer), done.started)?;
@@ -429,6 +430,10 @@ impl Command {
         if !same_key {
             return Err(Refusal::NotATarget);
         }
+        // An agent refuses once; whoever has its key might go on for ever.
+        if execution.refused.is_some() || execution.late_refusal {
+            return Err(Refusal::Transition);
+        }
         // Its end would let the next one begin, out of turn.
         if in_turns && execution.released.is_none() && !execution.status.is_final() {
             return Err(Refusal::NoTurn);
@@ -447,7 +452,10 @@ impl Command {
             | ExecutionStatus::Refused
             | ExecutionStatus::Skipped
             | ExecutionStatus::Cancelled
-            | ExecutionStatus::Lost => execution.late = true,
+            | ExecutionStatus::Lost => {
+                execution.late = true;
+                execution.late_refusal = true;
+            }
         }
         Ok(())
     }
@@ -524,13 +532,14 @@ impl Command {
                     return Err(Refusal::NotYet);
                 }
             }
-            // The agent's own word is never refused; after a completion it is only late.
-            LossForm::Confirmed => run.late |= run.status != ExecutionStatus::Running,
+            // The agent's own word is taken also when the ledger had given the run up: once.
+            LossForm::Confirmed => {
+                require(!run.is_told(), Refusal::Transition)?;
+                run.late |= run.status != ExecutionStatus::Running;
+            }
         }
-        if run.completed.is_none() || run.status == ExecutionStatus::Running {
-            run.status = ExecutionStatus::Lost;
-            run.lost = Some(lost.form);
-        }
+        run.status = ExecutionStatus::Lost;
+        run.lost = Some(lost.form);
         Ok(())
     }
 }

@@ -1,5 +1,7 @@
 //! One host's part of a command, and how it takes what its agent says.
 
+use alloc::format;
+
 use super::command::Position;
 use super::status::ExecutionStatus;
 use crate::blob::BlobRef;
@@ -38,6 +40,8 @@ pub struct Execution {
     pub over: Option<Over>,
     /// Something of the agent arrived after the end was settled.
     pub late: bool,
+    /// A refusal was such a thing. One is all that a host has to say of it.
+    pub late_refusal: bool,
 }
 
 /// Bytes of output that chunks hold, by stream.
@@ -55,6 +59,11 @@ impl Kept {
         stdout: 0,
         stderr: 0,
     };
+
+    /// Of both together.
+    const fn total(self) -> u64 {
+        self.stdout.saturating_add(self.stderr)
+    }
 
     /// With one chunk more.
     const fn and(self, stream: Stream, bytes: u64) -> Self {
@@ -140,6 +149,7 @@ impl Execution {
         lost: None,
         over: None,
         late: false,
+        late_refusal: false,
     };
 
     /// It ended, and well; what its agent says late of a lost run is no success.
@@ -167,16 +177,40 @@ impl Execution {
         }
     }
 
-    pub(super) fn output(&mut self, chunk: &ExecutionOutput, at: Position) -> Result<(), Refusal> {
+    /// Whether the agent itself has said how the run ended, or that it cannot: then all of the output
+    /// stands before. What the ledger presumes is no such word.
+    pub(super) fn is_told(&self) -> bool {
+        self.completed.is_some() || self.lost == Some(LossForm::Confirmed)
+    }
+
+    /// Takes a chunk of a run that may have so many bytes of output.
+    ///
+    /// The bytes bound the chunks too: each has one at least. Nothing tighter holds for every honest
+    /// agent: how much comes in one piece is up to the command, which may write a byte at a time for as
+    /// long as it runs, and to whatever still holds its pipes when it was killed.
+    pub(super) fn output(
+        &mut self,
+        chunk: &ExecutionOutput,
+        at: Position,
+        most: u64,
+    ) -> Result<(), Refusal> {
+        require(!self.is_told(), Refusal::Transition)?;
         if chunk.chunk_no != self.chunks || chunk.chunk_prev != self.last_chunk {
             return Err(Refusal::Chain {
                 expected: self.chunks,
             });
         }
+        let kept = self.kept.and(chunk.stream, chunk.data.len);
+        if kept.total() > most {
+            return Err(Refusal::OverLimit(format!(
+                "this run's output would come to {} bytes, and its request keeps {most} of each host",
+                kept.total()
+            )));
+        }
         self.late |= self.status != ExecutionStatus::Running;
         self.chunks += 1;
         self.last_chunk = at.id;
-        self.kept = self.kept.and(chunk.stream, chunk.data.len);
+        self.kept = kept;
         Ok(())
     }
 
