@@ -13,7 +13,7 @@ use countersign_protocol::audit::Reason;
 use countersign_protocol::event::*;
 use countersign_protocol::fold::Refusal;
 use countersign_protocol::hash::StatementId;
-use countersign_protocol::lifecycle::Due;
+use countersign_protocol::lifecycle::{Due, ExecutionStatus};
 use countersign_protocol::name::{SECOND_US, Time};
 use countersign_protocol::permission::Permission;
 use countersign_protocol::rights::ChangeBody;
@@ -214,6 +214,60 @@ fn one_error_too_many_skips_the_rest() {
     book.audit().unwrap();
 }
 
+/// Asked for, or by the policy: without turns too, and without a word of the ledger for each host.
+#[test]
+fn one_error_too_many_skips_those_that_have_not_started_also_where_all_may() {
+    for asked in [true, false] {
+        let mut book = book();
+        let command = if asked {
+            let rollout = Rollout {
+                max_errors: Some(0),
+                ..Rollout::default()
+            };
+            rolled_out(&mut book, &HOSTS, rollout)
+        } else {
+            book.publish_text(
+                "2 permission:command:execute permission:command:approve errors=0",
+            );
+            let command = book.request("alice", &HOSTS).unwrap();
+            book.approve("bob", command).unwrap();
+            book.approve("carol", command).unwrap();
+            command
+        };
+        assert_eq!(book.command(command).plan, None);
+        assert_eq!(turns(&mut book, command), [""; 0]);
+        book.start("web-1", command).unwrap();
+        book.start("web-2", command).unwrap();
+        book.complete("web-1", command, 3).unwrap();
+        turns(&mut book, command);
+        let part = |host: &str| &book.command(command).executions[&host.parse().unwrap()];
+        assert_eq!(part("web-3").skipped, Some(SkipReason::Errors));
+        assert_eq!(part("web-2").status, ExecutionStatus::Running);
+        assert_eq!(book.start("web-3", command), Err(Refusal::AlreadyStarted));
+        book.complete("web-2", command, 0).unwrap();
+        assert_eq!(book.status(command), "partial");
+        book.audit().unwrap();
+    }
+}
+
+#[test]
+fn who_may_miss_a_turn_has_one_also_where_all_hosts_start_at_once() {
+    let mut book = book();
+    let rollout = Rollout {
+        start_within_ms: Some(60_000),
+        ..Rollout::default()
+    };
+    let command = rolled_out(&mut book, &HOSTS, rollout);
+    assert_eq!(turns(&mut book, command), HOSTS);
+    run(&mut book, "web-1", command, 0);
+    book.now += MINUTE_US;
+    turns(&mut book, command);
+    let parts = book.command(command).executions.values();
+    let missed = parts.filter(|part| part.skipped == Some(SkipReason::TurnMissed));
+    assert_eq!(missed.count(), 2);
+    book.audit().unwrap();
+}
+
 #[test]
 fn an_error_that_is_allowed_stops_nothing() {
     let mut book = book();
@@ -385,9 +439,10 @@ fn the_policy_forces_what_nobody_asked_for_and_never_loosens_what_was() {
     let command = book.request("alice", &["web-1", "web-2"]).unwrap();
     book.approve("bob", command).unwrap();
     book.approve("carol", command).unwrap();
+    let max_errors = book.command(command).max_errors;
     let plan = book.command(command).plan.clone().unwrap();
     assert_eq!(
-        (plan.in_flight, plan.max_errors, plan.canary),
+        (plan.in_flight, max_errors, plan.canary),
         (1, Some(0), Some(1))
     );
     assert_eq!(plan.gaps[0].ms, 1_800_000);
@@ -405,7 +460,8 @@ fn the_policy_forces_what_nobody_asked_for_and_never_loosens_what_was() {
     };
     let longer = rolled_out(&mut book, &["web-1", "web-2"], rollout);
     let plan = book.command(longer).plan.clone().unwrap();
-    assert_eq!((plan.gaps[0].ms, plan.max_errors), (3_600_000, Some(0)));
+    let max_errors = book.command(longer).max_errors;
+    assert_eq!((plan.gaps[0].ms, max_errors), (3_600_000, Some(0)));
     book.audit().unwrap();
 }
 

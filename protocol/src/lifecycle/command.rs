@@ -110,6 +110,8 @@ pub struct Command {
     pub requirement: Option<Requirement>,
     /// How it goes over its hosts, once it is authorized; none when all start at once.
     pub plan: Option<Plan>,
+    /// So many hosts may end badly, once it is authorized; one more, and those that wait are skipped.
+    pub max_errors: Option<u64>,
     /// Since when it is paused.
     pub paused: Option<Position>,
     /// The person's word after the canary.
@@ -147,6 +149,7 @@ impl Command {
             stage: Stage::Requested,
             requirement: None,
             plan: None,
+            max_errors: None,
             paused: None,
             continued: None,
             errors: 0,
@@ -380,6 +383,7 @@ impl Command {
         require(verdict.is_met(), Refusal::Quorum)?;
         self.stage = Stage::Authorized { at, verdict };
         self.plan = Plan::of(self.act(), &authorized.requirement);
+        self.max_errors = rollout::max_errors(self.act(), &authorized.requirement);
         self.requirement = Some(authorized.requirement.clone());
         Ok(())
     }

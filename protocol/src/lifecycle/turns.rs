@@ -40,11 +40,10 @@ impl Turn {
 }
 
 impl Command {
-    /// Says whether more hosts have ended badly than the rollout allows.
+    /// Says whether more hosts have ended badly than it allows.
     #[must_use]
     pub fn has_too_many_errors(&self) -> bool {
-        let most = self.plan.as_ref().and_then(|plan| plan.max_errors);
-        most.is_some_and(|most| self.errors > most)
+        self.max_errors.is_some_and(|most| self.errors > most)
     }
 
     /// The plan, while turns may begin at all.
