@@ -9,11 +9,13 @@
 
 mod support;
 
+use std::collections::BTreeMap;
+
 use countersign_protocol::audit::Reason;
 use countersign_protocol::event::*;
 use countersign_protocol::fold::Refusal;
 use countersign_protocol::hash::StatementId;
-use countersign_protocol::lifecycle::{Due, ExecutionStatus};
+use countersign_protocol::lifecycle::{Due, ExecutionStatus, Position};
 use countersign_protocol::name::{SECOND_US, Time};
 use countersign_protocol::permission::Permission;
 use countersign_protocol::rights::ChangeBody;
@@ -138,6 +140,45 @@ fn a_host_without_its_turn_does_not_start_and_an_end_lets_the_next_one_begin() {
     run(&mut book, "web-3", command, 0);
     assert_eq!(book.status(command), "completed");
     book.audit().unwrap();
+}
+
+/// Without the list, of whom nothing was heard there is no part; a refusal makes none.
+#[test]
+fn what_is_refused_changes_nothing_also_where_the_list_of_hosts_is_withheld() {
+    let mut book = book();
+    let command = rolled_out(&mut book, &HOSTS, at_most(1));
+    let Event::ExecutionStarted(start) = book.start_event("web-2", command) else {
+        panic!("it is a start")
+    };
+    let refuse = say!(agent book, "web-2", ExecutionRefused {
+        command: command, agent_seq: 0, agent_prev: StatementId::ZERO,
+        why: RefusalReason::Busy, rule: None, detail: None,
+    });
+    let skip = Due::Skip("web-2".parse().unwrap(), None);
+    let skip = book.ledger_header().due(command, skip);
+    let Some(Due::Release(turn)) = due(&book, command).pop() else {
+        panic!("a turn is due")
+    };
+    let release = book.ledger_header().due(command, Due::Release(turn));
+    let at = Position {
+        seq: book.tree.size(),
+        time: Time::from_micros(book.now).unwrap(),
+        id: StatementId::ZERO,
+    };
+    let mut held = book.command(command).clone();
+    (held.targets, held.executions) = (None, BTreeMap::new());
+    let mut released = held.clone();
+    released.next(&release, at).unwrap();
+    for (before, event, why) in [
+        (&held, start.into(), Refusal::NoTurn),
+        (&held, refuse, Refusal::NoTurn),
+        (&held, skip, Refusal::NotYet),
+        (&released, release, Refusal::Transition),
+    ] {
+        let mut after = before.clone();
+        assert_eq!(after.next(&event, at), Err(why));
+        assert_eq!(after, *before);
+    }
 }
 
 #[test]

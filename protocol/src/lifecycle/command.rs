@@ -408,11 +408,10 @@ impl Command {
         Ok(())
     }
 
-    /// The part of a host that is a target of an authorized command.
-    pub(super) fn authorized_execution(
-        &mut self,
-        agent: &AgentName,
-    ) -> Result<&mut Execution, Refusal> {
+    /// The part of a host that is a target of an authorized command. It waits where nothing was heard
+    /// of it yet.
+    pub(super) fn authorized_execution(&self, agent: &AgentName) -> Result<&Execution, Refusal> {
+        static WAITING: Execution = Execution::WAITING;
         if !matches!(self.stage, Stage::Authorized { .. }) {
             return Err(self.past());
         }
@@ -421,10 +420,15 @@ impl Command {
             .as_ref()
             .is_none_or(|list| list.line_of(agent).is_some());
         require(listed, Refusal::NotATarget)?;
-        Ok(self
-            .executions
+        Ok(self.executions.get(agent).unwrap_or(&WAITING))
+    }
+
+    /// The same, to be changed once nothing is in the way: without the list it begins to be held here,
+    /// and that is a change too.
+    pub(super) fn execution_mut(&mut self, agent: &AgentName) -> &mut Execution {
+        self.executions
             .entry(agent.clone())
-            .or_insert(Execution::WAITING))
+            .or_insert(Execution::WAITING)
     }
 
     fn refuse(&mut self, refused: &ExecutionRefused) -> Result<(), Refusal> {
@@ -442,6 +446,7 @@ impl Command {
         if in_turns && execution.released.is_none() && !execution.status.is_final() {
             return Err(Refusal::NoTurn);
         }
+        let execution = self.execution_mut(&refused.agent);
         match execution.status {
             ExecutionStatus::Waiting => {
                 execution.status = ExecutionStatus::Refused;
@@ -487,6 +492,7 @@ impl Command {
                 return Err(Refusal::Late);
             }
         }
+        let execution = self.execution_mut(&started.agent);
         execution.status = ExecutionStatus::Running;
         execution.last_chunk = at.id;
         execution.started = Some((started.clone(), at));

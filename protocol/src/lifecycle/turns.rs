@@ -140,7 +140,7 @@ impl Command {
         if part.status != ExecutionStatus::Waiting || part.released.is_some() {
             return Err(Refusal::Transition);
         }
-        part.released = Some(Released { at, start_before });
+        self.execution_mut(&released.agent).released = Some(Released { at, start_before });
         Ok(())
     }
 
@@ -161,6 +161,7 @@ impl Command {
         if part.status != ExecutionStatus::Waiting {
             return Err(Refusal::Transition);
         }
+        let part = self.execution_mut(&skipped.agent);
         part.status = ExecutionStatus::Skipped;
         part.skipped = skipped.why;
         Ok(())
