@@ -213,6 +213,7 @@ fn line(group: &Group) -> String {
 pub(crate) mod tests {
     use countersign_protocol::event::{ExecutionCompleted, Outcome, Seen, StreamTotals};
     use countersign_protocol::hash::{Hash, KeyId, LedgerId, StatementId};
+    use countersign_protocol::lifecycle::Kept;
     use countersign_protocol::name::{Nonce, Time};
 
     use super::*;
@@ -255,10 +256,12 @@ pub(crate) mod tests {
             started: None,
             chunks: 0,
             last_chunk: StatementId::ZERO,
+            kept: Kept::default(),
             completed: Some(done),
             refused: None,
             lost: None,
             late: false,
+            late_refusal: false,
             released: None,
             skipped: None,
             over: None,

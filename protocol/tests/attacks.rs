@@ -459,26 +459,37 @@ fn a_completion_names_the_end_of_its_output_or_is_refused() {
     let first = book.output("web-1", command, b"one").unwrap();
     let last = book.output("web-1", command, b"two").unwrap();
     let (agent_seq, agent_prev) = book.chain("web-1");
-    let mut end = |chunks: u64, last_chunk: StatementId| {
-        let totals = StreamTotals {
-            total: 6,
-            kept: 6,
+    let mut end = |(chunks, last_chunk): (u64, StatementId), kept: [u64; 2]| {
+        let [stdout, stderr] = kept.map(|kept| StreamTotals {
+            total: 7,
+            kept,
             sha256: countersign_protocol::hash::Digest::new([2; 32]),
-        };
+        });
         let event = say!(agent book, "web-1", ExecutionCompleted {
             command: command, agent_seq: agent_seq, agent_prev: agent_prev, started: started,
             detail: None, outcome: Outcome::Exited, exit_code: Some(0), signal: None,
             duration_us: 1, cpu_us: 1, max_rss: 1,
-            stdout: totals, stderr: totals, chunks: chunks, last_chunk: last_chunk, tree_gone: true, masked: None,
+            stdout: stdout, stderr: stderr, chunks: chunks, last_chunk: last_chunk, tree_gone: true, masked: None,
         });
         book.sign_and_append("web-1", &event)
     };
     let broken = Err(Refusal::Chain { expected: 2 });
-    assert_eq!(end(1, first), broken, "the last chunk dropped");
-    assert_eq!(end(2, first), broken, "another chunk in its place");
-    assert_eq!(end(3, last), broken, "one that never came");
-    assert_eq!(end(0, started), broken, "none at all");
-    end(2, last).unwrap();
+    let all = [6, 0];
+    assert_eq!(end((1, first), all), broken, "the last chunk dropped");
+    assert_eq!(end((2, first), all), broken, "another chunk in its place");
+    assert_eq!(end((3, last), all), broken, "one that never came");
+    assert_eq!(end((0, started), all), broken, "none at all");
+    // A completion that the chunks contradict would fail every audit from here on.
+    for (kept, field) in [
+        ([7, 0], "stdout.kept"),
+        ([5, 0], "stdout.kept"),
+        ([6, 1], "stderr.kept"),
+        ([0, 6], "stdout.kept"),
+    ] {
+        let refused = Err(Refusal::Binding(field));
+        assert_eq!(end((2, last), kept), refused, "{kept:?}");
+    }
+    end((2, last), all).unwrap();
 }
 
 // 26: absence never means yes

@@ -13,6 +13,7 @@ use countersign_protocol::erasure::Naming;
 use countersign_protocol::event::{Event, MAX_REDACTED, REDACTED_AT_ONCE};
 use countersign_protocol::fold::{Refusal, Stream};
 use countersign_protocol::hash::{Digest, StatementId};
+use countersign_protocol::permission::Permission;
 use countersign_protocol::rights::ChangeBody;
 use countersign_protocol::statement::Statement;
 use support::{Book, key, public};
@@ -354,6 +355,30 @@ fn what_judging_needs_may_be_erased_and_is_then_not_judged_again() {
     let (mut book, command) = Book::story();
     let spec = book.command(command).act().spec.digest;
     assert_eq!(book.audit().unwrap().not_rejudged(), 0);
+    book.change(redaction(command, vec![spec]));
+    book.blobs.remove(&spec);
+    assert_eq!(book.audit().unwrap().not_rejudged(), 1);
+}
+
+/// Whether somebody has a seat only the policy says, of these very words.
+#[test]
+fn a_cancel_by_who_had_a_seat_stands_after_the_words_were_erased() {
+    let mut book = Book::ready();
+    for name in ["dave", "erin"] {
+        book.welcome(name);
+    }
+    book.publish_text("1 alice dave");
+    let command = book.request("alice", &["web-1"]).unwrap();
+    let cancel = |book: &mut Book, who: &str| {
+        let event = say!(person book, who, CommandCancelRequested {
+            command: command, token: None, reason: None,
+        });
+        book.sign_and_append(who, &event)
+    };
+    let may_not = Refusal::NotPermitted(Permission::CommandCancel);
+    assert_eq!(cancel(&mut book, "erin"), Err(may_not));
+    cancel(&mut book, "dave").unwrap();
+    let spec = book.command(command).act().spec.digest;
     book.change(redaction(command, vec![spec]));
     book.blobs.remove(&spec);
     assert_eq!(book.audit().unwrap().not_rejudged(), 1);

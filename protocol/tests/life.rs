@@ -9,10 +9,12 @@
 mod support;
 
 use countersign_protocol::audit::{self, Reason};
+use countersign_protocol::blob::MAX_CHUNK_BYTES;
 use countersign_protocol::event::*;
 use countersign_protocol::fold::Refusal;
+use countersign_protocol::hash::StatementId;
 use countersign_protocol::lifecycle::{CommandStatus, LOST_GRACE_US};
-use countersign_protocol::name::SECOND_US;
+use countersign_protocol::name::{SECOND_US, Time};
 use countersign_protocol::quorum::Membership;
 use countersign_protocol::rights::ChangeBody;
 use countersign_protocol::statement::{Statement, StatementError};
@@ -282,6 +284,115 @@ fn a_silent_run_is_presumed_lost_and_its_late_word_is_never_success() {
     let run = &book.command(command).executions[&"web-1".parse().unwrap()];
     assert!(run.late && run.completed.is_some());
     book.audit().unwrap();
+}
+
+/// A run of web-1 that goes on.
+fn running() -> (Book, StatementId) {
+    let mut book = Book::ready();
+    let command = book.request("alice", &["web-1"]).unwrap();
+    book.approve("bob", command).unwrap();
+    book.approve("carol", command).unwrap();
+    book.start("web-1", command).unwrap();
+    (book, command)
+}
+
+/// The agent cannot say how the run ended.
+fn say_lost(book: &mut Book, command: StatementId) -> Result<StatementId, Refusal> {
+    let part = &book.command(command).executions[&"web-1".parse().unwrap()];
+    let started = part.started.as_ref().unwrap().1.id;
+    let (agent_seq, agent_prev) = book.chain("web-1");
+    let event = say!(agent book, "web-1", ExecutionLost {
+        command: command, started: started, form: LossForm::Confirmed,
+        agent_seq: Some(agent_seq), agent_prev: Some(agent_prev),
+    });
+    book.sign_and_append("web-1", &event)
+}
+
+fn refuse(book: &mut Book, command: StatementId) -> Result<StatementId, Refusal> {
+    let (agent_seq, agent_prev) = book.chain("web-1");
+    let event = say!(agent book, "web-1", ExecutionRefused {
+        command: command, agent_seq: agent_seq, agent_prev: agent_prev,
+        why: RefusalReason::Busy, rule: None, detail: None,
+    });
+    book.sign_and_append("web-1", &event)
+}
+
+#[test]
+fn no_output_comes_behind_what_the_agent_says_of_the_end() {
+    let (mut book, command) = running();
+    book.output("web-1", command, b"one").unwrap();
+    book.complete("web-1", command, 0).unwrap();
+    let more = book.output("web-1", command, b"two");
+    assert_eq!(more, Err(Refusal::Transition));
+    let (mut book, command) = running();
+    say_lost(&mut book, command).unwrap();
+    let more = book.output("web-1", command, b"one");
+    assert_eq!(more, Err(Refusal::Transition));
+    // How it ended may be known after all, and then it is told; no success comes of it.
+    book.complete("web-1", command, 0).unwrap();
+    assert_eq!(book.status(command), "lost");
+    book.audit().unwrap();
+}
+
+#[test]
+fn a_run_has_as_much_output_as_its_request_keeps_and_not_a_byte_more() {
+    let (mut book, command) = running();
+    let limit = book.command(command).act().output_limit;
+    let chunk = [b'x'; MAX_CHUNK_BYTES];
+    let full = limit / chunk.len() as u64;
+    assert_eq!(full * chunk.len() as u64, limit);
+    for _chunk in 0..full {
+        book.output("web-1", command, &chunk).unwrap();
+    }
+    // Both streams share it.
+    let part = &book.command(command).executions[&"web-1".parse().unwrap()];
+    let (started, chunk_no, chunk_prev) = (part.started.clone().unwrap().1.id, part.chunks, part.last_chunk);
+    let data = book.blob(b"x");
+    for stream in [Stream::Stdout, Stream::Stderr] {
+        let past = say!(agent book, "web-1", ExecutionOutput {
+            command: command, started: started, chunk_no: chunk_no, chunk_prev: chunk_prev,
+            stream: stream, offset_us: 1, data: data,
+        });
+        let refused = book.sign_and_append("web-1", &past).unwrap_err();
+        assert!(matches!(&refused, Refusal::OverLimit(why) if why.contains("1048577")), "{refused}");
+    }
+    book.complete("web-1", command, 0).unwrap();
+    book.audit().unwrap();
+}
+
+#[test]
+fn an_agent_refuses_once_in_time_or_late() {
+    let mut book = Book::ready();
+    let command = book.request("alice", &["web-1"]).unwrap();
+    book.approve("bob", command).unwrap();
+    book.approve("carol", command).unwrap();
+    refuse(&mut book, command).unwrap();
+    assert_eq!(refuse(&mut book, command), Err(Refusal::Transition));
+    let (mut book, command) = running();
+    book.complete("web-1", command, 0).unwrap();
+    refuse(&mut book, command).unwrap();
+    let part = &book.command(command).executions[&"web-1".parse().unwrap()];
+    assert!(part.late && part.succeeded());
+    assert_eq!(refuse(&mut book, command), Err(Refusal::Transition));
+    book.audit().unwrap();
+}
+
+#[test]
+fn an_agent_says_once_that_a_run_is_lost_also_when_the_ledger_presumed_it() {
+    let (mut book, command) = running();
+    book.now += 30 * SECOND_US + LOST_GRACE_US;
+    let now = Time::from_micros(book.now).unwrap();
+    let due = book.command(command).due(now).remove(0);
+    let presumed = book.ledger_header().due(command, due);
+    book.sign_and_append("ledger", &presumed).unwrap();
+    book.output("web-1", command, b"late").unwrap();
+    say_lost(&mut book, command).unwrap();
+    assert_eq!(say_lost(&mut book, command), Err(Refusal::Transition));
+    book.audit().unwrap();
+    let (mut book, command) = running();
+    book.complete("web-1", command, 0).unwrap();
+    assert_eq!(say_lost(&mut book, command), Err(Refusal::Transition));
+    assert_eq!(book.status(command), "completed");
 }
 
 #[test]

@@ -70,8 +70,19 @@ enum Stage {
 struct Host {
     status: &'static str,
     started_s: Option<u64>,
+    /// How it ended.
     said_how: bool,
+    /// That it cannot say.
+    said_lost: bool,
+    said_no: bool,
     good: bool,
+}
+
+impl Host {
+    /// It has begun, and its agent has said neither how it ended nor that it cannot say.
+    fn is_untold(&self) -> bool {
+        self.started_s.is_some() && !self.said_how && !self.said_lost
+    }
 }
 
 /// What should be so.
@@ -90,6 +101,8 @@ impl Model {
             status: "waiting",
             started_s: None,
             said_how: false,
+            said_lost: false,
+            said_no: false,
             good: false,
         };
         Self {
@@ -175,8 +188,8 @@ impl Model {
                 }
                 may
             }
-            // An authentic word about a run that started is never refused, however late.
-            Op::Output(host) => self.hosts[&host].started_s.is_some(),
+            // However late by the ledger's clock, but not behind its own end.
+            Op::Output(host) => self.hosts[&host].is_untold(),
             Op::Complete(host, code) => {
                 let host = self.hosts.get_mut(&host).unwrap();
                 let may = host.started_s.is_some() && !host.said_how;
@@ -190,8 +203,9 @@ impl Model {
                 may
             }
             Op::RefuseRun(host) => {
-                let may = self.stage == Stage::Allowed;
                 let host = self.hosts.get_mut(&host).unwrap();
+                let may = self.stage == Stage::Allowed && !host.said_no;
+                host.said_no |= may;
                 if may && host.status == "waiting" {
                     host.status = "refused";
                 }
@@ -199,8 +213,9 @@ impl Model {
             }
             Op::SayLost(host) => {
                 let host = self.hosts.get_mut(&host).unwrap();
-                let may = host.started_s.is_some();
-                if may && !host.said_how {
+                let may = host.is_untold();
+                if may {
+                    host.said_lost = true;
                     host.status = "lost";
                 }
                 may

@@ -9,12 +9,15 @@
 
 mod support;
 
+use std::collections::BTreeMap;
+
 use countersign_protocol::audit::Reason;
 use countersign_protocol::event::*;
 use countersign_protocol::fold::Refusal;
 use countersign_protocol::hash::StatementId;
-use countersign_protocol::lifecycle::Due;
+use countersign_protocol::lifecycle::{Due, ExecutionStatus, Position};
 use countersign_protocol::name::{SECOND_US, Time};
+use countersign_protocol::permission::Permission;
 use countersign_protocol::rights::ChangeBody;
 use countersign_protocol::rollout::{Gap, Rollout};
 use support::Book;
@@ -139,6 +142,45 @@ fn a_host_without_its_turn_does_not_start_and_an_end_lets_the_next_one_begin() {
     book.audit().unwrap();
 }
 
+/// Without the list, of whom nothing was heard there is no part; a refusal makes none.
+#[test]
+fn what_is_refused_changes_nothing_also_where_the_list_of_hosts_is_withheld() {
+    let mut book = book();
+    let command = rolled_out(&mut book, &HOSTS, at_most(1));
+    let Event::ExecutionStarted(start) = book.start_event("web-2", command) else {
+        panic!("it is a start")
+    };
+    let refuse = say!(agent book, "web-2", ExecutionRefused {
+        command: command, agent_seq: 0, agent_prev: StatementId::ZERO,
+        why: RefusalReason::Busy, rule: None, detail: None,
+    });
+    let skip = Due::Skip("web-2".parse().unwrap(), None);
+    let skip = book.ledger_header().due(command, skip);
+    let Some(Due::Release(turn)) = due(&book, command).pop() else {
+        panic!("a turn is due")
+    };
+    let release = book.ledger_header().due(command, Due::Release(turn));
+    let at = Position {
+        seq: book.tree.size(),
+        time: Time::from_micros(book.now).unwrap(),
+        id: StatementId::ZERO,
+    };
+    let mut held = book.command(command).clone();
+    (held.targets, held.executions) = (None, BTreeMap::new());
+    let mut released = held.clone();
+    released.next(&release, at).unwrap();
+    for (before, event, why) in [
+        (&held, start.into(), Refusal::NoTurn),
+        (&held, refuse, Refusal::NoTurn),
+        (&held, skip, Refusal::NotYet),
+        (&released, release, Refusal::Transition),
+    ] {
+        let mut after = before.clone();
+        assert_eq!(after.next(&event, at), Err(why));
+        assert_eq!(after, *before);
+    }
+}
+
 #[test]
 fn the_order_of_the_turns_is_the_one_of_the_lines() {
     let mut book = book();
@@ -163,6 +205,36 @@ fn the_order_of_the_turns_is_the_one_of_the_lines() {
     book.audit().unwrap();
 }
 
+/// PROTOCOL 5: whoever has a seat may stop it, also once it is authorized and without any role.
+#[test]
+fn who_has_a_seat_pauses_resumes_and_cancels_what_they_approved() {
+    let mut book = book();
+    for name in ["dave", "erin"] {
+        book.welcome(name);
+    }
+    book.change(Book::group("sre", &["dave"], &[]));
+    book.publish_text("1 alice group:sre");
+    let command = ask(&mut book, &HOSTS, at_most(1)).unwrap();
+    book.approve("dave", command).unwrap();
+    let may_not = Err(Refusal::NotPermitted(Permission::CommandCancel));
+    let cancel = |book: &mut Book, who: &str| {
+        let event = say!(person book, who, CommandCancelRequested {
+            command: command, token: None, reason: None,
+        });
+        book.sign_and_append(who, &event).map(drop)
+    };
+    assert_eq!(steer(&mut book, "erin", command, "pause"), may_not);
+    assert_eq!(cancel(&mut book, "erin"), may_not);
+    steer(&mut book, "dave", command, "pause").unwrap();
+    steer(&mut book, "dave", command, "resume").unwrap();
+    // As things stand now, as everywhere.
+    book.change(Book::group("sre", &["erin"], &["dave"]));
+    assert_eq!(cancel(&mut book, "dave"), may_not);
+    cancel(&mut book, "erin").unwrap();
+    assert_eq!(book.status(command), "cancelled");
+    book.audit().unwrap();
+}
+
 #[test]
 fn one_error_too_many_skips_the_rest() {
     let mut book = book();
@@ -180,6 +252,60 @@ fn one_error_too_many_skips_the_rest() {
         .filter(|part| part.skipped == Some(SkipReason::Errors));
     assert_eq!(skipped.count(), 2);
     assert_eq!(book.status(command), "failed");
+    book.audit().unwrap();
+}
+
+/// Asked for, or by the policy: without turns too, and without a word of the ledger for each host.
+#[test]
+fn one_error_too_many_skips_those_that_have_not_started_also_where_all_may() {
+    for asked in [true, false] {
+        let mut book = book();
+        let command = if asked {
+            let rollout = Rollout {
+                max_errors: Some(0),
+                ..Rollout::default()
+            };
+            rolled_out(&mut book, &HOSTS, rollout)
+        } else {
+            book.publish_text(
+                "2 permission:command:execute permission:command:approve errors=0",
+            );
+            let command = book.request("alice", &HOSTS).unwrap();
+            book.approve("bob", command).unwrap();
+            book.approve("carol", command).unwrap();
+            command
+        };
+        assert_eq!(book.command(command).plan, None);
+        assert_eq!(turns(&mut book, command), [""; 0]);
+        book.start("web-1", command).unwrap();
+        book.start("web-2", command).unwrap();
+        book.complete("web-1", command, 3).unwrap();
+        turns(&mut book, command);
+        let part = |host: &str| &book.command(command).executions[&host.parse().unwrap()];
+        assert_eq!(part("web-3").skipped, Some(SkipReason::Errors));
+        assert_eq!(part("web-2").status, ExecutionStatus::Running);
+        assert_eq!(book.start("web-3", command), Err(Refusal::AlreadyStarted));
+        book.complete("web-2", command, 0).unwrap();
+        assert_eq!(book.status(command), "partial");
+        book.audit().unwrap();
+    }
+}
+
+#[test]
+fn who_may_miss_a_turn_has_one_also_where_all_hosts_start_at_once() {
+    let mut book = book();
+    let rollout = Rollout {
+        start_within_ms: Some(60_000),
+        ..Rollout::default()
+    };
+    let command = rolled_out(&mut book, &HOSTS, rollout);
+    assert_eq!(turns(&mut book, command), HOSTS);
+    run(&mut book, "web-1", command, 0);
+    book.now += MINUTE_US;
+    turns(&mut book, command);
+    let parts = book.command(command).executions.values();
+    let missed = parts.filter(|part| part.skipped == Some(SkipReason::TurnMissed));
+    assert_eq!(missed.count(), 2);
     book.audit().unwrap();
 }
 
@@ -354,9 +480,10 @@ fn the_policy_forces_what_nobody_asked_for_and_never_loosens_what_was() {
     let command = book.request("alice", &["web-1", "web-2"]).unwrap();
     book.approve("bob", command).unwrap();
     book.approve("carol", command).unwrap();
+    let max_errors = book.command(command).max_errors;
     let plan = book.command(command).plan.clone().unwrap();
     assert_eq!(
-        (plan.in_flight, plan.max_errors, plan.canary),
+        (plan.in_flight, max_errors, plan.canary),
         (1, Some(0), Some(1))
     );
     assert_eq!(plan.gaps[0].ms, 1_800_000);
@@ -374,7 +501,8 @@ fn the_policy_forces_what_nobody_asked_for_and_never_loosens_what_was() {
     };
     let longer = rolled_out(&mut book, &["web-1", "web-2"], rollout);
     let plan = book.command(longer).plan.clone().unwrap();
-    assert_eq!((plan.gaps[0].ms, plan.max_errors), (3_600_000, Some(0)));
+    let max_errors = book.command(longer).max_errors;
+    assert_eq!((plan.gaps[0].ms, max_errors), (3_600_000, Some(0)));
     book.audit().unwrap();
 }
 

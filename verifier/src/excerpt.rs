@@ -135,7 +135,7 @@ impl Chosen {
         }
         self.entries += 1;
         let (id, event) = (entry.verified.id(), entry.verified.event());
-        self.outputs.take(id, event, documents)?;
+        self.outputs.take((entry.seq, id), event, documents);
         self.check_proof(entry, proof)
     }
 
@@ -274,6 +274,7 @@ impl Chosen {
             not_rejudged: self.fold.not_rejudged(),
             suspect,
             counters_back: Vec::new(),
+            other_outputs: self.outputs.others,
             first_bad,
             findings,
         }

@@ -32,7 +32,7 @@ mod witnesses;
 pub use blobs::{Documents, Held, Named, Settled, named, settle};
 pub use erasures::Erasures;
 pub use log::{Log, claimed_size, compare_root, note_word};
-pub use outputs::OutputCounts;
+pub use outputs::{OtherOutput, OutputCounts};
 pub use report::{BlobCounts, CounterBack, Findings, FirstBad, RedactedBy, Report, Scope, Suspect};
 pub use verify::{Expectations, Progress, Unreadable, verify};
 pub use witnesses::Witnessed;

@@ -118,7 +118,8 @@ impl Log {
         }
         self.last = Some((entry.leaf, entry.time));
         let (id, event) = (entry.verified.id(), entry.verified.event());
-        self.outputs.take(id, event, documents)
+        self.outputs.take((seq, id), event, documents);
+        Ok(())
     }
 
     /// Stops at what its source found by itself.
@@ -266,6 +267,7 @@ impl Log {
             not_rejudged: self.auditor.not_rejudged(),
             suspect,
             counters_back,
+            other_outputs: self.outputs.others,
             first_bad,
             findings,
         }

@@ -1,14 +1,20 @@
 //! What a run's end says of its output, against the chunks that hold it.
 //!
-//! The chain of chunks is checked by the fold; here the bytes are counted and hashed. A stream that
-//! was cut at its limit has a digest over bytes that nobody kept: its length is checked alone.
+//! Chain and lengths are checked by the fold; here the bytes are hashed. A stream that was cut at its
+//! limit has a digest over bytes that nobody kept: it is not compared.
+//!
+//! Chunks and end are signed by one and the same key, and each chunk is what was signed. So where they
+//! differ, that host has said two things and nobody else has done anything: it is told, and the rest of
+//! the log is judged as if it had not happened. Otherwise one stolen key of one host would keep everybody
+//! from verifying for ever, and hide what is wrong behind it.
 
 use std::collections::HashMap;
 
 use countersign_protocol::event::{
     Event, ExecutionCompleted, ExecutionOutput, LossForm, Stream, StreamTotals,
 };
-use countersign_protocol::hash::StatementId;
+use countersign_protocol::hash::{CommandId, StatementId};
+use countersign_protocol::name::AgentName;
 use sha2::{Digest as _, Sha256};
 
 use crate::blobs::Documents;
@@ -22,50 +28,51 @@ pub struct OutputCounts {
     pub partial: u64,
 }
 
-/// One stream of a run so far.
-#[derive(Debug, Clone)]
-struct Tally {
-    bytes: u64,
-    /// Over all bytes so far; nothing once some were not here.
-    hash: Option<Sha256>,
+/// A stream whose every byte is here, and of which its host gave another digest at the end.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct OtherOutput {
+    /// The run's end, which says so.
+    pub seq: u64,
+    /// The command.
+    pub command: CommandId,
+    /// The host, by its agent.
+    pub agent: AgentName,
+    /// Which of its streams.
+    pub stream: Stream,
 }
+
+impl OtherOutput {
+    /// The stream, for people.
+    pub(crate) const fn words(&self) -> &'static str {
+        match self.stream {
+            Stream::Stdout => "standard output",
+            Stream::Stderr => "standard error",
+        }
+    }
+}
+
+/// One stream of a run so far: over all bytes; nothing once some were not here.
+#[derive(Debug, Clone)]
+struct Tally(Option<Sha256>);
 
 impl Tally {
     fn new() -> Self {
-        Self {
-            bytes: 0,
-            hash: Some(Sha256::new()),
-        }
+        Self(Some(Sha256::new()))
     }
 
-    fn take(&mut self, len: u64, content: Option<&[u8]>) {
-        self.bytes += len;
-        match (content, &mut self.hash) {
+    fn take(&mut self, content: Option<&[u8]>) {
+        match (content, &mut self.0) {
             (Some(content), Some(hash)) => hash.update(content),
-            (None, _) => self.hash = None,
+            (None, _) => self.0 = None,
             (Some(_), None) => {}
         }
     }
 
-    /// True: every byte is here and hashes to what the host said. False: not every byte is here.
-    fn check(self, said: &StreamTotals) -> Result<bool, String> {
-        if self.bytes != said.kept {
-            return Err(format!(
-                "its chunks hold {} bytes, and its end says {}",
-                self.bytes, said.kept
-            ));
-        }
-        match self.hash {
-            Some(hash) if said.total == said.kept => {
-                let digest: [u8; 32] = hash.finalize().into();
-                if digest == *said.sha256.as_bytes() {
-                    Ok(true)
-                } else {
-                    Err("its chunks have another digest than its end says".to_owned())
-                }
-            }
-            Some(_) | None => Ok(false),
-        }
+    /// Whether the bytes hash to what the host said; nothing where not every byte is here.
+    fn agrees(self, said: &StreamTotals) -> Option<bool> {
+        let hash = self.0.filter(|_| said.total == said.kept)?;
+        let digest: [u8; 32] = hash.finalize().into();
+        Some(digest == *said.sha256.as_bytes())
     }
 }
 
@@ -74,28 +81,29 @@ impl Tally {
 pub(crate) struct Outputs {
     running: HashMap<StatementId, [Tally; 2]>,
     pub(crate) counts: OutputCounts,
+    /// In the order of their ends.
+    pub(crate) others: Vec<OtherOutput>,
 }
 
 impl Outputs {
     /// Takes an event that was judged and may stand where it stands.
     pub(crate) fn take(
         &mut self,
-        id: StatementId,
+        (seq, id): (u64, StatementId),
         event: &Event,
         documents: &Documents,
-    ) -> Result<(), (&'static str, String)> {
+    ) {
         if let Event::ExecutionStarted(_) = event {
             self.running.insert(id, [Tally::new(), Tally::new()]);
         } else if let Event::ExecutionOutput(chunk) = event {
             self.chunk(chunk, documents);
         } else if let Event::ExecutionCompleted(done) = event {
-            return self.end(done).map_err(|reason| ("other_output", reason));
+            self.end(seq, done);
         } else if let Event::ExecutionLost(lost) = event
             && lost.form == LossForm::Confirmed
         {
             self.running.remove(&lost.started);
         }
-        Ok(())
     }
 
     fn chunk(&mut self, chunk: &ExecutionOutput, documents: &Documents) {
@@ -107,23 +115,27 @@ impl Outputs {
             Stream::Stderr => stderr,
         };
         let content = documents.get(&chunk.data.digest);
-        tally.take(chunk.data.len, content.map(|blob| blob.content()));
+        tally.take(content.map(|blob| blob.content()));
     }
 
-    fn end(&mut self, done: &ExecutionCompleted) -> Result<(), String> {
+    fn end(&mut self, seq: u64, done: &ExecutionCompleted) {
         let Some([stdout, stderr]) = self.running.remove(&done.started) else {
-            return Ok(());
+            return;
         };
-        for (name, tally, said) in [
-            ("standard output", stdout, &done.stdout),
-            ("standard error", stderr, &done.stderr),
+        for (stream, tally, said) in [
+            (Stream::Stdout, stdout, &done.stdout),
+            (Stream::Stderr, stderr, &done.stderr),
         ] {
-            let is_here = tally
-                .check(said)
-                .map_err(|reason| format!("{name} of the run: {reason}"))?;
-            self.counts.ok += u64::from(is_here);
-            self.counts.partial += u64::from(!is_here);
+            match tally.agrees(said) {
+                Some(true) => self.counts.ok += 1,
+                Some(false) => self.others.push(OtherOutput {
+                    seq,
+                    command: done.command,
+                    agent: done.agent.clone(),
+                    stream,
+                }),
+                None => self.counts.partial += 1,
+            }
         }
-        Ok(())
     }
 }

@@ -6,7 +6,7 @@ use countersign_protocol::hash::{CommandId, Hash, KeyId, StatementId};
 use countersign_protocol::name::{LegalBasis, SECOND_US};
 use countersign_protocol::{short, visible};
 
-use crate::outputs::OutputCounts;
+use crate::outputs::{OtherOutput, OutputCounts};
 use crate::witnesses::Witnessed;
 use serde::Serialize;
 
@@ -128,6 +128,9 @@ pub struct Report {
     pub suspect: Vec<Suspect>,
     /// Security keys whose counters went back: there may be two of one. No failure by themselves.
     pub counters_back: Vec<CounterBack>,
+    /// Output of which its own host says two things: it lies, or its key was stolen. Nothing else in the
+    /// log rests on it, so it is no failure by itself.
+    pub other_outputs: Vec<OtherOutput>,
     /// The first difference of each side table.
     pub findings: Vec<String>,
 }
@@ -136,7 +139,9 @@ impl Report {
     /// Whether something that holds is under suspicion all the same.
     #[must_use]
     pub const fn is_suspect(&self) -> bool {
-        !self.suspect.is_empty() || !self.counters_back.is_empty()
+        !self.suspect.is_empty()
+            || !self.counters_back.is_empty()
+            || !self.other_outputs.is_empty()
     }
 }
 
@@ -239,6 +244,17 @@ impl fmt::Display for Report {
                 f,
                 "SUSPECT: the security key {} showed counter {} in entry {}, after {}: there may be two of it",
                 back.key_id, back.counter, back.seq, back.before
+            )?;
+        }
+        for other in &self.other_outputs {
+            writeln!(
+                f,
+                "SUSPECT: other_output at entry {}: {} of command {} has another digest there than what {} had sent: \
+                 that host contradicts itself, or its key was stolen",
+                other.seq,
+                other.words(),
+                short::short(&other.command),
+                other.agent
             )?;
         }
         for finding in &self.findings {

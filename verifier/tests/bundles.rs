@@ -21,7 +21,9 @@ use countersign_protocol::audit::check_entry;
 use countersign_protocol::blob::Blob;
 use countersign_protocol::checkpoint::{Checkpoint, CheckpointBody};
 use countersign_protocol::cosignature::{Cosignature, WitnessKey};
-use countersign_protocol::event::{Event, ExecutionCompleted, Outcome, StreamTotals};
+use countersign_protocol::event::{
+    Event, ExecutionCompleted, Outcome, Stream as OutputStream, StreamTotals,
+};
 use countersign_protocol::fold::Stream;
 use countersign_protocol::hash::{CommandId, Digest, LedgerId, StatementId};
 use countersign_protocol::name::{SECOND_US, Time};
@@ -29,7 +31,7 @@ use countersign_protocol::proof;
 use countersign_protocol::rights::ChangeBody;
 use countersign_protocol::tlog_proof::TlogProof;
 use countersign_verifier::bundle::{Absence, Manifest, Page, Selection, Writer};
-use countersign_verifier::{Expectations, Report, Scope, verify};
+use countersign_verifier::{Expectations, OtherOutput, Report, Scope, verify};
 use sha2::{Digest as _, Sha256};
 use support::{Book, key};
 
@@ -378,8 +380,8 @@ fn a_redaction_of_what_a_held_an_open_or_no_such_command_names_is_found() {
     }
 }
 
-#[test]
-fn output_that_differs_from_what_the_host_said_at_the_end_is_found() {
+/// A run whose host says at its end that it wrote something else than its chunks hold; what is said of it.
+fn contradicted() -> (Book, CommandId, OtherOutput) {
     let mut book = book();
     book.enrol("web-1");
     let command = book.request("alice", &["web-1"]).unwrap();
@@ -388,12 +390,42 @@ fn output_that_differs_from_what_the_host_said_at_the_end_is_found() {
     book.start("web-1", command).unwrap();
     book.output("web-1", command, b"hello\n").unwrap();
     complete(&mut book, command, b"HELLO\n");
-    let (_, report) = write(
-        manifest(&book, Selection::Whole),
-        note(&book),
-        whole_pages(&book),
-    );
-    assert_eq!(found(&report), ("other_output", book.tree.size() - 1));
+    let told = OtherOutput {
+        seq: book.tree.size() - 1,
+        command,
+        agent: "web-1".parse().unwrap(),
+        stream: OutputStream::Stdout,
+    };
+    (book, command, told)
+}
+
+#[test]
+fn output_that_differs_from_what_the_host_said_at_the_end_is_told_and_the_rest_is_verified() {
+    let (mut book, command, told) = contradicted();
+    book.request("alice", &["web-1"]).unwrap();
+    for bytes in [whole(&book), excerpt(&book, command).0] {
+        let report = check(&bytes);
+        assert!(report.ok && report.is_suspect());
+        assert_eq!(report.other_outputs, [told.clone()]);
+        assert_eq!(report.outputs.ok, 1, "standard error holds");
+        let said = format!("SUSPECT: other_output at entry {}: standard output", told.seq);
+        assert!(report.to_string().contains(&said), "{report}");
+    }
+    assert_eq!(check(&whole(&book)).size, book.tree.size());
+}
+
+/// Whoever stole one host's key would otherwise hide whatever stands behind.
+#[test]
+fn behind_output_that_differs_a_changed_entry_is_found_all_the_same() {
+    let (mut book, _, told) = contradicted();
+    book.request("alice", &["web-1"]).unwrap();
+    let mut pages = whole_pages(&book);
+    let last = pages.last_mut().unwrap().entries.last_mut().unwrap();
+    *last.last_mut().unwrap() ^= 1;
+    let (bytes, _) = write(manifest(&book, Selection::Whole), note(&book), pages);
+    let report = check(&bytes);
+    assert_eq!(found(&report), ("bad_statement", book.tree.size() - 1));
+    assert_eq!(report.other_outputs, [told]);
 }
 
 #[test]

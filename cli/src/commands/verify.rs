@@ -33,7 +33,8 @@ const PROGRESS_STEP: u64 = 10_000;
   countersign verify evidence.tar --checkpoint evidence.note    of an excerpt: it must be its own
 
 Exit codes: 0 everything holds, 3 it does not, 5 it could not be read, 6 it holds and a part of it is
-under suspicion: of a key that an administrator calls suspect, or whose counter went back.")]
+under suspicion: of a key that an administrator calls suspect, or whose counter went back, or of a host
+whose output is not what it says at the end.")]
 pub struct Arguments {
     /// A bundle as `export` writes it, instead of asking a server; - reads standard input
     #[arg(value_name = "BUNDLE", conflicts_with = "database")]

@@ -30,12 +30,12 @@ pub(super) fn rollout(rollout: &Rollout) -> String {
 }
 
 /// The plan that holds, in one line: what was asked for and what the policy asks besides.
-fn plan(plan: &Plan) -> String {
+fn plan(plan: &Plan, max_errors: Option<u64>) -> String {
     Words {
         in_flight: Some(plan.in_flight.to_string()),
         gaps: &plan.gaps,
         canary: plan.canary,
-        max_errors: plan.max_errors,
+        max_errors,
         start_within_ms: plan.start_within_ms,
     }
     .line()
@@ -83,12 +83,13 @@ fn errors(most: Option<u64>) -> String {
     }
 }
 
-/// How it goes and where it stands, as lines; none where all hosts start at once.
+/// How it goes and where it stands, as lines; none where all hosts start at once and nothing stops them.
 pub(super) fn standing(command: &Command) -> Vec<String> {
+    let most = command.max_errors;
     let Some(held) = &command.plan else {
-        return Vec::new();
+        return most.map(|most| errors(Some(most))).into_iter().collect();
     };
-    let mut lines = vec![plan(held)];
+    let mut lines = vec![plan(held, most)];
     let over = command.status().is_final();
     let waiting = command
         .executions

@@ -433,20 +433,20 @@ impl Book {
             kept: bytes.len() as u64,
             sha256: Digest::new(Sha256::digest(bytes).into()),
         };
-        self.complete_with(host, command, code, totals(out), totals(err));
+        let event = self.completion(host, command, code, [totals(out), totals(err)]);
+        self.say(host, &event).unwrap();
     }
 
-    pub(crate) fn complete_with(
+    pub(crate) fn completion(
         &mut self,
         host: &str,
         command: StatementId,
         code: u8,
-        stdout: StreamTotals,
-        stderr: StreamTotals,
-    ) {
+        [stdout, stderr]: [StreamTotals; 2],
+    ) -> Event {
         let (started, chunks, last_chunk) = self.execution(host, command);
         let (agent_seq, agent_prev) = self.chain(host);
-        let event = agent!(
+        agent!(
             self,
             host,
             ExecutionCompleted {
@@ -468,8 +468,7 @@ impl Book {
                 tree_gone: true,
                 masked: None,
             }
-        );
-        self.say(host, &event).unwrap();
+        )
     }
 
     /// bob and carol approve, web-1 runs it, writes and ends.

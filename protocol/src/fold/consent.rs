@@ -21,6 +21,20 @@ impl State {
             && requirement.is_ok_and(|requirement| self.rights.has_seat(who, &requirement))
     }
 
+    /// Says whether somebody has a seat of what a command needs, or may have one for all that is known
+    /// here: where its words are withheld, nobody can judge again what the ledger judged then.
+    pub(super) fn may_sit(&self, command: &Command, who: &Principal) -> bool {
+        let seat = |requirement: &Requirement| self.rights.has_seat(who, requirement);
+        match command.stage {
+            Stage::Requested => self
+                .judgement(command, self.judged_at(command))
+                .is_none_or(|judged| judged.is_ok_and(|requirement| seat(&requirement))),
+            // By what was asked then: the words are held no more, and whoever let it run may stop it.
+            Stage::Authorized { .. } => command.requirement.as_ref().is_some_and(seat),
+            Stage::Rejected | Stage::Withdrawn | Stage::Expired | Stage::Cancelled => false,
+        }
+    }
+
     /// Everybody who has a seat of what a command that waits needs, sorted; never its requester.
     #[must_use]
     pub fn approvers(&self, command: &Command) -> Vec<&Principal> {

@@ -278,7 +278,9 @@ impl State {
         self.check_texts(event)?;
         match Stream::of(event, at.id) {
             None => {
-                // Of no stream, and yet an idle statement stands on its agent's chain.
+                // Of no stream, and yet an idle statement stands on its agent's chain. However soon it
+                // comes: an agent says one when it is asked and before it stops, and a last one that was
+                // refused would be a gap in what it proves.
                 let link = self.check_link(event)?;
                 self.continue_chain(link, at.id);
                 Ok(())
@@ -533,7 +535,7 @@ impl State {
             || by_right
                 .into_iter()
                 .any(|right| self.rights.holds(who, right))
-            || self.may_approve(command, who)
+            || self.may_sit(command, who)
     }
 
     /// Whoever may stop a command may hold it up and let it go on.

@@ -15,7 +15,7 @@ use crate::hash::{CommandId, KeyId, StatementId};
 use crate::name::{AgentName, Principal, SECOND_US, Time};
 use crate::permission::Whom;
 use crate::policy::PolicyRef;
-use crate::quorum::{self, Verdict};
+use crate::quorum::{self, Requirement, Verdict};
 use crate::refusal::{Refusal, require};
 use crate::rollout::{self, Plan};
 use crate::target::TargetList;
@@ -106,8 +106,12 @@ pub struct Command {
     pub votes: Vec<Vote>,
     /// How far it has come.
     pub stage: Stage,
+    /// What the policy asked, once it is authorized: who has a seat of it may stop it.
+    pub requirement: Option<Requirement>,
     /// How it goes over its hosts, once it is authorized; none when all start at once.
     pub plan: Option<Plan>,
+    /// So many hosts may end badly, once it is authorized; one more, and those that wait are skipped.
+    pub max_errors: Option<u64>,
     /// Since when it is paused.
     pub paused: Option<Position>,
     /// The person's word after the canary.
@@ -143,7 +147,9 @@ impl Command {
             approvals: Vec::new(),
             votes: Vec::new(),
             stage: Stage::Requested,
+            requirement: None,
             plan: None,
+            max_errors: None,
             paused: None,
             continued: None,
             errors: 0,
@@ -218,8 +224,9 @@ impl Command {
             Event::ExecutionRefused(refused) => self.refuse(refused),
             Event::ExecutionSkipped(skipped) => self.skip(skipped, at),
             Event::ExecutionOutput(chunk) => {
+                let most = self.act().output_limit;
                 let run = self.run_of(&chunk.agent, Some(chunk.signer), chunk.started)?;
-                run.output(chunk, at)
+                run.output(chunk, at, most)
             }
             Event::ExecutionCompleted(done) => {
                 let run = self.run_of(&done.agent, Some(done.signer), done.started)?;
@@ -381,6 +388,8 @@ impl Command {
         require(verdict.is_met(), Refusal::Quorum)?;
         self.stage = Stage::Authorized { at, verdict };
         self.plan = Plan::of(self.act(), &authorized.requirement);
+        self.max_errors = rollout::max_errors(self.act(), &authorized.requirement);
+        self.requirement = Some(authorized.requirement.clone());
         Ok(())
     }
 
@@ -404,11 +413,10 @@ impl Command {
         Ok(())
     }
 
-    /// The part of a host that is a target of an authorized command.
-    pub(super) fn authorized_execution(
-        &mut self,
-        agent: &AgentName,
-    ) -> Result<&mut Execution, Refusal> {
+    /// The part of a host that is a target of an authorized command. It waits where nothing was heard
+    /// of it yet.
+    pub(super) fn authorized_execution(&self, agent: &AgentName) -> Result<&Execution, Refusal> {
+        static WAITING: Execution = Execution::WAITING;
         if !matches!(self.stage, Stage::Authorized { .. }) {
             return Err(self.past());
         }
@@ -417,10 +425,15 @@ impl Command {
             .as_ref()
             .is_none_or(|list| list.line_of(agent).is_some());
         require(listed, Refusal::NotATarget)?;
-        Ok(self
-            .executions
+        Ok(self.executions.get(agent).unwrap_or(&WAITING))
+    }
+
+    /// The same, to be changed once nothing is in the way: without the list it begins to be held here,
+    /// and that is a change too.
+    pub(super) fn execution_mut(&mut self, agent: &AgentName) -> &mut Execution {
+        self.executions
             .entry(agent.clone())
-            .or_insert(Execution::WAITING))
+            .or_insert(Execution::WAITING)
     }
 
     fn refuse(&mut self, refused: &ExecutionRefused) -> Result<(), Refusal> {
@@ -430,10 +443,15 @@ impl Command {
         if !same_key {
             return Err(Refusal::NotATarget);
         }
+        // An agent refuses once; whoever has its key might go on for ever.
+        if execution.refused.is_some() || execution.late_refusal {
+            return Err(Refusal::Transition);
+        }
         // Its end would let the next one begin, out of turn.
         if in_turns && execution.released.is_none() && !execution.status.is_final() {
             return Err(Refusal::NoTurn);
         }
+        let execution = self.execution_mut(&refused.agent);
         match execution.status {
             ExecutionStatus::Waiting => {
                 execution.status = ExecutionStatus::Refused;
@@ -448,7 +466,10 @@ impl Command {
             | ExecutionStatus::Refused
             | ExecutionStatus::Skipped
             | ExecutionStatus::Cancelled
-            | ExecutionStatus::Lost => execution.late = true,
+            | ExecutionStatus::Lost => {
+                execution.late = true;
+                execution.late_refusal = true;
+            }
         }
         Ok(())
     }
@@ -476,6 +497,7 @@ impl Command {
                 return Err(Refusal::Late);
             }
         }
+        let execution = self.execution_mut(&started.agent);
         execution.status = ExecutionStatus::Running;
         execution.last_chunk = at.id;
         execution.started = Some((started.clone(), at));
@@ -525,13 +547,14 @@ impl Command {
                     return Err(Refusal::NotYet);
                 }
             }
-            // The agent's own word is never refused; after a completion it is only late.
-            LossForm::Confirmed => run.late |= run.status != ExecutionStatus::Running,
+            // The agent's own word is taken also when the ledger had given the run up: once.
+            LossForm::Confirmed => {
+                require(!run.is_told(), Refusal::Transition)?;
+                run.late |= run.status != ExecutionStatus::Running;
+            }
         }
-        if run.completed.is_none() || run.status == ExecutionStatus::Running {
-            run.status = ExecutionStatus::Lost;
-            run.lost = Some(lost.form);
-        }
+        run.status = ExecutionStatus::Lost;
+        run.lost = Some(lost.form);
         Ok(())
     }
 }

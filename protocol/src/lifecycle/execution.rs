@@ -1,15 +1,17 @@
 //! One host's part of a command, and how it takes what its agent says.
 
+use alloc::format;
+
 use super::command::Position;
 use super::status::ExecutionStatus;
 use crate::blob::BlobRef;
 use crate::event::{
     ExecutionCompleted, ExecutionOutput, ExecutionStarted, LossForm, Outcome, RefusalReason,
-    SkipReason,
+    SkipReason, Stream,
 };
-use crate::fold::Refusal;
 use crate::hash::StatementId;
 use crate::name::{RuleName, Time};
+use crate::refusal::{Refusal, require};
 
 /// One host's part.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +26,8 @@ pub struct Execution {
     pub chunks: u64,
     /// The last chunk, or the start before the first.
     pub last_chunk: StatementId,
+    /// Bytes in these chunks.
+    pub kept: Kept,
     /// How it ended, when the agent said so; it may be late.
     pub completed: Option<ExecutionCompleted>,
     /// Why the host would not.
@@ -36,6 +40,45 @@ pub struct Execution {
     pub over: Option<Over>,
     /// Something of the agent arrived after the end was settled.
     pub late: bool,
+    /// A refusal was such a thing. One is all that a host has to say of it.
+    pub late_refusal: bool,
+}
+
+/// Bytes of output that chunks hold, by stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Kept {
+    /// Of standard output.
+    pub stdout: u64,
+    /// Of standard error.
+    pub stderr: u64,
+}
+
+impl Kept {
+    /// No chunk so far.
+    const NOTHING: Self = Self {
+        stdout: 0,
+        stderr: 0,
+    };
+
+    /// Of both together.
+    const fn total(self) -> u64 {
+        self.stdout.saturating_add(self.stderr)
+    }
+
+    /// With one chunk more.
+    const fn and(self, stream: Stream, bytes: u64) -> Self {
+        let Self { stdout, stderr } = self;
+        match stream {
+            Stream::Stdout => Self {
+                stdout: stdout.saturating_add(bytes),
+                stderr,
+            },
+            Stream::Stderr => Self {
+                stdout,
+                stderr: stderr.saturating_add(bytes),
+            },
+        }
+    }
 }
 
 /// A host's turn in a rollout.
@@ -99,12 +142,14 @@ impl Execution {
         started: None,
         chunks: 0,
         last_chunk: StatementId::ZERO,
+        kept: Kept::NOTHING,
         completed: None,
         refused: None,
         skipped: None,
         lost: None,
         over: None,
         late: false,
+        late_refusal: false,
     };
 
     /// It ended, and well; what its agent says late of a lost run is no success.
@@ -132,15 +177,40 @@ impl Execution {
         }
     }
 
-    pub(super) fn output(&mut self, chunk: &ExecutionOutput, at: Position) -> Result<(), Refusal> {
+    /// Whether the agent itself has said how the run ended, or that it cannot: then all of the output
+    /// stands before. What the ledger presumes is no such word.
+    pub(super) fn is_told(&self) -> bool {
+        self.completed.is_some() || self.lost == Some(LossForm::Confirmed)
+    }
+
+    /// Takes a chunk of a run that may have so many bytes of output.
+    ///
+    /// The bytes bound the chunks too: each has one at least. Nothing tighter holds for every honest
+    /// agent: how much comes in one piece is up to the command, which may write a byte at a time for as
+    /// long as it runs, and to whatever still holds its pipes when it was killed.
+    pub(super) fn output(
+        &mut self,
+        chunk: &ExecutionOutput,
+        at: Position,
+        most: u64,
+    ) -> Result<(), Refusal> {
+        require(!self.is_told(), Refusal::Transition)?;
         if chunk.chunk_no != self.chunks || chunk.chunk_prev != self.last_chunk {
             return Err(Refusal::Chain {
                 expected: self.chunks,
             });
         }
+        let kept = self.kept.and(chunk.stream, chunk.data.len);
+        if kept.total() > most {
+            return Err(Refusal::OverLimit(format!(
+                "this run's output would come to {} bytes, and its request keeps {most} of each host",
+                kept.total()
+            )));
+        }
         self.late |= self.status != ExecutionStatus::Running;
         self.chunks += 1;
         self.last_chunk = at.id;
+        self.kept = kept;
         Ok(())
     }
 
@@ -153,6 +223,16 @@ impl Execution {
         if self.completed.is_some() {
             return Err(Refusal::Transition);
         }
+        // What is wrong by the log alone is never entered. Whether the digests are right takes the
+        // bytes, which may be withheld: whoever holds them says so.
+        require(
+            done.stdout.kept == self.kept.stdout,
+            Refusal::Binding("stdout.kept"),
+        )?;
+        require(
+            done.stderr.kept == self.kept.stderr,
+            Refusal::Binding("stderr.kept"),
+        )?;
         self.completed = Some(done.clone());
         if self.status != ExecutionStatus::Running {
             // Presumed lost, and now we hear how it ended: shown, never as success.

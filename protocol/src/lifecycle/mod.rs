@@ -20,6 +20,6 @@ mod turns;
 
 pub use command::{Approval, Command, LOST_GRACE_US, Position, Stage, Vote};
 pub use due::Due;
-pub use execution::{Execution, Over, Refused, Released};
+pub use execution::{Execution, Kept, Over, Refused, Released};
 pub use status::{CommandStatus, ExecutionStatus};
 pub use turns::Turn;

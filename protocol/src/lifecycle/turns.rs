@@ -40,11 +40,10 @@ impl Turn {
 }
 
 impl Command {
-    /// Says whether more hosts have ended badly than the rollout allows.
+    /// Says whether more hosts have ended badly than it allows.
     #[must_use]
     pub fn has_too_many_errors(&self) -> bool {
-        let most = self.plan.as_ref().and_then(|plan| plan.max_errors);
-        most.is_some_and(|most| self.errors > most)
+        self.max_errors.is_some_and(|most| self.errors > most)
     }
 
     /// The plan, while turns may begin at all.
@@ -141,7 +140,7 @@ impl Command {
         if part.status != ExecutionStatus::Waiting || part.released.is_some() {
             return Err(Refusal::Transition);
         }
-        part.released = Some(Released { at, start_before });
+        self.execution_mut(&released.agent).released = Some(Released { at, start_before });
         Ok(())
     }
 
@@ -162,6 +161,7 @@ impl Command {
         if part.status != ExecutionStatus::Waiting {
             return Err(Refusal::Transition);
         }
+        let part = self.execution_mut(&skipped.agent);
         part.status = ExecutionStatus::Skipped;
         part.skipped = skipped.why;
         Ok(())

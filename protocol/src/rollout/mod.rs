@@ -19,4 +19,4 @@ mod plan;
 
 pub(crate) use gaps::Gaps;
 pub(crate) use plan::are_gaps;
-pub use plan::{Gap, MAX_AHEAD_US, MAX_GAPS, MAX_SPAN_MS, Plan, Rollout, over_at};
+pub use plan::{Gap, MAX_AHEAD_US, MAX_GAPS, MAX_SPAN_MS, Plan, Rollout, max_errors, over_at};

@@ -110,8 +110,6 @@ pub(crate) fn are_gaps(gaps: &[Gap]) -> bool {
 pub struct Plan {
     /// So many hosts at once; at least 1.
     pub in_flight: u64,
-    /// So many may end badly.
-    pub max_errors: Option<u64>,
     /// The gaps that hold, sorted by label.
     pub gaps: Vec<Gap>,
     /// So many hosts, and then a person looks.
@@ -121,26 +119,23 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan of an authorized command. None where all its hosts may start at once: then there
-    /// are no turns.
+    /// The plan of an authorized command. None where all its hosts may start at once, for as long as
+    /// its own time: then there are no turns.
     #[must_use]
     pub fn of(act: &Act, requirement: &Requirement) -> Option<Self> {
         let none = Rollout::default();
         let asked = act.rollout.as_ref().unwrap_or(&none);
-        let least = |one: Option<u64>, other: Option<u32>| {
-            let other = other.map(u64::from);
-            one.into_iter().chain(other).min()
-        };
         let gaps = stricter(asked.gap.as_ref(), &requirement.gaps);
         let count = act.targets.count;
         let in_flight = least(asked.max_in_flight, requirement.max_in_flight)
             .filter(|_| gaps.is_empty())
             .unwrap_or(if gaps.is_empty() { count } else { 1 });
         let canary = least(asked.canary, requirement.canary).filter(|canary| *canary < count);
-        let free = in_flight >= count && gaps.is_empty() && canary.is_none();
+        // A host can miss its turn only where it has one.
+        let is_timed = asked.start_within_ms.is_some();
+        let free = in_flight >= count && gaps.is_empty() && canary.is_none() && !is_timed;
         (!free).then(|| Self {
             in_flight: in_flight.max(1),
-            max_errors: least(asked.max_errors, requirement.max_errors),
             gaps,
             canary,
             start_within_ms: asked.start_within_ms,
@@ -181,6 +176,19 @@ impl Plan {
         let longest = self.gaps.iter().map(Gap::micros).max();
         over_at.plus_micros(longest.unwrap_or(0))
     }
+}
+
+/// So many hosts may end badly; one more, and those that wait are skipped. It takes no turns: where all
+/// hosts may start at once it keeps out those that have not, at no cost of an entry for each of them.
+#[must_use]
+pub fn max_errors(act: &Act, requirement: &Requirement) -> Option<u64> {
+    let asked = act.rollout.as_ref().and_then(|asked| asked.max_errors);
+    least(asked, requirement.max_errors)
+}
+
+fn least(asked: Option<u64>, required: Option<u32>) -> Option<u64> {
+    let required = required.map(u64::from);
+    asked.into_iter().chain(required).min()
 }
 
 /// When a host was over, from its last statement: by its own clock or by the ledger's, whichever is

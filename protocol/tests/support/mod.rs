@@ -208,16 +208,17 @@ impl Book {
     pub(crate) fn complete_event(&mut self, host: &str, command: StatementId, code: u8) -> Event {
         let (started, chunks, last_chunk) = self.run(host, command);
         let (agent_seq, agent_prev) = self.chain(host);
-        let totals = StreamTotals {
-            total: 0,
-            kept: 0,
+        let kept = self.command(command).executions[&host.parse().unwrap()].kept;
+        let totals = |kept| StreamTotals {
+            total: kept,
+            kept,
             sha256: Digest::new([2; 32]),
         };
         say!(agent self, host, ExecutionCompleted {
             command: command, agent_seq: agent_seq, agent_prev: agent_prev, started: started,
             detail: None, outcome: Outcome::Exited, exit_code: Some(code), signal: None,
             duration_us: 1000, cpu_us: 500, max_rss: 4096,
-            stdout: totals, stderr: totals, chunks: chunks, last_chunk: last_chunk, tree_gone: true, masked: None,
+            stdout: totals(kept.stdout), stderr: totals(kept.stderr), chunks: chunks, last_chunk: last_chunk, tree_gone: true, masked: None,
         })
     }
 
