@@ -9,6 +9,7 @@ use countersign_protocol::event::Stream;
 use countersign_protocol::hash::Digest;
 use countersign_protocol::lifecycle::{Execution, ExecutionStatus};
 use countersign_protocol::name::AgentName;
+use countersign_protocol::view::Skipped;
 use serde::Serialize;
 
 use crate::view::{CommandView, Output};
@@ -80,6 +81,8 @@ struct Said {
     verdict: Verdict,
     /// The outcome's word, with code or signal; nothing of a run that did not end.
     end: Option<String>,
+    /// Why it never started.
+    skipped: Option<Skipped>,
     /// Standard output and standard error.
     wrote: Option<[Digest; 2]>,
 }
@@ -91,6 +94,7 @@ impl Said {
         Self {
             verdict: Verdict::of(part),
             end,
+            skipped: Skipped::of(part),
             wrote: done.map(|done| [done.stdout.sha256, done.stderr.sha256]),
         }
     }
@@ -104,8 +108,23 @@ pub struct Group {
     /// How their runs ended, for people; nothing where none did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub end: Option<String>,
+    /// Why they never started: `errors`, `turn_missed` or `expired`; nothing where they were not skipped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<Skipped>,
     /// Their names, sorted.
     pub hosts: Vec<AgentName>,
+}
+
+impl Group {
+    /// How each of them came out, in a few words.
+    #[must_use]
+    pub fn said(&self) -> String {
+        match (&self.end, self.skipped) {
+            (Some(end), _) => end.clone(),
+            (None, Some(why)) => format!("{}: {}", self.verdict.as_str(), describe::skipped(why)),
+            (None, None) => self.verdict.as_str().to_owned(),
+        }
+    }
 }
 
 /// Who said the same, the largest group first.
@@ -118,6 +137,7 @@ pub fn groups(runs: &Runs) -> Vec<Group> {
     let group = |(said, hosts): (Said, Vec<AgentName>)| Group {
         verdict: said.verdict,
         end: said.end,
+        skipped: said.skipped,
         hosts,
     };
     let mut groups: Vec<Group> = found.into_iter().map(group).collect();
@@ -205,8 +225,7 @@ fn line(group: &Group) -> String {
     if let Some(more) = group.hosts.len().checked_sub(MAX_NAMES + 1) {
         names.push(format!("and {} more", more + 1));
     }
-    let said = group.end.as_deref().unwrap_or(group.verdict.as_str());
-    format!("  {}: {said}", names.join(", "))
+    format!("  {}: {}", names.join(", "), group.said())
 }
 
 #[cfg(test)]

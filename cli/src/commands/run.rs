@@ -273,7 +273,7 @@ fn print_grouped(view: &CommandView, raw: bool) -> Result<(), Failure> {
             continue;
         };
         let names: Vec<String> = group.hosts.iter().map(ToString::to_string).collect();
-        let end = group.end.as_deref().unwrap_or(group.verdict.as_str());
+        let end = group.said();
         let count = group.hosts.len();
         let noun = if count == 1 { "host" } else { "hosts" };
         console::print(&format!(

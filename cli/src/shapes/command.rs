@@ -90,13 +90,25 @@ pub struct ItemsShape<T> {
     pub next: Option<String>,
 }
 
+/// A change in a list.
+#[derive(Debug, Serialize)]
+pub struct ChangeItemShape {
+    /// As the server lists those that wait.
+    #[serde(flatten)]
+    pub item: ChangeItem,
+    /// `XXXX-XXXX`
+    pub short: String,
+    /// Its status word.
+    pub status: &'static str,
+}
+
 /// `inbox`: commands, and changes of rights beside them.
 #[derive(Debug, Serialize)]
 pub struct InboxShape {
     /// Commands that wait for the caller.
     pub items: Vec<CommandItem>,
     /// Changes that wait for the caller.
-    pub changes: Vec<ChangeItem>,
+    pub changes: Vec<ChangeItemShape>,
     /// Always none.
     pub next: Option<String>,
 }
@@ -213,6 +225,15 @@ pub struct CommandShape {
     /// What was erased, by whom and why; left out where nothing was.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     redactions: Vec<RedactionShape>,
+}
+
+impl CommandShape {
+    /// With the execution of one of its hosts alone; all else is of the whole command.
+    #[must_use]
+    pub fn only(mut self, agent: &AgentName) -> Self {
+        self.executions.retain(|part| part.agent == agent.as_str());
+        self
+    }
 }
 
 /// `show` of a change of rights.
@@ -387,14 +408,19 @@ pub fn change(view: &ChangeView) -> ChangeShape<'_> {
 
 /// A change in a list.
 #[must_use]
-pub fn change_item(view: &ChangeView) -> ChangeItem {
-    ChangeItem {
+pub fn change_item(view: &ChangeView) -> ChangeItemShape {
+    let item = ChangeItem {
         id: view.id.to_string(),
         change: view.kind().to_owned(),
         requester: view.requester.to_string(),
         seq: view.seq,
         consents: view.consents.iter().map(ToString::to_string).collect(),
         needed: view.needed,
+    };
+    ChangeItemShape {
+        item,
+        short: short::short(&view.id),
+        status: view.stage.as_str(),
     }
 }
 
