@@ -230,7 +230,9 @@ fn line(group: &Group) -> String {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use countersign_protocol::event::{ExecutionCompleted, Outcome, Seen, StreamTotals};
+    use countersign_protocol::event::{
+        ExecutionCompleted, Outcome, Seen, SkipReason, StreamTotals,
+    };
     use countersign_protocol::hash::{Hash, KeyId, LedgerId, StatementId};
     use countersign_protocol::name::{Nonce, Time};
 
@@ -334,6 +336,33 @@ pub(crate) mod tests {
             "{said:?}"
         );
         assert!(said.contains(&"  e: refused".to_owned()), "{said:?}");
+    }
+
+    #[test]
+    fn hosts_that_were_skipped_for_different_reasons_did_not_say_the_same() {
+        let skipped = |why| Execution {
+            status: ExecutionStatus::Skipped,
+            skipped: why,
+            completed: None,
+            ..wrote(0)
+        };
+        let of = [
+            ("a", skipped(Some(SkipReason::Errors))),
+            ("b", skipped(Some(SkipReason::Errors))),
+            ("c", skipped(Some(SkipReason::TurnMissed))),
+            ("d", skipped(None)),
+        ];
+        let said = summary(&runs(&of));
+        assert_eq!(said[0], "4 hosts: 4 skipped");
+        assert!(
+            said.contains(
+                &"  c: skipped: did not start in its turn; its agent may be away".to_owned()
+            ),
+            "{said:?}"
+        );
+        let groups = serde_json::to_value(groups(&runs(&of))).unwrap();
+        let words: Vec<_> = (0..3).map(|at| &groups[at]["skipped"]).collect();
+        assert_eq!(words, ["errors", "turn_missed", "expired"]);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::{console, describe, exit_code, shapes};
 /// Whose output.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
-  countersign logs 7K3M-9QPX > out.txt       (exact bytes)
+  countersign logs 7K3M-9QPX > out.txt  # exact bytes
   countersign logs 7K3M-9QPX -f --agent web-1
   countersign logs 7K3M-9QPX -f --jsonl
 

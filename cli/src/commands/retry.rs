@@ -22,7 +22,7 @@ use crate::{console, describe, exit_code, render};
 #[command(after_help = "Examples:
   countersign retry 7K3M-9QPX
   countersign retry 7K3M-9QPX --on web-3 --reason 'disk was full' --follow
-  countersign retry 7K3M-9QPX --also-lost           (also where it may have run already)
+  countersign retry 7K3M-9QPX --also-lost  # also where it may have run already
 
 It is a new request: the same program, words, variables, input, user and limits as recorded, on the hosts
 where it failed, was refused, skipped or cancelled. It takes the same rights and approvals as any other, and

@@ -22,6 +22,7 @@ use super::erasure::redactions;
 use super::requirement::{duration, requirement, votes};
 use super::rollout::{rollout, standing};
 use crate::acts::Retried;
+use crate::shapes::FilledShape;
 use crate::streams::Held;
 use crate::view::{CommandView, Deed, Start, Word};
 use crate::{alike, render};
@@ -643,6 +644,20 @@ pub fn runs(runs: &[Run<'_>]) -> Vec<String> {
         ));
     }
     shown
+}
+
+/// What a command runs, in one line: with facts in it where it is the same on all of its hosts, else
+/// as it was asked for, after a note, which a list may not cut off.
+#[must_use]
+pub fn filled(argv: &[String], runs: &[FilledShape]) -> String {
+    match runs {
+        [] => render::words(argv),
+        [only] => render::words(&only.argv),
+        [_, _, ..] => format!(
+            "each host with its own facts (countersign show ID): {}",
+            render::words(argv)
+        ),
+    }
 }
 
 /// The hosts of a list's line.

@@ -20,7 +20,7 @@ mod rollout;
 
 pub use change::{change, replaced_key};
 pub use command::{
-    act, came, command, deed, end, ending, few, refused, runs, skipped, some, status, table,
+    act, came, command, deed, end, ending, few, filled, refused, runs, skipped, some, status, table,
 };
 pub use erasure::{holds, redactions};
 pub use policy::{explained, rule_changes, rule_table, ruling, snapshot, what_if};

@@ -136,7 +136,7 @@ pub struct RequestShape {
     targets: Vec<String>,
     /// What hosts run with their own facts in it; only where it uses some.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    runs: Vec<RunShape>,
+    runs: Vec<FilledShape>,
     requester: String,
     /// The API token that asked for its requester; null where they signed it themselves.
     token: Option<String>,
@@ -159,10 +159,12 @@ struct StdinShape {
 }
 
 /// What some hosts run with their own facts in it.
-#[derive(Debug, Serialize)]
-struct RunShape {
-    argv: Vec<String>,
-    targets: Vec<String>,
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FilledShape {
+    /// The words.
+    pub argv: Vec<String>,
+    /// The hosts that run just these.
+    pub targets: Vec<String>,
 }
 
 /// `secret seal`: what goes into the body of a call.
@@ -323,7 +325,9 @@ fn request(view: &CommandView) -> RequestShape {
     }
 }
 
-fn runs(view: &CommandView) -> Vec<RunShape> {
+/// What hosts run with their own facts in it; nothing where they run the words as they are.
+#[must_use]
+pub fn runs(view: &CommandView) -> Vec<FilledShape> {
     let (spec, targets) = (view.spec.here(), view.command.targets.as_ref());
     let Some(Ok(runs)) = spec
         .zip(targets)
@@ -331,7 +335,7 @@ fn runs(view: &CommandView) -> Vec<RunShape> {
     else {
         return Vec::new();
     };
-    let shape = |run: Run<'_>| RunShape {
+    let shape = |run: Run<'_>| FilledShape {
         targets: run.lines.iter().map(ToString::to_string).collect(),
         argv: run.words,
     };
