@@ -6,7 +6,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use crate::answers::Host;
-use crate::rights::change;
+use crate::rights::{IN_AN_EMERGENCY, change};
 use crate::support::{Dev, signal, text, until};
 
 const ON: [&str; 5] = ["request", "--on", "second,third", "--reason", "a test"];
@@ -131,11 +131,6 @@ fn each_host_runs_its_own_facts_and_approvers_see_them_before() {
         assert_eq!(said, (&json!(true), &json!(0)), "{report}");
     }
 }
-
-const IN_AN_EMERGENCY: &str = "\
-permit (principal in Role::\"admin\", action == Action::\"command:execute\", resource);
-@id(\"emergency\") permit (principal in Role::\"admin\", action == Action::\"command:break_glass\", resource);
-";
 
 #[test]
 fn reviewers_see_what_hosts_ran_without_approvals_with_their_own_facts() {

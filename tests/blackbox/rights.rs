@@ -490,7 +490,7 @@ fn lists_of_changes_say_what_became_of_each_in_json_too() {
     assert_eq!(inbox["changes"][0]["status"], "requested");
 }
 
-const IN_AN_EMERGENCY: &str = "\
+pub(crate) const IN_AN_EMERGENCY: &str = "\
 @id(\"usual\") @approvals(\"2\") @from(\"role:admin\")
 permit (principal in Role::\"admin\", action == Action::\"command:execute\", resource);
 @id(\"emergency\") @review_within(\"12h\")

@@ -180,10 +180,11 @@ fn a_run_says_what_its_rollout_waits_for_and_why_hosts_were_skipped() {
         );
     }
 
-    // The first that fails stops it, and the other one says that it was for this.
-    let child = run("exit 3", &["--max-in-flight", "1", "--jsonl"]);
+    // A canary that fails stops it and asks nobody, and the other host says that it was for this.
+    let child = run("exit 3", &["--canary", "1", "--jsonl"]);
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(125), "{}", said(&file));
+    assert!(!said(&file).contains("continue"), "{}", said(&file));
     let lines = text(&output.stdout);
     let lines = lines
         .lines()

@@ -89,7 +89,9 @@ fn errors(most: Option<u64>) -> String {
 pub fn at_canary(command: &Command) -> Option<String> {
     let canary = command.plan.as_ref()?.canary?;
     let targets = command.targets.as_ref()?;
-    if !command.waits_at_canary() || command.status().is_final() {
+    // Where the canary itself is one error too many, nobody is asked: the rest is skipped.
+    let is_asked = command.waits_at_canary() && !command.has_too_many_errors();
+    if !is_asked || command.status().is_final() {
         return None;
     }
     let first = targets.by_turn().take_while(|(turn, _)| *turn < canary);
