@@ -9,6 +9,7 @@ use countersign_protocol::event::Stream;
 use countersign_protocol::hash::Digest;
 use countersign_protocol::lifecycle::{Execution, ExecutionStatus};
 use countersign_protocol::name::AgentName;
+use countersign_protocol::view::Skipped;
 use serde::Serialize;
 
 use crate::view::{CommandView, Output};
@@ -80,6 +81,8 @@ struct Said {
     verdict: Verdict,
     /// The outcome's word, with code or signal; nothing of a run that did not end.
     end: Option<String>,
+    /// Why it never started.
+    skipped: Option<Skipped>,
     /// Standard output and standard error.
     wrote: Option<[Digest; 2]>,
 }
@@ -91,6 +94,7 @@ impl Said {
         Self {
             verdict: Verdict::of(part),
             end,
+            skipped: Skipped::of(part),
             wrote: done.map(|done| [done.stdout.sha256, done.stderr.sha256]),
         }
     }
@@ -104,8 +108,23 @@ pub struct Group {
     /// How their runs ended, for people; nothing where none did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub end: Option<String>,
+    /// Why they never started: `errors`, `turn_missed` or `expired`; nothing where they were not skipped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<Skipped>,
     /// Their names, sorted.
     pub hosts: Vec<AgentName>,
+}
+
+impl Group {
+    /// How each of them came out, in a few words.
+    #[must_use]
+    pub fn said(&self) -> String {
+        match (&self.end, self.skipped) {
+            (Some(end), _) => end.clone(),
+            (None, Some(why)) => format!("{}: {}", self.verdict.as_str(), describe::skipped(why)),
+            (None, None) => self.verdict.as_str().to_owned(),
+        }
+    }
 }
 
 /// Who said the same, the largest group first.
@@ -118,6 +137,7 @@ pub fn groups(runs: &Runs) -> Vec<Group> {
     let group = |(said, hosts): (Said, Vec<AgentName>)| Group {
         verdict: said.verdict,
         end: said.end,
+        skipped: said.skipped,
         hosts,
     };
     let mut groups: Vec<Group> = found.into_iter().map(group).collect();
@@ -205,13 +225,14 @@ fn line(group: &Group) -> String {
     if let Some(more) = group.hosts.len().checked_sub(MAX_NAMES + 1) {
         names.push(format!("and {} more", more + 1));
     }
-    let said = group.end.as_deref().unwrap_or(group.verdict.as_str());
-    format!("  {}: {said}", names.join(", "))
+    format!("  {}: {}", names.join(", "), group.said())
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use countersign_protocol::event::{ExecutionCompleted, Outcome, Seen, StreamTotals};
+    use countersign_protocol::event::{
+        ExecutionCompleted, Outcome, Seen, SkipReason, StreamTotals,
+    };
     use countersign_protocol::hash::{Hash, KeyId, LedgerId, StatementId};
     use countersign_protocol::lifecycle::Kept;
     use countersign_protocol::name::{Nonce, Time};
@@ -318,6 +339,33 @@ pub(crate) mod tests {
             "{said:?}"
         );
         assert!(said.contains(&"  e: refused".to_owned()), "{said:?}");
+    }
+
+    #[test]
+    fn hosts_that_were_skipped_for_different_reasons_did_not_say_the_same() {
+        let skipped = |why| Execution {
+            status: ExecutionStatus::Skipped,
+            skipped: why,
+            completed: None,
+            ..wrote(0)
+        };
+        let of = [
+            ("a", skipped(Some(SkipReason::Errors))),
+            ("b", skipped(Some(SkipReason::Errors))),
+            ("c", skipped(Some(SkipReason::TurnMissed))),
+            ("d", skipped(None)),
+        ];
+        let said = summary(&runs(&of));
+        assert_eq!(said[0], "4 hosts: 4 skipped");
+        assert!(
+            said.contains(
+                &"  c: skipped: did not start in its turn; its agent may be away".to_owned()
+            ),
+            "{said:?}"
+        );
+        let groups = serde_json::to_value(groups(&runs(&of))).unwrap();
+        let words: Vec<_> = (0..3).map(|at| &groups[at]["skipped"]).collect();
+        assert_eq!(words, ["errors", "turn_missed", "expired"]);
     }
 
     #[test]

@@ -661,6 +661,10 @@ pub struct ExecutionResult {
     pub code: Option<i32>,
     /// Why the host would not run it.
     pub refused: Option<RefusedBy>,
+    /// Why it never started here, with the status `skipped`: `errors`, more hosts ended badly than the
+    /// rollout allows; `turn_missed`, it had its turn and did not start in time; `expired`, the
+    /// command's time was over.
+    pub skipped: Option<String>,
     /// Why the host could not start it, with the outcome `not_executable`.
     pub failure: Option<String>,
     /// Only when the process exited.

@@ -7,17 +7,19 @@ use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use serde::Serialize;
+
 use crate::api::{
     AgentItem, Base64, ChangeItem, CommandItem, ExecutionResult, LISTED_TARGETS, RefusedBy,
 };
 use crate::blob::BlobRef;
-use crate::event::{Outcome, RefusalReason};
+use crate::event::{Outcome, RefusalReason, SkipReason};
 use crate::facts::Facts;
 use crate::fold::State;
 use crate::hash::{KeyId, StatementId};
 use crate::judgement::Judge;
 use crate::key::{self, PublicKey};
-use crate::lifecycle::{Command, Execution};
+use crate::lifecycle::{Command, Execution, ExecutionStatus};
 use crate::name::AgentName;
 use crate::rights::{Consent, Holder, KeyRecord, OpenChange, Rights};
 
@@ -149,6 +151,7 @@ pub fn execution_result(
             rule: refused.rule.as_ref().map(ToString::to_string),
             detail: refused.detail.as_ref().and_then(&text),
         }),
+        skipped: Skipped::of(execution).map(|why| why.as_str().into()),
         failure: completed.and_then(|done| text(done.detail.as_ref()?)),
         exit_code: row.exit_code,
         signal: row.signal,
@@ -175,6 +178,49 @@ pub const fn refusal_word(why: RefusalReason) -> &'static str {
         RefusalReason::Used => "used",
         RefusalReason::Unusable => "unusable",
         RefusalReason::Busy => "busy",
+    }
+}
+
+/// Why a host was skipped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Skipped {
+    /// More hosts ended badly than its rollout allows.
+    Errors,
+    /// It had its turn and did not start in the time for that.
+    TurnMissed,
+    /// The command's own time was over: the one that statements leave out.
+    Expired,
+}
+
+impl Skipped {
+    /// Why one host's part was skipped; none where it was not.
+    #[must_use]
+    pub const fn of(execution: &Execution) -> Option<Self> {
+        match (execution.status, execution.skipped) {
+            (ExecutionStatus::Skipped, Some(SkipReason::Errors)) => Some(Self::Errors),
+            (ExecutionStatus::Skipped, Some(SkipReason::TurnMissed)) => Some(Self::TurnMissed),
+            (ExecutionStatus::Skipped, None) => Some(Self::Expired),
+            (
+                ExecutionStatus::Waiting
+                | ExecutionStatus::Running
+                | ExecutionStatus::Completed
+                | ExecutionStatus::Refused
+                | ExecutionStatus::Cancelled
+                | ExecutionStatus::Lost,
+                _,
+            ) => None,
+        }
+    }
+
+    /// The word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Errors => SkipReason::Errors.as_str(),
+            Self::TurnMissed => SkipReason::TurnMissed.as_str(),
+            Self::Expired => "expired",
+        }
     }
 }
 

@@ -360,6 +360,47 @@ fn logs_give_the_output_as_it_was() {
 }
 
 #[test]
+fn logs_without_output_say_why_and_a_host_that_is_none_is_a_mistake() {
+    let dev = Dev::shared();
+    let waits = dev.request(&[], &["true"]);
+    let said = |id: &str| {
+        let output = dev.verb("bob", &["logs", id]);
+        assert!(output.status.success() && output.stdout.is_empty());
+        text(&output.stderr)
+    };
+    let told = said(&waits);
+    assert!(
+        told.contains("nothing was written; the command is requested") && told.contains("-f"),
+        "{told}"
+    );
+    dev.approve(&waits);
+    dev.ended(&waits);
+    let told = said(&waits);
+    assert!(
+        told.contains("nothing was written; local: completed, exited with code 0")
+            && !told.contains("-f"),
+        "{told}"
+    );
+    let unusable = dev.through(&["--cwd", "/nowhere"], &["true"]);
+    let told = said(unusable["id"].as_str().unwrap());
+    assert!(
+        told.contains("nothing was written; local: refused"),
+        "{told}"
+    );
+
+    for arguments in [
+        &["logs", &waits, "--agent", "locla"][..],
+        &["logs", &waits, "-f", "--agent", "locla"],
+    ] {
+        let error = dev.json("bob", 2, arguments);
+        let message = error["error"]["message"].as_str().unwrap();
+        assert!(message.contains("was not for locla"), "{message}");
+    }
+    let shown = dev.json("bob", 0, &["logs", &waits, "--agent", "local"]);
+    assert_eq!(shown["executions"][0]["agent"], "local");
+}
+
+#[test]
 fn errors_are_one_object_with_code_message_and_hint() {
     let dev = Dev::shared();
     let id = dev.request(&[], &["true"]);

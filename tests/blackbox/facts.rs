@@ -6,6 +6,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use crate::answers::Host;
+use crate::rights::{IN_AN_EMERGENCY, change};
 use crate::support::{Dev, signal, text, until};
 
 const ON: [&str; 5] = ["request", "--on", "second,third", "--reason", "a test"];
@@ -129,4 +130,50 @@ fn each_host_runs_its_own_facts_and_approvers_see_them_before() {
         let said = (&report["ok"], &report["not_rejudged"]);
         assert_eq!(said, (&json!(true), &json!(0)), "{report}");
     }
+}
+
+#[test]
+fn reviewers_see_what_hosts_ran_without_approvals_with_their_own_facts() {
+    let dev = Dev::start();
+    let _second = Host::join_with(&dev, "second", &file("second"));
+    let _third = Host::join_with(&dev, "third", &file("third"));
+    until("both have signed their facts", || {
+        fact(&dev, "second", "rack") == "r-second" && fact(&dev, "third", "rack") == "r-third"
+    });
+    let rules = dev.folder().path().join("rules.cedar");
+    fs::write(&rules, IN_AN_EMERGENCY).unwrap();
+    change(&dev, &["policy", "publish", rules.to_str().unwrap()]);
+    let glass = |on: &str| {
+        let head = ["request", "--on", on, "--reason", "r", "--break-glass"];
+        let tail = ["--yes", "--", "/bin/echo", "@fact.rack"];
+        let asked = dev.json("alice", 0, &[&head[..], &tail].concat());
+        asked["id"].as_str().unwrap().to_owned()
+    };
+    let ids = [glass("second"), glass("second,third")];
+    let own = |host: &str| json!({ "argv": ["/bin/echo", format!("r-{host}")], "targets": [host] });
+    let wanted = [json!([own("second")]), json!([own("second"), own("third")])];
+    for question in [&["reviews"][..], &["audit", "break-glass"]] {
+        let listed = dev.json("bob", 0, question);
+        for (id, wanted) in ids.iter().zip(&wanted) {
+            let mut items = listed["items"].as_array().unwrap().iter();
+            let item = items.find(|item| item["id"] == json!(id)).unwrap();
+            assert_eq!(&item["runs"], wanted, "{question:?} {item}");
+            assert_eq!(item["argv"], json!(["/bin/echo", "@fact.rack"]));
+        }
+        let words = text(&dev.verb("bob", question).stdout);
+        // A table breaks its lines where it is narrow.
+        let words: Vec<&str> = words.split_whitespace().collect();
+        let words = words.join(" ");
+        assert!(words.contains("/bin/echo r-second"), "{question:?} {words}");
+        assert!(
+            words.contains("each host with its own facts"),
+            "{question:?} {words}"
+        );
+    }
+    let csv = text(&dev.verb("bob", &["audit", "break-glass", "--csv"]).stdout);
+    assert!(
+        csv.lines().next().unwrap().contains("argv,runs,hosts"),
+        "{csv}"
+    );
+    assert!(csv.contains("r-third"), "{csv}");
 }

@@ -106,10 +106,22 @@ fn what_was_lost_is_not_run_again_unless_it_is_named_and_secrets_never_are() {
             .unwrap()
             .contains("--also-lost")
     );
-    let output = approved(&dev, &["retry", &lost, "--also-lost", "--follow"]);
+    let follow = ["retry", &lost, "--also-lost", "--follow", "--jsonl"];
+    let output = approved(&dev, &follow);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     assert_eq!(fs::read_to_string(&mark).unwrap(), "ran\nran\n");
     let listed = dev.json("alice", 0, &["list"]);
+    // Whoever reads the lines learns from the first what it is that runs.
+    let lines = text(&output.stdout);
+    let first: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+    assert_eq!(
+        (&first["type"], &first["id"], &first["hosts"]),
+        (
+            &json!("requested"),
+            &listed["items"][0]["id"],
+            &json!(["local"])
+        )
+    );
     let shown = dev.verb("bob", &["show", listed["items"][0]["id"].as_str().unwrap()]);
     let shown = text(&shown.stdout);
     assert!(

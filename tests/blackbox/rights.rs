@@ -465,7 +465,32 @@ fn a_policy_is_checked_compared_explained_and_replayed_before_it_holds() {
     assert_eq!(explain(&["--", "ls"])["permitted"], true);
 }
 
-const IN_AN_EMERGENCY: &str = "\
+#[test]
+fn lists_of_changes_say_what_became_of_each_in_json_too() {
+    let dev = Dev::start();
+    change(&dev, &["group", "add", "sre", "bob"]);
+    let waits = dev.json("alice", 0, &["group", "add", "sre", "carol"]);
+    let statuses = |words: &[&str]| {
+        let listed = dev.json("bob", 0, words);
+        let of = |item: &Value| {
+            assert_eq!(item["short"].as_str().unwrap().len(), "XXXX-XXXX".len());
+            item["status"].as_str().unwrap().to_owned()
+        };
+        items(&listed).iter().map(of).collect::<Vec<_>>()
+    };
+    assert_eq!(statuses(&["changes"]), ["requested"]);
+    let mut all = statuses(&["changes", "--all"]);
+    let size = dev.sql("SELECT count(*) FROM entries");
+    assert_eq!(statuses(&["at", &size, "changes", "--all"]), all);
+    all.sort();
+    all.dedup();
+    assert_eq!(all, ["in_effect", "requested"]);
+    let inbox = dev.json("bob", 0, &["inbox"]);
+    assert_eq!(inbox["changes"][0]["id"], waits["id"]);
+    assert_eq!(inbox["changes"][0]["status"], "requested");
+}
+
+pub(crate) const IN_AN_EMERGENCY: &str = "\
 @id(\"usual\") @approvals(\"2\") @from(\"role:admin\")
 permit (principal in Role::\"admin\", action == Action::\"command:execute\", resource);
 @id(\"emergency\") @review_within(\"12h\")

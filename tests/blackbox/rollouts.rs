@@ -1,10 +1,13 @@
 //! Rollouts with real servers and hosts: one at a time, a canary, errors, gaps over two commands and a
 //! restart.
 
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::answers::Host;
 use crate::rights::change;
@@ -123,6 +126,91 @@ fn a_canary_waits_for_a_persons_word_and_the_first_error_skips_the_rest() {
     assert_eq!(ended["status"], "failed", "{ended}");
     assert_eq!(with(&dev, &id, "skipped"), ["second", "third"]);
     assert!(dev.is_sound());
+}
+
+/// What a verb has said on stderr so far.
+fn said(file: &Path) -> String {
+    fs::read_to_string(file).unwrap()
+}
+
+#[test]
+fn a_run_says_what_its_rollout_waits_for_and_why_hosts_were_skipped() {
+    let dev = Dev::start();
+    let _second = Host::join(&dev, "second");
+    let file = dev.folder().path().join("said");
+    let run = |script: &str, options: &[&str]| {
+        let head = ["run", "--on", "local,second", "--reason", "a test"];
+        let tail = ["--shell", "--", script];
+        let mut command = dev.command("alice", &[&head[..], options, &tail].concat());
+        let child = command
+            .stdout(Stdio::piped())
+            .stderr(fs::File::create(&file).unwrap())
+            .spawn()
+            .unwrap();
+        dev.approve_next(&child);
+        child
+    };
+    let child = run("true", &["--canary", "1"]);
+    until("it waits at its canary", || {
+        said(&file).contains("continue")
+    });
+    let id = dev.json("bob", 0, &["list"])["items"][0]["id"].clone();
+    let id = id.as_str().unwrap();
+    let code = &dev.show(id)["short"];
+    let code = code.as_str().unwrap();
+    for (who, verb) in [("bob", "pause"), ("bob", "resume"), ("carol", "continue")] {
+        dev.json(who, 0, &[verb, id]);
+    }
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(0));
+    let told = said(&file);
+    let waits = format!(
+        "countersign: the canary is over: local ok (exited with code 0); look at it, then: countersign continue {code}"
+    );
+    let paused = format!("countersign: paused by bob; go on with: countersign resume {code}");
+    for line in [
+        waits.as_str(),
+        &paused,
+        "countersign: resumed by bob",
+        "countersign: continued by carol",
+    ] {
+        assert_eq!(
+            told.lines().filter(|said| *said == line).count(),
+            1,
+            "{line}: {told}"
+        );
+    }
+
+    // A canary that fails stops it and asks nobody, and the other host says that it was for this.
+    let child = run("exit 3", &["--canary", "1", "--jsonl"]);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(125), "{}", said(&file));
+    assert!(!said(&file).contains("continue"), "{}", said(&file));
+    let lines = text(&output.stdout);
+    let lines = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap());
+    let lines: Vec<Value> = lines.collect();
+    let skipped = |line: &&Value| line["type"] == "completed" && line["host"] == "second";
+    let line = lines.iter().find(skipped).unwrap();
+    assert_eq!(
+        (&line["came"], &line["skipped"]),
+        (&json!("skipped"), &json!("errors"))
+    );
+    let shown = &lines.last().unwrap()["command"];
+    let parts = shown["executions"].as_array().unwrap();
+    let why: Vec<&Value> = parts.iter().map(|part| &part["skipped"]).collect();
+    assert_eq!(why, [&Value::Null, &json!("errors")]);
+    let id = shown["id"].as_str().unwrap();
+    let words =
+        "second: skipped: not started, because more hosts ended badly than the rollout allows";
+    let shown = text(&dev.verb("bob", &["show", id]).stdout);
+    assert!(shown.contains(words), "{shown}");
+    // `logs` says it too, where there is nothing to show.
+    let logs = text(&dev.verb("bob", &["logs", id, "--agent", "second"]).stderr);
+    assert!(
+        logs.contains(&format!("nothing was written; {words}")),
+        "{logs}"
+    );
 }
 
 #[test]

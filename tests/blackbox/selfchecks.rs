@@ -6,6 +6,7 @@ use std::process::{Child, Stdio};
 use serde_json::{Value, json};
 
 use crate::agents::agent_of;
+use crate::answers::Host;
 use crate::support::{Dev, signal, text, until};
 
 /// Each check's word and how it came out.
@@ -164,6 +165,21 @@ fn without_their_keys_others_approve_and_what_they_do_not_is_taken_back() {
 
     let nobody = dev.json("alice", 0, &["selfcheck", "--no-runs", "--allow-left-out"]);
     assert_eq!(nobody["left_out"], 8);
+}
+
+#[test]
+fn a_monitor_that_names_none_of_several_hosts_is_not_told_that_all_is_well() {
+    let dev = Dev::start();
+    let _second = Host::join(&dev, "second");
+    let monitor = ["selfcheck", "--no-runs", "--allow-left-out"];
+    let said = dev.json("alice", 2, &monitor);
+    assert_eq!(said["error"]["code"], "usage");
+    assert!(said["error"]["hint"].as_str().unwrap().contains("--host"));
+    let on_one = dev.json("alice", 0, &[&monitor[..], &["--host", "second"]].concat());
+    assert_eq!(line(&on_one, "host")["came"], "ok");
+    // Who does not forgive what is left out is told what was tried.
+    let document = dev.json("alice", 7, &["selfcheck", "--no-runs"]);
+    assert_eq!(line(&document, "host")["came"], "left_out");
 }
 
 #[test]

@@ -3,6 +3,8 @@
 use countersign_protocol::name::Time;
 use serde::Serialize;
 
+use crate::shapes::FilledShape;
+
 /// A row of an answer.
 pub trait Record: Serialize {
     /// What the columns of CSV are called; the same words as in JSON.
@@ -79,9 +81,23 @@ pub(super) fn list(words: &[String]) -> String {
     serde_json::to_string(words).unwrap_or_default()
 }
 
+/// What hosts run with their own facts in it as one cell, as it is in JSON; empty for none.
+pub(super) fn runs_cell(runs: &[FilledShape]) -> String {
+    if runs.is_empty() {
+        return String::new();
+    }
+    serde_json::to_string(runs).unwrap_or_default()
+}
+
 /// Words as people write them.
 pub(super) fn words(argv: Option<&[String]>) -> String {
-    argv.map_or_else(|| "(not for you to read)".to_owned(), crate::render::words)
+    filled(argv, &[])
+}
+
+/// The same, with the facts of hosts in them where all hosts run the same.
+pub(super) fn filled(argv: Option<&[String]>, runs: &[FilledShape]) -> String {
+    let words = argv.map(|argv| crate::describe::filled(argv, runs));
+    words.unwrap_or_else(|| "(not for you to read)".to_owned())
 }
 
 #[cfg(test)]

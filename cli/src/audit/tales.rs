@@ -1,5 +1,7 @@
 //! What a person did, what keys signed that are not trusted any more, and runs without approvals.
 
+use std::collections::BTreeMap;
+
 use countersign_protocol::hash::{CommandId, StatementId};
 use countersign_protocol::key;
 use countersign_protocol::lifecycle::{Command, Stage};
@@ -11,7 +13,9 @@ use serde::Serialize;
 use super::chronicle::Chronicle;
 use super::fact::{About, Fact, Who, change_line, denied_word, read_word};
 use super::runs::Span;
-use super::table::{Record, list, maybe, shown, stamp, words};
+use super::table::{Record, filled, list, maybe, runs_cell, shown, stamp, words};
+use crate::describe;
+use crate::shapes::FilledShape;
 
 /// One thing that a person did.
 #[derive(Debug, Clone, Serialize)]
@@ -61,8 +65,11 @@ pub struct BreakGlassRow {
     pub requested_us: u64,
     /// Who asked.
     pub requester: String,
-    /// Its words; none where they may not be read.
+    /// Its words as they were asked for; none where they may not be read.
     pub argv: Option<Vec<String>>,
+    /// What hosts ran with their own facts in it; none where they ran the words as they are.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub runs: Vec<FilledShape>,
     /// Its hosts.
     pub hosts: Vec<String>,
     /// The command's status word.
@@ -145,11 +152,27 @@ pub(super) fn said(chronicle: &Chronicle, id: &CommandId) -> String {
         return String::new();
     };
     let hosts: Vec<String> = command.executions.keys().map(ToString::to_string).collect();
+    let runs = runs(chronicle, command);
     format!(
         "{} on {}",
-        words(chronicle.words(id)),
-        crate::describe::few(&hosts)
+        filled(chronicle.words(id), &runs),
+        describe::few(&hosts)
     )
+}
+
+/// What the hosts of a command run with their own facts in it.
+fn runs(chronicle: &Chronicle, command: &Command) -> Vec<FilledShape> {
+    let mut runs: BTreeMap<&[String], Vec<String>> = BTreeMap::new();
+    for agent in command.executions.keys() {
+        if let Some(words) = chronicle.runs(&(command.id, agent.clone())) {
+            runs.entry(words).or_default().push(agent.to_string());
+        }
+    }
+    let shape = |(argv, targets): (&[String], Vec<String>)| FilledShape {
+        argv: argv.to_vec(),
+        targets,
+    };
+    runs.into_iter().map(shape).collect()
 }
 
 /// Everything that was signed by keys which were revoked later, suspect or not.
@@ -209,6 +232,7 @@ fn glass(chronicle: &Chronicle, command: &Command, now: Time) -> BreakGlassRow {
         requested_us: command.requested.time.as_micros(),
         requester: command.requester().to_string(),
         argv: chronicle.words(&command.id).map(<[String]>::to_vec),
+        runs: runs(chronicle, command),
         hosts: command.executions.keys().map(ToString::to_string).collect(),
         status: command.status().as_str(),
         review: match (closed, is_overdue) {
@@ -309,6 +333,7 @@ impl Record for BreakGlassRow {
         "requested",
         "requester",
         "argv",
+        "runs",
         "hosts",
         "status",
         "review",
@@ -330,6 +355,7 @@ impl Record for BreakGlassRow {
             stamp(Some(self.requested_us)),
             self.requester.clone(),
             self.argv.as_deref().map_or_else(String::new, list),
+            runs_cell(&self.runs),
             list(&self.hosts),
             self.status.to_owned(),
             self.review.to_owned(),
@@ -346,8 +372,8 @@ impl Record for BreakGlassRow {
             self.short.clone(),
             self.requester.clone(),
             shown(Some(self.requested_us)),
-            crate::describe::few(&self.hosts),
-            words(self.argv.as_deref()),
+            describe::few(&self.hosts),
+            filled(self.argv.as_deref(), &self.runs),
             self.status.to_owned(),
             self.review.to_owned(),
             maybe(self.reviewed_by.as_ref()),

@@ -19,7 +19,7 @@ use crate::{console, describe, exit_code, render, shapes};
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
   countersign agents
-  countersign agents --facts        (what @fact.NAME stands for, host by host)
+  countersign agents --facts  # what @fact.NAME stands for, host by host
   countersign agents accept web-1 --fingerprint SHA256:… --label env=prod --label role=web
   countersign agents drain web-1 --reason 'kernel update'")]
 pub struct Arguments {

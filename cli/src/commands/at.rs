@@ -18,7 +18,7 @@ use crate::{console, describe, exit_code, render, shapes};
 /// When, and what.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
-  countersign at 4711 list                          when the log had 4711 entries
+  countersign at 4711 list  # when the log had 4711 entries
   countersign at 2026-01-31T12:00:00Z show 7K3M-9QPX
   countersign at 30d agents
   countersign at 4711 inbox --for bob

@@ -20,11 +20,11 @@ use crate::{console, exit_code, render};
 /// What to take away.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
-  countersign export -o ledger.tar                          the whole ledger
-  countersign export 7K3M-9QPX -o evidence.tar              one command and all it rests on
+  countersign export -o ledger.tar                 # the whole ledger
+  countersign export 7K3M-9QPX -o evidence.tar     # one command and all it rests on
   countersign export --from 2026-01-01 --to 2026-04-01 --host web-1 -o q1.tar
-  countersign export 7K3M-9QPX --cast -o run.cast           its output for asciinema
-  countersign verify evidence.tar                           what whoever gets it should do
+  countersign export 7K3M-9QPX --cast -o run.cast  # its output for asciinema
+  countersign verify evidence.tar                  # what whoever gets it should do
 
 Whoever gets the file needs nothing of ours: its README.txt says how to check it with public tools,
 its index.html is for reading. A whole ledger needs audit:read. Texts that you may not read are

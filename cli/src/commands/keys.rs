@@ -28,7 +28,7 @@ pub struct Arguments {
 enum Action {
     /// Let a key say whose it is, on the machine where it is; needs no server
     #[command(after_help = "Example, on dave's own machine:
-  countersign key claim dave@example.com --key ~/.ssh/id_ed25519 --ledger ID -o dave.claim
+  countersign key claim dave@example.com --key ~/.ssh/id_ed25519 --ledger \"$LEDGER\" -o dave.claim
 
 The file holds the public key and its signed word, and nothing secret. Send it to an administrator,
 and tell them the fingerprint over another way.")]
@@ -42,7 +42,7 @@ and tell them the fingerprint over another way.")]
     /// Ask for a person's key to be added; the first one makes them known
     #[command(after_help = "Examples:
   countersign key add dave@example.com dave.claim --expires 365d --reason 'new on call'
-  countersign key add dave@example.com dave.pub      (when its private half is at hand)
+  countersign key add dave@example.com dave.pub  # when its private half is at hand
 
 Compare the fingerprint with what its owner tells you, over another way than the file came.")]
     Add {
@@ -60,7 +60,7 @@ Compare the fingerprint with what its owner tells you, over another way than the
     /// Ask for a key to be revoked; what it signed before stays verified
     #[command(after_help = "Examples:
   countersign key revoke SHA256:… --reason 'laptop stolen' --suspect-from 4711
-  countersign key revoke dave@example.com             (when dave has one key in force)")]
+  countersign key revoke dave@example.com  # when dave has one key in force")]
     Revoke {
         /// The key's fingerprint or id, or the name of somebody who has one key in force
         #[arg(value_name = "FINGERPRINT|NAME")]

@@ -14,10 +14,10 @@ use countersign_protocol::name::AgentName;
 use super::run::Printer;
 use crate::acts::{Client, Step};
 use crate::alike::Verdict;
-use crate::console;
 use crate::failure::Failure;
 use crate::shapes::{self, LineShape};
 use crate::view::CommandView;
+use crate::{console, describe};
 
 /// How often the hosts are looked at.
 const TICK: Duration = Duration::from_millis(500);
@@ -99,6 +99,9 @@ pub(super) struct Live {
     told: Instant,
     said: String,
     every_time: bool,
+    /// Whether somebody waits for it: then what it waits for is said, whatever its output is made of.
+    awaited: bool,
+    told_canary: bool,
 }
 
 /// Whose part an event may have ended or begun; none for one that is about all of them.
@@ -134,7 +137,15 @@ impl Live {
             told: Instant::now(),
             said: String::new(),
             every_time: progress == Progress::Plain,
+            awaited: true,
+            told_canary: false,
         }
+    }
+
+    /// Only what happens, for whom the command's own log is read, perhaps long after.
+    pub(super) const fn not_awaited(mut self) -> Self {
+        self.awaited = false;
+        self
     }
 
     /// Follows a command to its end, as [`Client::follow`] does.
@@ -193,6 +204,9 @@ impl Live {
                 } else if !matches!(event, Event::ExecutionOutput(_)) {
                     console::print_json(&LineShape::event(link))?;
                 }
+                if self.awaited {
+                    self.tell_rollout(event, command);
+                }
                 self.count(event, command)
             }
         }
@@ -211,6 +225,30 @@ impl Live {
             && at.seq == seq
         {
             console::note("countersign: authorized");
+        }
+    }
+
+    /// Says what a rollout waits for, so that whoever watches knows what to type.
+    fn tell_rollout(&mut self, event: &Event, command: &Command) {
+        if let Event::RolloutPaused(paused) = event {
+            let how = describe::until_resumed(command);
+            console::note(&format!(
+                "countersign: paused by {}; {how}",
+                paused.principal
+            ));
+        } else if let Event::RolloutResumed(resumed) = event {
+            console::note(&format!("countersign: resumed by {}", resumed.principal));
+        } else if let Event::RolloutContinued(continued) = event {
+            console::note(&format!(
+                "countersign: continued by {}",
+                continued.principal
+            ));
+        }
+        if !self.told_canary
+            && let Some(line) = describe::at_canary(command)
+        {
+            self.told_canary = true;
+            console::note(&format!("countersign: {line}"));
         }
     }
 

@@ -35,11 +35,11 @@ const SANE: &[u8] = b"\x1b[!p\x1b[0m\x1b[?25h";
 /// What to play, and how.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
-  countersign replay 7K3M-9QPX                          as it was
-  countersign replay 7K3M-9QPX --speed 4 --max-wait 1s  faster, and never a long wait
-  countersign replay 7K3M-9QPX --from 10m               the first 10 minutes at once, then as it was
-  countersign replay 7K3M-9QPX -f --agent web-1         and on, live, until the command ends
-  countersign replay 7K3M-9QPX --cast run.cast          asciicast v2: asciinema play run.cast
+  countersign replay 7K3M-9QPX                          # as it was
+  countersign replay 7K3M-9QPX --speed 4 --max-wait 1s  # faster, and never a long wait
+  countersign replay 7K3M-9QPX --from 10m               # the first 10 minutes at once, then as it was
+  countersign replay 7K3M-9QPX -f --agent web-1         # and on, live, until the command ends
+  countersign replay 7K3M-9QPX --cast run.cast          # asciicast v2: asciinema play run.cast
 
 Standard output and standard error of the command go to our own. A terminal gets them escaped, and
 standard error in red (not with NO_COLOR), unless --raw is given; files and pipes get the exact

@@ -25,13 +25,13 @@ use crate::{console, describe, exit_code, shapes};
   countersign request --on web-1 --reason 'disk is full' -- df -h /var
   countersign request --on web-1,web-2 --shell --reason 'rotate' -- 'cd /var/log && gzip *.1'
   countersign request --on db-1 --stdin fix.sql --reason T-1234 -- psql -d app
-  countersign request --on web-1/app --reason T-7 -- ls /srv          (in the service app of web-1)
+  countersign request --on web-1/app --reason T-7 -- ls /srv                          # in the service app of web-1
   countersign request --on web-1 --secret tls.key=@new.key --reason T-9 \\
     --shell -- 'install -m 600 $COUNTERSIGN_SECRETS/tls.key /etc/app/ && kill -HUP $(cat /run/app.pid)'
   pass show db | countersign request --on db-1 --secret PGPASSWORD:env=- --reason T-10 -- psql -c 'select 1'
   countersign request --on web-1 --reason T-8 --action restart_service nginx.service
   countersign request --where 'group=web.dev and not web-3' --reason T-9 -- uptime
-  countersign request --where role=dns --one --reason T-10 -- dig +short example.com   (any one of them)
+  countersign request --where role=dns --one --reason T-10 -- dig +short example.com  # any one of them
   countersign request --where role=dns --reason T-14 -- dig -b @fact.interface.eth0 example.com
   countersign request --all --yes-all 42 --reason T-11 -- uname -r
   countersign request --where role=dns --gap 30m --gap-label role=dns --reason T-12 -- rndc reload

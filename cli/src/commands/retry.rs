@@ -6,6 +6,7 @@ use clap::Args;
 use countersign_protocol::facts;
 use countersign_protocol::name::AgentName;
 use countersign_protocol::short;
+use countersign_protocol::target::{Place, TargetLine};
 
 use super::hosts::Limit;
 use super::request::duration;
@@ -13,6 +14,7 @@ use super::run::{self, Watching};
 use super::{Globals, request};
 use crate::acts::{Found, RetryPlan};
 use crate::failure::Failure;
+use crate::shapes::LineShape;
 use crate::{console, describe, exit_code, render};
 
 /// What to run again.
@@ -20,7 +22,7 @@ use crate::{console, describe, exit_code, render};
 #[command(after_help = "Examples:
   countersign retry 7K3M-9QPX
   countersign retry 7K3M-9QPX --on web-3 --reason 'disk was full' --follow
-  countersign retry 7K3M-9QPX --also-lost           (also where it may have run already)
+  countersign retry 7K3M-9QPX --also-lost  # also where it may have run already
 
 It is a new request: the same program, words, variables, input, user and limits as recorded, on the hosts
 where it failed, was refused, skipped or cancelled. It takes the same rights and approvals as any other, and
@@ -88,6 +90,15 @@ pub(super) async fn retry(globals: &Globals, arguments: Arguments) -> Result<u8,
         request::print_requested(globals, &requested, false)?;
         return Ok(exit_code::DONE);
     }
+    if arguments.watching.jsonl {
+        let place = |line: &TargetLine| Place {
+            agent: line.agent.clone(),
+            service: line.service.clone(),
+        };
+        let lines = plan.targets.by_turn();
+        let places: Vec<Place> = lines.map(|(_, line)| place(line)).collect();
+        console::print_json(&LineShape::requested(&requested.id, &places))?;
+    }
     let asked = (requested.id, count > 1, false);
     run::wait(globals, &client, asked, arguments.watching).await
 }
@@ -104,7 +115,7 @@ fn tell(plan: &RetryPlan) {
     console::note(&format!(
         "countersign: retry of {code} on {} of its {all} hosts: {}",
         again.len(),
-        describe::few(&again)
+        describe::some(&again)
     ));
     if let Some(spec) = plan.earlier.spec.here() {
         let words = render::words(&spec.argv);

@@ -1,12 +1,14 @@
 //! `reviews` and `review`: runs without approvals, until somebody else has looked at them.
 
 use clap::Args;
+use countersign_protocol::hash::CommandId;
 use countersign_protocol::rights::Rights;
 use countersign_protocol::short;
 
 use super::{Globals, decide};
 use crate::acts::{Client, Found, OpenReviews};
 use crate::failure::Failure;
+use crate::view::CommandView;
 use crate::{clock, console, describe, exit_code, render, shapes};
 
 /// What to review.
@@ -49,8 +51,8 @@ pub(super) async fn reviews(globals: &Globals) -> Result<u8, Failure> {
     open.sort_by_key(|(_, review)| (review.due_at, review.seq));
     let mut items = Vec::with_capacity(open.len());
     for (id, review) in open {
-        let argv = words(&client, id).await?;
-        items.push(shapes::review(id, review, argv, now));
+        let view = seen(&client, id).await?;
+        items.push(shapes::review(id, review, view.as_ref(), now));
     }
     if globals.json {
         console::print_json(&shapes::ItemsShape { items, next: None })?;
@@ -64,12 +66,9 @@ pub(super) async fn reviews(globals: &Globals) -> Result<u8, Failure> {
 }
 
 /// What was run, as far as this person may read it.
-async fn words(
-    client: &Client,
-    id: &countersign_protocol::hash::CommandId,
-) -> Result<Option<Vec<String>>, Failure> {
+async fn seen(client: &Client, id: &CommandId) -> Result<Option<CommandView>, Failure> {
     match client.fetch_command(id).await {
-        Ok(view) => Ok(view.spec.here().map(|spec| spec.argv.clone())),
+        Ok(view) => Ok(Some(view)),
         Err(failure) if failure.exit == exit_code::REFUSED => Ok(None),
         Err(failure) => Err(failure),
     }

@@ -80,11 +80,11 @@ enum OrderWord {
 /// How it goes over its hosts.
 #[derive(Debug, Clone, Args)]
 pub(super) struct RolloutArguments {
-    /// So many hosts at once: 3, or 10%
+    /// So many hosts at once: 3, or 10%; a share is rounded down, and is 1 at least
     #[arg(help_heading = HEADING, long, value_name = "N|%")]
     max_in_flight: Option<Share>,
     /// So many hosts may end badly; one more, and the rest is skipped. 0 when left out: the first
-    /// one that fails, refuses or is lost stops it
+    /// one that fails, refuses or is lost stops it. A share is rounded down: 5% of 10 hosts is 0
     #[arg(help_heading = HEADING, long, value_name = "N|%")]
     max_errors: Option<Share>,
     /// So long between the end on one host and the start on the next: 30m
@@ -93,7 +93,8 @@ pub(super) struct RolloutArguments {
     /// With --gap: between any two hosts with this label, whatever command has a gap for it
     #[arg(help_heading = HEADING, long, value_name = "LABEL", requires = "gap")]
     gap_label: Option<Label>,
-    /// So many hosts first; then a person looks and says: countersign continue ID
+    /// So many hosts first; then a person looks and says: countersign continue ID. A share is rounded
+    /// down, and is 1 at least
     #[arg(help_heading = HEADING, long, value_name = "N|%")]
     canary: Option<Share>,
     /// In which order
@@ -201,6 +202,40 @@ mod tests {
 
     fn share(text: &str) -> Result<Share, String> {
         text.parse()
+    }
+
+    #[test]
+    fn the_help_of_each_share_says_how_it_is_rounded() {
+        let command = RolloutArguments::augment_args(clap::Command::new("x"));
+        let takes_share = |argument: &&clap::Arg| {
+            let names = argument.get_value_names().unwrap_or_default();
+            names.iter().any(|name| name.contains('%'))
+        };
+        let shares: Vec<_> = command.get_arguments().filter(takes_share).collect();
+        assert_eq!(shares.len(), 3);
+        for share in shares {
+            let help = share.get_help().unwrap().to_string();
+            assert!(
+                help.to_lowercase().contains("share is rounded down"),
+                "{help}"
+            );
+        }
+        // As the help says.
+        let words = [
+            "x",
+            "--max-in-flight",
+            "5%",
+            "--canary",
+            "5%",
+            "--max-errors",
+            "5%",
+        ];
+        let matches = command.try_get_matches_from(words).unwrap();
+        let arguments = <RolloutArguments as clap::FromArgMatches>::from_arg_matches(&matches);
+        let (rollout, _) = arguments.unwrap().of(10).unwrap();
+        let rollout = rollout.unwrap();
+        let rounded = (rollout.max_in_flight, rollout.canary, rollout.max_errors);
+        assert_eq!(rounded, (Some(1), Some(1), Some(0)));
     }
 
     #[test]

@@ -23,12 +23,12 @@ use crate::{alike, console, describe, exit_code, render, shapes};
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
   countersign run --on web-1 --reason 'is it up?' -- systemctl is-active nginx
-  countersign run --on web-1,web-2 --reason T-7 -- uptime        (each line names its host)
+  countersign run --on web-1,web-2 --reason T-7 -- uptime                # each line names its host
   countersign run --on web-1 --reason T-8 --action restart_service nginx.service
-  countersign run --on web-1/app --reason T-9 -- ls /srv            (in the service app of web-1)
+  countersign run --on web-1/app --reason T-9 -- ls /srv                 # in the service app of web-1
   countersign run --where 'group=web.dev and not web-3' --reason T-10 -- uptime
   countersign run --where group=web --reason T-13 -- /usr/bin/curl -sf http://@fact.hostname/health
-  countersign run --where group=web --grouped --reason T-11 -- uname -r    (what is the same only once)
+  countersign run --where group=web --grouped --reason T-11 -- uname -r  # what is the same only once
   countersign run --where group=web --jsonl --reason T-12 -- uname -r | jq -r 'select(.type==\"completed\") | .host'
 
 Exits with the command's own code, 128 + signal, 124 when its time was over, and 125 for everything
@@ -273,7 +273,7 @@ fn print_grouped(view: &CommandView, raw: bool) -> Result<(), Failure> {
             continue;
         };
         let names: Vec<String> = group.hosts.iter().map(ToString::to_string).collect();
-        let end = group.end.as_deref().unwrap_or(group.verdict.as_str());
+        let end = group.said();
         let count = group.hosts.len();
         let noun = if count == 1 { "host" } else { "hosts" };
         console::print(&format!(

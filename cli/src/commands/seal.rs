@@ -33,8 +33,8 @@ enum Action {
 
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Example:
-  countersign agents --json > agents.json                       by a person; keep it with the job
-  curl -sS $COUNTERSIGN_SERVER/v1/ledger > ledger.json          held against --ledger
+  countersign agents --json > agents.json               # by a person; keep it with the job
+  curl -sS $COUNTERSIGN_SERVER/v1/ledger > ledger.json  # held against --ledger
   countersign secret seal --on web-1 --for ci@example.com --execution-id deploy-4711 \\
     --agents agents.json --ledger-info ledger.json --secret db.password=@db.password > sealed.json
 

@@ -203,10 +203,22 @@ pub fn report_usage(words: impl IntoIterator<Item = OsString>, error: &clap::Err
     } else {
         drop(error.print());
     }
-    if verb_of(&words) == Some("run") {
+    if ends_as_run(&words) {
         exit_code::RUN_OURS
     } else {
         exit_code::USAGE
+    }
+}
+
+/// Whether a line that cannot be parsed is of a verb that exits as the command does.
+fn ends_as_run(words: &[String]) -> bool {
+    match verb_of(words) {
+        Some("run") => true,
+        Some("retry") => words.iter().any(|word| {
+            let short = word.strip_prefix('-').filter(|rest| !rest.starts_with('-'));
+            word == "--follow" || short.is_some_and(|letters| letters.contains('f'))
+        }),
+        Some(_) | None => false,
     }
 }
 
@@ -410,5 +422,17 @@ mod tests {
             seen += u32::from(takes_value);
         }
         assert!(seen >= 8, "{seen}");
+    }
+
+    #[test]
+    fn a_bad_line_of_a_retry_that_follows_is_125_and_of_another_one_2() {
+        for follow in ["--follow", "-f"] {
+            let line = format!("x retry 0123-4567 {follow} --resaon r");
+            assert_eq!(usage(&line), exit_code::RUN_OURS, "{line}");
+            let line = format!("x --json retry --resaon r {follow} 0123-4567");
+            assert_eq!(usage(&line), exit_code::RUN_OURS, "{line}");
+        }
+        assert_eq!(usage("x retry 0123-4567 --resaon r"), exit_code::USAGE);
+        assert_eq!(usage("x logs -f"), exit_code::USAGE);
     }
 }

@@ -26,11 +26,11 @@ const PROGRESS_STEP: u64 = 10_000;
 /// What to verify.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
-  countersign verify                               all that the server shows
-  countersign verify evidence.tar                  a bundle, offline
-  countersign verify --database \"$DATABASE_URL\"    the database itself, side tables and lists too
-  countersign verify --checkpoint kept.note        ... and it must continue a checkpoint you kept
-  countersign verify evidence.tar --checkpoint evidence.note    of an excerpt: it must be its own
+  countersign verify                                          # all that the server shows
+  countersign verify evidence.tar                             # a bundle, offline
+  countersign verify --database \"$DATABASE_URL\"               # the database itself, side tables and lists too
+  countersign verify --checkpoint kept.note                   # ... and it must continue a checkpoint you kept
+  countersign verify evidence.tar --checkpoint evidence.note  # of an excerpt: it must be its own
 
 Exit codes: 0 everything holds, 3 it does not, 5 it could not be read, 6 it holds and a part of it is
 under suspicion: of a key that an administrator calls suspect, or whose counter went back, or of a host

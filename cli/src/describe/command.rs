@@ -15,13 +15,14 @@ use countersign_protocol::lifecycle::{
 use countersign_protocol::name::{AgentName, SECOND_US};
 use countersign_protocol::secret::Delivery;
 use countersign_protocol::short;
-use countersign_protocol::view::outcome_word;
+use countersign_protocol::view::{Skipped, outcome_word};
 use sha2::{Digest as _, Sha256};
 
 use super::erasure::redactions;
 use super::requirement::{duration, requirement, votes};
 use super::rollout::{rollout, standing};
 use crate::acts::Retried;
+use crate::shapes::FilledShape;
 use crate::streams::Held;
 use crate::view::{CommandView, Deed, Start, Word};
 use crate::{alike, render};
@@ -179,8 +180,10 @@ pub fn came(command: &Command, agent: &AgentName) -> String {
     } else {
         alike::Verdict::of(part).as_str()
     };
-    match &part.completed {
-        Some(done) => format!("{agent} {word} ({})", end(done)),
+    let why = part.completed.as_ref().map(end);
+    let skip = || Skipped::of(part).map(|why| why.as_str().to_owned());
+    match why.or_else(skip) {
+        Some(why) => format!("{agent} {word} ({why})"),
         None => format!("{agent} {word}"),
     }
 }
@@ -470,6 +473,10 @@ pub fn ending(view: &CommandView, part: &Execution) -> String {
         text.push_str(": ");
         text.push_str(&refused(view, why));
     }
+    if let Some(why) = Skipped::of(part) {
+        text.push_str(": ");
+        text.push_str(skipped(why));
+    }
     if part.lost.is_some() {
         let _infallible = write!(
             text,
@@ -500,6 +507,16 @@ pub fn ending(view: &CommandView, part: &Execution) -> String {
         text.push_str(" (the agent's word came late)");
     }
     text
+}
+
+/// Why a host never started it.
+#[must_use]
+pub const fn skipped(why: Skipped) -> &'static str {
+    match why {
+        Skipped::Errors => "not started, because more hosts ended badly than the rollout allows",
+        Skipped::TurnMissed => "did not start in its turn; its agent may be away",
+        Skipped::Expired => "did not start before the command's time was over",
+    }
 }
 
 const fn refusal(why: RefusalReason) -> &'static str {
@@ -629,15 +646,36 @@ pub fn runs(runs: &[Run<'_>]) -> Vec<String> {
     shown
 }
 
+/// What a command runs, in one line: with facts in it where it is the same on all of its hosts, else
+/// as it was asked for, after a note, which a list may not cut off.
+#[must_use]
+pub fn filled(argv: &[String], runs: &[FilledShape]) -> String {
+    match runs {
+        [] => render::words(argv),
+        [only] => render::words(&only.argv),
+        [_, _, ..] => format!(
+            "each host with its own facts (countersign show ID): {}",
+            render::words(argv)
+        ),
+    }
+}
+
 /// The hosts of a list's line.
 #[must_use]
 pub fn few(names: &[String]) -> String {
-    let shown: Vec<String> = names
+    let cut: Vec<String> = names
         .iter()
-        .take(LISTED_TARGETS)
         .map(|name| render::cut(name, NAME_COLUMNS))
         .collect();
-    match names.len().saturating_sub(LISTED_TARGETS) {
+    some(&cut)
+}
+
+/// The first of several, whole, and how many more there are.
+#[must_use]
+pub fn some(all: &[String]) -> String {
+    let shown = all.iter().take(LISTED_TARGETS);
+    let shown: Vec<&str> = shown.map(String::as_str).collect();
+    match all.len().saturating_sub(LISTED_TARGETS) {
         0 => shown.join(", "),
         more => format!("{} and {more} more", shown.join(", ")),
     }

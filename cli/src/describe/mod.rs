@@ -19,9 +19,12 @@ mod rights;
 mod rollout;
 
 pub use change::{change, replaced_key};
-pub use command::{act, came, command, deed, end, ending, few, refused, runs, status, table};
+pub use command::{
+    act, came, command, deed, end, ending, few, filled, refused, runs, skipped, some, status, table,
+};
 pub use erasure::{holds, redactions};
 pub use policy::{explained, rule_changes, rule_table, ruling, snapshot, what_if};
 pub(crate) use requirement::duration;
 pub use requirement::{demands, price, requirement, votes, whom};
 pub use rights::{groups, keys, open_reviews, people, person, reviews, roles, tokens, whoami};
+pub use rollout::{at_canary, until_resumed};

@@ -4,7 +4,7 @@
 use countersign_protocol::name::Time;
 use countersign_protocol::permission::Permission;
 
-use super::command::{paragraph, row, table};
+use super::command::{filled, paragraph, row, table};
 use crate::acts::OpenReviews;
 use crate::render;
 use crate::shapes::{
@@ -213,12 +213,13 @@ fn due(review: &ReviewShape) -> String {
 pub fn reviews(reviews: &[ReviewShape]) -> String {
     let rows = reviews.iter().map(|review| {
         let argv = review.argv.as_deref();
+        let words = argv.map(|argv| filled(argv, &review.runs));
         vec![
             review.short.clone(),
             review.requester.clone(),
             time(review.opened_us),
             due(review),
-            argv.map_or_else(|| "(you may not read this)".to_owned(), render::words),
+            words.unwrap_or_else(|| "(you may not read this)".to_owned()),
         ]
     });
     table(&["ID", "RAN BY", "SINCE", "DUE", "COMMAND"], rows.collect())

@@ -4,6 +4,7 @@ use countersign_protocol::lifecycle::{Command, ExecutionStatus};
 use countersign_protocol::rollout::{Gap, Plan, Rollout};
 use countersign_protocol::short;
 
+use super::command::{came, some};
 use super::requirement::duration;
 use crate::render;
 
@@ -83,6 +84,32 @@ fn errors(most: Option<u64>) -> String {
     }
 }
 
+/// What a rollout that waits at its canary waits for, and how the canary came out.
+#[must_use]
+pub fn at_canary(command: &Command) -> Option<String> {
+    let canary = command.plan.as_ref()?.canary?;
+    let targets = command.targets.as_ref()?;
+    // Where the canary itself is one error too many, nobody is asked: the rest is skipped.
+    let is_asked = command.waits_at_canary() && !command.has_too_many_errors();
+    if !is_asked || command.status().is_final() {
+        return None;
+    }
+    let first = targets.by_turn().take_while(|(turn, _)| *turn < canary);
+    let ran: Vec<String> = first.map(|(_, line)| came(command, &line.agent)).collect();
+    Some(format!(
+        "the canary is over: {}; look at it, then: countersign continue {}",
+        some(&ran),
+        short::short(&command.id)
+    ))
+}
+
+/// How a paused rollout goes on.
+#[must_use]
+pub fn until_resumed(command: &Command) -> String {
+    let code = short::short(&command.id);
+    format!("go on with: countersign resume {code}")
+}
+
 /// How it goes and where it stands, as lines; none where all hosts start at once and nothing stops them.
 pub(super) fn standing(command: &Command) -> Vec<String> {
     let most = command.max_errors;
@@ -96,19 +123,17 @@ pub(super) fn standing(command: &Command) -> Vec<String> {
         .values()
         .filter(|part| part.status == ExecutionStatus::Waiting && part.released.is_none());
     let waiting = waiting.count();
-    let code = short::short(&command.id);
     if over {
         return lines;
     }
     if let Some(at) = command.paused {
         lines.push(format!(
-            "paused since {}; go on with: countersign resume {code}",
-            render::time(at.time)
+            "paused since {}; {}",
+            render::time(at.time),
+            until_resumed(command)
         ));
-    } else if command.waits_at_canary() {
-        lines.push(format!(
-            "the canary is over; look at it, then: countersign continue {code}"
-        ));
+    } else if let Some(line) = at_canary(command) {
+        lines.push(line);
     }
     if waiting > 0 {
         lines.push(format!("{waiting} wait for their turn"));

@@ -90,13 +90,25 @@ pub struct ItemsShape<T> {
     pub next: Option<String>,
 }
 
+/// A change in a list.
+#[derive(Debug, Serialize)]
+pub struct ChangeItemShape {
+    /// As the server lists those that wait.
+    #[serde(flatten)]
+    pub item: ChangeItem,
+    /// `XXXX-XXXX`
+    pub short: String,
+    /// Its status word.
+    pub status: &'static str,
+}
+
 /// `inbox`: commands, and changes of rights beside them.
 #[derive(Debug, Serialize)]
 pub struct InboxShape {
     /// Commands that wait for the caller.
     pub items: Vec<CommandItem>,
     /// Changes that wait for the caller.
-    pub changes: Vec<ChangeItem>,
+    pub changes: Vec<ChangeItemShape>,
     /// Always none.
     pub next: Option<String>,
 }
@@ -124,7 +136,7 @@ pub struct RequestShape {
     targets: Vec<String>,
     /// What hosts run with their own facts in it; only where it uses some.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    runs: Vec<RunShape>,
+    runs: Vec<FilledShape>,
     requester: String,
     /// The API token that asked for its requester; null where they signed it themselves.
     token: Option<String>,
@@ -147,10 +159,12 @@ struct StdinShape {
 }
 
 /// What some hosts run with their own facts in it.
-#[derive(Debug, Serialize)]
-struct RunShape {
-    argv: Vec<String>,
-    targets: Vec<String>,
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FilledShape {
+    /// The words.
+    pub argv: Vec<String>,
+    /// The hosts that run just these.
+    pub targets: Vec<String>,
 }
 
 /// `secret seal`: what goes into the body of a call.
@@ -213,6 +227,15 @@ pub struct CommandShape {
     /// What was erased, by whom and why; left out where nothing was.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     redactions: Vec<RedactionShape>,
+}
+
+impl CommandShape {
+    /// With the execution of one of its hosts alone; all else is of the whole command.
+    #[must_use]
+    pub fn only(mut self, agent: &AgentName) -> Self {
+        self.executions.retain(|part| part.agent == agent.as_str());
+        self
+    }
 }
 
 /// `show` of a change of rights.
@@ -302,7 +325,9 @@ fn request(view: &CommandView) -> RequestShape {
     }
 }
 
-fn runs(view: &CommandView) -> Vec<RunShape> {
+/// What hosts run with their own facts in it; nothing where they run the words as they are.
+#[must_use]
+pub fn runs(view: &CommandView) -> Vec<FilledShape> {
     let (spec, targets) = (view.spec.here(), view.command.targets.as_ref());
     let Some(Ok(runs)) = spec
         .zip(targets)
@@ -310,7 +335,7 @@ fn runs(view: &CommandView) -> Vec<RunShape> {
     else {
         return Vec::new();
     };
-    let shape = |run: Run<'_>| RunShape {
+    let shape = |run: Run<'_>| FilledShape {
         targets: run.lines.iter().map(ToString::to_string).collect(),
         argv: run.words,
     };
@@ -387,14 +412,19 @@ pub fn change(view: &ChangeView) -> ChangeShape<'_> {
 
 /// A change in a list.
 #[must_use]
-pub fn change_item(view: &ChangeView) -> ChangeItem {
-    ChangeItem {
+pub fn change_item(view: &ChangeView) -> ChangeItemShape {
+    let item = ChangeItem {
         id: view.id.to_string(),
         change: view.kind().to_owned(),
         requester: view.requester.to_string(),
         seq: view.seq,
         consents: view.consents.iter().map(ToString::to_string).collect(),
         needed: view.needed,
+    };
+    ChangeItemShape {
+        item,
+        short: short::short(&view.id),
+        status: view.stage.as_str(),
     }
 }
 

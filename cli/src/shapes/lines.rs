@@ -10,6 +10,7 @@ use countersign_protocol::lifecycle::Execution;
 use countersign_protocol::name::AgentName;
 use countersign_protocol::short;
 use countersign_protocol::target::Place;
+use countersign_protocol::view::Skipped;
 use serde::Serialize;
 
 use super::CommandShape;
@@ -79,6 +80,8 @@ enum What<'a> {
         signal: Option<u8>,
         /// How the run ended, for people; null where there was none.
         end: Option<String>,
+        /// Why it never started: `errors`, `turn_missed` or `expired`; null where it was not skipped.
+        skipped: Option<Skipped>,
     },
     /// The last line: all of it, proved; as `show --json`.
     Summary { command: Box<CommandShape> },
@@ -156,6 +159,7 @@ impl<'a> LineShape<'a> {
             exit_code: done.and_then(|done| done.exit_code),
             signal: done.and_then(|done| done.signal),
             end: done.map(describe::end),
+            skipped: Skipped::of(part),
         })
     }
 

@@ -19,9 +19,9 @@ mod rights;
 mod stopped;
 
 pub use command::{
-    ApprovalShape, ChangeShape, CommandShape, InboxShape, ItemsShape, JudgedShape, ReplacedShape,
-    RequestShape, RequestedShape, RetryShape, SealedShape, change, change_item, command,
-    entry_line, requested, sealed,
+    ApprovalShape, ChangeItemShape, ChangeShape, CommandShape, FilledShape, InboxShape, ItemsShape,
+    JudgedShape, ReplacedShape, RequestShape, RequestedShape, RetryShape, SealedShape, change,
+    change_item, command, entry_line, requested, runs, sealed,
 };
 pub use erasure::{
     ErasingShape, HoldShape, ProposalShape, RedactionShape, TextShape, holds, redactions, text,

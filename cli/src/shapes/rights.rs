@@ -10,8 +10,9 @@ use countersign_protocol::rights::{Holder, KeyRecord, OpenReview, Rights};
 use countersign_protocol::short;
 use serde::Serialize;
 
-use super::JudgedShape;
+use super::{FilledShape, JudgedShape, runs};
 use crate::acts::{ClaimFile, keys_of};
+use crate::view::CommandView;
 
 /// A key of a person or of the ledger.
 #[derive(Debug, Clone, Serialize)]
@@ -284,16 +285,20 @@ pub struct ReviewShape {
     pub seq: u64,
     /// The words of the command; null where they are erased or not for this person, or not looked at.
     pub argv: Option<Vec<String>>,
+    /// What hosts ran with their own facts in it; only where it uses some.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub runs: Vec<FilledShape>,
 }
 
-/// One review.
+/// One review; `view` is the command, where it is looked at.
 #[must_use]
 pub fn review(
     id: &CommandId,
     review: &OpenReview,
-    argv: Option<Vec<String>>,
+    view: Option<&CommandView>,
     now: Time,
 ) -> ReviewShape {
+    let spec = view.and_then(|view| view.spec.here());
     ReviewShape {
         id: id.to_string(),
         short: short::short(id),
@@ -302,7 +307,8 @@ pub fn review(
         due_us: review.due_at.as_micros(),
         overdue: review.due_at <= now,
         seq: review.seq,
-        argv,
+        argv: spec.map(|spec| spec.argv.clone()),
+        runs: view.map(runs).unwrap_or_default(),
     }
 }
 

@@ -9,6 +9,7 @@
 mod book;
 #[path = "../../../tests/support/cedar.rs"]
 mod cedar;
+mod examples;
 mod honest;
 mod keygen;
 mod lying_server;

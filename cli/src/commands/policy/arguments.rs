@@ -38,8 +38,8 @@ Exits with 2 when it cannot be published. Warnings are no errors: they may be me
     },
     /// What differs between the policy in force and a file, or between two files
     #[command(after_help = "Examples:
-  countersign policy diff rules.cedar               (what publishing it would change)
-  countersign policy diff old.cedar new.cedar       (needs no server)")]
+  countersign policy diff rules.cedar          # what publishing it would change
+  countersign policy diff old.cedar new.cedar  # needs no server")]
     Diff {
         /// The new one; the old one when there are two
         file: PathBuf,
@@ -67,9 +67,9 @@ Shows what would change, then asks; other administrators consent with `approve`.
     },
     /// Sign who may approve, for the hosts that pin administrators; or join who signed it already
     #[command(after_help = "Examples:
-  countersign policy snapshot                      (the first makes it, the others join)
+  countersign policy snapshot               # the first makes it, the others join
   countersign policy snapshot --valid 12h --min-approvals 3
-  countersign policy snapshot --yes --json         (by a timer; see docs/OPERATIONS.md)
+  countersign policy snapshot --yes --json  # by a timer; see docs/OPERATIONS.md
 
 It is read off the verified rights. Another administrator's is signed only when it is what your own
 reading of the rights gives. Hosts with a [snapshot] table run nothing without one that holds.")]

@@ -145,7 +145,7 @@ impl Story<'_> {
         self.report.take(Check::You, Ok(said), began.elapsed())?;
         let approvers = approvers(connection, &rights, me.as_str(), self.arguments).await?;
         let began = Instant::now();
-        let host = match self.host(&client, &rights).await {
+        let host = match self.host(&client, &rights).await? {
             Ok(host) => host,
             Err(bad) => {
                 self.report.take(Check::Host, Err(bad), began.elapsed())?;
@@ -189,28 +189,32 @@ impl Story<'_> {
     }
 
     /// Where it is tried.
-    async fn host(&self, client: &Client, rights: &RightsView) -> Result<Place, Bad> {
-        let Some(host) = self.arguments.host.clone() else {
-            let (choice, service) = (None, None);
-            let selected = client.select(Hosts::Fitting { choice, service }).await?;
-            return match selected.places.as_slice() {
-                [only] => Ok(only.clone()),
-                several => Err(
-                    Bad::left_out(format!("the ledger knows {} hosts", several.len()))
-                        .hint("say which one to try it on: --host NAME"),
-                ),
-            };
-        };
-        let record = rights.state.rights().agent_record(&host.agent);
-        let record = record.ok_or_else(|| {
-            Bad::failed(format!("there is no accepted agent {}", host.agent))
-                .hint("countersign agents lists them; an administrator accepts one")
-        })?;
-        if record.drained {
-            let said = format!("{} is drained: it takes no new work", host.agent);
-            return Err(Bad::left_out(said).hint("name another host: --host NAME"));
+    ///
+    /// # Errors
+    /// There are several, the caller names none, and forgives what is left out: nothing would be tried
+    /// on any, and be called well.
+    async fn host(
+        &self,
+        client: &Client,
+        rights: &RightsView,
+    ) -> Result<Result<Place, Bad>, Failure> {
+        const NAME_IT: &str = "say which one to try it on: --host NAME";
+        if let Some(host) = self.arguments.host.clone() {
+            return Ok(takes_work(rights, host));
         }
-        Ok(host)
+        let (choice, service) = (None, None);
+        let selected = match client.select(Hosts::Fitting { choice, service }).await {
+            Ok(selected) => selected,
+            Err(failure) => return Ok(Err(failure.into())),
+        };
+        let several = match selected.places.as_slice() {
+            [only] => return Ok(Ok(only.clone())),
+            several => format!("the ledger knows {} hosts", several.len()),
+        };
+        if self.arguments.allow_left_out {
+            return Err(Failure::usage(several).hint(NAME_IT));
+        }
+        Ok(Err(Bad::left_out(several).hint(NAME_IT)))
     }
 
     /// Asks for a command, and for the first one tries at once to approve it alone.
@@ -333,6 +337,20 @@ impl Story<'_> {
         };
         self.report.take(Check::Audit, outcome, began.elapsed())
     }
+}
+
+/// A host that the caller names, if it is there to try it on.
+fn takes_work(rights: &RightsView, host: Place) -> Result<Place, Bad> {
+    let record = rights.state.rights().agent_record(&host.agent);
+    let record = record.ok_or_else(|| {
+        Bad::failed(format!("there is no accepted agent {}", host.agent))
+            .hint("countersign agents lists them; an administrator accepts one")
+    })?;
+    if record.drained {
+        let said = format!("{} is drained: it takes no new work", host.agent);
+        return Err(Bad::left_out(said).hint("name another host: --host NAME"));
+    }
+    Ok(host)
 }
 
 /// One's own approval of one's own request is refused, and leaves nothing.
