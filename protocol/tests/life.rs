@@ -346,7 +346,11 @@ fn a_run_has_as_much_output_as_its_request_keeps_and_not_a_byte_more() {
     }
     // Both streams share it.
     let part = &book.command(command).executions[&"web-1".parse().unwrap()];
-    let (started, chunk_no, chunk_prev) = (part.started.clone().unwrap().1.id, part.chunks, part.last_chunk);
+    let (started, chunk_no, chunk_prev) = (
+        part.started.clone().unwrap().1.id,
+        part.chunks,
+        part.last_chunk,
+    );
     let data = book.blob(b"x");
     for stream in [Stream::Stdout, Stream::Stderr] {
         let past = say!(agent book, "web-1", ExecutionOutput {
@@ -354,7 +358,10 @@ fn a_run_has_as_much_output_as_its_request_keeps_and_not_a_byte_more() {
             stream: stream, offset_us: 1, data: data,
         });
         let refused = book.sign_and_append("web-1", &past).unwrap_err();
-        assert!(matches!(&refused, Refusal::OverLimit(why) if why.contains("1048577")), "{refused}");
+        assert!(
+            matches!(&refused, Refusal::OverLimit(why) if why.contains("1048577")),
+            "{refused}"
+        );
     }
     book.complete("web-1", command, 0).unwrap();
     book.audit().unwrap();

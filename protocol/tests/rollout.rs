@@ -267,9 +267,7 @@ fn one_error_too_many_skips_those_that_have_not_started_also_where_all_may() {
             };
             rolled_out(&mut book, &HOSTS, rollout)
         } else {
-            book.publish_text(
-                "2 permission:command:execute permission:command:approve errors=0",
-            );
+            book.publish_text("2 permission:command:execute permission:command:approve errors=0");
             let command = book.request("alice", &HOSTS).unwrap();
             book.approve("bob", command).unwrap();
             book.approve("carol", command).unwrap();

@@ -139,9 +139,7 @@ impl Report {
     /// Whether something that holds is under suspicion all the same.
     #[must_use]
     pub const fn is_suspect(&self) -> bool {
-        !self.suspect.is_empty()
-            || !self.counters_back.is_empty()
-            || !self.other_outputs.is_empty()
+        !self.suspect.is_empty() || !self.counters_back.is_empty() || !self.other_outputs.is_empty()
     }
 }
 

@@ -408,7 +408,10 @@ fn output_that_differs_from_what_the_host_said_at_the_end_is_told_and_the_rest_i
         assert!(report.ok && report.is_suspect());
         assert_eq!(report.other_outputs, [told.clone()]);
         assert_eq!(report.outputs.ok, 1, "standard error holds");
-        let said = format!("SUSPECT: other_output at entry {}: standard output", told.seq);
+        let said = format!(
+            "SUSPECT: other_output at entry {}: standard output",
+            told.seq
+        );
         assert!(report.to_string().contains(&said), "{report}");
     }
     assert_eq!(check(&whole(&book)).size, book.tree.size());

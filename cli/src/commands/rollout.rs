@@ -232,10 +232,35 @@ mod tests {
         ];
         let matches = command.try_get_matches_from(words).unwrap();
         let arguments = <RolloutArguments as clap::FromArgMatches>::from_arg_matches(&matches);
-        let (rollout, _) = arguments.unwrap().of(10).unwrap();
+        let (rollout, _) = arguments
+            .unwrap()
+            .of(10, Duration::from_secs(3600))
+            .unwrap();
         let rollout = rollout.unwrap();
         let rounded = (rollout.max_in_flight, rollout.canary, rollout.max_errors);
         assert_eq!(rounded, (Some(1), Some(1), Some(0)));
+    }
+
+    #[test]
+    fn a_gap_that_cannot_come_to_the_last_host_is_refused_before_anything_is_signed() {
+        let rollout = |words: &[&str], hosts, expires_s| {
+            let command = RolloutArguments::augment_args(clap::Command::new("x"));
+            let matches = command.try_get_matches_from([&["x"], words].concat());
+            let arguments =
+                <RolloutArguments as clap::FromArgMatches>::from_arg_matches(&matches.unwrap());
+            arguments.unwrap().of(hosts, Duration::from_secs(expires_s))
+        };
+        let gap = ["--gap", "30m"];
+        let refused = rollout(&gap, 3, 3600).unwrap_err();
+        assert_eq!(refused.exit, crate::exit_code::USAGE);
+        assert!(refused.hint.unwrap().contains("--expires"));
+        rollout(&gap, 3, 3601).unwrap();
+        rollout(&gap, 2, 3600).unwrap();
+        // Of how many hosts with the label, is not known: of two at least, or there is no gap.
+        let of_label = [&gap[..], &["--gap-label", "role=dns"]].concat();
+        rollout(&of_label, 30, 3600).unwrap();
+        assert!(rollout(&of_label, 30, 1800).is_err());
+        rollout(&of_label, 1, 60).unwrap();
     }
 
     #[test]

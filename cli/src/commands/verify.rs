@@ -23,12 +23,15 @@ use crate::{console, exit_code, render};
 /// Entries between two words on progress.
 const PROGRESS_STEP: u64 = 10_000;
 
+/// Where the server finds its database, too.
+const DATABASE_VARIABLE: &str = "DATABASE_URL";
+
 /// What to verify.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Examples:
   countersign verify                                          # all that the server shows
   countersign verify evidence.tar                             # a bundle, offline
-  countersign verify --database \"$DATABASE_URL\"               # the database itself, side tables and lists too
+  countersign verify --database                               # the database itself, side tables and lists too
   countersign verify --checkpoint kept.note                   # ... and it must continue a checkpoint you kept
   countersign verify evidence.tar --checkpoint evidence.note  # of an excerpt: it must be its own
 
@@ -39,9 +42,10 @@ pub struct Arguments {
     /// A bundle as `export` writes it, instead of asking a server; - reads standard input
     #[arg(value_name = "BUNDLE", conflicts_with = "database")]
     bundle: Option<PathBuf>,
-    /// Read the database itself instead of asking a server; either role's address will do
-    #[arg(long, value_name = "URL")]
-    pub database: Option<String>,
+    /// Read the database itself instead of asking a server: that of DATABASE_URL, or at this address,
+    /// which others can read while it runs if there is a password in it. Either role's will do
+    #[arg(long, value_name = "URL", num_args = 0..=1, default_missing_value = "")]
+    database: Option<String>,
     /// A checkpoint that the log must contain and continue; an excerpt can be compared with one of its
     /// own size only
     #[arg(long, value_name = "FILE")]
@@ -117,12 +121,13 @@ where
         let report = bundle(globals, path, checkpoint)?;
         return conclude(globals, &report, "not compared");
     }
-    let witnesses = match &arguments.database {
+    let database = arguments.database.map(address).transpose()?;
+    let witnesses = match &database {
         Some(_) => witnesses(globals)?,
         // The policy is held against the server's own cosigned note on the way in.
         None => None,
     };
-    let source = match &arguments.database {
+    let source = match &database {
         Some(_) if witnesses.is_some() && checkpoint.is_none() => {
             return Err(Failure::usage(
                 "a database holds no cosignatures, so the witnesses' policy has nothing to judge here",
@@ -142,7 +147,7 @@ where
     })
     .await?;
     let mut compared = "not compared".to_owned();
-    if let Some(url) = arguments.database
+    if let Some(url) = database
         && report.ok
     {
         compared = match lists(url).await {
@@ -167,6 +172,19 @@ where
         };
     }
     conclude(globals, &report, &compared)
+}
+
+/// The database's address: the one that was given, or the environment's, which no other account reads.
+fn address(given: String) -> Result<String, Failure> {
+    if !given.is_empty() {
+        return Ok(given);
+    }
+    let found = std::env::var(DATABASE_VARIABLE).ok();
+    found.filter(|url| !url.is_empty()).ok_or_else(|| {
+        Failure::usage("--database names no address, and DATABASE_URL is not set").hint(
+            "export DATABASE_URL=postgres://…, the password in it or in the file that PGPASSFILE names",
+        )
+    })
 }
 
 /// Prints the verdict; its exit code.
