@@ -50,8 +50,25 @@ pub struct Watch {
 
 struct Log {
     keys: Vec<VerifierKey>,
-    /// The checkpoint that was signed last, as the disk holds it.
-    known: Mutex<Option<Checkpoint>>,
+    /// The newest checkpoint that was signed, or that may have reached the disk.
+    known: Mutex<Option<Known>>,
+}
+
+struct Known {
+    checkpoint: Checkpoint,
+    /// A write of it has succeeded, to the folder's name. One that was read back may be in the
+    /// system's memory only: it counts as known, and is written again before it is signed. Syncing it
+    /// would not do: after a failed sync the next one can succeed and have written nothing.
+    is_durable: bool,
+}
+
+impl Known {
+    const fn read_back(checkpoint: Checkpoint) -> Self {
+        Self {
+            checkpoint,
+            is_durable: false,
+        }
+    }
 }
 
 impl Watch {
@@ -73,7 +90,7 @@ impl Watch {
         }
         let mut logs = BTreeMap::new();
         for (origin, keys) in by_origin {
-            let known = Mutex::new(memory.load(origin, &keys)?);
+            let known = Mutex::new(memory.load(origin, &keys)?.map(Known::read_back));
             logs.insert(origin.as_str().to_owned(), Log { keys, known });
         }
         Ok(Self {
@@ -113,25 +130,29 @@ impl Watch {
             return Answer::Malformed(text.to_owned());
         }
         let mut known = log.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(refused) = self.check(request, known.as_ref(), &shown) {
+        let newest = known.as_ref().map(|known| &known.checkpoint);
+        if let Err(refused) = self.check(request, newest, &shown) {
             return refused;
         }
         let cosignature = Cosignature::sign(shown.body(), &self.name, &self.key, self.clock.now());
         // The same tree again: the disk holds it, and only the time is new.
         if known
             .as_ref()
-            .is_some_and(|known| known.body() == shown.body())
+            .is_some_and(|known| known.is_durable && known.checkpoint.body() == shown.body())
         {
             return Answer::Signed(cosignature);
         }
         match self.memory.keep(&shown) {
             Ok(()) => {
-                *known = Some(shown);
+                *known = Some(Known {
+                    checkpoint: shown,
+                    is_durable: true,
+                });
                 Answer::Signed(cosignature)
             }
             Err(error) => {
                 tracing::error!(%error, log = %claimed.origin, "a checkpoint cannot be kept, so it is not signed");
-                // It failed halfway: what the disk holds now counts, signed by nobody or not.
+                // It failed halfway: what the disk shows now counts, signed by nobody or not.
                 match self.memory.load(&claimed.origin, &log.keys) {
                     Ok(on_disk) => *known = newer(known.take(), on_disk),
                     Err(error) => tracing::error!(%error, "nor can it be read again"),
@@ -203,10 +224,136 @@ impl Watch {
 }
 
 /// The larger of what memory and disk hold, so that a size never goes back.
-fn newer(memory: Option<Checkpoint>, disk: Option<Checkpoint>) -> Option<Checkpoint> {
-    match (memory, disk) {
-        (Some(memory), Some(disk)) if disk.size() > memory.size() => Some(disk),
-        (Some(memory), _) => Some(memory),
-        (None, disk) => disk,
+fn newer(memory: Option<Known>, disk: Option<Checkpoint>) -> Option<Known> {
+    let is_newer = |disk: &Checkpoint| {
+        let known = memory.as_ref().map(|known| known.checkpoint.size());
+        known.is_none_or(|known| disk.size() > known)
+    };
+    disk.filter(is_newer).map(Known::read_back).or(memory)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    use countersign_protocol::checkpoint::CheckpointBody;
+    use countersign_protocol::merkle::Tree;
+    use sha2::{Digest as _, Sha256};
+
+    use super::*;
+    use crate::durable::faults::let_folders_fail;
+
+    const LOG: &str = "log.example.com";
+
+    /// A folder of one test, and a log of 40 entries.
+    struct World {
+        folder: PathBuf,
+        key: SigningKey,
+        tree: Tree,
+    }
+
+    impl World {
+        fn new(test: &str) -> Self {
+            let name = format!("watch-{test}-{}", std::process::id());
+            let mut tree = Tree::default();
+            for n in 0..40_u64 {
+                tree.push(merkle::leaf_hash(&n.to_be_bytes()));
+            }
+            Self {
+                folder: std::env::temp_dir().join(name),
+                key: SigningKey::from_bytes(&[77; 32]),
+                tree,
+            }
+        }
+
+        /// A witness that begins, or begins again after its process has ended.
+        fn watch(&self) -> Watch {
+            let public = self.key.verifying_key().to_bytes();
+            let keys = [VerifierKey::new(LOG.parse().unwrap(), public).unwrap()];
+            let (name, key) = (
+                "w.example.com".parse().unwrap(),
+                SigningKey::from_bytes(&[5; 32]),
+            );
+            Watch::open(&self.folder, name, key, &keys, Clock::system()).unwrap()
+        }
+
+        fn note(&self, size: u64) -> String {
+            let body = CheckpointBody {
+                origin: LOG.parse().unwrap(),
+                size,
+                root: self.tree.root_at(size).unwrap(),
+            };
+            Checkpoint::sign(body, &self.key).note().to_owned()
+        }
+
+        fn request(&self, old: u64, new: u64) -> AddCheckpoint {
+            let proof = proof::consistency_proof(&self.tree, old, new);
+            AddCheckpoint {
+                old,
+                proof: proof.filter(|_| old > 0).unwrap_or_default(),
+                note: self.note(new),
+            }
+        }
+
+        fn file(&self) -> PathBuf {
+            let folder: &Path = &self.folder;
+            folder
+                .join(hex::encode(Sha256::digest(LOG)))
+                .join("checkpoint")
+        }
+    }
+
+    impl Drop for World {
+        fn drop(&mut self) {
+            let _gone = fs::remove_dir_all(&self.folder);
+        }
+    }
+
+    fn is_signed(answer: &Answer) -> bool {
+        matches!(answer, Answer::Signed(_))
+    }
+
+    /// The disk may have taken the new name, or may lose it in a power cut: the witness cannot tell.
+    #[test]
+    fn what_has_its_name_and_is_not_durable_is_not_signed_until_a_write_succeeds() {
+        let world = World::new("named");
+        let watch = world.watch();
+        assert!(is_signed(&watch.add(&world.request(0, 20))));
+        let_folders_fail(true);
+        assert_eq!(watch.add(&world.request(20, 30)), Answer::CannotKeep);
+        for _again in 0..3 {
+            assert_eq!(watch.add(&world.request(30, 30)), Answer::CannotKeep);
+        }
+        let_folders_fail(false);
+        assert!(is_signed(&watch.add(&world.request(30, 30))));
+        let_folders_fail(true);
+        assert!(is_signed(&watch.add(&world.request(30, 30))), "it is kept");
+        let_folders_fail(false);
+    }
+
+    /// Killed between the new name and its folder: what a restart reads may be in the system's
+    /// memory only.
+    #[test]
+    fn what_a_restart_reads_is_written_again_before_it_is_signed() {
+        let world = World::new("killed");
+        let watch = world.watch();
+        assert!(is_signed(&watch.add(&world.request(0, 20))));
+        let_folders_fail(true);
+        assert_eq!(watch.add(&world.request(20, 30)), Answer::CannotKeep);
+        drop(watch);
+        // The new name was there all the same.
+        let watch = world.watch();
+        assert_eq!(watch.add(&world.request(20, 30)), Answer::Conflict(30));
+        assert_eq!(watch.add(&world.request(30, 30)), Answer::CannotKeep);
+        drop(watch);
+        // It was not: a power cut has brought the old one back, and nobody has a signature of the new.
+        fs::write(world.file(), world.note(20)).unwrap();
+        let watch = world.watch();
+        assert_eq!(watch.add(&world.request(20, 20)), Answer::CannotKeep);
+        let_folders_fail(false);
+        assert!(is_signed(&watch.add(&world.request(20, 20))));
+        assert!(is_signed(&watch.add(&world.request(20, 30))));
+        assert_eq!(fs::read_to_string(world.file()).unwrap(), world.note(30));
     }
 }
