@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use countersign_protocol::checkpoint::{Checkpoint, CheckpointError, Origin, VerifierKey};
 use countersign_protocol::cosignature::{Cosignature, WitnessKey};
@@ -14,11 +15,14 @@ use countersign_protocol::proof;
 use countersign_protocol::witness::AddCheckpoint;
 use ed25519_dalek::SigningKey;
 
-use super::memory::{Evidence, Memory, MemoryError, open_by_any};
+use super::memory::{Evidence, Kept, MAX_EVIDENCE, Memory, MemoryError, open_by_any};
 use crate::clock::Clock;
 
 /// Most logs of one witness: each has a lock and a note in memory.
 pub const MAX_LOGS: usize = 1024;
+
+/// How often it is told of one log that there is no more room for evidence: anybody can send some.
+const TELL: Duration = Duration::from_secs(60);
 
 /// What a witness answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +56,14 @@ struct Log {
     keys: Vec<VerifierKey>,
     /// The newest checkpoint that was signed, or that may have reached the disk.
     known: Mutex<Option<Known>>,
+    untold: Mutex<Untold>,
+}
+
+/// Evidence that was neither kept nor told of.
+#[derive(Default)]
+struct Untold {
+    told: Option<Instant>,
+    count: u64,
 }
 
 struct Known {
@@ -91,7 +103,13 @@ impl Watch {
         let mut logs = BTreeMap::new();
         for (origin, keys) in by_origin {
             let known = Mutex::new(memory.load(origin, &keys)?.map(Known::read_back));
-            logs.insert(origin.as_str().to_owned(), Log { keys, known });
+            let untold = Mutex::default();
+            let log = Log {
+                keys,
+                known,
+                untold,
+            };
+            logs.insert(origin.as_str().to_owned(), log);
         }
         Ok(Self {
             name,
@@ -131,7 +149,7 @@ impl Watch {
         }
         let mut known = log.known.lock().unwrap_or_else(PoisonError::into_inner);
         let newest = known.as_ref().map(|known| &known.checkpoint);
-        if let Err(refused) = self.check(request, newest, &shown) {
+        if let Err(refused) = self.check(log, request, newest, &shown) {
             return refused;
         }
         let cosignature = Cosignature::sign(shown.body(), &self.name, &self.key, self.clock.now());
@@ -144,6 +162,9 @@ impl Watch {
         }
         match self.memory.keep(&shown) {
             Ok(()) => {
+                if let Err(error) = self.memory.forget_unproved(&shown) {
+                    tracing::warn!(%error, log = %claimed.origin, "what is proved now cannot be removed from the evidence");
+                }
                 *known = Some(Known {
                     checkpoint: shown,
                     is_durable: true,
@@ -165,6 +186,7 @@ impl Watch {
     /// Whether a checkpoint continues the known one.
     fn check(
         &self,
+        log: &Log,
         request: &AddCheckpoint,
         known: Option<&Checkpoint>,
         shown: &Checkpoint,
@@ -173,7 +195,7 @@ impl Watch {
             && known.size() == shown.size()
             && known.root() != shown.root()
         {
-            self.evidence(Evidence::Fork, known, shown);
+            self.evidence(log, Evidence::Fork, known, shown);
             return Err(Answer::Conflict(known.size()));
         }
         let size = known.map_or(0, Checkpoint::size);
@@ -197,29 +219,59 @@ impl Watch {
         };
         let (old, new) = (known.root(), shown.root());
         proof::verify_consistency(size, shown.size(), &old, &new, &request.proof).map_err(|error| {
-            self.evidence(Evidence::Unproved, known, shown);
+            // A needless proof for the known one says nothing against it.
+            if known.body() != shown.body() {
+                self.evidence(log, Evidence::Unproved, known, shown);
+            }
             Answer::BadProof(error.to_string())
         })
     }
 
-    fn evidence(&self, kind: Evidence, known: &Checkpoint, shown: &Checkpoint) {
+    fn evidence(&self, of: &Log, kind: Evidence, known: &Checkpoint, shown: &Checkpoint) {
         let (log, size, other) = (&known.body().origin, known.size(), shown.size());
         match (kind, self.memory.keep_evidence(kind, known, shown)) {
-            (_, Ok(None)) => {}
-            (Evidence::Fork, Ok(Some(place))) => tracing::error!(
+            (_, Ok(Kept::Already)) => {}
+            (Evidence::Fork, Ok(Kept::Now(place))) => tracing::error!(
                 %log, size, place = %place.display(),
                 "FORK: the log has signed two histories of one size; both notes are kept, show them to all who rely on it"
             ),
-            (Evidence::Unproved, Ok(Some(place))) => tracing::warn!(
+            (Evidence::Unproved, Ok(Kept::Now(place))) => tracing::warn!(
                 %log, size, other, place = %place.display(),
                 "a signed checkpoint came without a proof that it continues the known one; both notes are kept, ask the log's operator for the proof"
             ),
+            (Evidence::Fork, Ok(Kept::Full(place))) => of.tell_full(|untold| {
+                tracing::error!(
+                    %log, place = %place.display(), untold,
+                    known = known.note(), shown = shown.note(),
+                    "FORK: the log has signed two histories of one size once more; {MAX_EVIDENCE} such pairs of notes are kept and this one is not, it stands here"
+                );
+            }),
+            (Evidence::Unproved, Ok(Kept::Full(place))) => of.tell_full(|untold| {
+                tracing::warn!(
+                    %log, place = %place.display(), untold,
+                    known = known.note(), shown = shown.note(),
+                    "a signed checkpoint came without a proof that it continues the known one; {MAX_EVIDENCE} such pairs of notes are kept and this one is not, it stands here: compare the kept ones with the log, and delete those that lie on it"
+                );
+            }),
             (_, Err(error)) => tracing::error!(
                 %error, %log, size, other,
                 known = known.note(), shown = shown.note(),
                 "two notes do not fit together and cannot be kept"
             ),
         }
+    }
+}
+
+impl Log {
+    /// Tells of evidence that is not kept, with how much there was since it was told of last.
+    fn tell_full(&self, tell: impl FnOnce(u64)) {
+        let mut untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
+        if untold.told.is_some_and(|told| told.elapsed() < TELL) {
+            untold.count += 1;
+            return;
+        }
+        untold.told = Some(Instant::now());
+        tell(std::mem::take(&mut untold.count));
     }
 }
 
