@@ -15,6 +15,13 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&beside, path)?;
+    sync_folder(path)
+}
+
+/// Of a file: its new name lasts only from here on; until then a power cut may bring the old one back.
+pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
+    #[cfg(test)]
+    faults::at_the_folder()?;
     let folder = path
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty());
@@ -26,6 +33,29 @@ pub(crate) fn beside(path: &Path) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(".new");
     PathBuf::from(name)
+}
+
+/// A disk that fails when the new name is there and its folder is not written yet.
+#[cfg(test)]
+pub(crate) mod faults {
+    use std::cell::Cell;
+    use std::io;
+
+    thread_local! {
+        static FOLDERS_FAIL: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// For what this thread writes, from now on.
+    pub(crate) fn let_folders_fail(fail: bool) {
+        FOLDERS_FAIL.set(fail);
+    }
+
+    pub(super) fn at_the_folder() -> io::Result<()> {
+        if FOLDERS_FAIL.get() {
+            return Err(io::Error::other("the folder cannot be written"));
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -14,6 +14,8 @@ use ed25519_dalek::SigningKey;
 use sha2::{Digest as _, Sha512};
 use zeroize::Zeroizing;
 
+use crate::durable;
+
 /// File of the key that signs the ledger's statements.
 pub const STATEMENT_KEY_FILE: &str = "statement.key";
 
@@ -121,7 +123,9 @@ pub fn write_new(path: &Path, key: &SigningKey, comment: &str) -> Result<(), Key
             .mode(0o600)
             .open(path)?;
         file.write_all(text.as_bytes())?;
-        file.sync_all()
+        file.sync_all()?;
+        // What it signs may be on another machine's disk before this name is on ours.
+        durable::sync_folder(path)
     };
     write().map_err(|source| KeyFileError::Write {
         path: path.to_path_buf(),

@@ -53,7 +53,7 @@ pub(super) enum AskError {
     /// Lines, but none of its own.
     #[error("its answer has no line by the key that the policy names")]
     NoLine,
-    /// It was told the right size and says the same again.
+    /// It was told the right size and says the same again, or a proof from that size leads elsewhere.
     #[error("it has signed another history of {0} entries than this server has")]
     OtherHistory(u64),
     /// It knows a longer log than the one that was shown.
@@ -108,6 +108,11 @@ impl Courier {
                 let line = found.map_err(AskError::Answer)?.ok_or(AskError::NoLine)?;
                 self.size.store(target.size(), Ordering::Relaxed);
                 return Ok(line);
+            }
+            // From the size that it knows, and made from what this server has: to a witness of this
+            // history it leads.
+            if status == StatusCode::UNPROCESSABLE_ENTITY && old > 0 {
+                return Err(AskError::OtherHistory(old));
             }
             let known = (status == StatusCode::CONFLICT && is_size)
                 .then(|| text.strip_suffix('\n').and_then(parse_size))

@@ -2,7 +2,7 @@
 //!
 //! It reads, checks each entry by itself, and holds no more than one page. It judges nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use countersign_protocol::blob::BlobRef;
@@ -54,6 +54,19 @@ impl Told {
     pub(super) fn request(&self) -> Option<&Request> {
         self.command.as_ref()?.1.as_deref()
     }
+
+    /// The texts of its command, as its host has them.
+    fn of_its_request(&self) -> BTreeMap<&'static str, Option<String>> {
+        let Some(request) = self.request() else {
+            return BTreeMap::new();
+        };
+        let mut texts = request.texts.clone();
+        let own = self.event.host().and_then(|host| request.own.get(host));
+        if let Some(own) = own {
+            texts.insert("command", Some(own.clone()));
+        }
+        texts
+    }
 }
 
 /// What was asked for.
@@ -62,8 +75,8 @@ pub(super) struct Request {
     pub(super) asked: CommandRequested,
     /// The words side by side, and the folder; nothing where texts stay here.
     texts: BTreeMap<&'static str, Option<String>>,
-    /// The words of each host, where hosts have facts of their own in them.
-    own: BTreeMap<AgentName, Arc<str>>,
+    /// The words of each host that the page speaks of, where hosts have facts of their own in them.
+    own: BTreeMap<AgentName, String>,
 }
 
 /// One page.
@@ -100,7 +113,6 @@ impl Gatherer {
             next: from,
             leaf: None,
         };
-        let mut requests = BTreeMap::new();
         for row in &rows {
             let entry = history::check(row)?;
             (gathered.next, gathered.leaf) = (row.seq + 1, Some(entry.leaf));
@@ -112,21 +124,7 @@ impl Gatherer {
                 .map_err(|error| history::bad(row.seq, error))?;
             let event = entry.verified.event().clone();
             let id = entry.verified.id();
-            let command = match command_of(&event, &payload, id) {
-                Some(id) => Some((id, self.request(connection, &mut requests, id).await?)),
-                None => None,
-            };
-            let mut texts = BTreeMap::new();
-            if self.texts {
-                if let Some((_, Some(request))) = &command {
-                    texts.clone_from(&request.texts);
-                    let own = event.host().and_then(|host| request.own.get(host));
-                    if let Some(own) = own {
-                        texts.insert("command", Some(own.to_string()));
-                    }
-                }
-                texts.extend(own_texts(connection, &payload).await?);
-            }
+            let command = command_of(&event, &payload, id).map(|id| (id, None));
             gathered.told.push(Told {
                 seq: row.seq,
                 time: entry.time,
@@ -136,34 +134,52 @@ impl Gatherer {
                 event,
                 payload,
                 command,
-                texts,
+                texts: BTreeMap::new(),
             });
         }
+        self.add_requests(connection, &mut gathered.told).await?;
         Ok(gathered)
     }
 
-    /// The request of a command, read once a page.
-    async fn request(
+    /// The requests of the entries' commands, each read once a page, and the texts.
+    async fn add_requests(
         &self,
         connection: &mut PgConnection,
-        known: &mut BTreeMap<CommandId, Option<Arc<Request>>>,
-        id: CommandId,
-    ) -> Result<Option<Arc<Request>>, OpenError> {
-        if let Some(request) = known.get(&id) {
-            return Ok(request.clone());
+        page: &mut [Told],
+    ) -> Result<(), OpenError> {
+        let mut hosts: BTreeMap<CommandId, BTreeSet<AgentName>> = BTreeMap::new();
+        for told in page.iter() {
+            if let Some((id, _)) = told.command {
+                let hosts = hosts.entry(id).or_default();
+                hosts.extend(told.event.host().cloned());
+            }
         }
-        let request = match first_of(connection, id).await? {
-            Some(row) => self.read_request(connection, &row).await?.map(Arc::new),
-            None => None,
-        };
-        known.insert(id, request.clone());
-        Ok(request)
+        let mut requests = BTreeMap::new();
+        for (id, hosts) in hosts {
+            let request = match first_of(connection, id).await? {
+                Some(row) => self.read_request(connection, &row, &hosts).await?,
+                None => None,
+            };
+            requests.insert(id, request.map(Arc::new));
+        }
+        for told in page {
+            if let Some((id, request)) = &mut told.command {
+                *request = requests.get(id).cloned().flatten();
+            }
+            if self.texts {
+                told.texts = told.of_its_request();
+                told.texts
+                    .extend(own_texts(connection, &told.payload).await?);
+            }
+        }
+        Ok(())
     }
 
     async fn read_request(
         &self,
         connection: &mut PgConnection,
         row: &EntryRow,
+        hosts: &BTreeSet<AgentName>,
     ) -> Result<Option<Request>, OpenError> {
         let entry = history::check(row)?;
         let Event::CommandRequested(asked) = entry.verified.event() else {
@@ -176,7 +192,7 @@ impl Gatherer {
             let words = spec.as_ref().map(|spec| visible::words(&spec.argv));
             texts.insert("command", words.map(|words| shortened(&words)));
             if let Some(spec) = &spec {
-                own = own_words(connection, spec, &asked.act.targets).await?;
+                own = own_words(connection, spec, &asked.act.targets, hosts).await?;
             }
             if let Some(cwd) = spec.and_then(|spec| spec.cwd) {
                 texts.insert("cwd", Some(visible::cut(&cwd, TEXT_CHARS)));
@@ -187,26 +203,34 @@ impl Gatherer {
     }
 }
 
-/// What each host runs, where hosts have facts of their own in it.
+/// What these hosts run, where hosts have facts of their own in it. Words for all hosts of all requests
+/// would take a GiB a page; even their lists together would.
 async fn own_words(
     connection: &mut PgConnection,
     spec: &CommandSpec,
     targets: &Targets,
-) -> Result<BTreeMap<AgentName, Arc<str>>, OpenError> {
-    let mut own = BTreeMap::new();
-    if !spec.argv.iter().any(|word| word.contains(facts::MARK)) {
-        return Ok(own);
+    hosts: &BTreeSet<AgentName>,
+) -> Result<BTreeMap<AgentName, String>, OpenError> {
+    if hosts.is_empty() || !spec.argv.iter().any(|word| word.contains(facts::MARK)) {
+        return Ok(BTreeMap::new());
     }
     let list = content(connection, &targets.list).await?;
     let list = list.and_then(|list| TargetList::parse(&list, targets).ok());
-    // Nothing gets into the log whose facts cannot be put in.
-    let runs = list.as_ref().map(|list| facts::runs(spec, list));
-    for run in runs.and_then(Result::ok).unwrap_or_default() {
-        let words: Arc<str> = shortened(&visible::words(&run.words)).into();
-        let hosts = run.lines.into_iter().map(|line| line.agent.clone());
-        own.extend(hosts.map(|host| (host, Arc::clone(&words))));
-    }
-    Ok(own)
+    Ok(list.map_or_else(BTreeMap::new, |list| words_of(spec, &list, hosts)))
+}
+
+fn words_of(
+    spec: &CommandSpec,
+    list: &TargetList,
+    hosts: &BTreeSet<AgentName>,
+) -> BTreeMap<AgentName, String> {
+    let own = hosts.iter().filter_map(|host| {
+        let (_, line) = list.line_of(host)?;
+        // Nothing gets into the log whose facts cannot be put in.
+        let filled = line.facts.is_some().then(|| spec.for_host(line).ok())??;
+        Some((host.clone(), shortened(&visible::words(&filled.argv))))
+    });
+    own.collect()
 }
 
 /// What is escaped already, and perhaps too long.
@@ -267,4 +291,67 @@ async fn content(
     let blob = store::blob(connection, &named.digest).await?.flatten();
     let blob = blob.filter(|blob| blob.verify(named).is_ok());
     Ok(blob.map(countersign_protocol::blob::Blob::into_content))
+}
+
+#[cfg(test)]
+mod tests {
+    use countersign_protocol::command::Mode;
+    use countersign_protocol::facts::Facts;
+    use countersign_protocol::hash::Digest;
+    use countersign_protocol::target::TargetLine;
+
+    use super::*;
+
+    fn line(host: &str, rack: Option<&str>) -> TargetLine {
+        let facts = rack.map(|rack| {
+            let mut facts = Facts::default();
+            facts.insert("rack".parse().unwrap(), rack.parse().unwrap());
+            facts
+        });
+        TargetLine {
+            agent: host.parse().unwrap(),
+            key_id: KeyId::new([0; 32]),
+            service: None,
+            spec: Digest::new([0; 32]),
+            turn: None,
+            facts,
+        }
+    }
+
+    fn spec(argv: &[&str]) -> CommandSpec {
+        CommandSpec {
+            mode: Mode::Exec,
+            argv: argv.iter().map(|word| (*word).to_owned()).collect(),
+            cwd: None,
+            user: None,
+            timeout_ms: 1_000,
+            output_limit: 1_000,
+            at_output_limit: None,
+        }
+    }
+
+    /// A page has 64 entries, and requests for a hundred thousand hosts.
+    #[test]
+    fn words_are_made_for_the_hosts_that_a_page_speaks_of_and_no_others() {
+        let spec = spec(&["/bin/echo", "@fact.rack"]);
+        let lines = (0..1_000).map(|n| line(&format!("web-{n}"), Some(&format!("r-{n}"))));
+        let list = TargetList::new(lines.collect()).unwrap();
+        let hosts = ["web-7", "web-800", "db-1"].map(|host| host.parse().unwrap());
+        let own = words_of(&spec, &list, &hosts.into());
+        let own: Vec<_> = own
+            .iter()
+            .map(|(host, words)| (host.as_str(), &**words))
+            .collect();
+        assert_eq!(
+            own,
+            [("web-7", "/bin/echo r-7"), ("web-800", "/bin/echo r-800")]
+        );
+        assert!(words_of(&spec, &list, &BTreeSet::new()).is_empty());
+        let plain = TargetList::new(vec![line("web-7", None)]).unwrap();
+        let hosts = BTreeSet::from(["web-7".parse().unwrap()]);
+        assert!(
+            words_of(&spec, &plain, &hosts).is_empty(),
+            "every word means itself"
+        );
+    }
 }

@@ -84,7 +84,7 @@ impl FeedConfig {
             ConfigError::Toml {
                 path: path.to_path_buf(),
                 line: before.unwrap_or_default().matches('\n').count() + 1,
-                why: error.message().to_owned(),
+                why: without_values(error.message()),
             }
         })?;
         let sinks = |why: String| ConfigError::Sinks {
@@ -101,7 +101,7 @@ impl FeedConfig {
         let mut names = BTreeSet::new();
         let mut checked = Vec::new();
         for raw in raw.sink {
-            let name = raw.name.clone();
+            let name = secret::unless_it_looks_like_one(&raw.name).to_owned();
             let failed = |why| ConfigError::Sink {
                 path: path.to_path_buf(),
                 name,
@@ -119,6 +119,7 @@ impl FeedConfig {
 
 impl RawSink {
     fn check(self, folder: &Path) -> Result<SinkConfig, String> {
+        self.check_places()?;
         let name = self.name.parse()?;
         let kinds = self.kinds.as_deref().map(Kinds::of).transpose()?;
         self.check_fields()?;
@@ -139,6 +140,33 @@ impl RawSink {
             begin: self.from,
             texts: self.texts,
         })
+    }
+
+    /// A secret where a name belongs would be shown with the mistake, so it is looked for first.
+    fn check_places(&self) -> Result<(), String> {
+        let path = |path: &Option<PathBuf>| path.iter().cloned().collect();
+        let kinds = self.kinds.iter().flatten().map(PathBuf::from).collect();
+        let places: [(&str, Vec<PathBuf>); 8] = [
+            ("name", vec![PathBuf::from(&self.name)]),
+            ("kinds", kinds),
+            ("path", path(&self.path)),
+            ("url_file", path(&self.url_file)),
+            ("secret_files", self.secret_files.clone()),
+            ("ca", path(&self.ca)),
+            ("cert", path(&self.cert)),
+            ("key", path(&self.key)),
+        ];
+        for (place, values) in places {
+            if values
+                .iter()
+                .any(|value| secret::looks_like_one(&value.to_string_lossy()))
+            {
+                return Err(format!(
+                    "what stands at {place} begins with whsec_ or holds ://, so it may be a secret or an address in the wrong place, and is not shown; write it into a file of mode 0600 and name that file in secret_files or url_file (a file that is called so: ./ before its name)"
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// What belongs to another kind of sink is a mistake, and not left out silently.
@@ -297,6 +325,22 @@ impl RawSink {
             "{host} is another machine, and messages would go there in clear: whoever is on the way could read and change them; use tls or https, or say insecure = true"
         ))
     }
+}
+
+/// What TOML's reader says, without the value that it found: in a wrong place that may be a secret.
+fn without_values(message: &str) -> String {
+    const BEFORE_A_VALUE: [&str; 3] = ["invalid type", "invalid value", "unknown variant"];
+    let mut told = message.trim_end().to_owned();
+    if BEFORE_A_VALUE.iter().any(|words| told.starts_with(words)) {
+        let (found, expected) = told
+            .rfind(", expected ")
+            .map_or((told.as_str(), ""), |at| told.split_at(at));
+        let value = found.find(['"', '`']).unwrap_or(found.len());
+        let (words, _not_shown) = found.split_at(value);
+        told = format!("{}{expected}", words.trim_end());
+    }
+    // A key, say: whatever the reader says one day, this does not leave.
+    secret::unless_it_looks_like_one(&told).to_owned()
 }
 
 fn read_ca(path: &Path) -> Result<Vec<u8>, String> {

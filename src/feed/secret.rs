@@ -27,6 +27,23 @@ const MAX_FILE_BYTES: u64 = 16 * 1024;
 /// Most secrets of a sink: the one in force, the next, and some that nobody took away yet.
 pub(super) const MAX_SECRETS: usize = 4;
 
+/// What stands for a text that is not shown.
+const HIDDEN: &str = "(not shown: it may be a secret)";
+
+/// Whether a value where a name belongs may be a secret, or an address that is one.
+pub(super) fn looks_like_one(value: &str) -> bool {
+    value.starts_with(PREFIX) || value.contains("://")
+}
+
+/// A text that is about to be shown, if nothing in it may be a secret.
+pub(super) fn unless_it_looks_like_one(text: &str) -> &str {
+    if text.contains(PREFIX) || text.contains("://") {
+        HIDDEN
+    } else {
+        text
+    }
+}
+
 /// Why a secret cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {

@@ -58,6 +58,30 @@ pub enum ProjectionError {
     /// The log itself does not stand.
     #[error(transparent)]
     Log(#[from] OpenError),
+    /// They are of a program that is newer than this one.
+    #[error(
+        "a newer program has made the list {name} (version {found}; this program makes {known}), so this server leaves the lists alone and answers none; update it, or stop the newer servers and run `countersign rebuild` with this program"
+    )]
+    Newer {
+        /// Which.
+        name: &'static str,
+        /// Its version.
+        found: i32,
+        /// What this program would make.
+        known: i32,
+    },
+    /// Another program has begun one anew while this one followed.
+    #[error("the list {0} is not the one that this server followed; it is looked at again")]
+    Replaced(&'static str),
+}
+
+/// What becomes of lists that a newer program has made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum NewerLists {
+    /// They stay: two programs would take the tables from each other for ever.
+    Stay,
+    /// They go: a person has decided so.
+    Go,
 }
 
 /// How far the rows are, and who may do what there.
@@ -119,8 +143,8 @@ pub(super) async fn create<P: Projection>(
     Ok(())
 }
 
-/// Makes sure that the tables exist in their current shape; those of another version start anew.
-async fn prepare(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+/// Makes sure that the tables exist in their current shape; those of an older version start anew.
+async fn prepare(connection: &mut PgConnection, newer: NewerLists) -> Result<(), ProjectionError> {
     let mut transaction = connection.begin().await?;
     sqlx::query("SELECT pg_advisory_xact_lock($1)")
         .bind(SCHEMA_LOCK)
@@ -146,28 +170,36 @@ async fn prepare(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     .execute(&mut *transaction)
     .await?;
     let mut is_current = search::are_current(&mut transaction).await?;
-    every!(P => is_current &= is_of_this_version::<P>(&mut transaction).await?);
+    every!(P => match version::<P>(&mut transaction).await? {
+        Some(found) if found > P::VERSION && newer == NewerLists::Stay => {
+            return Err(ProjectionError::Newer {
+                name: P::NAME,
+                found,
+                known: P::VERSION,
+            });
+        }
+        found => is_current &= found == Some(P::VERSION),
+    });
     if !is_current {
         // What stands on a table goes before it.
         search::drop_views(&mut transaction).await?;
         every!(P => begin::<P>(&mut transaction).await?);
         search::create_views(&mut transaction).await?;
     }
-    transaction.commit().await
+    transaction.commit().await?;
+    Ok(())
 }
 
-async fn is_of_this_version<P: Projection>(
-    connection: &mut PgConnection,
-) -> Result<bool, sqlx::Error> {
-    let version: Option<i32> = sqlx::query_scalar("SELECT version FROM cursors WHERE name = $1")
+/// Of the table that is there; none when there is none.
+async fn version<P: Projection>(connection: &mut PgConnection) -> Result<Option<i32>, sqlx::Error> {
+    sqlx::query_scalar("SELECT version FROM cursors WHERE name = $1")
         .bind(P::NAME)
         .fetch_optional(connection)
-        .await?;
-    Ok(version == Some(P::VERSION))
+        .await
 }
 
 async fn begin<P: Projection>(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    if is_of_this_version::<P>(connection).await? {
+    if version::<P>(connection).await? == Some(P::VERSION) {
         return Ok(());
     }
     let name = P::NAME;
@@ -186,6 +218,26 @@ async fn begin<P: Projection>(connection: &mut PgConnection) -> Result<(), sqlx:
     Ok(())
 }
 
+/// How far each table is, held until the transaction ends. Others that a newer program keeps beside
+/// them are not this one's to move, and of tables in another shape it must not write a row.
+async fn own_cursors(
+    connection: &mut PgConnection,
+) -> Result<Vec<(&'static str, i64)>, ProjectionError> {
+    let rows = sqlx::query("SELECT name, version, next FROM cursors ORDER BY name FOR UPDATE")
+        .fetch_all(&mut *connection)
+        .await?;
+    let mut cursors = Vec::new();
+    every!(P => {
+        let row = rows.iter().find(|row| row.try_get("name").is_ok_and(|name: &str| name == P::NAME));
+        let row = row.ok_or(ProjectionError::Replaced(P::NAME))?;
+        if row.try_get::<i32, _>("version")? != P::VERSION {
+            return Err(ProjectionError::Replaced(P::NAME));
+        }
+        cursors.push((P::NAME, row.try_get("next")?));
+    });
+    Ok(cursors)
+}
+
 /// Names without a schema mean the projections, for this transaction.
 async fn use_schema(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query("SET LOCAL search_path = projections, public")
@@ -201,7 +253,7 @@ async fn use_schema(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
 /// The database's.
 pub async fn rebuild(pool: &PgPool, judge: &Arc<dyn Judge>) -> Result<u64, ProjectionError> {
     let mut connection = pool.acquire().await?;
-    prepare(&mut connection).await?;
+    prepare(&mut connection, NewerLists::Go).await?;
     let mut transaction = connection.begin().await?;
     // Whoever follows waits here.
     sqlx::query("SELECT FROM projections.cursors FOR UPDATE")
@@ -322,7 +374,7 @@ impl Follower {
     ) -> Result<(), ProjectionError> {
         let mut connection = pool.acquire().await?;
         if !*prepared {
-            prepare(&mut connection).await?;
+            prepare(&mut connection, NewerLists::Stay).await?;
             *prepared = true;
         }
         loop {
@@ -400,13 +452,7 @@ impl Follower {
 
     /// One page, in the caller's transaction. Holds the cursors from its first query on.
     async fn step_in(&mut self, connection: &mut PgConnection) -> Result<Step, ProjectionError> {
-        let cursors: Vec<(String, i64)> =
-            sqlx::query("SELECT name, next FROM cursors ORDER BY name FOR UPDATE")
-                .fetch_all(&mut *connection)
-                .await?
-                .iter()
-                .map(|row| Ok((row.try_get("name")?, row.try_get("next")?)))
-                .collect::<Result<_, sqlx::Error>>()?;
+        let cursors = own_cursors(connection).await?;
         let place = |next: i64| u64::try_from(next).unwrap_or(0);
         let behind = cursors
             .iter()
@@ -446,12 +492,12 @@ impl Follower {
             moved = true;
             Self::note(&page, &mut self.rights, &mut self.calls);
             every!(P => {
-                let cursor = cursors.iter().find(|(name, _)| name == P::NAME);
+                let cursor = cursors.iter().find(|(name, _)| *name == P::NAME);
                 if cursor.is_some_and(|(_, next)| place(*next) == behind) {
                     P::apply(connection, &page).await?;
                 }
             });
-            let runs = cursors.iter().find(|(name, _)| name == Runs::NAME);
+            let runs = cursors.iter().find(|(name, _)| *name == Runs::NAME);
             if runs.is_some_and(|(_, next)| place(*next) == behind) {
                 search::fill(connection, &page).await?;
             }
@@ -459,9 +505,11 @@ impl Follower {
         let next = fold.next();
         fold.drop_settled();
         if moved {
-            sqlx::query("UPDATE cursors SET next = $2 WHERE next = $1")
+            let names: Vec<&str> = cursors.iter().map(|(name, _)| *name).collect();
+            sqlx::query("UPDATE cursors SET next = $2 WHERE next = $1 AND name = ANY($3)")
                 .bind(signed(behind))
                 .bind(signed(next))
+                .bind(names)
                 .execute(&mut *connection)
                 .await?;
         }

@@ -23,10 +23,11 @@ use crate::durable;
 
 /// Evidence that is kept of one kind for each log: one proves it, some more show how; and nobody
 /// fills the disk.
-const MAX_EVIDENCE: usize = 64;
+pub(super) const MAX_EVIDENCE: usize = 64;
 
-/// Bytes of a hash that tell two notes of one size apart.
-const NAME_BYTES: usize = 8;
+/// Bytes of a hash that tell two notes of one size apart: so many that a log cannot make two of one
+/// name, the second of which would not be kept.
+const NAME_BYTES: usize = 16;
 
 /// The state folder, ours alone while this lives.
 #[derive(Debug)]
@@ -80,6 +81,17 @@ pub(super) enum Evidence {
     /// A signed checkpoint came without a proof that it continues the known one. Whoever sent it
     /// may have no proof; if the log has none either, it is a fork.
     Unproved,
+}
+
+/// What has become of two notes that do not fit together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// They lie there now.
+    Now(PathBuf),
+    /// They did before.
+    Already,
+    /// They do not: there are [`MAX_EVIDENCE`] of their kind in this folder.
+    Full(PathBuf),
 }
 
 impl Memory {
@@ -150,30 +162,24 @@ impl Memory {
         durable::replace(&path, checkpoint.note().as_bytes())
     }
 
-    /// Keeps two notes that do not fit together; gives where, or nothing when they are kept
-    /// already or there is enough of this kind.
+    /// Keeps two notes that do not fit together.
     pub(super) fn keep_evidence(
         &self,
         kind: Evidence,
         known: &Checkpoint,
         shown: &Checkpoint,
-    ) -> io::Result<Option<PathBuf>> {
-        let all = self.of(&known.body().origin).join("evidence");
+    ) -> io::Result<Kept> {
+        let all = self.evidence_of(&known.body().origin);
         make_folder(&all)?;
-        let word = match kind {
-            Evidence::Fork => "fork",
-            Evidence::Unproved => "unproved",
-        };
-        let digest = Sha256::digest(shown.body().to_string());
-        let hash = hex::encode(digest.get(..NAME_BYTES).unwrap_or_default());
-        let place = all.join(format!("{word}-{}-{hash}", shown.size()));
+        let place = all.join(kind.name_of(shown));
         if place.exists() {
-            return Ok(None);
+            return Ok(Kept::Already);
         }
         let kept = fs::read_dir(&all)?.flatten();
+        let word = kind.word();
         let of_kind = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with(word);
         if kept.filter(of_kind).count() >= MAX_EVIDENCE {
-            return Ok(None);
+            return Ok(Kept::Full(all));
         }
         // Under its name only when it is whole.
         let making = all.join("new");
@@ -182,7 +188,37 @@ impl Memory {
         durable::replace(&making.join("shown.note"), shown.note().as_bytes())?;
         fs::rename(&making, &place)?;
         File::open(&all)?.sync_all()?;
-        Ok(Some(place))
+        Ok(Kept::Now(place))
+    }
+
+    /// Makes room: this checkpoint came without a proof before, and now a proof has led to it.
+    pub(super) fn forget_unproved(&self, proved: &Checkpoint) -> io::Result<()> {
+        let name = Evidence::Unproved.name_of(proved);
+        let place = self.evidence_of(&proved.body().origin).join(name);
+        match fs::remove_dir_all(place) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    fn evidence_of(&self, origin: &Origin) -> PathBuf {
+        self.of(origin).join("evidence")
+    }
+}
+
+impl Evidence {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Fork => "fork",
+            Self::Unproved => "unproved",
+        }
+    }
+
+    /// What its folder is called.
+    fn name_of(self, shown: &Checkpoint) -> String {
+        let digest = Sha256::digest(shown.body().to_string());
+        let hash = hex::encode(digest.get(..NAME_BYTES).unwrap_or_default());
+        format!("{}-{}-{hash}", self.word(), shown.size())
     }
 }
 

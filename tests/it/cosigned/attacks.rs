@@ -1,7 +1,7 @@
 //! A ledger that shows two histories, and witnesses that lie.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::http::{StatusCode, header};
@@ -13,8 +13,9 @@ use countersign_protocol::hash::Hash;
 use countersign_protocol::witness::AddCheckpoint;
 use ed25519_dalek::SigningKey;
 
-use super::support::{TestWitness, Witnessed, line};
+use super::support::{PATIENCE, TestWitness, Witnessed, line};
 use crate::support::TestLedger;
+use crate::support::logged::Logged;
 use crate::witness::logs::{WITNESS, answer};
 
 /// What somebody who holds the ledger's keys can sign: any history.
@@ -79,6 +80,34 @@ async fn a_witness_that_knows_a_longer_log_signs_no_shorter_one() {
     let (request, _) = book.request();
     book.send(request).await.unwrap();
     assert_eq!(server.get("/readyz").await.0, 200);
+}
+
+/// A history that was rewritten behind what the witness has signed: no proof leads there from it.
+#[tokio::test]
+async fn a_witness_that_no_proof_convinces_knows_another_history() {
+    let book = TestLedger::ready().await;
+    let witness = TestWitness::start(&book, 5).await;
+    let rewritten = forged(&book, book.ledger.newest().size() - 1);
+    let request = AddCheckpoint {
+        old: 0,
+        proof: Vec::new(),
+        note: rewritten.note().to_owned(),
+    };
+    assert_eq!(answer(&witness.running.url, &request).await.0, 200);
+    // All of the server runs on this thread.
+    let (logged, _guard) = Logged::by_this_thread();
+    let server = Witnessed::start(&book, &format!("{}quorum w\n", witness.line("w"))).await;
+    let begun = Instant::now();
+    while !logged.text().contains("a witness knows another history") {
+        assert!(begun.elapsed() < PATIENCE, "{}", logged.text());
+        assert!(
+            !logged.text().contains("does not sign"),
+            "{}",
+            logged.text()
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(server.get("/checkpoint").await.0, 503);
 }
 
 /// What witnesses have signed and this server has published is a second memory beside the database.

@@ -221,6 +221,80 @@ fn secrets_and_secret_addresses_are_in_no_words() {
     assert!(read(folder, &wrong).unwrap_err().contains("line 4"));
 }
 
+/// Whoever mistakes a line is told which one, and neither terminal nor journal is told the secret.
+#[test]
+fn a_secret_in_a_wrong_place_is_not_shown_with_the_mistake() {
+    const ADDRESS: &str = "https://hooks.example.com/T00/hidden-part";
+    let folder = Folder::new("feed");
+    let hook = |rest: String| sink("webhook", &format!("url = \"{ADDRESS}\"\n{rest}"));
+    let wrong = |from: &str, to: &str| sink("jsonl", "path = \"x\"").replace(from, to);
+    let cases = [
+        (
+            hook(format!("secret_files = \"{SECRET}\"")),
+            "line 6: invalid type: string, expected",
+        ),
+        (hook(format!("secret_files = {SECRET}")), "line 6"),
+        (
+            hook(format!("secret_files = [\"{SECRET}\"]")),
+            "what stands at secret_files",
+        ),
+        (
+            hook(format!("secret_files = [\"{ADDRESS}\"]")),
+            "what stands at secret_files",
+        ),
+        (hook(format!("ca = \"{SECRET}\"")), "what stands at ca"),
+        (
+            hook(format!("texts = \"{SECRET}\"")),
+            "line 6: invalid type: string, expected a boolean",
+        ),
+        (hook(format!("\"{SECRET}\" = 1")), "line 6"),
+        (hook(format!("{SECRET} = 1")), "line 6"),
+        (
+            hook(format!("kinds = [\"{SECRET}\"]")),
+            "what stands at kinds",
+        ),
+        (hook(format!("url = \"{ADDRESS}\"")), "line 6"),
+        (hook(format!("url_file = [\"{ADDRESS}\"]")), "line 6"),
+        (
+            sink("webhook", &format!("url_file = \"{ADDRESS}\"")),
+            "what stands at url_file",
+        ),
+        (
+            sink("jsonl", &format!("path = \"{SECRET}\"")),
+            "what stands at path",
+        ),
+        (sink("syslog", &format!("to = \"{ADDRESS}\"")), "needs to"),
+        (
+            wrong("\"start\"", &format!("\"{SECRET}\"")),
+            "line 4: unknown variant, expected",
+        ),
+        (
+            wrong("\"start\"", "\"`\\\", expected hidden-part\""),
+            "line 4: unknown variant, expected",
+        ),
+        (
+            wrong("\"start\"", &format!("\"start\"\nformat = \"{ADDRESS}\"")),
+            "line 5: unknown variant, expected",
+        ),
+        (
+            wrong("\"jsonl\"", &format!("\"{ADDRESS}\"")),
+            "line 3: unknown variant, expected",
+        ),
+        (
+            wrong("\"one\"", &format!("\"{SECRET}\"")),
+            "what stands at name",
+        ),
+    ];
+    for (text, words) in cases {
+        let told = read(folder.path(), &text).expect_err(&text);
+        assert!(told.contains(words), "{text}\n{told}");
+        assert!(
+            !told.contains(&SECRET[6..]) && !told.contains("hidden-part"),
+            "{told}"
+        );
+    }
+}
+
 #[test]
 fn the_manuals_file_is_one_that_can_be_used() {
     let manual = include_str!("../../../docs/FEED.md");

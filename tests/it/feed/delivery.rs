@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::support::{Fed, Hook, SECRET, private, until};
+use crate::statements::Ask;
 use crate::support::TestLedger;
 
 const LINES: &str = "[[sink]]\nname = \"lines\"\nkind = \"jsonl\"\npath = \"lines.jsonl\"\nfrom = \"start\"\nkinds = [\"*\"]\n";
@@ -237,4 +238,32 @@ async fn a_cursor_can_be_moved_and_not_removed_by_the_server() {
         .execute(&book.database.app)
         .await;
     assert!(gone.unwrap_err().to_string().contains("permission denied"));
+}
+
+/// Approvers see what was asked for; what a host did is told with its own facts in it.
+#[tokio::test]
+async fn what_a_host_did_is_told_in_the_words_that_it_ran() {
+    let book = TestLedger::ready().await;
+    book.say_facts("r-1").await;
+    let (request, act) = book.ask(&Ask {
+        argv: &["/bin/echo", "@fact.rack"],
+        rack: Some("r-1"),
+        ..Ask::of("web-1")
+    });
+    let command = book.send(request).await.unwrap().id;
+    for who in ["bob", "carol"] {
+        book.send(book.approval(who, command, &act)).await.unwrap();
+    }
+    book.run(command).await;
+    let fed = Fed::start(&book, &format!("{LINES}texts = true\n")).await;
+    fed.caught_up(&book).await;
+    let told = lines(&book);
+    let words = |kind: &str| {
+        let line = told.iter().find(|line| line["kind"] == kind).unwrap();
+        line["texts"]["command"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(words("command.requested"), "/bin/echo @fact.rack");
+    assert_eq!(words("command.approved"), "/bin/echo @fact.rack");
+    assert_eq!(words("execution.started"), "/bin/echo r-1");
+    assert_eq!(words("execution.completed"), "/bin/echo r-1");
 }

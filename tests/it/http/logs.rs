@@ -1,28 +1,12 @@
 //! What is logged names kinds, routes and ids; never a token, an argument or a reason.
 
-use std::io::Write;
-use std::sync::{Arc, Mutex};
-
 use crate::support::TestServer;
+use crate::support::logged::Logged;
 use crate::support::server::problem;
-
-#[derive(Clone, Default)]
-struct Sink(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Sink {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
 
 #[tokio::test]
 async fn neither_secret_nor_argument_is_logged() {
-    let sink = Sink::default();
+    let sink = Logged::default();
     let writer = sink.clone();
     // The only subscriber of this process, at the level that says most.
     tracing_subscriber::fmt()
@@ -45,7 +29,7 @@ async fn neither_secret_nor_argument_is_logged() {
     problem(server.post("/v1/statements", &broken).await).await;
     server.get_as(&token, "/v1/inbox").await;
     server.get_as(&format!("{token}x"), "/v1/inbox").await;
-    let logged = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
+    let logged = sink.text();
     assert!(
         logged.contains("command.requested"),
         "something is logged at all"

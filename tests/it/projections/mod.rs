@@ -11,6 +11,7 @@ use countersign_protocol::rights::ChangeBody;
 use sqlx::Row as _;
 
 use crate::cedar;
+use crate::support::logged::Logged;
 use crate::support::{TestLedger, TestServer};
 
 async fn differences(server: &TestServer) -> Vec<Difference> {
@@ -333,4 +334,82 @@ async fn a_key_that_retires_makes_no_row_differ_from_the_log() {
     assert_eq!(count().await, Some(0));
     assert_eq!(waiting(&server, "bob").await, 1);
     assert_eq!(differences(&server).await, Vec::new());
+}
+
+async fn version_of_executions(server: &TestServer) -> (i32, i64) {
+    sqlx::query_as("SELECT version, next FROM projections.cursors WHERE name = 'executions'")
+        .fetch_one(&server.book.database.app)
+        .await
+        .unwrap()
+}
+
+async fn raise_executions(server: &TestServer, by: i32) {
+    sqlx::query("UPDATE projections.cursors SET version = version + $1 WHERE name = 'executions'")
+        .bind(by)
+        .execute(&server.book.database.app)
+        .await
+        .unwrap();
+}
+
+/// Two servers of different versions would drop each other's tables for ever.
+#[tokio::test]
+async fn lists_that_a_newer_program_made_are_neither_written_nor_dropped() {
+    let server = TestServer::start().await;
+    let app = &server.book.database.app;
+    server.book.authorized().await;
+    server.reader.caught_up().await.unwrap();
+    // All of the servers run on this thread.
+    let (logged, _guard) = Logged::by_this_thread();
+    raise_executions(&server, 1).await;
+    let before = version_of_executions(&server).await;
+    // One that follows, and one that starts.
+    server.book.authorized().await;
+    let (tell, _projected) = tokio::sync::watch::channel(None);
+    tokio::spawn(projections::run(
+        app.clone(),
+        server.book.ledger.watch(),
+        (tell, projections::Bell::default()),
+        server.book.ledger.judge(),
+    ));
+    while logged.text().matches("a newer program has made").count() < 4 {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(version_of_executions(&server).await, before);
+    let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM projections.executions")
+        .fetch_one(app)
+        .await
+        .unwrap();
+    assert_eq!(rows, 1);
+    // A person decides for the older one.
+    projections::rebuild(app, &server.book.ledger.judge())
+        .await
+        .unwrap();
+    assert_eq!(version_of_executions(&server).await.0, before.0 - 1);
+    assert_eq!(differences(&server).await, Vec::new());
+}
+
+/// An older server began a table anew while this one followed, and a newer one has a table of its own.
+#[tokio::test]
+async fn a_server_that_follows_writes_no_table_of_another_version() {
+    let server = TestServer::start().await;
+    let app = &server.book.database.app;
+    server.book.authorized().await;
+    server.reader.caught_up().await.unwrap();
+    sqlx::query("INSERT INTO projections.cursors VALUES ('not-yet-known', 7, 0)")
+        .execute(app)
+        .await
+        .unwrap();
+    raise_executions(&server, -1).await;
+    sqlx::query("DELETE FROM projections.executions")
+        .execute(app)
+        .await
+        .unwrap();
+    server.book.authorized().await;
+    assert_eq!(differences(&server).await, Vec::new());
+    let next: i64 =
+        sqlx::query_scalar("SELECT next FROM projections.cursors WHERE name = 'not-yet-known'")
+            .fetch_one(app)
+            .await
+            .unwrap();
+    assert_eq!(next, 0);
 }

@@ -1,6 +1,7 @@
 //! What the suites share: one throw-away cluster, a database a test, a ledger with people in it.
 
 pub(crate) mod cluster;
+pub(crate) mod logged;
 pub(crate) mod people;
 pub(crate) mod server;
 

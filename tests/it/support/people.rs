@@ -13,7 +13,6 @@ use countersign_protocol::event::{
     AgentFacts, AgentKeyRetired, CommandCancelRequested, ExecutionCompleted, ExecutionOutput,
     KeyClaim, KeyClaimed, Outcome, ReviewClosed, Seen, Stream, StreamTotals,
 };
-use countersign_protocol::facts::Facts;
 use countersign_protocol::hash::{Digest, KeyId, LedgerId, StatementId};
 use countersign_protocol::name::{Nonce, Time};
 use countersign_protocol::policy::{Policy, PolicyRef};
@@ -24,7 +23,7 @@ use sqlx::PgPool;
 
 use super::{TestDatabase, database};
 use crate::folder::Folder;
-use crate::statements::{self, Ask, View, blob, key, public, signed};
+use crate::statements::{self, Ask, View, blob, in_rack, key, public, signed};
 
 pub(crate) struct TestLedger {
     pub(crate) database: TestDatabase,
@@ -273,7 +272,7 @@ impl TestLedger {
         })
     }
 
-    fn ask(&self, ask: &Ask<'_>) -> (Submission, Act) {
+    pub(crate) fn ask(&self, ask: &Ask<'_>) -> (Submission, Act) {
         self.view().request(ask)
     }
 
@@ -325,9 +324,7 @@ impl TestLedger {
 
     /// web-1 says of itself in which rack it stands.
     pub(crate) async fn say_facts(&self, rack: &str) -> Receipt {
-        let mut own = Facts::default();
-        assert!(own.insert("rack".parse().unwrap(), rack.parse().unwrap()));
-        let document = blob(&own.to_document().unwrap());
+        let document = blob(&in_rack(rack).to_document().unwrap());
         let (signer, nonce, made_at, ledger, seen) = self.header("web-1");
         let (agent_seq, agent_prev) = *self.chain.lock().unwrap();
         let said = AgentFacts {

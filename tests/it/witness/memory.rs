@@ -3,11 +3,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use countersign::witness::StartError;
+use countersign::clock::Clock;
+use countersign::witness::{Answer, StartError, Watch};
 use countersign_protocol::checkpoint::Checkpoint;
+use countersign_protocol::hash::Hash;
+use ed25519_dalek::SigningKey;
 
-use super::logs::{Log, answer, start, write_key};
+use super::logs::{Log, WITNESS, answer, start, write_key};
 use crate::folder::Folder;
+use crate::support::logged::Logged;
 
 /// The one folder of a log in a state folder.
 fn of_log(folder: &Path) -> PathBuf {
@@ -146,6 +150,67 @@ async fn evidence_does_not_fill_the_disk_and_leaves_room_for_forks() {
     let forked = Log::new("log.example.com", 1, 0, 40);
     assert_eq!(answer(&witness.url, &forked.request(10, 10)).await.0, 409);
     assert_eq!(evidence(folder.path()).len(), 65);
+}
+
+/// Anybody can fill the folder with honest checkpoints, so what comes after them is in the log.
+#[test]
+fn evidence_that_has_no_room_is_logged_with_both_notes_and_not_by_each_request() {
+    let folder = Folder::new("witness");
+    let (log, forked) = (Log::honest(120), Log::new("log.example.com", 1, 0, 120));
+    let (state, key) = (
+        folder.path().join("state"),
+        SigningKey::from_bytes(&[5; 32]),
+    );
+    let (name, keys) = (WITNESS.parse().unwrap(), [log.verifier.clone()]);
+    let watch = Watch::open(&state, name, key, &keys, Clock::system()).unwrap();
+    assert!(matches!(watch.add(&log.request(0, 10)), Answer::Signed(_)));
+    for size in 11..75 {
+        let mut useless = log.request(10, size);
+        useless.proof.clear();
+        assert!(matches!(watch.add(&useless), Answer::BadProof(_)));
+    }
+    assert_eq!(evidence(folder.path()).len(), 64);
+    let (logged, _guard) = Logged::by_this_thread();
+    let mut kept_already = log.request(10, 11);
+    kept_already.proof.clear();
+    assert!(matches!(watch.add(&kept_already), Answer::BadProof(_)));
+    assert_eq!(logged.text(), "");
+    for _again in 0..3 {
+        assert!(matches!(
+            watch.add(&forked.request(10, 33)),
+            Answer::BadProof(_)
+        ));
+    }
+    let told = logged.text();
+    assert_eq!(told.matches("this one is not").count(), 1, "{told}");
+    for (of, size) in [(&log, 10), (&forked, 33)] {
+        let note = of.checkpoint(size).note().replace('\n', "\\n");
+        assert!(told.contains(&note), "{told}\n{note}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_proof_leads_to_later_is_no_evidence_any_more() {
+    let folder = Folder::new("witness");
+    write_key(folder.path(), 5);
+    let (log, forked) = (Log::honest(40), Log::new("log.example.com", 1, 12, 40));
+    let witness = start(folder.path(), &[&log]).await.unwrap();
+    assert_eq!(answer(&witness.url, &log.request(0, 20)).await.0, 200);
+    let mut needless = log.request(20, 20);
+    needless.proof.push(Hash::ZERO);
+    assert_eq!(answer(&witness.url, &needless).await.0, 422);
+    assert!(evidence(folder.path()).is_empty(), "the known one itself");
+    let mut useless = log.request(20, 30);
+    useless.proof.clear();
+    assert_eq!(answer(&witness.url, &useless).await.0, 422);
+    assert_eq!(answer(&witness.url, &forked.request(20, 30)).await.0, 422);
+    let before = evidence(folder.path());
+    assert_eq!(before.len(), 2);
+    assert_eq!(answer(&witness.url, &log.request(20, 30)).await.0, 200);
+    let after = evidence(folder.path());
+    assert_eq!(after.len(), 1);
+    let shown = fs::read_to_string(after[0].join("shown.note")).unwrap();
+    assert_eq!(shown, forked.checkpoint(30).note());
 }
 
 #[tokio::test]
