@@ -196,20 +196,18 @@ pub enum Skipped {
 impl Skipped {
     /// Why one host's part was skipped; none where it was not.
     #[must_use]
-    pub const fn of(execution: &Execution) -> Option<Self> {
-        match (execution.status, execution.skipped) {
-            (ExecutionStatus::Skipped, Some(SkipReason::Errors)) => Some(Self::Errors),
-            (ExecutionStatus::Skipped, Some(SkipReason::TurnMissed)) => Some(Self::TurnMissed),
-            (ExecutionStatus::Skipped, None) => Some(Self::Expired),
-            (
-                ExecutionStatus::Waiting
-                | ExecutionStatus::Running
-                | ExecutionStatus::Completed
-                | ExecutionStatus::Refused
-                | ExecutionStatus::Cancelled
-                | ExecutionStatus::Lost,
-                _,
-            ) => None,
+    pub fn of(execution: &Execution) -> Option<Self> {
+        let skipped = execution.status == ExecutionStatus::Skipped;
+        skipped.then(|| Self::said(execution.skipped))
+    }
+
+    /// What an `execution.skipped` says.
+    #[must_use]
+    pub const fn said(why: Option<SkipReason>) -> Self {
+        match why {
+            Some(SkipReason::Errors) => Self::Errors,
+            Some(SkipReason::TurnMissed) => Self::TurnMissed,
+            None => Self::Expired,
         }
     }
 

@@ -219,6 +219,7 @@ fn request_approve_and_show_have_their_shapes() {
             "refused",
             "service",
             "signal",
+            "skipped",
             "status",
             "stderr",
             "stderr_base64",

@@ -205,6 +205,11 @@ fn a_run_says_what_its_rollout_waits_for_and_why_hosts_were_skipped() {
         "second: skipped: not started, because more hosts ended badly than the rollout allows";
     let shown = text(&dev.verb("bob", &["show", id]).stdout);
     assert!(shown.contains(words), "{shown}");
+    let why = dev.json("alice", 0, &["audit", "why", id]);
+    let mut entries = why["entries"].as_array().unwrap().iter();
+    let skip = entries.find(|entry| entry["kind"] == "execution.skipped");
+    let detail = skip.unwrap()["detail"].as_str().unwrap();
+    assert!(words.ends_with(detail) && !detail.is_empty(), "{detail}");
     // `logs` says it too, where there is nothing to show.
     let logs = text(&dev.verb("bob", &["logs", id, "--agent", "second"]).stderr);
     assert!(

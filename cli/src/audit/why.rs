@@ -11,7 +11,7 @@ use countersign_protocol::policy::{Policy, PolicyRef};
 use countersign_protocol::quorum::Requirement;
 use countersign_protocol::rights::ChangeBody;
 use countersign_protocol::short;
-use countersign_protocol::view::{outcome_word, refusal_word};
+use countersign_protocol::view::{Skipped, outcome_word, refusal_word};
 use serde::Serialize;
 
 use super::chronicle::Chronicle;
@@ -386,6 +386,9 @@ fn own_detail(
             refusal_word(refused.why),
             detail.unwrap_or_default()
         );
+    }
+    if let Event::ExecutionSkipped(skipped) = event {
+        return describe::skipped(Skipped::said(skipped.why)).to_owned();
     }
     if let Event::ReviewOpened(review) = event {
         return format!("due {}", shown(Some(review.due_at.as_micros())));

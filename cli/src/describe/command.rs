@@ -663,18 +663,17 @@ pub fn filled(argv: &[String], runs: &[FilledShape]) -> String {
 /// The hosts of a list's line.
 #[must_use]
 pub fn few(names: &[String]) -> String {
-    let cut: Vec<String> = names
-        .iter()
-        .map(|name| render::cut(name, NAME_COLUMNS))
-        .collect();
-    some(&cut)
+    first(names, |name| render::cut(name, NAME_COLUMNS))
 }
 
 /// The first of several, whole, and how many more there are.
 #[must_use]
 pub fn some(all: &[String]) -> String {
-    let shown = all.iter().take(LISTED_TARGETS);
-    let shown: Vec<&str> = shown.map(String::as_str).collect();
+    first(all, Clone::clone)
+}
+
+fn first(all: &[String], shown: impl Fn(&String) -> String) -> String {
+    let shown: Vec<String> = all.iter().take(LISTED_TARGETS).map(shown).collect();
     match all.len().saturating_sub(LISTED_TARGETS) {
         0 => shown.join(", "),
         more => format!("{} and {more} more", shown.join(", ")),
