@@ -184,7 +184,7 @@ fn time_ends_a_request_and_no_approval_counts_after() {
     assert_eq!(book.approve("bob", command), Err(Refusal::Late));
     let due = book
         .command(command)
-        .due(countersign_protocol::name::Time::from_micros(book.now).unwrap());
+        .due(Time::from_micros(book.now).unwrap());
     assert_eq!(due, [countersign_protocol::lifecycle::Due::Expire]);
     book.sign_and_append("ledger", &expire).unwrap();
     assert_eq!(book.status(command), "expired");
@@ -270,7 +270,7 @@ fn a_silent_run_is_presumed_lost_and_its_late_word_is_never_success() {
     book.approve("bob", command).unwrap();
     book.approve("carol", command).unwrap();
     book.start("web-1", command).unwrap();
-    let now = |book: &Book| countersign_protocol::name::Time::from_micros(book.now).unwrap();
+    let now = |book: &Book| Time::from_micros(book.now).unwrap();
     book.now += 30 * SECOND_US + LOST_GRACE_US - 1;
     assert!(book.command(command).due(now(&book)).is_empty());
     book.now += 1;
@@ -632,9 +632,6 @@ fn a_host_that_was_accepted_anew_begins_a_new_chain() {
         book.sign_and_append("web-1 anew", &at(start.agent_seq, start.agent_prev)),
         Err(Refusal::AgentChain { expected: 0 })
     );
-    book.sign_and_append(
-        "web-1 anew",
-        &at(0, countersign_protocol::hash::StatementId::ZERO),
-    )
-    .unwrap();
+    book.sign_and_append("web-1 anew", &at(0, StatementId::ZERO))
+        .unwrap();
 }

@@ -406,7 +406,7 @@ fn output_that_differs_from_what_the_host_said_at_the_end_is_told_and_the_rest_i
     for bytes in [whole(&book), excerpt(&book, command).0] {
         let report = check(&bytes);
         assert!(report.ok && report.is_suspect());
-        assert_eq!(report.other_outputs, [told.clone()]);
+        assert_eq!(report.other_outputs, std::slice::from_ref(&told));
         assert_eq!(report.outputs.ok, 1, "standard error holds");
         let said = format!(
             "SUSPECT: other_output at entry {}: standard output",

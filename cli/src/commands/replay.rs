@@ -223,7 +223,7 @@ async fn play(
     if !arguments.follow || view.command.status().is_final() {
         return Ok(view);
     }
-    follow(client, view, printer).await
+    Box::pin(follow(client, view, printer)).await
 }
 
 /// Goes on after what was played.
