@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use countersign::ledger::Submission;
 use countersign::server::CONNECTIONS;
 use fixture::book::{self, Book};
-use fixture::run::{CHUNK_BYTES, Run};
+use fixture::run::{CHUNK_BYTES, MOST_CHUNKS, Run};
 use fixture::statements::key;
 use fixture::{cpu, fill, on_all_cores, setting};
 use sqlx::Row as _;
@@ -76,7 +76,7 @@ async fn bench() {
     let mut steady = Vec::new();
     measure(&book, &mut runs, &mut figures, &mut steady).await;
     if entries > 0 {
-        let long = book.runs("web-2", 1).await;
+        let long = book.runs("web-2", entries.div_ceil(MOST_CHUNKS)).await;
         let view = book.view();
         book.close().await;
         let begun = Instant::now();

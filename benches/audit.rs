@@ -30,6 +30,7 @@ use countersign_protocol::sshsig;
 use ed25519_dalek::{Signature, VerifyingKey};
 use fixture::book::Book;
 use fixture::peak::{self, Peak};
+use fixture::run::MOST_CHUNKS;
 use fixture::{cpu, fill, on_all_cores, setting};
 use sqlx::Row as _;
 
@@ -92,10 +93,10 @@ fn main() {
 async fn bench() {
     let count = setting("COUNTERSIGN_BENCH_AUDIT_ENTRIES", 200_000);
     let mut book = Book::new("audit").await;
-    let run = book.runs("web-2", 1).await;
+    let runs = book.runs("web-2", count.div_ceil(MOST_CHUNKS)).await;
     let view = book.view();
     book.close().await;
-    fill::fill(&book, &view, run, count).await;
+    fill::fill(&book, &view, runs, count).await;
     eprintln!("{count} entries are there");
     let memory = Arc::new(load(&book).await);
     let size = memory.entries.len() as f64;

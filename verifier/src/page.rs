@@ -62,7 +62,9 @@ fn judge(room: &[u8]) -> String {
     match verify(bundle, &expectations, &mut |_| {}) {
         Ok(report) => {
             let text = report.to_string();
-            serde_json::json!({ "report": report, "text": text }).to_string()
+            let is_suspect = report.is_suspect();
+            serde_json::json!({ "report": report, "is_suspect": is_suspect, "text": text })
+                .to_string()
         }
         Err(error) => refused(error.to_string()),
     }

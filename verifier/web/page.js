@@ -23,9 +23,10 @@ async function check(bundle) {
   try {
     const verify = await verifier;
     const bytes = new Uint8Array(await bundle.arrayBuffer());
-    const { error, report, text } = verify(bytes, ledger.value);
+    const { error, report, is_suspect, text } = verify(bytes, ledger.value);
     if (error) show("bad", "No verdict", error);
     else if (!report.ok) show("bad", "It does not hold", text);
+    else if (is_suspect) show("suspect", "It holds, and a part of it is under suspicion", text);
     else show("ok", report.pinned ? "It holds" : "It holds in itself; no ledger was pinned", text);
   } catch (problem) {
     show("bad", "No verdict", `This browser could not check it: ${problem}`);

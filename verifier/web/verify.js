@@ -1,6 +1,6 @@
 // Calls the verifier: bytes in, verdict out. The same in a browser and in Node.
 
-/** Bytes of WebAssembly to a function (bundle, ledger) → { report, text } or { error }. */
+/** Bytes of WebAssembly to a function (bundle, ledger) → { report, is_suspect, text } or { error }. */
 export async function load(bytes) {
   const { instance } = await WebAssembly.instantiate(bytes, {});
   const wasm = instance.exports;

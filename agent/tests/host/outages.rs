@@ -101,6 +101,51 @@ async fn a_run_is_lost_with_its_partial_output_however_the_power_cut_tore_the_jo
     );
 }
 
+/// The ledger takes not a byte more than the request keeps, so an agent must not have one more to say.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_past_the_limit_fills_it_to_the_byte_and_the_run_ends_well() {
+    let mut rig = Rig::ready().await;
+    let id = rig.granted(
+        "head -c 900000 /dev/zero & head -c 900000 /dev/zero >&2; wait; echo more; echo more >&2",
+    );
+    let part = rig.ended(id).await;
+    let limit = rig.fake.book().command(id).act().output_limit;
+    assert_eq!(part.kept.stdout + part.kept.stderr, limit);
+    let done = part.completed.unwrap();
+    assert!(done.succeeded() && done.is_truncated());
+    assert_eq!(done.stdout.total + done.stderr.total, 2 * 900_000 + 10);
+    rig.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_whose_output_is_refused_calls_the_run_lost_and_goes_on() {
+    let mut rig = Rig::ready().await;
+    let go = rig.file("go");
+    let id = rig.granted(&format!(
+        "echo one; while [ ! -e {} ]; do sleep 0.05; done; echo two; sleep 0.3; echo three",
+        go.display()
+    ));
+    rig.until("output", |book| execution(book, id).chunks == 1)
+        .await;
+    {
+        // As if somebody with its key had used up the room.
+        let mut book = rig.fake.book();
+        let mut command = book.state.close(&id).unwrap();
+        let limit = command.act().output_limit;
+        for part in command.executions.values_mut() {
+            part.kept.stdout = limit;
+        }
+        book.state.restore(command);
+    }
+    fs::write(go, "").unwrap();
+    let lost = rig.ended(id).await;
+    assert_eq!(lost.lost, Some(LossForm::Confirmed));
+    assert_eq!(rig.output(id, Stream::Stdout), "one\n");
+    let after = rig.granted("true");
+    assert_eq!(rig.ended(after).await.status, ExecutionStatus::Completed);
+    rig.stop().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_while_every_answer_is_lost_it_still_says_each_thing_once() {
     let mut rig = Rig::ready().await;

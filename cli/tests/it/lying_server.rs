@@ -525,7 +525,7 @@ async fn an_end_that_counts_other_bytes_than_the_chunks_hold_was_never_to_be_ent
             Ok(view) => assert!(honest && view.is_whole(), "{kept:?}"),
             Err(failure) => {
                 assert!(!honest, "{failure}");
-                assert_tampering(&failure, "binding");
+                assert_tampering(&failure, "illegal_entry");
             }
         }
     }

@@ -30,7 +30,7 @@ impl State {
                 .judgement(command, self.judged_at(command))
                 .is_none_or(|judged| judged.is_ok_and(|requirement| seat(&requirement))),
             // By what was asked then: the words are held no more, and whoever let it run may stop it.
-            Stage::Authorized { .. } => command.requirement.as_ref().is_some_and(seat),
+            Stage::Authorized { .. } => command.requirement.as_deref().is_some_and(seat),
             Stage::Rejected | Stage::Withdrawn | Stage::Expired | Stage::Cancelled => false,
         }
     }

@@ -1,6 +1,7 @@
 //! The state machine of one command: [`Command::next`] takes the command's own events one by one. A
 //! pair of state and event that is not listed is refused.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
@@ -107,7 +108,7 @@ pub struct Command {
     /// How far it has come.
     pub stage: Stage,
     /// What the policy asked, once it is authorized: who has a seat of it may stop it.
-    pub requirement: Option<Requirement>,
+    pub requirement: Option<Box<Requirement>>,
     /// How it goes over its hosts, once it is authorized; none when all start at once.
     pub plan: Option<Plan>,
     /// So many hosts may end badly, once it is authorized; one more, and those that wait are skipped.
@@ -389,7 +390,7 @@ impl Command {
         self.stage = Stage::Authorized { at, verdict };
         self.plan = Plan::of(self.act(), &authorized.requirement);
         self.max_errors = rollout::max_errors(self.act(), &authorized.requirement);
-        self.requirement = Some(authorized.requirement.clone());
+        self.requirement = Some(Box::new(authorized.requirement.clone()));
         Ok(())
     }
 
