@@ -3,6 +3,8 @@
 
 mod search;
 
+use std::time::{Duration, Instant};
+
 use countersign::projections::{self, Difference, Filter};
 use countersign_protocol::name::SECOND_US;
 use countersign_protocol::permission::Permission;
@@ -13,6 +15,9 @@ use sqlx::Row as _;
 use crate::cedar;
 use crate::support::logged::Logged;
 use crate::support::{TestLedger, TestServer};
+
+/// Longer than a follower takes to try again a few times.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 async fn differences(server: &TestServer) -> Vec<Difference> {
     server.reader.caught_up().await.unwrap();
@@ -371,8 +376,10 @@ async fn lists_that_a_newer_program_made_are_neither_written_nor_dropped() {
         (tell, projections::Bell::default()),
         server.book.ledger.judge(),
     ));
+    let begun = Instant::now();
     while logged.text().matches("a newer program has made").count() < 4 {
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        assert!(begun.elapsed() < PATIENCE, "{}", logged.text());
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(version_of_executions(&server).await, before);
     let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM projections.executions")
