@@ -9,7 +9,7 @@ use std::sync::Arc;
 use countersign_protocol::blob::{BlobRef, MAX_BLOB_BYTES};
 use countersign_protocol::canonical;
 use countersign_protocol::command::{ActionStep, CommandError, CommandSpec, Environment};
-use countersign_protocol::event::{Event, ExecutionCompleted, Stream, StreamTotals};
+use countersign_protocol::event::{Event, Stream};
 use countersign_protocol::fold::State;
 use countersign_protocol::hash::{CommandId, Digest, KeyId};
 use countersign_protocol::lifecycle::Command;
@@ -17,7 +17,7 @@ use countersign_protocol::name::{AgentName, Principal, Time};
 use countersign_protocol::quorum::Requirement;
 use countersign_protocol::refusal::Refusal;
 use countersign_protocol::secret::{SealedSecrets, SecretError};
-use sha2::{Digest as _, Sha256};
+use countersign_protocol::view::{self, Written};
 
 use crate::acts::{Redaction, Retried};
 use crate::failure::Failure;
@@ -35,16 +35,6 @@ pub enum ViewError {
     /// The request itself is not there.
     #[error("the command's request is missing")]
     NoRequest,
-    /// An agent's account of its output does not add up.
-    #[error("{agent}'s account of its {stream} does not add up: {what}")]
-    Output {
-        /// Whose.
-        agent: AgentName,
-        /// Which of the two.
-        stream: &'static str,
-        /// What differs.
-        what: &'static str,
-    },
 }
 
 impl From<ViewError> for Failure {
@@ -125,44 +115,14 @@ impl Output {
         self.pieces.iter().all(|piece| piece.bytes.here().is_some())
     }
 
-    /// Compares with what the agent says of its whole run.
-    ///
-    /// # Errors
-    /// The sums or the digests differ.
-    pub fn check(&self, agent: &AgentName, done: &ExecutionCompleted) -> Result<(), ViewError> {
-        self.check_stream(agent, Stream::Stdout, &done.stdout)?;
-        self.check_stream(agent, Stream::Stderr, &done.stderr)
-    }
-
-    fn check_stream(
-        &self,
-        agent: &AgentName,
-        stream: Stream,
-        totals: &StreamTotals,
-    ) -> Result<(), ViewError> {
-        let pieces = || self.pieces.iter().filter(|piece| piece.stream == stream);
-        let wrong = |what| ViewError::Output {
-            agent: agent.clone(),
-            stream: stream_word(stream),
-            what,
-        };
-        let kept: u64 = pieces().map(|piece| piece.len).sum();
-        if kept != totals.kept {
-            return Err(wrong("its chunks hold another number of bytes"));
+    /// Both streams, as far as they are here.
+    #[must_use]
+    pub fn written(&self) -> Written {
+        Written {
+            stdout: self.bytes(Stream::Stdout),
+            stderr: self.bytes(Stream::Stderr),
+            is_cut: !self.is_whole(),
         }
-        let mut hasher = Sha256::new();
-        for piece in pieces() {
-            match piece.bytes.here() {
-                Some(bytes) => hasher.update(bytes.as_slice()),
-                // Neither what is withheld nor what was not kept can be hashed.
-                None => return Ok(()),
-            }
-        }
-        let digest: [u8; 32] = hasher.finalize().into();
-        if totals.total == totals.kept && digest != *totals.sha256.as_bytes() {
-            return Err(wrong("its chunks have another SHA-256"));
-        }
-        Ok(())
     }
 }
 
@@ -273,15 +233,6 @@ impl CommandView {
         for link in &entries {
             view.take(link, blobs);
         }
-        for (agent, execution) in &view.command.executions {
-            let empty = Output::default();
-            if let Some(done) = &execution.completed {
-                view.outputs
-                    .get(agent)
-                    .unwrap_or(&empty)
-                    .check(agent, done)?;
-            }
-        }
         view.entries = entries;
         Ok(view)
     }
@@ -318,6 +269,16 @@ impl CommandView {
         } else if let Event::CommandAuthorized(authorized) = event {
             self.requirement = Ok(authorized.requirement.clone());
         }
+    }
+
+    /// Whether a host's output, where all of it is here, is not what that host says of it at the end. What
+    /// one host says of itself is no reason not to look at the others, or not to stop them.
+    #[must_use]
+    pub fn is_contradicted(&self, agent: &AgentName) -> bool {
+        let part = self.command.executions.get(agent);
+        let done = part.and_then(|part| part.completed.as_ref());
+        let written = || self.outputs.get(agent).map(Output::written);
+        done.is_some_and(|done| view::contradicts(done, &written().unwrap_or_default()))
     }
 
     /// The command's id.

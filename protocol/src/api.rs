@@ -686,4 +686,7 @@ pub struct ExecutionResult {
     /// How often the host put `***` in place of a secret in the output before it signed that; none
     /// where the run was handed no secret, or is not over.
     pub masked: Option<u64>,
+    /// Its output is not what the host says of it at the end: the host contradicts itself, or its key was
+    /// stolen.
+    pub contradicted: bool,
 }

@@ -8,12 +8,13 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 
 use crate::api::{
     AgentItem, Base64, ChangeItem, CommandItem, ExecutionResult, LISTED_TARGETS, RefusedBy,
 };
 use crate::blob::BlobRef;
-use crate::event::{Outcome, RefusalReason, SkipReason};
+use crate::event::{ExecutionCompleted, Outcome, RefusalReason, SkipReason, StreamTotals};
 use crate::facts::Facts;
 use crate::fold::State;
 use crate::hash::{KeyId, StatementId};
@@ -108,7 +109,7 @@ pub fn execution_row(agent: &AgentName, execution: &Execution) -> ExecutionRow {
         started_seq: execution.started.as_ref().map(|(_, at)| at.seq),
         duration_us: completed.map(|done| done.duration_us),
         chunks: execution.chunks,
-        truncated: completed.is_some_and(crate::event::ExecutionCompleted::is_truncated),
+        truncated: completed.is_some_and(ExecutionCompleted::is_truncated),
         late: execution.late,
     }
 }
@@ -122,6 +123,18 @@ pub struct Written {
     pub stderr: Vec<u8>,
     /// Whether a part of what the run's chunks hold is not here.
     pub is_cut: bool,
+}
+
+/// Whether a run's output, where all of it is here, is not what its host says of it at the end. Each piece
+/// is what that host signed, so it contradicts itself, or its key was stolen; nobody else has done anything.
+#[must_use]
+pub fn contradicts(done: &ExecutionCompleted, written: &Written) -> bool {
+    let differs = |said: &StreamTotals, bytes: &[u8]| {
+        let digest: [u8; 32] = Sha256::digest(bytes).into();
+        said.total == said.kept && digest != *said.sha256.as_bytes()
+    };
+    !written.is_cut
+        && (differs(&done.stdout, &written.stdout) || differs(&done.stderr, &written.stderr))
 }
 
 /// One host's part of a command with its output; `text` finds the free text behind a blob.
@@ -140,6 +153,7 @@ pub fn execution_result(
     let service = line.and_then(|(_, line)| line.service.as_ref());
     let refused = execution.refused.as_ref();
     let completed = execution.completed.as_ref();
+    let contradicted = completed.is_some_and(|done| contradicts(done, &written));
     ExecutionResult {
         agent: row.agent,
         service: service.map(ToString::to_string),
@@ -163,6 +177,7 @@ pub fn execution_result(
         truncated: row.truncated || written.is_cut,
         duration_ms: row.duration_us.map(|us| us / 1000),
         masked: completed.and_then(|done| done.masked),
+        contradicted,
     }
 }
 

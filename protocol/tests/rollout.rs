@@ -277,8 +277,14 @@ fn one_error_too_many_skips_those_that_have_not_started_also_where_all_may() {
         assert_eq!(turns(&mut book, command), [""; 0]);
         book.start("web-1", command).unwrap();
         book.start("web-2", command).unwrap();
+        let now = Time::from_micros(book.now).unwrap();
+        assert!(book.command(command).next_deadline().unwrap() > now);
         book.complete("web-1", command, 3).unwrap();
+        // Before the ledger has said so of each host, which takes it several batches for many.
+        assert_eq!(book.start("web-3", command), Err(Refusal::TurnNotFree));
+        assert!(book.command(command).next_deadline().unwrap() <= now);
         turns(&mut book, command);
+        assert!(book.command(command).next_deadline().unwrap() > now);
         let part = |host: &str| &book.command(command).executions[&host.parse().unwrap()];
         assert_eq!(part("web-3").skipped, Some(SkipReason::Errors));
         assert_eq!(part("web-2").status, ExecutionStatus::Running);

@@ -38,6 +38,22 @@ fn a_thousand_requests_of_one_person_wait_and_no_more() {
     book.audit().unwrap();
 }
 
+#[test]
+fn however_much_waits_nothing_keeps_who_may_break_the_glass_from_it() {
+    let mut book = Book::ready();
+    book.welcome("dave");
+    book.publish_text("2 alice bob,carol\n1 alice,dave - break-glass=60");
+    for _ in 0..1000 {
+        book.request("alice", &["web-1"]).unwrap();
+    }
+    assert_eq!(
+        book.request("alice", &["web-1"]),
+        Err(Refusal::TooManyWaiting)
+    );
+    book.break_glass("alice", "web-1").unwrap();
+    book.audit().unwrap();
+}
+
 /// A request that begins so much later than now, and stays for so long.
 fn ask(book: &mut Book, later_us: u64, stays_us: u64) -> Result<StatementId, Refusal> {
     let Event::CommandRequested(request) = book.request_event("alice", &["web-1"]) else {

@@ -100,16 +100,19 @@ pub(super) struct Entrance {
 
 /// Where the writer takes them out.
 #[derive(Debug)]
-pub(super) struct Exit(Arc<Queue>);
+pub(super) struct Exit {
+    queue: Arc<Queue>,
+    gateway: Option<KeyId>,
+}
 
 /// A queue with its two ends. `gateway` signs for the holders of API tokens.
 pub(super) fn queue(gateway: Option<KeyId>) -> (Entrance, Exit) {
     let queue = Arc::new(Queue::default());
     let entrance = Entrance {
         queue: Arc::clone(&queue),
-        gateway,
+        gateway: gateway.clone(),
     };
-    (entrance, Exit(queue))
+    (entrance, Exit { queue, gateway })
 }
 
 fn shut_down() -> AppendError {
@@ -199,7 +202,7 @@ impl Exit {
     pub(super) async fn take(&mut self, statements: usize, bytes: usize) -> Option<Turn> {
         loop {
             {
-                let mut waiting = self.0.lock();
+                let mut waiting = self.queue.lock();
                 let more = !waiting.dues.is_empty() || !waiting.notes.is_empty();
                 if waiting.count > 0 || more {
                     return Some(waiting.take(statements, bytes));
@@ -208,7 +211,22 @@ impl Exit {
                     return None;
                 }
             }
-            self.0.wake.notified().await;
+            self.queue.wake.notified().await;
+        }
+    }
+
+    /// Puts back what a turn had no time for, before what came meanwhile of the same submitters.
+    pub(super) fn put_back(&mut self, rest: impl DoubleEndedIterator<Item = (Admitted, Answer)>) {
+        let mut guard = self.queue.lock();
+        let waiting = &mut *guard;
+        for (admitted, answer) in rest.rev() {
+            let submitter = Submitter::of(&admitted, self.gateway);
+            let of_one = waiting.of_one.entry(submitter.clone()).or_default();
+            if of_one.is_empty() {
+                waiting.turns.push_front(submitter);
+            }
+            of_one.push_front((Box::new(admitted), answer));
+            waiting.count += 1;
         }
     }
 }
@@ -216,7 +234,7 @@ impl Exit {
 impl Drop for Exit {
     /// Who waits is told by the end of their channel; who comes, by [`Entrance::submit`].
     fn drop(&mut self) {
-        let mut waiting = self.0.lock();
+        let mut waiting = self.queue.lock();
         *waiting = Waiting {
             closed: true,
             ..Waiting::default()

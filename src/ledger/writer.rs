@@ -151,49 +151,39 @@ impl Writer {
                 dues,
                 notes,
             } = turn;
-            let (mut notes, told): (Vec<Note>, Vec<DueAnswer>) = notes.into_iter().unzip();
-            let mut dues: Vec<DueAnswer> = dues.into_iter().chain(told).collect();
-            let (mut rest, mut answers) = (statements.as_slice(), answers.into_iter());
-            loop {
-                let result = self.write(rest, &notes, !dues.is_empty()).await;
-                let settled = match &result {
-                    Ok(_) => Ok(()),
-                    Err(Failure::Passing(error)) => Err(error.clone()),
-                    Err(Failure::Final(reason)) => {
-                        Err(AppendError::Stopped(reason.as_str().into()))
+            let (notes, told): (Vec<Note>, Vec<DueAnswer>) = notes.into_iter().unzip();
+            let dues: Vec<DueAnswer> = dues.into_iter().chain(told).collect();
+            let result = self.write(&statements, &notes, !dues.is_empty()).await;
+            let settled = match &result {
+                Ok(_) => Ok(()),
+                Err(Failure::Passing(error)) => Err(error.clone()),
+                Err(Failure::Final(reason)) => Err(AppendError::Stopped(reason.as_str().into())),
+            };
+            if let Err(AppendError::Stopped(reason)) = &settled {
+                // Before anybody hears of it, so that nobody is told that this server is ready.
+                let _once = self.stopped.set(Arc::clone(reason));
+            }
+            let mut answers = answers.into_iter();
+            match result {
+                Ok(receipts) => {
+                    let decided = receipts.len();
+                    for (receipt, answer) in receipts.into_iter().zip(answers.by_ref()) {
+                        let _gone = answer.send(receipt);
                     }
-                };
-                if let Err(AppendError::Stopped(reason)) = &settled {
-                    // Before anybody hears of it, so that nobody is told that this server is ready.
-                    let _once = self.stopped.set(Arc::clone(reason));
+                    let rest: Vec<_> = statements.into_iter().skip(decided).zip(answers).collect();
+                    waiting.put_back(rest.into_iter());
                 }
-                match result {
-                    Ok(receipts) => {
-                        rest = rest.get(receipts.len()..).unwrap_or_default();
-                        for (receipt, answer) in receipts.into_iter().zip(answers.by_ref()) {
-                            let _gone = answer.send(receipt);
-                        }
-                    }
-                    Err(_) => {
-                        rest = &[];
-                        for answer in answers.by_ref() {
-                            let _gone =
-                                answer.send(settled.clone().map(|()| unreachable!("an error")));
-                        }
-                    }
-                }
-                for answer in dues.drain(..) {
-                    let _gone = answer.send(settled.clone());
-                }
-                if let Err(AppendError::Stopped(reason)) = settled {
-                    tracing::error!(%reason, "the ledger stops: nothing may be appended any more");
-                    refuse_all(waiting, &reason).await;
-                    return;
-                }
-                if rest.is_empty() {
-                    break;
-                }
-                notes.clear();
+                Err(_) => answers.for_each(|answer| {
+                    let _gone = answer.send(settled.clone().map(|()| unreachable!("an error")));
+                }),
+            }
+            dues.into_iter().for_each(|answer| {
+                let _gone = answer.send(settled.clone());
+            });
+            if let Err(AppendError::Stopped(reason)) = settled {
+                tracing::error!(%reason, "the ledger stops: nothing may be appended any more");
+                refuse_all(waiting, &reason).await;
+                return;
             }
         }
     }

@@ -4,17 +4,17 @@
 //! a host had when it was asked for, who closed a review.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use countersign_protocol::audit::{self, Auditor, CheckedEntry, Excerpt, Finding};
 use countersign_protocol::blob::BlobRef;
+use countersign_protocol::command::CommandSpec;
 use countersign_protocol::event::{self, Event};
-use countersign_protocol::facts;
 use countersign_protocol::fold::{Attachment, State, Stream};
 use countersign_protocol::hash::{CommandId, KeyId, StatementId};
 use countersign_protocol::lifecycle::Position;
 use countersign_protocol::name::{AgentName, Label, Principal, Time};
 use countersign_protocol::rights::ChangeBody;
+use countersign_protocol::target::TargetList;
 
 use super::fact::Fact;
 use crate::replay;
@@ -81,7 +81,8 @@ pub struct Chronicle {
     ends: BTreeMap<PartKey, Position>,
     labels: BTreeMap<PartKey, Vec<Label>>,
     words: BTreeMap<CommandId, Vec<String>>,
-    runs: BTreeMap<PartKey, Arc<[String]>>,
+    /// Of requests that have facts of their hosts in them.
+    templates: BTreeMap<CommandId, CommandSpec>,
     reviews: BTreeMap<CommandId, ReviewFact>,
     changes: BTreeMap<StatementId, ChangeBody>,
     output: BTreeMap<PartKey, Vec<(u64, event::Stream, BlobRef)>>,
@@ -117,7 +118,7 @@ impl Chronicle {
             ends: BTreeMap::new(),
             labels: BTreeMap::new(),
             words: BTreeMap::new(),
-            runs: BTreeMap::new(),
+            templates: BTreeMap::new(),
             reviews: BTreeMap::new(),
             changes: BTreeMap::new(),
             output: BTreeMap::new(),
@@ -146,13 +147,9 @@ impl Chronicle {
         } else if let Attachment::Request(targets, Some(spec)) = &attachment {
             // The state lets go of them once a command is decided.
             self.words.insert(at.id, spec.argv.clone());
-            // Lines that do not fit the words are found out below, where the request is judged.
-            let runs = targets.as_ref().map(|list| facts::runs(spec, list));
-            for run in runs.into_iter().flatten().flatten() {
-                let words: Arc<[String]> = run.words.into();
-                let hosts = run.lines.iter().map(|line| line.agent.clone());
-                let parts = hosts.map(|host| ((at.id, host), Arc::clone(&words)));
-                self.runs.extend(parts);
+            let mut lines = targets.iter().flat_map(TargetList::lines);
+            if lines.any(|line| line.facts.is_some()) {
+                self.templates.insert(at.id, spec.clone());
             }
         }
         self.fold.push(entry, attachment)?;
@@ -301,8 +298,12 @@ impl Chronicle {
 
     /// The words that a host runs, where it has facts of its own in them.
     #[must_use]
-    pub fn runs(&self, part: &PartKey) -> Option<&[String]> {
-        self.runs.get(part).map(AsRef::as_ref)
+    pub fn runs(&self, (id, agent): &PartKey) -> Option<Vec<String>> {
+        let template = self.templates.get(id)?;
+        let targets = self.state().command(id)?.targets.as_ref()?;
+        let (_, line) = targets.line_of(agent)?;
+        // Lines that do not fit the words were found out when the request was judged.
+        Some(template.for_host(line).ok()?.into_owned().argv)
     }
 
     /// The review of a command that ran without approvals.

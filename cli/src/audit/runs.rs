@@ -152,7 +152,7 @@ fn row(
         break_glass: command.act().break_glass,
         mode: mode_word(command.act().mode),
         argv: chronicle.words(&command.id).map(<[String]>::to_vec),
-        runs: chronicle.runs(&key).map(<[String]>::to_vec),
+        runs: chronicle.runs(&key),
         user: command.act().user.as_ref().map(ToString::to_string),
         host: agent.to_string(),
         labels: labels.map(ToString::to_string).collect(),

@@ -152,7 +152,8 @@ pub(super) fn said(chronicle: &Chronicle, id: &CommandId) -> String {
         return String::new();
     };
     let hosts: Vec<String> = command.executions.keys().map(ToString::to_string).collect();
-    let runs = runs(chronicle, command);
+    // Whether all hosts run the same is all that is said here.
+    let runs = runs(chronicle, command, 2);
     format!(
         "{} on {}",
         filled(chronicle.words(id), &runs),
@@ -160,18 +161,18 @@ pub(super) fn said(chronicle: &Chronicle, id: &CommandId) -> String {
     )
 }
 
-/// What the hosts of a command run with their own facts in it.
-fn runs(chronicle: &Chronicle, command: &Command) -> Vec<FilledShape> {
-    let mut runs: BTreeMap<&[String], Vec<String>> = BTreeMap::new();
+/// What the hosts of a command run with their own facts in it, up to so many different command lines.
+fn runs(chronicle: &Chronicle, command: &Command, most: usize) -> Vec<FilledShape> {
+    let mut runs: BTreeMap<Vec<String>, Vec<String>> = BTreeMap::new();
     for agent in command.executions.keys() {
+        if runs.len() == most {
+            break;
+        }
         if let Some(words) = chronicle.runs(&(command.id, agent.clone())) {
             runs.entry(words).or_default().push(agent.to_string());
         }
     }
-    let shape = |(argv, targets): (&[String], Vec<String>)| FilledShape {
-        argv: argv.to_vec(),
-        targets,
-    };
+    let shape = |(argv, targets)| FilledShape { argv, targets };
     runs.into_iter().map(shape).collect()
 }
 
@@ -232,7 +233,7 @@ fn glass(chronicle: &Chronicle, command: &Command, now: Time) -> BreakGlassRow {
         requested_us: command.requested.time.as_micros(),
         requester: command.requester().to_string(),
         argv: chronicle.words(&command.id).map(<[String]>::to_vec),
-        runs: runs(chronicle, command),
+        runs: runs(chronicle, command, usize::MAX),
         hosts: command.executions.keys().map(ToString::to_string).collect(),
         status: command.status().as_str(),
         review: match (closed, is_overdue) {

@@ -356,7 +356,7 @@ fn own_detail(
             .get(&started.agent)
             .map(|start| text(&start.path));
         let runs = chronicle.runs(&(started.command, started.agent.clone()));
-        let runs = runs.map(|argv| format!("; runs {}", words(Some(argv))));
+        let runs = runs.map(|argv| format!("; runs {}", words(Some(&argv))));
         return format!(
             "{}{}, SHA-256 {}{}",
             path.unwrap_or_default(),

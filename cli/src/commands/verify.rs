@@ -180,11 +180,19 @@ fn address(given: String) -> Result<String, Failure> {
         return Ok(given);
     }
     let found = std::env::var(DATABASE_VARIABLE).ok();
-    found.filter(|url| !url.is_empty()).ok_or_else(|| {
+    let found = found.filter(|url| !url.is_empty()).ok_or_else(|| {
         Failure::usage("--database names no address, and DATABASE_URL is not set").hint(
             "export DATABASE_URL=postgres://…, the password in it or in the file that PGPASSFILE names",
         )
-    })
+    })?;
+    // A server takes several. Read as one they would be a database's name with a password in it, which
+    // the first of them writes into its log.
+    if found.matches("://").count() > 1 {
+        return Err(Failure::usage("DATABASE_URL has several addresses, and one is read").hint(
+            "set it to one of them for this call: DATABASE_URL=postgres://… countersign verify --database",
+        ));
+    }
+    Ok(found)
 }
 
 /// Prints the verdict; its exit code.

@@ -502,6 +502,11 @@ pub fn ending(view: &CommandView, part: &Execution) -> String {
         if !done.tree_gone {
             text.push_str(", PROCESSES OF IT MAY STILL RUN");
         }
+        if view.is_contradicted(&done.agent) {
+            text.push_str(
+                ", ITS OUTPUT IS NOT WHAT IT SAYS OF IT AT THE END: it lies, or its key was stolen",
+            );
+        }
     }
     if part.late {
         text.push_str(" (the agent's word came late)");

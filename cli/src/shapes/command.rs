@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use countersign_protocol::api::{Base64, ChangeItem, CommandItem, ExecutionResult};
 use countersign_protocol::blob::BlobRef;
 use countersign_protocol::command::{Act, AtOutputLimit, Environment, Mode};
-use countersign_protocol::event::Stream;
 use countersign_protocol::facts::{self, Run};
 use countersign_protocol::hash::StatementId;
 use countersign_protocol::key;
@@ -15,7 +14,7 @@ use countersign_protocol::rights::ChangeBody;
 use countersign_protocol::rollout::Rollout;
 use countersign_protocol::secret::{SealedSecret, SealedSecrets};
 use countersign_protocol::short;
-use countersign_protocol::view::{self as protocol_view, Written};
+use countersign_protocol::view as protocol_view;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
@@ -356,11 +355,7 @@ fn secrets(sealed: &SealedSecrets) -> Vec<SecretShape> {
 #[must_use]
 fn execution(view: &CommandView, agent: &AgentName, part: &Execution) -> ExecutionResult {
     let output = view.outputs.get(agent);
-    let written = output.map_or_else(Written::default, |output| Written {
-        stdout: output.bytes(Stream::Stdout),
-        stderr: output.bytes(Stream::Stderr),
-        is_cut: !output.is_whole(),
-    });
+    let written = output.map(|output| output.written()).unwrap_or_default();
     let text = |named: &BlobRef| view.texts.get(&named.digest)?.here().cloned();
     protocol_view::execution_result(&view.command, (agent, part), written, text)
 }

@@ -1,11 +1,11 @@
 //! ATTACKS 3, 13 and 23: a server that lies is found out before anything is signed.
 
 use countersign_cli::acts::{Client, RequestSpec, Served};
-use countersign_cli::exit_code;
 use countersign_cli::failure::Failure;
 use countersign_cli::shapes::JudgedShape;
 use countersign_cli::trust::Standing;
 use countersign_cli::verify::{self, Options, Report, Source};
+use countersign_cli::{describe, exit_code, shapes};
 use countersign_protocol::api::BlobBody;
 use countersign_protocol::blob::Blob;
 use countersign_protocol::command::CommandSpec;
@@ -470,10 +470,10 @@ async fn what_was_shown_live_and_is_not_in_the_log_is_found() {
     assert_tampering(&followed.unwrap_err(), "shown_and_gone");
 }
 
-/// The ledger with a run of web-1 that has written hello.
+/// The ledger with a run of web-1 that has written hello, and one of web-2 that has not begun.
 fn wrote_hello() -> (Book, CommandId) {
     let mut book = Book::ready();
-    let id = book.request("alice", &["web-1"], &["true"]);
+    let id = book.request("alice", &["web-1", "web-2"], &["true"]);
     book.approve("bob", id);
     book.approve("carol", id);
     book.start("web-1", id);
@@ -481,14 +481,26 @@ fn wrote_hello() -> (Book, CommandId) {
     (book, id)
 }
 
+/// One host's key must not keep people from looking at the others, nor from stopping them.
 #[tokio::test]
-async fn an_agents_account_that_does_not_add_up_is_found() {
+async fn a_host_that_contradicts_itself_is_told_and_the_others_can_be_stopped() {
     let (mut book, id) = wrote_hello();
     book.complete("web-1", id, 0, b"hellO\n", b"");
     let server = Server::start(book).await;
     let home = tempfile::tempdir().unwrap();
-    let bob = client(&server, home.path(), "bob").await;
-    assert_tampering(&bob.fetch_command(&id).await.unwrap_err(), "contradiction");
+    let alice = client(&server, home.path(), "alice").await;
+    let view = alice.fetch_command(&id).await.unwrap();
+    let (one, other) = ("web-1".parse().unwrap(), "web-2".parse().unwrap());
+    assert!(view.is_contradicted(&one) && !view.is_contradicted(&other));
+    let told = describe::command(&view);
+    assert!(
+        told.contains("ITS OUTPUT IS NOT WHAT IT SAYS OF IT"),
+        "{told}"
+    );
+    let shape = serde_json::to_value(shapes::command(&view)).unwrap();
+    let said = |at: usize| &shape["executions"][at]["contradicted"];
+    assert_eq!((said(0), said(1)), (&true.into(), &false.into()));
+    alice.cancel(&id, None).await.unwrap();
 }
 
 /// Of what was not kept nobody can recompute the digest; the count is still checked, and no honest
@@ -569,7 +581,7 @@ async fn hostile_text_in_a_request_is_shown_escaped() {
     let home = tempfile::tempdir().unwrap();
     let bob = client(&server, home.path(), "bob").await;
     let view = bob.fetch_command(&id).await.unwrap();
-    let shown = countersign_cli::describe::act(&view);
+    let shown = describe::act(&view);
     assert!(
         shown.contains("echo $'a\\x1b[2Jb\\r\\u{202e}c\\nd'"),
         "{shown}"
@@ -607,7 +619,7 @@ async fn standard_input_is_shown_whole_and_what_it_could_be_taken_for_is_told() 
     let server = Server::start(book).await;
     let home = tempfile::tempdir().unwrap();
     let bob = client(&server, home.path(), "bob").await;
-    let shown = countersign_cli::describe::act(&bob.fetch_command(&id).await.unwrap());
+    let shown = describe::act(&bob.fetch_command(&id).await.unwrap());
     let columns = |line: &str| line.chars().filter(|c| *c == 'x').count();
     let most = shown.lines().filter(|line| line.contains("xxx"));
     assert_eq!(most.map(columns).sum::<usize>(), 3_000, "{shown}");

@@ -482,6 +482,7 @@ impl Command {
         let same_key = self.is_line_of(&started.agent, started.signer);
         let cancelled = self.cancel.is_some();
         let in_turns = self.plan.is_some();
+        let stopped = self.has_too_many_errors();
         let execution = self.authorized_execution(&started.agent)?;
         if cancelled {
             return Err(Refusal::Over(CommandStatus::Cancelled));
@@ -491,6 +492,10 @@ impl Command {
         }
         if execution.status != ExecutionStatus::Waiting {
             return Err(Refusal::AlreadyStarted);
+        }
+        if stopped {
+            // It is skipped, and a batch may not have had room to say so.
+            return Err(Refusal::TurnNotFree);
         }
         if in_turns {
             let turn = execution.released.ok_or(Refusal::NoTurn)?;

@@ -77,6 +77,10 @@ impl Command {
                 .executions
                 .values()
                 .filter_map(|part| match (part.status, &part.started) {
+                    // Since its last error; a batch may have had no room for all of them.
+                    (ExecutionStatus::Waiting, _) if self.has_too_many_errors() => {
+                        Some(self.requested.time)
+                    }
                     (ExecutionStatus::Waiting, _) => Some(
                         part.released
                             .map_or(self.act().expires_at, |turn| turn.start_before),

@@ -357,8 +357,11 @@ impl Judge for Slow {
 }
 
 #[tokio::test]
-async fn what_takes_long_to_judge_does_not_keep_the_head_from_other_servers() {
+async fn what_takes_long_to_judge_keeps_neither_other_servers_from_the_head_nor_other_people_from_a_turn()
+ {
     let book = TestLedger::ready().await;
+    let (waiting, act) = book.request();
+    let waiting = book.send(waiting).await.unwrap().id;
     let pool = book.database.another_app().await;
     let settings = book.settings(pool, StartRule::FileRequired);
     let ledger = Ledger::open(Settings {
@@ -367,9 +370,10 @@ async fn what_takes_long_to_judge_does_not_keep_the_head_from_other_servers() {
     });
     let ledger = ledger.await.unwrap();
     let mut admitted = Vec::new();
-    for _each in 0..8 {
+    for _each in 0..12 {
         admitted.push(ledger.admit(book.request().0).await.unwrap());
     }
+    let late = ledger.admit(book.approval("bob", waiting, &act)).await;
     let mut connection = book.database.owner.acquire().await.unwrap();
     let held = hold_the_head(&mut connection).await;
     let entering = admitted.into_iter().map(|admitted| {
@@ -380,11 +384,17 @@ async fn what_takes_long_to_judge_does_not_keep_the_head_from_other_servers() {
     book.database.until_a_lock_is_awaited().await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     held.rollback().await.unwrap();
-    let mut batches = BTreeSet::new();
+    let mut entering = entering.into_iter();
+    let first = entering.next().unwrap().await.unwrap().unwrap();
+    let late = ledger.enter(late.unwrap()).await.unwrap();
+    let (mut batches, mut before) = (BTreeSet::from([first.checkpoint.size()]), 1);
     for entered in entering {
-        batches.insert(entered.await.unwrap().unwrap().checkpoint.size());
+        let receipt = entered.await.unwrap().unwrap();
+        batches.insert(receipt.checkpoint.size());
+        before += usize::from(receipt.seq < late.seq);
     }
     // Some three in each; the first that the writer took, and all others, would be two.
     assert!(batches.len() > 2, "{batches:?}");
+    assert!(before < 12, "all of the flood came before who came late");
     audit_database(&book.database.app).await;
 }
