@@ -110,7 +110,7 @@ pub(super) fn queue(gateway: Option<KeyId>) -> (Entrance, Exit) {
     let queue = Arc::new(Queue::default());
     let entrance = Entrance {
         queue: Arc::clone(&queue),
-        gateway: gateway.clone(),
+        gateway,
     };
     (entrance, Exit { queue, gateway })
 }
