@@ -211,6 +211,7 @@ fn request_approve_and_show_have_their_shapes() {
         [
             "agent",
             "code",
+            "contradicted",
             "duration_ms",
             "exit_code",
             "failure",
