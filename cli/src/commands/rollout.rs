@@ -83,8 +83,9 @@ pub(super) struct RolloutArguments {
     /// So many hosts at once: 3, or 10%; a share is rounded down, and is 1 at least
     #[arg(help_heading = HEADING, long, value_name = "N|%")]
     max_in_flight: Option<Share>,
-    /// So many hosts may end badly; one more, and the rest is skipped. 0 when left out: the first
-    /// one that fails, refuses or is lost stops it. A share is rounded down: 5% of 10 hosts is 0
+    /// So many hosts may end badly; one more, and those that have not started are skipped. 0 when left
+    /// out of a rollout: the first one that fails, refuses or is lost stops it. Alone it takes no
+    /// turns. A share is rounded down: 5% of 10 hosts is 0
     #[arg(help_heading = HEADING, long, value_name = "N|%")]
     max_errors: Option<Share>,
     /// So long between the end on one host and the start on the next: 30m
@@ -110,7 +111,7 @@ impl RolloutArguments {
     /// start at once, unless the policy says otherwise.
     ///
     /// # Errors
-    /// It says nothing that can be held, asks for what limits nothing, or cannot come to its last host.
+    /// It says nothing that can be held, or cannot come to its last host.
     pub(super) fn of(
         &self,
         count: usize,
@@ -123,15 +124,12 @@ impl RolloutArguments {
             OrderWord::Random => Order::Random,
             OrderWord::Given => Order::Given,
         };
-        let limited = self.max_in_flight.is_some() || self.gap.is_some() || self.canary.is_some();
-        if !limited {
-            return match self.max_errors.is_some() || self.start_within.is_some() {
-                true => Err(Failure::usage(
-                    "--max-errors and --start-within need a rollout: all hosts would have started by then",
-                )
-                .hint("add --max-in-flight, --gap or --canary")),
-                false => Ok((None, order)),
-            };
+        let in_turns = self.max_in_flight.is_some()
+            || self.gap.is_some()
+            || self.canary.is_some()
+            || self.start_within.is_some();
+        if !in_turns && self.max_errors.is_none() {
+            return Ok((None, order));
         }
         let at_least_one = |share: Share| share.of(count).max(1);
         let rollout = Rollout {
@@ -142,7 +140,8 @@ impl RolloutArguments {
             }),
             max_errors: Some(self.max_errors.map_or(0, |share| share.of(count))),
             max_in_flight: self.max_in_flight.map(at_least_one),
-            start_within_ms: Some(ms(self.start_within.unwrap_or(START_WITHIN))),
+            // Errors alone take no turns: whoever has not started is skipped.
+            start_within_ms: in_turns.then(|| ms(self.start_within.unwrap_or(START_WITHIN))),
         };
         rollout.check().map_err(Failure::usage)?;
         self.must_fit(count, expires)?;
@@ -221,35 +220,43 @@ mod tests {
             );
         }
         // As the help says.
-        let words = [
-            "x",
-            "--max-in-flight",
-            "5%",
-            "--canary",
-            "5%",
-            "--max-errors",
-            "5%",
-        ];
-        let matches = command.try_get_matches_from(words).unwrap();
-        let arguments = <RolloutArguments as clap::FromArgMatches>::from_arg_matches(&matches);
-        let (rollout, _) = arguments
-            .unwrap()
-            .of(10, Duration::from_secs(3600))
-            .unwrap();
-        let rollout = rollout.unwrap();
+        let words = "--max-in-flight 5% --canary 5% --max-errors 5%";
+        let words: Vec<&str> = words.split(' ').collect();
+        let rollout = rollout(&words, 10, 3600).unwrap().0.unwrap();
         let rounded = (rollout.max_in_flight, rollout.canary, rollout.max_errors);
         assert_eq!(rounded, (Some(1), Some(1), Some(0)));
     }
 
     #[test]
+    fn errors_alone_take_no_turns_and_a_time_to_start_within_does() {
+        let alone = rollout(&["--max-errors", "0"], 10, 3600).unwrap().0;
+        let alone = alone.unwrap();
+        assert_eq!((alone.max_errors, alone.start_within_ms), (Some(0), None));
+        let timed = rollout(&["--start-within", "1m"], 10, 3600).unwrap().0;
+        let timed = timed.unwrap();
+        assert_eq!(
+            (timed.max_errors, timed.start_within_ms),
+            (Some(0), Some(60_000))
+        );
+        assert_eq!(rollout(&[], 10, 3600).unwrap().0, None);
+    }
+
+    /// The arguments, for so many hosts and seconds.
+    fn rollout(
+        words: &[&str],
+        hosts: usize,
+        expires_s: u64,
+    ) -> Result<(Option<Rollout>, Order), Failure> {
+        let command = RolloutArguments::augment_args(clap::Command::new("x"));
+        let matches = command.try_get_matches_from([&["x"], words].concat());
+        let arguments =
+            <RolloutArguments as clap::FromArgMatches>::from_arg_matches(&matches.unwrap());
+        let expires = Duration::from_secs(expires_s);
+        arguments.unwrap().of(hosts, expires)
+    }
+
+    #[test]
     fn a_gap_that_cannot_come_to_the_last_host_is_refused_before_anything_is_signed() {
-        let rollout = |words: &[&str], hosts, expires_s| {
-            let command = RolloutArguments::augment_args(clap::Command::new("x"));
-            let matches = command.try_get_matches_from([&["x"], words].concat());
-            let arguments =
-                <RolloutArguments as clap::FromArgMatches>::from_arg_matches(&matches.unwrap());
-            arguments.unwrap().of(hosts, Duration::from_secs(expires_s))
-        };
         let gap = ["--gap", "30m"];
         let refused = rollout(&gap, 3, 3600).unwrap_err();
         assert_eq!(refused.exit, crate::exit_code::USAGE);
