@@ -341,6 +341,11 @@ fn what_one_machine_alone_has_committed_is_not_acknowledged() {
     let asked = stage.asked(&server.url, "alice");
     let size = "SELECT size FROM head";
     let before = primary.sql("countersign", size);
+    // Else their COMMIT waits for the standby too, and whoever reads before approving is told to come again.
+    let followed = format!("SELECT min(next) >= {before} FROM projections.cursors");
+    until("the lists have the request", || {
+        primary.sql("countersign", &followed) == "t"
+    });
     standby.kill();
     // An approval has no texts of its own, which would wait for the standby before it does.
     let approve = ["--server", &server.url, "approve", &asked, "--yes"];

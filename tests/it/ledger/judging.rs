@@ -374,6 +374,7 @@ async fn what_takes_long_to_judge_keeps_neither_other_servers_from_the_head_nor_
         admitted.push(ledger.admit(book.request().0).await.unwrap());
     }
     let late = ledger.admit(book.approval("bob", waiting, &act)).await;
+    let last = ledger.admit(book.request().0).await;
     let mut connection = book.database.owner.acquire().await.unwrap();
     let held = hold_the_head(&mut connection).await;
     let entering = admitted.into_iter().map(|admitted| {
@@ -386,12 +387,14 @@ async fn what_takes_long_to_judge_keeps_neither_other_servers_from_the_head_nor_
     held.rollback().await.unwrap();
     let mut entering = entering.into_iter();
     let first = entering.next().unwrap().await.unwrap().unwrap();
-    let late = ledger.enter(late.unwrap()).await.unwrap();
+    let (late, last) = tokio::join!(ledger.enter(late.unwrap()), ledger.enter(last.unwrap()));
+    let (late, last) = (late.unwrap(), last.unwrap());
     let (mut batches, mut before) = (BTreeSet::from([first.checkpoint.size()]), 1);
     for entered in entering {
         let receipt = entered.await.unwrap().unwrap();
         batches.insert(receipt.checkpoint.size());
         before += usize::from(receipt.seq < late.seq);
+        assert!(receipt.seq < last.seq, "one's own stay in their order");
     }
     // Some three in each; the first that the writer took, and all others, would be two.
     assert!(batches.len() > 2, "{batches:?}");
