@@ -371,8 +371,12 @@ pub fn command(view: &CommandView) -> String {
     if let Some(votes) = votes(view) {
         row(&mut out, "noes", &votes);
     }
+    let how = match view.command.plan {
+        Some(_) => "in turns",
+        None => "at once",
+    };
     for (first, line) in standing(&view.command).iter().enumerate() {
-        row(&mut out, if first == 0 { "in turns" } else { "" }, line);
+        row(&mut out, if first == 0 { how } else { "" }, line);
     }
     for word in &view.words {
         row(&mut out, deed(word.deed), &word_line(word));
