@@ -82,6 +82,15 @@ impl FromStr for Place {
     }
 }
 
+impl From<&TargetLine> for Place {
+    fn from(line: &TargetLine) -> Self {
+        Self {
+            agent: line.agent.clone(),
+            service: line.service.clone(),
+        }
+    }
+}
+
 impl From<AgentName> for Place {
     fn from(agent: AgentName) -> Self {
         let service = None;

@@ -484,7 +484,7 @@ fn the_policy_forces_what_nobody_asked_for_and_never_loosens_what_was() {
     let command = book.request("alice", &["web-1", "web-2"]).unwrap();
     book.approve("bob", command).unwrap();
     book.approve("carol", command).unwrap();
-    let max_errors = book.command(command).max_errors;
+    let max_errors = book.command(command).max_errors();
     let plan = book.command(command).plan.clone().unwrap();
     assert_eq!(
         (plan.in_flight, max_errors, plan.canary),
@@ -505,7 +505,7 @@ fn the_policy_forces_what_nobody_asked_for_and_never_loosens_what_was() {
     };
     let longer = rolled_out(&mut book, &["web-1", "web-2"], rollout);
     let plan = book.command(longer).plan.clone().unwrap();
-    let max_errors = book.command(longer).max_errors;
+    let max_errors = book.command(longer).max_errors();
     assert_eq!((plan.gaps[0].ms, max_errors), (3_600_000, Some(0)));
     book.audit().unwrap();
 }

@@ -21,7 +21,7 @@ use countersign_protocol::hash::{Hash, KeyId, StatementId};
 use countersign_protocol::lifecycle::{Command, Due, Execution, ExecutionStatus, Position, Stage};
 use countersign_protocol::name::{AgentName, Nonce, SECOND_US, Time};
 use countersign_protocol::quorum::{Requirement, Verdict};
-use countersign_protocol::rollout::{Gap, Plan, Rollout, max_errors};
+use countersign_protocol::rollout::{Gap, Plan, Rollout};
 use countersign_protocol::target::TargetList;
 use support::Book;
 
@@ -214,7 +214,7 @@ impl World {
         }
         let bad = self.seen.iter().filter(|seen| seen.bad).count() as u64;
         assert!(
-            self.command.max_errors.is_none_or(|most| bad <= most),
+            self.command.max_errors().is_none_or(|most| bad <= most),
             "after too many errors: {self:?}"
         );
         let after = plan.canary.is_some_and(|canary| turn as u64 >= canary);
@@ -423,14 +423,13 @@ fn world(rollout: Rollout) -> Option<(World, Plan)> {
     };
     let requirement = Requirement::of(1, Vec::new());
     let plan = Plan::of(&request.act, &requirement)?;
-    let max_errors = max_errors(&request.act, &requirement);
     let mut command = Command::open(request, Some(targets), None, at);
     command.stage = Stage::Authorized {
         at,
         verdict: Verdict { have: 1, need: 1 },
     };
     command.plan = Some(plan.clone());
-    command.max_errors = max_errors;
+    command.requirement = Some(Box::new(requirement));
     let mut world = World {
         command,
         step: 0,

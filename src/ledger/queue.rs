@@ -79,8 +79,10 @@ struct Waiting {
     closed: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Queue {
+    /// Signs for the holders of API tokens.
+    gateway: Option<KeyId>,
     waiting: Mutex<Waiting>,
     wake: Notify,
 }
@@ -93,26 +95,20 @@ impl Queue {
 
 /// Where statements go in. The writer ends when it is dropped.
 #[derive(Debug)]
-pub(super) struct Entrance {
-    queue: Arc<Queue>,
-    gateway: Option<KeyId>,
-}
+pub(super) struct Entrance(Arc<Queue>);
 
 /// Where the writer takes them out.
 #[derive(Debug)]
-pub(super) struct Exit {
-    queue: Arc<Queue>,
-    gateway: Option<KeyId>,
-}
+pub(super) struct Exit(Arc<Queue>);
 
 /// A queue with its two ends. `gateway` signs for the holders of API tokens.
 pub(super) fn queue(gateway: Option<KeyId>) -> (Entrance, Exit) {
-    let queue = Arc::new(Queue::default());
-    let entrance = Entrance {
-        queue: Arc::clone(&queue),
+    let queue = Arc::new(Queue {
         gateway,
-    };
-    (entrance, Exit { queue, gateway })
+        waiting: Mutex::default(),
+        wake: Notify::new(),
+    });
+    (Entrance(Arc::clone(&queue)), Exit(queue))
 }
 
 fn shut_down() -> AppendError {
@@ -125,8 +121,8 @@ impl Entrance {
     /// # Errors
     /// [`AppendError::Busy`] when too many wait, of this one or in all.
     pub(super) fn submit(&self, admitted: Admitted, answer: Answer) -> Result<(), AppendError> {
-        let submitter = Submitter::of(&admitted, self.gateway);
-        let mut guard = self.queue.lock();
+        let submitter = Submitter::of(&admitted, self.0.gateway);
+        let mut guard = self.0.lock();
         let waiting = &mut *guard;
         if waiting.closed {
             return Err(shut_down());
@@ -146,7 +142,7 @@ impl Entrance {
         if busy {
             return Err(AppendError::Busy);
         }
-        self.queue.wake.notify_one();
+        self.0.wake.notify_one();
         Ok(())
     }
 
@@ -155,13 +151,13 @@ impl Entrance {
     /// # Errors
     /// The writer has ended.
     pub(super) fn due(&self, answer: DueAnswer) -> Result<(), AppendError> {
-        let mut waiting = self.queue.lock();
+        let mut waiting = self.0.lock();
         if waiting.closed {
             return Err(shut_down());
         }
         waiting.dues.push(answer);
         drop(waiting);
-        self.queue.wake.notify_one();
+        self.0.wake.notify_one();
         Ok(())
     }
 
@@ -170,7 +166,7 @@ impl Entrance {
     /// # Errors
     /// [`AppendError::Busy`] when too many wait.
     pub(super) fn note(&self, note: Note, answer: DueAnswer) -> Result<(), AppendError> {
-        let mut waiting = self.queue.lock();
+        let mut waiting = self.0.lock();
         if waiting.closed {
             return Err(shut_down());
         }
@@ -179,20 +175,20 @@ impl Entrance {
         }
         waiting.notes.push_back((note, answer));
         drop(waiting);
-        self.queue.wake.notify_one();
+        self.0.wake.notify_one();
         Ok(())
     }
 
     /// Whether nobody takes anything out any more.
     pub(super) fn is_closed(&self) -> bool {
-        self.queue.lock().closed
+        self.0.lock().closed
     }
 }
 
 impl Drop for Entrance {
     fn drop(&mut self) {
-        self.queue.lock().left = true;
-        self.queue.wake.notify_one();
+        self.0.lock().left = true;
+        self.0.wake.notify_one();
     }
 }
 
@@ -202,7 +198,7 @@ impl Exit {
     pub(super) async fn take(&mut self, statements: usize, bytes: usize) -> Option<Turn> {
         loop {
             {
-                let mut waiting = self.queue.lock();
+                let mut waiting = self.0.lock();
                 let more = !waiting.dues.is_empty() || !waiting.notes.is_empty();
                 if waiting.count > 0 || more {
                     return Some(waiting.take(statements, bytes));
@@ -211,16 +207,16 @@ impl Exit {
                     return None;
                 }
             }
-            self.queue.wake.notified().await;
+            self.0.wake.notified().await;
         }
     }
 
     /// Puts back what a turn had no time for, before what came meanwhile of the same submitters.
     pub(super) fn put_back(&mut self, rest: impl DoubleEndedIterator<Item = (Admitted, Answer)>) {
-        let mut guard = self.queue.lock();
+        let mut guard = self.0.lock();
         let waiting = &mut *guard;
         for (admitted, answer) in rest.rev() {
-            let submitter = Submitter::of(&admitted, self.gateway);
+            let submitter = Submitter::of(&admitted, self.0.gateway);
             let of_one = waiting.of_one.entry(submitter.clone()).or_default();
             if of_one.is_empty() {
                 waiting.turns.push_front(submitter);
@@ -234,7 +230,7 @@ impl Exit {
 impl Drop for Exit {
     /// Who waits is told by the end of their channel; who comes, by [`Entrance::submit`].
     fn drop(&mut self) {
-        let mut waiting = self.queue.lock();
+        let mut waiting = self.0.lock();
         *waiting = Waiting {
             closed: true,
             ..Waiting::default()

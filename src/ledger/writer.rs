@@ -170,8 +170,7 @@ impl Writer {
                     for (receipt, answer) in receipts.into_iter().zip(answers.by_ref()) {
                         let _gone = answer.send(receipt);
                     }
-                    let rest: Vec<_> = statements.into_iter().skip(decided).zip(answers).collect();
-                    waiting.put_back(rest.into_iter());
+                    waiting.put_back(statements.into_iter().skip(decided).zip(answers));
                 }
                 Err(_) => answers.for_each(|answer| {
                     let _gone = answer.send(settled.clone().map(|()| unreachable!("an error")));

@@ -6,7 +6,7 @@ use clap::Args;
 use countersign_protocol::facts;
 use countersign_protocol::name::AgentName;
 use countersign_protocol::short;
-use countersign_protocol::target::{Place, TargetLine};
+use countersign_protocol::target::Place;
 
 use super::hosts::Limit;
 use super::request::duration;
@@ -91,12 +91,8 @@ pub(super) async fn retry(globals: &Globals, arguments: Arguments) -> Result<u8,
         return Ok(exit_code::DONE);
     }
     if arguments.watching.jsonl {
-        let place = |line: &TargetLine| Place {
-            agent: line.agent.clone(),
-            service: line.service.clone(),
-        };
         let lines = plan.targets.by_turn();
-        let places: Vec<Place> = lines.map(|(_, line)| place(line)).collect();
+        let places: Vec<Place> = lines.map(|(_, line)| line.into()).collect();
         console::print_json(&LineShape::requested(&requested.id, &places))?;
     }
     let asked = (requested.id, count > 1, false);

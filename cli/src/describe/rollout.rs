@@ -112,7 +112,7 @@ pub fn until_resumed(command: &Command) -> String {
 
 /// How it goes and where it stands, as lines; none where all hosts start at once and nothing stops them.
 pub(super) fn standing(command: &Command) -> Vec<String> {
-    let most = command.max_errors;
+    let most = command.max_errors();
     let Some(held) = &command.plan else {
         return most.map(|most| errors(Some(most))).into_iter().collect();
     };

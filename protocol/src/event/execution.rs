@@ -200,6 +200,15 @@ pub struct StreamTotals {
     pub sha256: Digest,
 }
 
+impl StreamTotals {
+    /// Whether this is the digest of all that the chunks hold. None where the stream was cut: of what
+    /// nobody kept nobody can make one.
+    #[must_use]
+    pub fn agrees(&self, chunks: [u8; 32]) -> Option<bool> {
+        (self.total == self.kept).then(|| *self.sha256.as_bytes() == chunks)
+    }
+}
+
 payload! {
     /// The run is over and nothing of it is left.
     agent ExecutionCompleted {

@@ -13,14 +13,6 @@ use crate::quorum::{self, MAX_COUNTED_BYTES, Membership, Requirement};
 use crate::refusal::{Refusal, require};
 
 impl State {
-    /// Says whether a person has a seat of what a command that waits needs.
-    #[must_use]
-    pub fn may_approve(&self, command: &Command, who: &Principal) -> bool {
-        let requirement = self.requirement(command);
-        who != command.requester()
-            && requirement.is_ok_and(|requirement| self.rights.has_seat(who, &requirement))
-    }
-
     /// Says whether somebody has a seat of what a command needs, or may have one for all that is known
     /// here: where its words are withheld, nobody can judge again what the ledger judged then.
     pub(super) fn may_sit(&self, command: &Command, who: &Principal) -> bool {

@@ -111,8 +111,6 @@ pub struct Command {
     pub requirement: Option<Box<Requirement>>,
     /// How it goes over its hosts, once it is authorized; none when all start at once.
     pub plan: Option<Plan>,
-    /// So many hosts may end badly, once it is authorized; one more, and those that wait are skipped.
-    pub max_errors: Option<u64>,
     /// Since when it is paused.
     pub paused: Option<Position>,
     /// The person's word after the canary.
@@ -150,7 +148,6 @@ impl Command {
             stage: Stage::Requested,
             requirement: None,
             plan: None,
-            max_errors: None,
             paused: None,
             continued: None,
             errors: 0,
@@ -389,7 +386,6 @@ impl Command {
         require(verdict.is_met(), Refusal::Quorum)?;
         self.stage = Stage::Authorized { at, verdict };
         self.plan = Plan::of(self.act(), &authorized.requirement);
-        self.max_errors = rollout::max_errors(self.act(), &authorized.requirement);
         self.requirement = Some(Box::new(authorized.requirement.clone()));
         Ok(())
     }

@@ -71,6 +71,7 @@ impl Command {
     /// When something is next due, if nothing happens before; but for turns.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Time> {
+        let stopped = self.has_too_many_errors();
         match self.stage {
             Stage::Requested => Some(self.act().expires_at),
             Stage::Authorized { .. } => self
@@ -78,9 +79,7 @@ impl Command {
                 .values()
                 .filter_map(|part| match (part.status, &part.started) {
                     // Since its last error; a batch may have had no room for all of them.
-                    (ExecutionStatus::Waiting, _) if self.has_too_many_errors() => {
-                        Some(self.requested.time)
-                    }
+                    (ExecutionStatus::Waiting, _) if stopped => Some(self.requested.time),
                     (ExecutionStatus::Waiting, _) => Some(
                         part.released
                             .map_or(self.act().expires_at, |turn| turn.start_before),

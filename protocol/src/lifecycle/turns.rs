@@ -12,7 +12,7 @@ use crate::event::{ExecutionReleased, ExecutionSkipped, SkipReason};
 use crate::hash::StatementId;
 use crate::name::{AgentName, Label, Time};
 use crate::refusal::{Refusal, require};
-use crate::rollout::Plan;
+use crate::rollout::{self, Plan};
 
 /// A turn that may begin.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,10 +40,17 @@ impl Turn {
 }
 
 impl Command {
+    /// So many hosts may end badly, once it is authorized; one more, and those that wait are skipped.
+    #[must_use]
+    pub fn max_errors(&self) -> Option<u64> {
+        let requirement = self.requirement.as_deref()?;
+        rollout::max_errors(self.act(), requirement)
+    }
+
     /// Says whether more hosts have ended badly than it allows.
     #[must_use]
     pub fn has_too_many_errors(&self) -> bool {
-        self.max_errors.is_some_and(|most| self.errors > most)
+        self.max_errors().is_some_and(|most| self.errors > most)
     }
 
     /// The plan, while turns may begin at all.

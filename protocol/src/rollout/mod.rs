@@ -18,5 +18,5 @@ mod gaps;
 mod plan;
 
 pub(crate) use gaps::Gaps;
-pub(crate) use plan::are_gaps;
-pub use plan::{Gap, MAX_AHEAD_US, MAX_GAPS, MAX_SPAN_MS, Plan, Rollout, max_errors, over_at};
+pub use plan::{Gap, MAX_AHEAD_US, MAX_GAPS, MAX_SPAN_MS, Plan, Rollout, over_at};
+pub(crate) use plan::{are_gaps, max_errors};

@@ -181,7 +181,7 @@ impl Plan {
 /// So many hosts may end badly; one more, and those that wait are skipped. It takes no turns: where all
 /// hosts may start at once it keeps out those that have not, at no cost of an entry for each of them.
 #[must_use]
-pub fn max_errors(act: &Act, requirement: &Requirement) -> Option<u64> {
+pub(crate) fn max_errors(act: &Act, requirement: &Requirement) -> Option<u64> {
     let asked = act.rollout.as_ref().and_then(|asked| asked.max_errors);
     least(asked, requirement.max_errors)
 }

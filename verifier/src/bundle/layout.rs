@@ -15,6 +15,7 @@ use std::fmt;
 use countersign_protocol::blob::MAX_BLOB_BYTES;
 use countersign_protocol::checkpoint::MAX_NOTE_BYTES;
 use countersign_protocol::hash::Digest;
+use countersign_protocol::proof::MAX_PROOF_HASHES;
 
 /// Most entries of a page; that of a full C2SP tile.
 pub const PAGE_ENTRIES: usize = 256;
@@ -33,7 +34,7 @@ const MAX_PAGE_BYTES: usize = PAGE_ENTRIES * (32 * 1024 + 2);
 pub(crate) const MAX_TEXT_BYTES: usize = 64 * 1024 * 1024;
 
 /// A proof: its note, and a line for each hash. All of a page are held at once.
-const MAX_PROOF_BYTES: usize = MAX_NOTE_BYTES + 64 * 48;
+const MAX_PROOF_BYTES: usize = MAX_NOTE_BYTES + MAX_PROOF_HASHES * 48;
 
 /// The checkpoint, lists of what is absent and the manifest are short.
 const MAX_SMALL_BYTES: usize = 4 * 1024 * 1024;
