@@ -13,7 +13,7 @@ use countersign_protocol::permission::Permission;
 use super::app::App;
 use super::auth::{Caller, Who};
 use super::error::ApiError;
-use super::{notes, streams};
+use super::{commands, notes, streams};
 
 /// What a caller sees of a command that it may see at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub(super) async fn sight(
     caller: &Caller,
     id: &CommandId,
 ) -> Result<(Sight, CommandItem), ApiError> {
-    let item = app.reader.command(id).await?;
+    let item = commands::item(app, id).await?;
     let item = item.ok_or_else(streams::commands_missing)?;
     Ok((sight_of(app, caller, id, &item).await?, item))
 }

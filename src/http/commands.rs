@@ -120,6 +120,16 @@ pub(super) async fn find(app: &App, name: &str) -> Result<CommandId, ApiError> {
     Ok(id)
 }
 
+/// A command as the rows have it. Where they say that it has ended, all that it ended with can be read
+/// after this: another server may have written both, and this one not have looked at the log since.
+pub(super) async fn item(app: &App, id: &CommandId) -> Result<Option<CommandItem>, ApiError> {
+    let item = app.reader.command(id).await?;
+    if item.as_ref().is_some_and(|item| is_final(&item.status)) {
+        app.ledger.look().await?;
+    }
+    Ok(item)
+}
+
 /// Waits for a command's end; nothing when it has not ended in time, or when so many calls wait that
 /// this one gets no place to.
 pub(super) async fn ended(
@@ -133,7 +143,7 @@ pub(super) async fn ended(
     let look = async {
         loop {
             steps.borrow_and_update();
-            if let Some(item) = app.reader.command(id).await?
+            if let Some(item) = item(app, id).await?
                 && is_final(&item.status)
             {
                 return Ok::<_, ApiError>(Some(item));

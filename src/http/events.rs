@@ -245,9 +245,9 @@ impl CommandFollower {
             // It is told before the lists, which say whether that was all, have followed.
             return Ok(false);
         }
-        let item = self.app.reader.command(&self.id).await?;
+        let item = commands::item(&self.app, &self.id).await?;
         let ended = item.is_none_or(|item| commands::is_final(&item.status));
-        // Whatever was entered before that status stands in the log by now.
+        // Whatever was entered before that status is in the log that this server knows by now.
         Ok(ended && !self.read_page().await?)
     }
 

@@ -62,7 +62,7 @@ pub(super) struct Turn {
 pub(super) enum Enough {
     /// Of a log of at least so many entries.
     Size(u64),
-    /// One that has its cancel, if it was cancelled.
+    /// One that was authorized, and has its cancel if it was cancelled.
     Cancelled(bool),
 }
 
@@ -127,7 +127,9 @@ impl Alike {
     fn is_enough(&self, enough: Enough) -> bool {
         match enough {
             Enough::Size(size) => self.size >= size,
-            Enough::Cancelled(cancelled) => self.cancel.is_some() || !cancelled,
+            Enough::Cancelled(cancelled) => {
+                self.authorized && (self.cancel.is_some() || !cancelled)
+            }
         }
     }
 

@@ -138,6 +138,10 @@ impl Listener {
             return Err(ApiError::unauthenticated());
         }
         let open = self.app.reader.work(&self.agent, &self.key).await?;
+        if !open.is_empty() {
+            // Another server may have written rows of entries that this one could not prove yet.
+            self.app.ledger.look().await?;
+        }
         self.told
             .retain(|id, _| open.iter().any(|work| work.command == *id));
         for work in open {
@@ -154,7 +158,7 @@ impl Listener {
         may_start: bool,
         cancelled: bool,
     ) -> Result<(), ApiError> {
-        let told = self.told.get(&id).copied().unwrap_or_default();
+        let mut told = self.told.get(&id).copied().unwrap_or_default();
         let is_new = may_start && !told.granted;
         let is_cancelled_now = cancelled && !told.cancelled;
         if is_new || is_cancelled_now {
@@ -171,14 +175,16 @@ impl Listener {
                 let since = alike.since(&self.app, seen).await;
                 let turn = alike.turn(&self.app, &self.agent).await?;
                 let grant = alike.grant((&self.agent, &self.key), since, turn)?;
+                told.granted = grant.is_some();
                 self.waiting.extend(grant);
             }
             if is_cancelled_now {
-                self.waiting.extend(alike.cancel());
+                let cancel = alike.cancel();
+                told.cancelled = cancel.is_some();
+                self.waiting.extend(cancel);
             }
         }
-        let granted = told.granted || may_start;
-        self.told.insert(id, Told { granted, cancelled });
+        self.told.insert(id, told);
         Ok(())
     }
 }

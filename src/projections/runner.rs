@@ -255,8 +255,8 @@ pub async fn rebuild(pool: &PgPool, judge: &Arc<dyn Judge>) -> Result<u64, Proje
     let mut connection = pool.acquire().await?;
     prepare(&mut connection, NewerLists::Go).await?;
     let mut transaction = connection.begin().await?;
-    // Whoever follows waits here.
-    sqlx::query("SELECT FROM projections.cursors FOR UPDATE")
+    // Whoever follows waits here. In the order in which it takes them, or each might hold what the other wants.
+    sqlx::query("SELECT FROM projections.cursors ORDER BY name FOR UPDATE")
         .execute(&mut *transaction)
         .await?;
     let size = build_beside(&mut transaction, judge).await?;
@@ -384,7 +384,7 @@ impl Follower {
             }
             let mut transaction = connection.begin().await?;
             use_schema(&mut transaction).await?;
-            let step = self.step_in(&mut transaction).await?;
+            let step = self.step_in(&mut transaction, wanted).await?;
             transaction.commit().await?;
             self.tell(step.next, tell);
             if !step.moved && step.next < wanted {
@@ -450,8 +450,14 @@ impl Follower {
         }
     }
 
-    /// One page, in the caller's transaction. Holds the cursors from its first query on.
-    async fn step_in(&mut self, connection: &mut PgConnection) -> Result<Step, ProjectionError> {
+    /// One page, in the caller's transaction. Holds the cursors from its first query on. What another
+    /// server has committed and this one has not looked at yet lies behind `wanted`, and nothing here
+    /// can prove it: whoever was woken for it would find nothing, and not be woken again.
+    async fn step_in(
+        &mut self,
+        connection: &mut PgConnection,
+        wanted: u64,
+    ) -> Result<Step, ProjectionError> {
         let cursors = own_cursors(connection).await?;
         let place = |next: i64| u64::try_from(next).unwrap_or(0);
         let behind = cursors
@@ -465,22 +471,23 @@ impl Follower {
             .map(|(_, next)| place(*next))
             .filter(|next| *next > behind)
             .min()
-            .unwrap_or(u64::MAX);
+            .map_or(wanted, |next| next.min(wanted));
+        let followed = behind.min(wanted);
         let mut fold = match self.fold.take() {
             Some(fold) if fold.next() <= behind => fold,
             // A projection starts anew.
             _other => {
                 self.rights = None;
                 self.bell.ring_all();
-                Fold::at(&mut *connection, behind, &self.judge).await?
+                Fold::at(&mut *connection, followed, &self.judge).await?
             }
         };
         // What another server has written is folded here and not written again.
-        while fold.next() < behind {
-            let Some(page) = fold.page(&mut *connection, behind).await? else {
+        while fold.next() < followed {
+            let Some(page) = fold.page(&mut *connection, followed).await? else {
                 return Err(OpenError::Behind {
                     database: fold.next(),
-                    file: behind,
+                    file: followed,
                 }
                 .into());
             };
@@ -488,7 +495,9 @@ impl Follower {
             fold.drop_settled();
         }
         let mut moved = false;
-        if let Some(page) = fold.page(&mut *connection, to).await? {
+        if behind < wanted
+            && let Some(page) = fold.page(&mut *connection, to).await?
+        {
             moved = true;
             Self::note(&page, &mut self.rights, &mut self.calls);
             every!(P => {

@@ -246,13 +246,16 @@ impl Dev {
 
     /// Waits for a command's end and shows it.
     pub(crate) fn ended(&self, id: &str) -> Value {
-        let mut shown = Value::Null;
-        until("the command has ended", || {
-            shown = self.show(id);
+        let begun = Instant::now();
+        loop {
+            let shown = self.show(id);
             let status = shown["status"].as_str().unwrap();
-            !["requested", "authorized", "running"].contains(&status)
-        });
-        shown
+            if !["requested", "authorized", "running"].contains(&status) {
+                return shown;
+            }
+            assert!(begun.elapsed() < PATIENCE, "it does not end: {shown:#}");
+            thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// alice asks, bob and carol approve, and it ends.

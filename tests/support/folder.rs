@@ -1,5 +1,6 @@
 //! A folder of a test or bench that starts Postgres. Every suite that does takes this file in.
 
+use std::io::Write as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -8,6 +9,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub(crate) const PREFIX: &str = concat!("countersign-test-", env!("CARGO_CRATE_NAME"), "-");
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
+
+/// Set to keep the folders of a test that fails: logs and databases tell what happened.
+const KEEP: &str = "COUNTERSIGN_KEEP_FAILED";
 
 /// A folder that the account which runs Postgres can enter; removed when dropped.
 pub(crate) struct Folder(PathBuf);
@@ -32,6 +36,11 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
+        if std::thread::panicking() && std::env::var_os(KEEP).is_some() {
+            let kept = format!("kept: {}\n", self.0.display());
+            let _told = std::io::stderr().write_all(kept.as_bytes());
+            return;
+        }
         let _gone = std::fs::remove_dir_all(&self.0);
     }
 }

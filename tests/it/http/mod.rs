@@ -13,3 +13,4 @@ pub(crate) mod streams;
 mod tiles;
 mod tls;
 mod tokens;
+mod two_servers;

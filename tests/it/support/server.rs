@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use countersign::http::{self, App, Origins, Transport};
 use countersign::keys::LedgerKeys;
-use countersign::ledger::{self, store};
+use countersign::ledger::{self, Ledger, store};
 use countersign::projections::{self, Reader};
 use countersign_protocol::api::{self, ChallengeBody, SessionBody};
 use countersign_protocol::event::{Event, SessionChallenge};
@@ -21,6 +21,8 @@ use crate::statements::{key, public};
 
 pub(crate) struct TestServer {
     pub(crate) book: TestLedger,
+    /// What it serves: the book's, or one beside it.
+    pub(crate) ledger: Ledger,
     pub(crate) reader: Reader,
     pub(crate) shutdown: CancellationToken,
     url: String,
@@ -44,9 +46,23 @@ impl TestServer {
 
     /// One that listens as `transport` says and is also met at the addresses `public`.
     pub(crate) async fn with(book: TestLedger, transport: Transport, public: &[&str]) -> Self {
+        let ledger = book.ledger.clone();
+        Self::serving((book, ledger), transport, public).await
+    }
+
+    /// A second server on the book's database: what the book says, it learns from there.
+    pub(crate) async fn beside(book: TestLedger) -> Self {
+        let ledger = book.another_server().await;
+        Self::serving((book, ledger), Transport::default(), &[]).await
+    }
+
+    async fn serving(
+        (book, ledger): (TestLedger, Ledger),
+        transport: Transport,
+        public: &[&str],
+    ) -> Self {
         let pool = book.database.another_app().await;
         let (tell, projected) = watch::channel(None);
-        let ledger = book.ledger.clone();
         let reader = Reader::new(pool.clone(), ledger.watch(), projected);
         tokio::spawn(projections::run(
             pool,
@@ -63,7 +79,7 @@ impl TestServer {
         drop(connection);
         let shutdown = CancellationToken::new();
         let app = App::new(
-            ledger,
+            ledger.clone(),
             reader.clone(),
             book.clock.clone(),
             genesis.entry,
@@ -92,6 +108,7 @@ impl TestServer {
         let stop = shutdown.clone().drop_guard();
         Self {
             book,
+            ledger,
             reader,
             shutdown,
             url,

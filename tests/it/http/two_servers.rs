@@ -1,0 +1,144 @@
+//! What a server tells of entries that another one wrote a moment ago: never less than what the rows, which
+//! both share, have led its callers to expect.
+//!
+//! In each test something is held while the one server writes on, so that the other's look at the head falls
+//! between two entries, as it does by chance once in twenty runs without that.
+
+use std::time::Duration;
+
+use countersign::projections::{self, Bell, Projected};
+use countersign_protocol::api::{Grant, LiveEntry, Work};
+use countersign_protocol::hash::CommandId;
+use reqwest::Response;
+use sqlx::{Postgres, Transaction};
+use tokio::sync::watch;
+
+use super::streams::events;
+use crate::support::{TestLedger, TestServer};
+
+/// Longer than any of it takes.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// For a step of a server that nothing tells of: the next look of its own is 200 ms away at most.
+const A_MOMENT: Duration = Duration::from_millis(40);
+
+/// Nobody moves the rows.
+const CURSORS: &str = "SELECT FROM projections.cursors ORDER BY name FOR UPDATE";
+
+/// Nobody reads the rows of commands.
+const COMMANDS: &str = "LOCK TABLE projections.commands IN ACCESS EXCLUSIVE MODE";
+
+/// Holds something until it is committed.
+async fn hold(book: &TestLedger, what: &'static str) -> Transaction<'static, Postgres> {
+    let mut held = book.database.app.begin().await.unwrap();
+    sqlx::query(what).execute(&mut *held).await.unwrap();
+    held
+}
+
+/// The rows that follow what the book writes, as a server of its own makes them.
+struct Rows(watch::Receiver<Option<Projected>>);
+
+impl Rows {
+    async fn of(book: &TestLedger) -> Self {
+        let (tell, rows) = watch::channel(None);
+        let pool = book.database.another_app().await;
+        let (log, judge) = (book.ledger.watch(), book.ledger.judge());
+        tokio::spawn(projections::run(pool, log, (tell, Bell::default()), judge));
+        Self(rows)
+    }
+
+    /// Until they have that entry.
+    async fn have(&mut self, seq: u64) {
+        let there = |rows: &Option<Projected>| rows.as_ref().is_some_and(|rows| rows.size > seq);
+        let waited = tokio::time::timeout(PATIENCE, self.0.wait_for(there)).await;
+        waited.expect("the rows follow").unwrap();
+    }
+}
+
+/// Does what the rows' server would, were it not held up as well.
+async fn write(held: &mut Transaction<'static, Postgres>, rows: &'static str, id: CommandId) {
+    let written = sqlx::query(rows).bind(id.as_bytes().as_slice());
+    let written = written.execute(&mut **held).await.unwrap();
+    assert_eq!(written.rows_affected(), 1);
+}
+
+async fn next_grant(work: &mut Response) -> Box<Grant> {
+    let granted = tokio::time::timeout(PATIENCE, events::<Work>(work, 1)).await;
+    match granted.expect("a grant comes").remove(0).1 {
+        Work::Grant(grant) => grant,
+        Work::Cancel(_) => unreachable!("nobody cancels"),
+    }
+}
+
+#[tokio::test]
+async fn a_host_gets_its_grant_though_the_approvals_came_one_by_one_to_another_server() {
+    let server = TestServer::beside(TestLedger::ready().await).await;
+    let book = &server.book;
+    let token = server.sign_in("web-1").await;
+    let mut work = server.get_as(&token, "/v1/agents/web-1/work").await;
+    for _round in 0..5 {
+        let (request, act) = book.request();
+        let id = book.send(request).await.unwrap().id;
+        book.send(book.approval("bob", id, &act)).await.unwrap();
+        let held = hold(book, CURSORS).await;
+        server.ledger.look().await.unwrap();
+        book.send(book.approval("carol", id, &act)).await.unwrap();
+        held.commit().await.unwrap();
+        assert_eq!(next_grant(&mut work).await.stream.entries.len(), 4);
+        book.run(id).await;
+    }
+}
+
+#[tokio::test]
+async fn a_host_that_comes_while_another_server_authorizes_gets_its_grant() {
+    let server = TestServer::beside(TestLedger::ready().await).await;
+    let book = &server.book;
+    let mut rows = Rows::of(book).await;
+    for _round in 0..5 {
+        let token = server.sign_in("web-1").await;
+        let (request, act) = book.request();
+        let id = book.send(request).await.unwrap().id;
+        let approved = book.send(book.approval("bob", id, &act)).await.unwrap();
+        rows.have(approved.seq).await;
+        server.ledger.look().await.unwrap();
+        server.reader.caught_up().await.unwrap();
+        let mut held = hold(book, COMMANDS).await;
+        let mut work = server.get_as(&token, "/v1/agents/web-1/work").await;
+        // Until it asks for its rows, and waits.
+        tokio::time::sleep(A_MOMENT).await;
+        book.send(book.approval("carol", id, &act)).await.unwrap();
+        let rows_of_it = "UPDATE projections.executions SET authorized = true, may_start = true WHERE command = $1";
+        write(&mut held, rows_of_it, id).await;
+        held.commit().await.unwrap();
+        assert_eq!(next_grant(&mut work).await.stream.entries.len(), 4);
+        book.run(id).await;
+    }
+}
+
+#[tokio::test]
+async fn whoever_follows_a_command_hears_its_last_entry_before_the_stream_ends() {
+    let server = TestServer::beside(TestLedger::ready().await).await;
+    let book = &server.book;
+    let mut rows = Rows::of(book).await;
+    let token = server.sign_in("alice").await;
+    for _round in 0..5 {
+        let (command, _) = book.authorized().await;
+        let path = format!("/v1/commands/{command}/events");
+        let mut live = server.get_as(&token, &path).await;
+        let before: Vec<(u64, LiveEntry)> = events(&mut live, 4).await;
+        assert_eq!(before.len(), 4);
+        let started = book.send(book.start(command)).await.unwrap();
+        rows.have(started.seq).await;
+        let mut held = hold(book, COMMANDS).await;
+        server.ledger.look().await.unwrap();
+        // Until it has the new entry, asks how the command stands, and waits.
+        tokio::time::sleep(A_MOMENT).await;
+        let ended = book.finish(command, started.id).await;
+        let row = "UPDATE projections.commands SET status = 'completed' WHERE id = $1";
+        write(&mut held, row, command).await;
+        held.commit().await.unwrap();
+        let rest = events::<LiveEntry>(&mut live, usize::MAX);
+        let rest = tokio::time::timeout(PATIENCE, rest).await.expect("it ends");
+        assert_eq!(rest.last().map(|(seq, _)| *seq), Some(ended.seq));
+    }
+}
