@@ -162,12 +162,19 @@ impl Alike {
         // By the rows: the whole stream again for each of ten thousand hosts would be their square.
         let places = app.reader.places(&self.id, agent).await?;
         let released = places.released.ok_or_else(broken)?;
-        let mut connection = app.ledger.pool().acquire().await?;
-        let released = streams::one(&mut connection, released, self.size).await?;
-        let ahead = match self.host_before(plan, agent) {
+        let before = match self.host_before(plan, agent) {
             Some(before) => {
                 let over = app.reader.places(&self.id, before).await?.over;
-                let over = over.ok_or_else(broken)?;
+                Some((before, over.ok_or_else(broken)?))
+            }
+            None => None,
+        };
+        // One connection at a time, and none while it waits for the rows: a hundred hosts whose turn comes at
+        // once would hold all there are, each waiting for one more.
+        let mut connection = app.ledger.pool().acquire().await?;
+        let released = streams::one(&mut connection, released, self.size).await?;
+        let ahead = match before {
+            Some((before, over)) => {
                 let (line_index, line, line_proof) = self.line_of(before).ok_or_else(broken)?;
                 let entry = streams::one(&mut connection, over, self.size).await?;
                 Some(Box::new(Ahead {

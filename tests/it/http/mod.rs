@@ -13,4 +13,5 @@ pub(crate) mod streams;
 mod tiles;
 mod tls;
 mod tokens;
+mod turns;
 mod two_servers;

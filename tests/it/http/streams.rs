@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use countersign::clock::Clock;
-use countersign_protocol::api::{LiveEntry, Notice, Work};
+use countersign_protocol::api::{Grant, LiveEntry, Notice, Work};
 use countersign_protocol::entry::{self, Entry};
 use countersign_protocol::event::{Event, PolicySnapshot};
 use countersign_protocol::hash::Hash;
@@ -14,6 +14,9 @@ use serde::de::DeserializeOwned;
 
 use crate::statements::{blob, signed};
 use crate::support::{TestLedger, TestServer};
+
+/// Longer than a grant takes.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Reads events until `enough` or the end of the stream.
 pub(crate) async fn events<T: DeserializeOwned>(
@@ -41,6 +44,15 @@ pub(crate) async fn events<T: DeserializeOwned>(
         }
     }
     found
+}
+
+/// The next piece of an agent's work, which is a grant.
+pub(crate) async fn next_grant(work: &mut Response) -> Box<Grant> {
+    let granted = tokio::time::timeout(PATIENCE, events::<Work>(work, 1)).await;
+    match granted.expect("a grant comes").remove(0).1 {
+        Work::Grant(grant) => grant,
+        Work::Cancel(_) => unreachable!("nobody cancels"),
+    }
 }
 
 #[tokio::test]

@@ -32,7 +32,7 @@ struct Scope<'a> {
 }
 
 /// A server whose policy lets ci ask, with bob's one approval.
-async fn server() -> TestServer {
+pub(super) async fn server() -> TestServer {
     let mut server = TestServer::start().await;
     server.book.policy = server.book.publish(&cedar::names(1, &[CI], &["bob"])).await;
     server
@@ -71,7 +71,7 @@ async fn issue(server: &TestServer, id: &str, principal: &str, scope: &Scope<'_>
     secret
 }
 
-async fn ci(server: &TestServer) -> TokenSecret {
+pub(super) async fn ci(server: &TestServer) -> TokenSecret {
     let permissions = &[Permission::CommandExecute];
     let scope = Scope {
         permissions,
@@ -97,7 +97,7 @@ async fn call(
     call.send().await.unwrap()
 }
 
-async fn exec(server: &TestServer, token: &TokenSecret, body: &Value) -> Response {
+pub(super) async fn exec(server: &TestServer, token: &TokenSecret, body: &Value) -> Response {
     call(server, &token.reveal(), "/v1/commands/exec", body, "").await
 }
 
@@ -106,7 +106,7 @@ fn body(command: &str) -> Value {
 }
 
 /// The id of a command that was taken, and its Location.
-async fn taken(response: Response) -> CommandId {
+pub(super) async fn taken(response: Response) -> CommandId {
     let status = response.status();
     let location = response.headers()["location"].to_str().unwrap().to_owned();
     let answer: Value = response.json().await.unwrap();
@@ -123,7 +123,7 @@ async fn command(server: &TestServer, id: StatementId) -> Command {
     command.unwrap().unwrap()
 }
 
-async fn approve(server: &TestServer, id: StatementId) {
+pub(super) async fn approve(server: &TestServer, id: StatementId) {
     let asked = command(server, id).await;
     let (signer, nonce, made_at, ledger, seen) = server.book.header("bob");
     let approval = CommandApproved {

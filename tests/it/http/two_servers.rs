@@ -7,20 +7,16 @@
 use std::time::Duration;
 
 use countersign::projections::{self, Bell, Projected};
-use countersign_protocol::api::{Grant, LiveEntry, Work};
+use countersign_protocol::api::LiveEntry;
 use countersign_protocol::hash::CommandId;
-use reqwest::Response;
 use sqlx::{Postgres, Transaction};
 use tokio::sync::watch;
 
-use super::streams::events;
+use super::streams::{events, next_grant};
 use crate::support::{TestLedger, TestServer};
 
 /// Longer than any of it takes.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// For a step of a server that nothing tells of: the next look of its own is 200 ms away at most.
-const A_MOMENT: Duration = Duration::from_millis(40);
 
 /// Nobody moves the rows.
 const CURSORS: &str = "SELECT FROM projections.cursors ORDER BY name FOR UPDATE";
@@ -62,14 +58,6 @@ async fn write(held: &mut Transaction<'static, Postgres>, rows: &'static str, id
     assert_eq!(written.rows_affected(), 1);
 }
 
-async fn next_grant(work: &mut Response) -> Box<Grant> {
-    let granted = tokio::time::timeout(PATIENCE, events::<Work>(work, 1)).await;
-    match granted.expect("a grant comes").remove(0).1 {
-        Work::Grant(grant) => grant,
-        Work::Cancel(_) => unreachable!("nobody cancels"),
-    }
-}
-
 #[tokio::test]
 async fn a_host_gets_its_grant_though_the_approvals_came_one_by_one_to_another_server() {
     let server = TestServer::beside(TestLedger::ready().await).await;
@@ -104,8 +92,8 @@ async fn a_host_that_comes_while_another_server_authorizes_gets_its_grant() {
         server.reader.caught_up().await.unwrap();
         let mut held = hold(book, COMMANDS).await;
         let mut work = server.get_as(&token, "/v1/agents/web-1/work").await;
-        // Until it asks for its rows, and waits.
-        tokio::time::sleep(A_MOMENT).await;
+        // It asks for its rows.
+        book.database.until_a_lock_is_awaited().await;
         book.send(book.approval("carol", id, &act)).await.unwrap();
         let rows_of_it = "UPDATE projections.executions SET authorized = true, may_start = true WHERE command = $1";
         write(&mut held, rows_of_it, id).await;
@@ -131,8 +119,8 @@ async fn whoever_follows_a_command_hears_its_last_entry_before_the_stream_ends()
         rows.have(started.seq).await;
         let mut held = hold(book, COMMANDS).await;
         server.ledger.look().await.unwrap();
-        // Until it has the new entry, asks how the command stands, and waits.
-        tokio::time::sleep(A_MOMENT).await;
+        // It has the new entry, and asks how the command stands.
+        book.database.until_a_lock_is_awaited().await;
         let ended = book.finish(command, started.id).await;
         let row = "UPDATE projections.commands SET status = 'completed' WHERE id = $1";
         write(&mut held, row, command).await;

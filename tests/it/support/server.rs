@@ -61,7 +61,8 @@ impl TestServer {
         transport: Transport,
         public: &[&str],
     ) -> Self {
-        let pool = book.database.another_app().await;
+        // One pool for all, as a server has.
+        let pool = ledger.pool().clone();
         let (tell, projected) = watch::channel(None);
         let reader = Reader::new(pool.clone(), ledger.watch(), projected);
         tokio::spawn(projections::run(
