@@ -170,6 +170,9 @@ impl From<OpenError> for ApiError {
         if let OpenError::Database(error) = error {
             return error.into();
         }
+        if let OpenError::Unanswered = error {
+            return Self::unavailable();
+        }
         if let OpenError::File(_) = error {
             // It was logged where it was tried. Nothing is known that could not be kept.
             return Self::not_kept();

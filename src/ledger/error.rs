@@ -58,6 +58,9 @@ pub enum OpenError {
     /// The database.
     #[error("the database: {0}")]
     Database(#[from] sqlx::Error),
+    /// The database, asked by another caller whose answer this one waited for.
+    #[error("the database did not answer a moment ago")]
+    Unanswered,
     /// No genesis.
     #[error("the database holds no ledger yet; make one with `countersign init`")]
     Empty,

@@ -29,11 +29,19 @@ pub(super) struct Newest {
     verifier: Arc<VerifierKey>,
     file: Mutex<CheckpointFile>,
     announce: watch::Sender<Arc<Checkpoint>>,
-    /// Looks at the head that were begun, and the last of them that ended well.
+    /// Looks at the head that were begun, and the last of them that ended.
     begun: AtomicU64,
-    looked: tokio::sync::Mutex<u64>,
+    looked: tokio::sync::Mutex<Looked>,
     /// Set once the database contradicts what is known, with the reason.
     stopped: Arc<OnceLock<Arc<str>>>,
+}
+
+/// The last look at the head that ended.
+#[derive(Debug, Default)]
+struct Looked {
+    last: u64,
+    /// The database did not answer it.
+    unanswered: bool,
 }
 
 impl Newest {
@@ -51,7 +59,7 @@ impl Newest {
             file: Mutex::new(file),
             announce: watch::Sender::new(Arc::new(checkpoint)),
             begun: AtomicU64::new(0),
-            looked: tokio::sync::Mutex::new(0),
+            looked: tokio::sync::Mutex::default(),
             stopped,
         }
     }
@@ -85,7 +93,8 @@ impl Newest {
 
     /// Reads the head, so that what other servers committed before this moment is known after it.
     /// Whoever comes while one reads waits for the next reading, and shares it with all who came
-    /// meanwhile: a fleet that calls at once costs a few readings and not one each.
+    /// meanwhile: a fleet that calls at once costs a few readings and not one each. A database that does not
+    /// answer has them all wait once, and not one after the other.
     ///
     /// # Errors
     /// The database or the file, which may pass; or the database contradicts what is known, and
@@ -93,17 +102,25 @@ impl Newest {
     pub(super) async fn look(&self) -> Result<(), OpenError> {
         let known = self.begun.load(Ordering::SeqCst);
         let mut last = self.looked.lock().await;
-        if *last > known {
-            return Ok(());
+        if last.last > known {
+            return if last.unanswered {
+                Err(OpenError::Unanswered)
+            } else {
+                Ok(())
+            };
         }
         let this = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
         let looked = self.look_once().await;
-        if looked.is_ok() {
-            *last = this;
+        let unanswered = matches!(looked, Err(OpenError::Database(_)));
+        if looked.is_ok() || unanswered {
+            *last = Looked {
+                last: this,
+                unanswered,
+            };
         }
         drop(last);
         match &looked {
-            Ok(()) | Err(OpenError::Database(_)) => {}
+            Ok(()) | Err(OpenError::Database(_) | OpenError::Unanswered) => {}
             Err(OpenError::File(error)) => {
                 tracing::warn!(%error, "what other servers committed cannot be kept");
             }

@@ -291,10 +291,13 @@ impl Writer {
         self.state = Some(state);
     }
 
+    /// Also where another server has written since: what it wrote may have a deadline, and it may be gone.
     fn something_due(&self) -> bool {
-        let now = self.clock.now();
+        let (now, known) = (self.clock.now(), self.newest.known().size());
         self.state.as_ref().is_none_or(|state| {
-            state.fold.is_due(now) || now.micros_since(state.last_time) >= HEARTBEAT_US
+            state.size() < known
+                || state.fold.is_due(now)
+                || now.micros_since(state.last_time) >= HEARTBEAT_US
         })
     }
 

@@ -37,11 +37,18 @@ pub(super) fn execution_id(
     Ok(id)
 }
 
+/// The command of a reference. What the log has of it can be read after this: it may have been entered a
+/// moment ago, here or by another server.
 pub(super) async fn find(
     app: &App,
     principal: &Principal,
     reference: &Digest,
 ) -> Result<Option<CommandId>, ApiError> {
     let mut connection = app.ledger.pool().acquire().await?;
-    Ok(store::client_ref(&mut connection, principal.as_str(), reference).await?)
+    let found = store::client_ref(&mut connection, principal.as_str(), reference).await?;
+    drop(connection);
+    if found.is_some() {
+        app.ledger.look().await?;
+    }
+    Ok(found)
 }

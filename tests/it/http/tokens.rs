@@ -72,12 +72,17 @@ async fn issue(server: &TestServer, id: &str, principal: &str, scope: &Scope<'_>
 }
 
 pub(super) async fn ci(server: &TestServer) -> TokenSecret {
+    asking_for(server, CI).await
+}
+
+/// A token that asks for commands in somebody's name, and may nothing else.
+pub(super) async fn asking_for(server: &TestServer, principal: &str) -> TokenSecret {
     let permissions = &[Permission::CommandExecute];
     let scope = Scope {
         permissions,
         ..Scope::default()
     };
-    issue(server, "deploy", CI, &scope).await
+    issue(server, "deploy", principal, &scope).await
 }
 
 async fn call(

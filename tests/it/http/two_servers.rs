@@ -9,10 +9,14 @@ use std::time::Duration;
 use countersign::projections::{self, Bell, Projected};
 use countersign_protocol::api::LiveEntry;
 use countersign_protocol::hash::CommandId;
+use countersign_protocol::token::reference;
+use serde_json::json;
 use sqlx::{Postgres, Transaction};
 use tokio::sync::watch;
 
 use super::streams::{events, next_grant};
+use super::tokens::{asking_for, exec};
+use crate::support::server::problem;
 use crate::support::{TestLedger, TestServer};
 
 /// Longer than any of it takes.
@@ -129,4 +133,34 @@ async fn whoever_follows_a_command_hears_its_last_entry_before_the_stream_ends()
         let rest = tokio::time::timeout(PATIENCE, rest).await.expect("it ends");
         assert_eq!(rest.last().map(|(seq, _)| *seq), Some(ended.seq));
     }
+}
+
+/// A caller who believes that there is no such command asks for it once more under another id.
+#[tokio::test]
+async fn a_call_repeated_while_another_server_enters_the_first_is_not_told_that_there_is_none() {
+    let server = TestServer::beside(TestLedger::ready().await).await;
+    let book = &server.book;
+    let token = asking_for(&server, "alice").await;
+    let asked = json!({ "command": "true", "on": ["web-1"], "execution_id": "once" });
+    server.reader.caught_up().await.unwrap();
+    let held = hold(book, CURSORS).await;
+    // So that who calls has to wait for the rows.
+    book.join("dave").await;
+    let life = async {
+        book.database.until_a_lock_is_awaited().await;
+        let reference = reference(&"alice".parse().unwrap(), "once");
+        let (request, _) = book.request_with(Some(reference));
+        book.send(request).await.unwrap();
+        held.commit().await.unwrap();
+    };
+    let (answer, ()) = tokio::join!(exec(&server, &token, &asked), life);
+    // Hers has another reason, so it is another command; but it is one.
+    assert_eq!(problem(answer).await, (409, "client_ref".to_owned()));
+}
+
+#[tokio::test]
+async fn whom_another_server_let_in_a_moment_ago_signs_in() {
+    let server = TestServer::beside(TestLedger::ready().await).await;
+    server.book.join("dave").await;
+    server.sign_in("dave").await;
 }

@@ -2,10 +2,14 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Instant;
 
-use countersign::ledger::{AppendError, Ledger, OpenError, Settings, StartRule};
+use countersign::ledger::{AppendError, Ledger, OpenError, Settings, StartRule, history};
+use countersign_protocol::lifecycle::CommandStatus;
+use countersign_protocol::name::SECOND_US;
 
 use super::rollback::{back_up, restore};
+use crate::statements::Ask;
 use crate::support::TestLedger;
 
 /// A second server on the same database, with a file of its own in a folder of its own.
@@ -31,6 +35,48 @@ async fn after_a_look_it_knows_and_keeps_what_another_server_committed() {
     let newest = second.newest();
     assert_eq!(newest.note(), receipt.checkpoint.note());
     assert_eq!(fs::read_to_string(file).unwrap(), newest.note());
+}
+
+/// Each would otherwise wait for the pool's whole patience, one after the other.
+#[tokio::test]
+async fn who_asks_a_database_that_does_not_answer_waits_once_with_all_others() {
+    let book = TestLedger::ready().await;
+    let (second, _file) = beside(&book).await;
+    let pool = second.pool();
+    let patience = pool.options().get_acquire_timeout();
+    let mut others = Vec::new();
+    for _other in 0..pool.options().get_max_connections() {
+        others.push(pool.acquire().await.unwrap());
+    }
+    let begun = Instant::now();
+    let looks = futures_util::future::join_all((0..8).map(|_| second.look()));
+    assert!(looks.await.iter().all(Result::is_err));
+    assert!(begun.elapsed() < patience * 5, "{:?}", begun.elapsed());
+    // Nothing of that is remembered.
+    drop(others);
+    second.look().await.unwrap();
+}
+
+/// The one that wrote it may be gone.
+#[tokio::test]
+async fn what_another_server_wrote_is_due_here_too() {
+    let book = TestLedger::two_minutes_ago().await;
+    let (second, _file) = beside(&book).await;
+    second.append_due().await.unwrap();
+    let (request, act) = book.ask(&Ask {
+        seconds: 20,
+        ..Ask::of("web-1")
+    });
+    let command = book.send(request).await.unwrap().id;
+    second.look().await.unwrap();
+    book.clock.advance(30 * SECOND_US);
+    assert!(book.clock.now() > act.expires_at);
+    second.append_due().await.unwrap();
+    let size = second.newest().size();
+    let mut connection = book.database.app.acquire().await.unwrap();
+    let command = history::command(&mut connection, command, size).await;
+    let status = command.unwrap().unwrap().status();
+    assert_eq!(status, CommandStatus::Expired);
 }
 
 #[tokio::test]
