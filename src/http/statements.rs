@@ -7,7 +7,8 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use countersign_protocol::api::{
-    Answer, Answers, Base64, ExecutionResult, MAX_BATCH, Receipt, Submission, SubmissionBatch,
+    Answer, Answers, Base64, CommandItem, ExecutionResult, MAX_BATCH, Receipt, Submission,
+    SubmissionBatch,
 };
 use countersign_protocol::event::{Author, DeniedWhat, Kind, ReadWhat, Signatory};
 use countersign_protocol::fold::Refusal;
@@ -211,12 +212,18 @@ pub(super) async fn submit(
     if let (Some(wait), Some(id)) = (preferred_wait(&headers), id)
         && let Some(caller) = reader(&app, &headers, &id).await
     {
-        let item = commands::ended(&app, &caller, &id, wait).await?;
         status = StatusCode::ACCEPTED;
-        if let Some(item) = item {
-            status = StatusCode::OK;
-            receipt.status = Some(item.status);
-            receipt.results = results(&app, &caller, id).await?;
+        match end(&app, &caller, id, wait).await {
+            Ok(Some((item, results))) => {
+                status = StatusCode::OK;
+                receipt.status = Some(item.status);
+                receipt.results = results;
+            }
+            Ok(None) => {}
+            // The statement is entered, whatever becomes of the wait: the answer is its receipt.
+            Err(error) => {
+                tracing::warn!(%id, code = error.0.code, "its end cannot be told");
+            }
         }
     }
     Ok((status, [(header::LOCATION, location)], Json(receipt)).into_response())
@@ -229,6 +236,20 @@ async fn reader(app: &App, headers: &HeaderMap, id: &CommandId) -> Option<Caller
     let caller = Caller::of(app, headers).await.ok()?;
     let seen = access::sight(app, &caller, id).await;
     seen.is_ok().then_some(caller)
+}
+
+/// A command's end, when it comes within the wait, and what came back.
+async fn end(
+    app: &App,
+    caller: &Caller,
+    id: CommandId,
+    wait: Duration,
+) -> Result<Option<(CommandItem, Option<Vec<ExecutionResult>>)>, ApiError> {
+    let Some(item) = commands::ended(app, caller, &id, wait).await? else {
+        return Ok(None);
+    };
+    let results = results(app, caller, id).await?;
+    Ok(Some((item, results)))
 }
 
 /// What came back from each host, for a caller who may read it now that the wait is over.

@@ -13,6 +13,7 @@ use countersign_protocol::event::{
     CommandCancelRequested, CommandRequested, Event, ReadWhat, Seen,
 };
 use countersign_protocol::hash::CommandId;
+use countersign_protocol::lifecycle::CommandStatus;
 use countersign_protocol::name::{Principal, TokenId};
 use countersign_protocol::permission::Permission;
 use countersign_protocol::token::reference;
@@ -145,8 +146,9 @@ pub(in crate::http) async fn cancel(
         token: Some(token.clone()),
         reason: None,
     });
-    append(&app, gateway, &event, Vec::new()).await?;
-    answer(&app, &caller, &id, None).await
+    let receipt = append(&app, gateway, &event, Vec::new()).await?;
+    let answered = answer(&app, &caller, &id, None).await;
+    Ok(answered.unwrap_or_else(|error| entered(&id, receipt.status, &error)))
 }
 
 /// The gateway's key, and in whose name it speaks for this caller.
@@ -178,10 +180,38 @@ async fn run(
     mode: Mode,
     Body(body, room): Body<ExecBody>,
 ) -> Result<Response, ApiError> {
-    let id = ask(app, caller, headers, mode, &body).await?;
+    let asked = ask(app, caller, headers, mode, &body).await?;
     // Whoever waits for the end takes no room.
     drop((body, room));
-    answer(app, caller, &id, preferred_wait(headers)).await
+    let answered = answer(app, caller, &asked.id, preferred_wait(headers)).await;
+    match asked.receipt {
+        Some(receipt) => {
+            Ok(answered.unwrap_or_else(|error| entered(&asked.id, receipt.status, &error)))
+        }
+        None => answered,
+    }
+}
+
+/// What a call has asked for.
+struct Taken {
+    id: CommandId,
+    /// None where an earlier call has asked for it.
+    receipt: Option<ledger::Receipt>,
+}
+
+impl Taken {
+    const fn before(id: CommandId) -> Self {
+        Self { id, receipt: None }
+    }
+}
+
+/// The answer to a call that is in the log, when how far it has come cannot be told: an error would have the
+/// caller ask once more, and that would be a second command.
+fn entered(id: &CommandId, status: Option<CommandStatus>, error: &ApiError) -> Response {
+    tracing::warn!(%id, code = error.0.code, "entered; how far it has come cannot be told");
+    let location = [(header::LOCATION, format!("/v1/commands/{id}"))];
+    let answer = ExecAnswer::entered(id, status.unwrap_or(CommandStatus::Requested));
+    (StatusCode::ACCEPTED, location, Json(answer)).into_response()
 }
 
 /// Asks for it, if the caller's own id does not name it already.
@@ -191,7 +221,7 @@ async fn ask(
     headers: &HeaderMap,
     mode: Mode,
     body: &ExecBody,
-) -> Result<CommandId, ApiError> {
+) -> Result<Taken, ApiError> {
     let (gateway, principal, token) = speaker(app, caller)?;
     caller.require(app, Permission::CommandExecute)?;
     let execution_id = execution_id(headers, body)?;
@@ -201,7 +231,7 @@ async fn ask(
         && let Some(id) = find(app, principal, reference).await?
     {
         same(app, &id, &asked).await?;
-        return Ok(id);
+        return Ok(Taken::before(id));
     }
     let nonce = asked.nonce(reference.as_ref())?;
     let frozen = asked.freeze(app, caller, body.expires_in)?;
@@ -219,14 +249,17 @@ async fn ask(
         reason: frozen.reason,
     });
     match append(app, gateway, &event, frozen.blobs).await {
-        Ok(receipt) => Ok(receipt.id),
+        Ok(receipt) => Ok(Taken {
+            id: receipt.id,
+            receipt: Some(receipt),
+        }),
         // The same call beside this one came first.
         Err(error) if error.0.code == "client_ref" => {
             let reference = reference.ok_or(error)?;
             let found = find(app, principal, &reference).await?;
             let id = found.ok_or_else(ApiError::busy)?;
             same(app, &id, &asked).await?;
-            Ok(id)
+            Ok(Taken::before(id))
         }
         Err(error) => Err(error),
     }
@@ -330,6 +363,19 @@ async fn answer(
 }
 
 impl ExecAnswer {
+    fn entered(id: &CommandId, status: CommandStatus) -> Self {
+        Self {
+            command: id.to_string(),
+            status: status.as_str().to_owned(),
+            stdout: None,
+            stderr: None,
+            exit_code: None,
+            duration_ms: None,
+            truncated: false,
+            results: Vec::new(),
+        }
+    }
+
     fn new(item: CommandItem, results: Vec<ExecutionResult>) -> Self {
         let only = match results.as_slice() {
             [only] => Some(only.clone()),

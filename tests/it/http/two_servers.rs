@@ -15,7 +15,7 @@ use sqlx::{Postgres, Transaction};
 use tokio::sync::watch;
 
 use super::streams::{events, next_grant};
-use super::tokens::{asking_for, exec};
+use super::tokens::{asking_for, exec, taken};
 use crate::support::server::problem;
 use crate::support::{TestLedger, TestServer};
 
@@ -163,4 +163,18 @@ async fn whom_another_server_let_in_a_moment_ago_signs_in() {
     let server = TestServer::beside(TestLedger::ready().await).await;
     server.book.join("dave").await;
     server.sign_in("dave").await;
+}
+
+/// An error would have the caller ask once more, and that would be a second command.
+#[tokio::test]
+async fn a_call_that_is_in_the_log_is_taken_also_while_the_lists_stand_still() {
+    let server = TestServer::start().await;
+    let token = asking_for(&server, "alice").await;
+    server.reader.caught_up().await.unwrap();
+    let held = hold(&server.book, CURSORS).await;
+    let asked = json!({ "command": "true", "on": ["web-1"] });
+    let command = taken(exec(&server, &token, &asked).await).await;
+    held.commit().await.unwrap();
+    let item = server.reader.command(&command).await.unwrap().unwrap();
+    assert_eq!(item.status, "requested");
 }
