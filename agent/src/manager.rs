@@ -293,7 +293,7 @@ mod tests {
         // The first comes at once.
         let took = begun.elapsed();
         assert!(took >= Duration::from_millis(190), "{took:?}");
-        assert!(took < Duration::from_millis(400), "{took:?}");
+        assert!(took < Duration::from_secs(2), "{took:?}");
         let mut silent = Pulse::new(Arc::new(Manager::at(path.as_os_str(), None)));
         let waited = tokio::time::timeout(Duration::from_millis(50), silent.beat()).await;
         assert!(waited.is_err());

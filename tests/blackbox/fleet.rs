@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::folder::Folder;
 use crate::servers::Server;
-use crate::support::{Dev, PATIENCE, free_port, until};
+use crate::support::{Dev, PATIENCE, until};
 
 /// Agents: enough that a server dies while some run and others wait.
 const HOSTS: usize = 40;
@@ -80,7 +80,10 @@ fn ask_all(dev: &Dev, fleet: &Fleet) -> String {
 
 #[test]
 fn a_server_that_is_killed_in_the_middle_of_a_run_on_many_hosts_loses_and_doubles_nothing() {
-    let port = free_port();
+    // Held from the start: nobody else gets the port.
+    let door = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    door.set_nonblocking(true).unwrap();
+    let port = door.local_addr().unwrap().port();
     let url = format!("http://127.0.0.1:{port}");
     let dev = Dev::start_met_at(Arc::new(Folder::new("fleet")), &[&url]);
     let keys = dev.data().join("ledger");
@@ -94,11 +97,9 @@ fn a_server_that_is_killed_in_the_middle_of_a_run_on_many_hosts_loses_and_double
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let mut second = serve("second-checkpoint");
     let mut behind = vec![address(&first.url), address(&second.url)];
-    let listener = runtime.block_on(TcpListener::bind(("127.0.0.1", port)));
-    let std_listener = listener.unwrap().into_std().unwrap();
     let balancing = |behind: Vec<SocketAddr>| {
         let _entered = runtime.enter();
-        let listener = TcpListener::from_std(std_listener.try_clone().unwrap()).unwrap();
+        let listener = TcpListener::from_std(door.try_clone().unwrap()).unwrap();
         runtime.spawn(balance(listener, behind))
     };
     let mut balancer = balancing(behind.clone());

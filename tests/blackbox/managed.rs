@@ -7,6 +7,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -78,6 +80,14 @@ impl<'a> Host<'a> {
         let _old = fs::remove_file(&path);
         let ear = UnixDatagram::bind(&path).unwrap();
         ear.set_read_timeout(Some(PATIENCE)).unwrap();
+        // Read at once, as a manager does: the kernel keeps ten datagrams, and the agent waits for nobody.
+        let (words, said) = mpsc::channel();
+        thread::spawn(move || {
+            let mut bytes = [0; 512];
+            while let Ok(length) = ear.recv(&mut bytes)
+                && words.send(text(&bytes[..length])).is_ok()
+            {}
+        });
         let log = self.folder.join("log");
         let child = self
             .agent(&[])
@@ -86,7 +96,7 @@ impl<'a> Host<'a> {
             .stderr(fs::File::create(&log).unwrap())
             .spawn()
             .unwrap();
-        Service { child, ear, log }
+        Service { child, said, log }
     }
 
     /// alice asks this host, bob and carol approve.
@@ -105,10 +115,10 @@ impl<'a> Host<'a> {
     }
 }
 
-/// An agent and the service manager's end of its socket.
+/// An agent, and what it says to the service manager.
 struct Service {
     child: Child,
-    ear: UnixDatagram,
+    said: mpsc::Receiver<String>,
     log: PathBuf,
 }
 
@@ -118,9 +128,7 @@ impl Service {
         let mut heard = Vec::new();
         let begun = Instant::now();
         loop {
-            let mut bytes = [0; 512];
-            let length = self.ear.recv(&mut bytes).unwrap();
-            let said = text(&bytes[..length]);
+            let said = self.said.recv_timeout(PATIENCE).unwrap();
             let found = said.lines().any(|line| line == word);
             heard.push(said);
             if found {
@@ -157,7 +165,7 @@ fn enroll_makes_a_key_prints_it_waits_and_is_accepted() {
     let dev = Dev::shared();
     let host = Host::new(&dev, "enrolling", str::to_owned);
     // Nobody accepts: the wait is over, and the answer says where things stand.
-    let (cards, code, said) = host.enroll(&["--timeout", "2"]);
+    let (cards, code, said) = host.enroll(&["--timeout", "8"]);
     assert_eq!((code, cards.len()), (Some(1), 1), "{said}");
     assert!(said.contains("nobody has accepted this host yet"), "{said}");
     let card = cards[0].clone();
@@ -273,7 +281,7 @@ fn a_stopping_service_lets_a_command_end_delivers_it_and_takes_no_other() {
     service.hears("STATUS=stopping: 1 commands end");
     service.logs("no new work is taken");
     let late = host.granted(&["touch", mark.to_str().unwrap()]);
-    std::thread::sleep(Duration::from_millis(500));
+    thread::sleep(Duration::from_millis(500));
     fs::write(&go, "").unwrap();
     assert_eq!(service.ended(), Some(0));
     let shown = dev.show(&id);
@@ -298,7 +306,7 @@ fn a_second_term_ends_what_runs_at_once() {
     host.runs(&id);
     signal(service.child.id(), "TERM");
     service.logs("no new work is taken");
-    std::thread::sleep(Duration::from_millis(500));
+    thread::sleep(Duration::from_millis(500));
     assert_eq!(dev.show(&id)["status"], "running");
     let begun = Instant::now();
     signal(service.child.id(), "INT");

@@ -23,7 +23,7 @@ fn what_was_acknowledged_is_there_after_kill_and_restart() {
         processes_with(&here).is_empty()
     });
     assert!(
-        begun.elapsed() < Duration::from_secs(5),
+        begun.elapsed() < Duration::from_secs(30),
         "{:?}",
         begun.elapsed()
     );

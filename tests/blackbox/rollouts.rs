@@ -41,11 +41,11 @@ fn with(dev: &Dev, id: &str, status: &str) -> Vec<String> {
         .collect()
 }
 
-/// A script that fails where two of it run at once.
-fn alone(dev: &Dev) -> String {
+/// A script of so many seconds that fails where two of it run at once.
+fn alone(dev: &Dev, seconds: &str) -> String {
     let lock = dev.folder().path().join("lock");
     let lock = lock.display();
-    format!("mkdir {lock} || exit 9; sleep 0.4; rmdir {lock}")
+    format!("mkdir {lock} || exit 9; sleep {seconds}; rmdir {lock}")
 }
 
 /// Places of the entries of a kind about a command, with their times in microseconds.
@@ -76,7 +76,7 @@ fn hosts_of(dev: &Dev, id: &str, kind: &str) -> Vec<String> {
 fn hosts_run_one_at_a_time_in_the_order_that_was_approved() {
     let dev = Dev::start();
     let _hosts = [Host::join(&dev, "second"), Host::join(&dev, "third")];
-    let script = alone(&dev);
+    let script = alone(&dev, "0.4");
     let id = asked(
         &dev,
         &["--max-in-flight", "1", "--order", "reverse"],
@@ -88,7 +88,7 @@ fn hosts_run_one_at_a_time_in_the_order_that_was_approved() {
     let order = hosts_of(&dev, &id, "execution.started");
     assert_eq!(order, ["third", "second", "local"]);
     // Without a rollout the same script finds that it is not alone.
-    let id = asked(&dev, &[], &script);
+    let id = asked(&dev, &[], &alone(&dev, "10"));
     assert_ne!(dev.ended(&id)["status"], "completed");
     assert!(dev.is_sound());
 }

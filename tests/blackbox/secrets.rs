@@ -136,7 +136,8 @@ fn a_waiting_service_gets_its_secret_and_no_trace_of_it_stays() {
     let script = format!(
         "cat $COUNTERSIGN_SECRETS/db.password; echo; umask 077
         cp $COUNTERSIGN_SECRETS/db.password {folder}/new-secret && mv {folder}/new-secret {folder}/secret
-        while [ ! -e {folder}/ready ]; do sleep 0.1; done; cat {folder}/ready; sleep 2"
+        while [ ! -e {folder}/ready ]; do sleep 0.1; done; cat {folder}/ready
+        while [ ! -e {folder}/seen ]; do sleep 0.1; done"
     );
     let secret = format!("db.password=@{from}");
     let options = ["--shell", "--timeout", "120", "--secret", &secret];
@@ -153,6 +154,7 @@ fn a_waiting_service_gets_its_secret_and_no_trace_of_it_stays() {
     });
     assert_eq!(processes_that_show(&password), [] as [String; 0]);
     assert_eq!(folders_in_memory(&dev).len(), 1);
+    fs::write(service.folder.join("seen"), "").unwrap();
     let shown = dev.ended(&id);
     let digest = hex::encode(Sha256::digest(&password));
     assert_eq!(out(&shown), format!("***\n{digest}\n"), "{shown}");
@@ -214,7 +216,7 @@ fn a_run_with_a_secret_ends_at_its_limit_and_so_does_the_file() {
     let dev = Dev::start();
     let from = file_with(&dev, "password", &value("password"));
     let secret = format!("db.password=@{from}");
-    let options = ["--shell", "--timeout", "2", "--secret", &secret];
+    let options = ["--shell", "--timeout", "10", "--secret", &secret];
     let script = "trap '' TERM; echo up; while [ ! -e /nonexistent/ready ]; do sleep 0.1; done";
     let id = dev.request(&options, &[script]);
     dev.approve(&id);

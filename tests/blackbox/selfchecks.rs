@@ -141,7 +141,7 @@ fn alone(dev: &Dev, options: &[&str]) -> Child {
 #[test]
 fn without_their_keys_others_approve_and_what_they_do_not_is_taken_back() {
     let dev = Dev::start();
-    let running = alone(&dev, &["--wait", "40s"]);
+    let running = alone(&dev, &["--wait", "300s"]);
     let mut ids = Vec::new();
     until("all of it is asked for", || {
         let inbox = dev.json("bob", 0, &["inbox"]);

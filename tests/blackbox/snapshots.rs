@@ -20,7 +20,7 @@ permit (principal in Role::\"admin\", action == Action::\"command:execute\", res
 ";
 
 /// How long a snapshot holds that is waited for: it is signed twice and used in that time.
-const SHORT: Duration = Duration::from_secs(10);
+const SHORT: Duration = Duration::from_secs(30);
 
 /// alice asks for a change and carol consents.
 fn change(dev: &Dev, arguments: &[&str]) {

@@ -127,9 +127,8 @@ impl Dev {
 
     /// One that clients meet at other addresses too.
     pub(crate) fn start_met_at(folder: Arc<Folder>, public: &[&str]) -> Self {
-        let port = free_port();
         let mut child = Command::new(PROGRAM)
-            .args(["dev", "--listen", &format!("127.0.0.1:{port}"), "--data"])
+            .args(["dev", "--listen", "127.0.0.1:0", "--data"])
             .arg(folder.path().join("dev"))
             .args(public.iter().flat_map(|url| ["--public-url", url]))
             .stdout(Stdio::piped())
@@ -151,9 +150,13 @@ impl Dev {
                 .unwrap();
             (name.to_owned(), value.trim_matches('\'').to_owned())
         });
+        let env: Vec<(String, String)> = env.collect();
+        let server = env.iter().find(|(name, _)| name == "COUNTERSIGN_SERVER");
+        let port = server.unwrap().1.rsplit(':').next().unwrap();
+        let port = port.parse().unwrap();
         Self {
             child,
-            env: env.collect(),
+            env,
             port,
             public: public.iter().map(ToString::to_string).collect(),
             folder,

@@ -78,7 +78,7 @@ async fn a_witness_that_is_down_stops_nothing_and_is_asked_again() {
         write(&book).await;
     }
     assert!(
-        begun.elapsed() < Duration::from_secs(5),
+        begun.elapsed() < Duration::from_secs(20),
         "appends do not wait"
     );
     let (status, text) = server.get("/checkpoint").await;
