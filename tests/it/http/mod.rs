@@ -14,3 +14,4 @@ mod tiles;
 mod tls;
 mod tokens;
 mod two_servers;
+mod unkept;
