@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use serde_json::Value;
 
 use super::support::{Fed, Hook, SECRET, private, until};
@@ -218,6 +219,25 @@ async fn a_server_that_cannot_keep_what_others_commit_leaves_its_sink_to_them() 
     mend(&file);
     deaf.caught_up(&book).await;
     assert_eq!(deaf.report().state.as_str(), "feeding");
+}
+
+#[tokio::test]
+async fn it_leaves_the_sink_also_while_the_receiver_takes_nothing() {
+    let book = TestLedger::ready().await;
+    private(book.folder.path(), "secret", SECRET);
+    let hook = Hook::start().await;
+    hook.answer(vec![(StatusCode::SERVICE_UNAVAILABLE, Vec::new()); 100]);
+    let other = book.another_server().await;
+    let deaf = Fed::of(&book, &other, &hook.sink("")).await;
+    deaf.state("retrying").await;
+    let well = Fed::start(&book, &hook.sink("")).await;
+    well.state("standby").await;
+    make_unwritable(&book.other_checkpoint_file());
+    book.send(book.request().0).await.unwrap();
+    until("the other has the sink", || well.report().next.is_some()).await;
+    deaf.state("standby").await;
+    hook.answer(Vec::new());
+    well.caught_up(&book).await;
 }
 
 /// Whoever loses the connection that holds the right feeds no more, and takes it up again.
