@@ -37,6 +37,7 @@ pub(super) struct Newest {
     /// Looks at the head that were begun, and the last of them that ended well.
     begun: AtomicU64,
     looked: tokio::sync::Mutex<u64>,
+    /// Whether what others commit is still learned here.
     learns: watch::Sender<bool>,
     /// Set once the database contradicts what is known, with the reason.
     stopped: Arc<OnceLock<Arc<str>>>,
@@ -143,7 +144,8 @@ impl Newest {
         Ok(self.advance(Arc::new(newer))?)
     }
 
-    /// Looks again and again. Ends when nobody listens any more or the ledger has stopped.
+    /// Looks again and again, and tells when that is in vain. Ends when nobody listens any more or the
+    /// ledger has stopped.
     pub(super) async fn follow(self: Arc<Self>) {
         let mut unkept: Option<Instant> = None;
         while self.announce.receiver_count() > 0 && self.stopped.get().is_none() {

@@ -126,6 +126,7 @@ async fn a_server_that_cannot_keep_what_others_commit_says_so_until_it_can() {
     let (second, file) = beside(&book).await;
     make_unwritable(&file);
     book.send(book.request().0).await.unwrap();
+    tokio::time::sleep(A_LOOK).await;
     second.look().await.unwrap_err();
     assert!(second.learning().holds(), "there may be room in a moment");
     hears_nothing(&second).await;
