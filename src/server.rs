@@ -244,6 +244,7 @@ impl Server {
             origin: ledger.verifier().origin().clone(),
             database: pool.clone(),
             log: ledger.watch(),
+            learning: ledger.learning(),
             clock: options.clock.clone(),
         };
         let feed = sinks.map(|sinks| Feed::new(sinks, &source)).transpose();

@@ -22,6 +22,7 @@ use super::outlet::{Outlet, Trouble};
 use super::standing::Standing;
 use crate::clock::Clock;
 use crate::keys;
+use crate::ledger::Learning;
 
 /// How often a server asks whether the one that feeds a sink is gone.
 const TAKEOVER: Duration = Duration::from_secs(2);
@@ -44,6 +45,8 @@ pub struct Source {
     pub database: PgPool,
     /// The newest committed checkpoint, again and again.
     pub log: watch::Receiver<Arc<Checkpoint>>,
+    /// Whether that holds what other servers commit.
+    pub learning: Learning,
     /// Time.
     pub clock: Clock,
 }
@@ -149,19 +152,25 @@ impl Sink {
             while cursor.next() < size {
                 self.page(&mut cursor, size).await?;
             }
-            if self.source.log.changed().await.is_err() {
-                return Ok(());
+            tokio::select! {
+                changed = self.source.log.changed() => if changed.is_err() {
+                    return Ok(());
+                },
+                // The right to feed goes with the cursor, to a server that has something to tell.
+                () = self.source.learning.lost() => return Err(Trouble::Deaf),
             }
         }
     }
 
-    /// Waits for the right to feed.
+    /// Waits for the right to feed; who learns nothing leaves it to others.
     async fn take(&mut self) -> Result<Cursor, Trouble> {
         loop {
-            let size = self.source.log.borrow().size();
-            let options = self.source.database.connect_options();
-            if let Some(cursor) = Cursor::take(&options, &self.name, self.begin, size).await? {
-                return Ok(cursor);
+            if self.source.learning.holds() {
+                let size = self.source.log.borrow().size();
+                let options = self.source.database.connect_options();
+                if let Some(cursor) = Cursor::take(&options, &self.name, self.begin, size).await? {
+                    return Ok(cursor);
+                }
             }
             self.standing.standby(&self.name);
             sleep(TAKEOVER).await;
@@ -210,6 +219,9 @@ impl Sink {
                 Ok(()) => return Ok(()),
                 Err(trouble) if trouble.is_receivers() => {
                     self.wait_after(&trouble).await;
+                    if !self.source.learning.holds() {
+                        return Err(Trouble::Deaf);
+                    }
                     cursor.check().await?;
                 }
                 Err(trouble) => return Err(trouble),
@@ -237,7 +249,8 @@ impl Sink {
             | Trouble::Database(_)
             | Trouble::Log(_)
             | Trouble::History(_)
-            | Trouble::Taken => None,
+            | Trouble::Taken
+            | Trouble::Deaf => None,
         };
         let wait = self.backoff.next().max(asked.unwrap_or_default());
         if self.backoff.is_news(trouble.kind()) {

@@ -53,6 +53,9 @@ pub(super) enum Trouble {
     /// Another server moved the cursor.
     #[error("another server feeds it")]
     Taken,
+    /// This server knows nothing new any more.
+    #[error("this server does not learn what other servers commit, and leaves the sink to them")]
+    Deaf,
 }
 
 impl Trouble {
@@ -68,6 +71,7 @@ impl Trouble {
             Self::Log(_) => "log",
             Self::History(_) => "history",
             Self::Taken => "taken",
+            Self::Deaf => "deaf",
         }
     }
 

@@ -140,6 +140,7 @@ pub(super) async fn ended(
 ) -> Result<Option<CommandItem>, ApiError> {
     let mut steps = app.reader.watch();
     let place = app.waiter(&caller.who);
+    let mut learning = app.ledger.learning();
     let look = async {
         loop {
             steps.borrow_and_update();
@@ -157,6 +158,8 @@ pub(super) async fn ended(
         found = look => found,
         () = tokio::time::sleep(wait) => Ok(None),
         () = app.shutdown.cancelled() => Ok(None),
+        // Another server may have it; this one would not hear of it.
+        () = learning.lost() => Ok(None),
     }
 }
 

@@ -87,7 +87,7 @@ impl ApiError {
     }
 
     /// What others committed cannot be kept here, so that it is not shown here.
-    fn not_kept() -> Self {
+    pub(super) fn not_kept() -> Self {
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "checkpoint_file",

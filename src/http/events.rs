@@ -19,7 +19,7 @@ use super::access;
 use super::app::{App, Place};
 use super::auth::{Caller, Person};
 use super::error::ApiError;
-use super::{commands, notes, streams};
+use super::{commands, notes, operations, streams};
 use crate::ledger::store;
 
 /// How often a silent stream says that it lives, so that both sides notice a dead peer.
@@ -37,13 +37,14 @@ pub(super) fn event(name: &str, seq: u64, data: &impl Serialize) -> SseEvent {
     })
 }
 
-/// Keeps a stream's place among the open ones.
+/// Keeps a stream's place among the open ones, where there is something to hear.
 pub(super) fn place(app: &App, key: KeyId) -> Result<Place, ApiError> {
+    operations::learns(app)?;
     app.place(key).ok_or_else(ApiError::busy)
 }
 
 /// Makes a response of a source of events. The source gives `None` when the stream is over; it is
-/// dropped, with all it holds, when the caller goes or the server stops.
+/// dropped, with all it holds, when the caller goes, the server stops, or learns nothing any more.
 pub(super) fn respond<S, F>(
     app: &App,
     source: S,
@@ -53,13 +54,17 @@ where
     S: Send + 'static,
     F: Future<Output = Option<(SseEvent, S)>> + Send + 'static,
 {
-    let stop = app.shutdown.clone();
-    let events = futures_util::stream::unfold((source, stop), move |(source, stop)| async move {
-        tokio::select! {
+    let ends = (app.shutdown.clone(), app.ledger.learning());
+    let events = futures_util::stream::unfold((source, ends), move |(source, ends)| async move {
+        let (stop, mut learning) = ends;
+        let next = tokio::select! {
             // A server that stops does not wait for its listeners.
             () = stop.cancelled() => None,
-            next = next(source) => next.map(|(event, source)| (Ok(event), (source, stop.clone()))),
-        }
+            // Comments alone would keep them here, while another server has what they wait for.
+            () = learning.lost() => None,
+            next = next(source) => next,
+        };
+        next.map(|(event, source)| (Ok(event), (source, (stop, learning))))
     });
     Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
 }

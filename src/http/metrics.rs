@@ -34,6 +34,7 @@ pub(super) struct Metrics {
     cosigned: Gauge,
     projected: Gauge,
     streams: Gauge,
+    learns: Gauge,
     snapshot: Gauge,
     feed: FeedMetrics,
 }
@@ -49,6 +50,8 @@ pub(super) struct Levels {
     pub(super) projected: u64,
     /// Open streams.
     pub(super) streams: usize,
+    /// Whether it learns what other servers commit.
+    pub(super) learns: bool,
     /// When the newest policy snapshot that enough have signed ends, in seconds since 1970.
     pub(super) snapshot_ends: u64,
 }
@@ -158,6 +161,7 @@ impl Metrics {
             cosigned: Gauge::default(),
             projected: Gauge::default(),
             streams: Gauge::default(),
+            learns: Gauge::default(),
             snapshot: Gauge::default(),
             feed: FeedMetrics::default(),
         };
@@ -199,6 +203,11 @@ impl Metrics {
             self.streams.clone(),
         );
         registry.register(
+            "learns",
+            "1 while this server learns what other servers commit; 0 when it has stopped or cannot keep it, and has ended its streams",
+            self.learns.clone(),
+        );
+        registry.register(
             "snapshot_end_timestamp_seconds",
             "When the newest policy snapshot that enough administrators have signed ends; 0 when there was none",
             self.snapshot.clone(),
@@ -236,6 +245,7 @@ impl Metrics {
         self.cosigned.set(number(levels.cosigned));
         self.projected.set(number(levels.projected));
         self.streams.set(number(levels.streams as u64));
+        self.learns.set(i64::from(levels.learns));
         self.snapshot.set(number(levels.snapshot_ends));
         let mut text = String::new();
         if let Err(error) = encode(&mut text, &self.registry) {

@@ -97,7 +97,24 @@ pub(super) async fn health() -> Json<Health> {
     OK
 }
 
-/// The writer has not stopped, the database answers and is not behind, and the lists follow the log.
+/// Fails where what other servers commit is not heard of.
+pub(super) fn learns(app: &App) -> Result<(), ApiError> {
+    if app.ledger.is_stopped() {
+        return Err(ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "stopped",
+            "this ledger has stopped writing; its log says why, and its operator must look",
+        ));
+    }
+    if app.ledger.learning().holds() {
+        Ok(())
+    } else {
+        Err(ApiError::not_kept())
+    }
+}
+
+/// The writer has not stopped, what others commit can be kept, the database answers and is not behind,
+/// and the lists follow the log.
 #[utoipa::path(get, path = "/readyz", tag = "operations",
     responses((status = 200, body = Health), super::openapi::Problems))]
 pub(super) async fn readyz(State(app): State<App>) -> Result<Json<Health>, ApiError> {
@@ -108,13 +125,7 @@ pub(super) async fn readyz(State(app): State<App>) -> Result<Json<Health>, ApiEr
             "the server is stopping",
         ));
     }
-    if app.ledger.is_stopped() {
-        return Err(ApiError::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "stopped",
-            "this ledger has stopped writing; its log says why, and its operator must look",
-        ));
-    }
+    learns(&app)?;
     app.readiness.ask(|| look(&app)).await?;
     let size = app.ledger.newest().size();
     let reports = app.feed.iter().flat_map(|feed| feed.reports());
@@ -155,6 +166,7 @@ pub(super) async fn metrics(State(app): State<App>) -> Response {
         cosigned,
         projected: app.reader.size(),
         streams: open,
+        learns: app.ledger.learning().holds(),
         snapshot_ends: agreed.map_or(0, |snapshot| snapshot.expires_at.as_micros() / SECOND_US),
     });
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::HeaderName;
+use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use axum::{Router, middleware};
@@ -36,6 +36,7 @@ pub(super) fn wrap(router: Router<App>, app: &App) -> Router<App> {
     router
         .layer(middleware::from_fn_with_state(app.clone(), limits::limit))
         .layer(middleware::from_fn_with_state(app.clone(), account))
+        .layer(middleware::from_fn_with_state(app.clone(), lead_away))
         .layer(layers)
 }
 
@@ -63,6 +64,17 @@ impl MakeRequestId for RandomId {
         let id = hex::encode(keys::random::<8>());
         id.parse().ok().map(RequestId::new)
     }
+}
+
+/// A server that does not learn what others commit closes each connection behind its answer: the next one
+/// may lead to another server, also where what stands before them spreads connections and not calls.
+async fn lead_away(State(app): State<App>, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    if !app.ledger.learning().holds() {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+    }
+    response
 }
 
 /// Counts and logs each answer, by its route.

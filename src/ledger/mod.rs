@@ -31,5 +31,6 @@ mod writer;
 pub use admission::{Admission, Admitted, Submission};
 pub use checkpoint_file::{CheckpointFile, CheckpointFileError};
 pub use error::{AppendError, OpenError};
+pub use newest::Learning;
 pub use open::{Ledger, SCHEMA, Settings, StartRule};
 pub use receipt::Receipt;

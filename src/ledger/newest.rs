@@ -13,6 +13,7 @@ use countersign_protocol::hash::Hash;
 use countersign_protocol::proof;
 use sqlx::{PgConnection, PgPool};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::checkpoint_file::{CheckpointFile, CheckpointFileError};
 use super::error::OpenError;
@@ -21,6 +22,10 @@ use super::store::{self, HeadRow};
 /// How often the head is read for entries of other servers: a person does not notice the wait, and
 /// one row five times a second costs nothing.
 const FOLLOW_PAUSE: Duration = Duration::from_millis(200);
+
+/// How long what others committed may not be kept before whoever listens here is sent away: a disk that
+/// has no room for a moment sends nobody, and no host waits long for what another server has for it.
+const UNKEPT_FOR: Duration = Duration::from_secs(5);
 
 /// What is known, where it is kept, and who is told.
 #[derive(Debug)]
@@ -32,6 +37,8 @@ pub(super) struct Newest {
     /// Looks at the head that were begun, and the last of them that ended.
     begun: AtomicU64,
     looked: tokio::sync::Mutex<Looked>,
+    /// Whether what others commit is still learned here.
+    learns: watch::Sender<bool>,
     /// Set once the database contradicts what is known, with the reason.
     stopped: Arc<OnceLock<Arc<str>>>,
 }
@@ -60,6 +67,7 @@ impl Newest {
             announce: watch::Sender::new(Arc::new(checkpoint)),
             begun: AtomicU64::new(0),
             looked: tokio::sync::Mutex::default(),
+            learns: watch::Sender::new(true),
             stopped,
         }
     }
@@ -70,6 +78,10 @@ impl Newest {
 
     pub(super) fn watch(&self) -> watch::Receiver<Arc<Checkpoint>> {
         self.announce.subscribe()
+    }
+
+    pub(super) fn learning(&self) -> Learning {
+        Learning(self.learns.subscribe())
     }
 
     /// Makes a committed checkpoint durable and tells of it; one that is not newer changes nothing.
@@ -149,12 +161,59 @@ impl Newest {
         Ok(self.advance(Arc::new(newer))?)
     }
 
-    /// Looks again and again. Ends when nobody listens any more or the ledger has stopped.
+    /// Looks again and again, and tells when that is in vain. Ends when nobody listens any more or the
+    /// ledger has stopped.
     pub(super) async fn follow(self: Arc<Self>) {
+        let mut unkept: Option<Instant> = None;
         while self.announce.receiver_count() > 0 && self.stopped.get().is_none() {
             tokio::time::sleep(FOLLOW_PAUSE).await;
-            // The next append says what is wrong with the database, and a stop is logged above.
-            let _again = self.look().await;
+            // A database that is away is away for all servers, and ends no stream: nobody could go
+            // anywhere. The next append says what is wrong with it, and a stop is logged above.
+            match self.look().await {
+                Ok(()) => unkept = None,
+                Err(OpenError::File(_)) => {
+                    unkept.get_or_insert_with(Instant::now);
+                }
+                Err(_other) => {}
+            }
+            self.learns(unkept.is_none_or(|since| since.elapsed() < UNKEPT_FOR));
+        }
+        if self.stopped.get().is_some() {
+            self.learns(false);
+        }
+    }
+
+    /// Tells, and says once, whether what others commit is still heard of here.
+    fn learns(&self, learns: bool) {
+        let is_news = self
+            .learns
+            .send_if_modified(|known| std::mem::replace(known, learns) != learns);
+        if is_news && learns {
+            tracing::info!("this server hears again of what other servers commit");
+        } else if is_news {
+            tracing::error!(
+                "this server does not hear any more of what other servers commit: it ends its streams, feeds no sink and is not ready"
+            );
+        }
+    }
+}
+
+/// Whether a server learns what the others commit. One that has stopped, or cannot keep what it reads, does
+/// not: whoever waits for its word would wait while another server has it.
+#[derive(Debug, Clone)]
+pub struct Learning(watch::Receiver<bool>);
+
+impl Learning {
+    /// Says whether it does at this moment.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    /// Waits until it does not. The end of the ledger is none.
+    pub async fn lost(&mut self) {
+        if self.0.wait_for(|learns| !learns).await.is_err() {
+            std::future::pending().await
         }
     }
 }

@@ -16,7 +16,7 @@ use tokio::sync::{oneshot, watch};
 use super::admission::{Admission, Admitted, Submission};
 use super::checkpoint_file::CheckpointFile;
 use super::error::{AppendError, OpenError};
-use super::newest::{Newest, check_continues};
+use super::newest::{Learning, Newest, check_continues};
 use super::queue::{self, Entrance};
 use super::receipt::Receipt;
 use super::state::Folded;
@@ -311,6 +311,12 @@ impl Ledger {
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Arc<Checkpoint>> {
         self.listening.clone()
+    }
+
+    /// Tells whether this server still learns what the others commit.
+    #[must_use]
+    pub fn learning(&self) -> Learning {
+        self.newest.learning()
     }
 
     /// Says whether the writer has stopped for good: what it read contradicts what it knew.

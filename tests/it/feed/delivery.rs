@@ -4,13 +4,17 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use serde_json::Value;
 
 use super::support::{Fed, Hook, SECRET, private, until};
 use crate::statements::Ask;
-use crate::support::TestLedger;
+use crate::support::{TestLedger, make_unwritable, mend};
 
 const LINES: &str = "[[sink]]\nname = \"lines\"\nkind = \"jsonl\"\npath = \"lines.jsonl\"\nfrom = \"start\"\nkinds = [\"*\"]\n";
+
+/// In that time a server asks twice whether a sink is nobody's.
+const TWO_TRIES: Duration = Duration::from_secs(5);
 
 fn lines(book: &TestLedger) -> Vec<Value> {
     let text = fs::read_to_string(book.folder.path().join("lines.jsonl")).unwrap_or_default();
@@ -189,6 +193,51 @@ async fn two_servers_feed_a_sink_once_and_the_other_takes_over() {
         (0..size).collect::<Vec<u64>>(),
         "no doubles in quiet operation"
     );
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_keep_what_others_commit_leaves_its_sink_to_them() {
+    let book = TestLedger::ready().await;
+    let (other, file) = (book.another_server().await, book.other_checkpoint_file());
+    let deaf = Fed::of(&book, &other, LINES).await;
+    deaf.caught_up(&book).await;
+    let well = Fed::start(&book, LINES).await;
+    well.state("standby").await;
+    make_unwritable(&file);
+    book.send(book.request().0).await.unwrap();
+    well.state("feeding").await;
+    well.caught_up(&book).await;
+    deaf.state("standby").await;
+    let left = deaf.report();
+    assert_eq!((left.failures["deaf"], left.next), (1, None));
+    let size = book.ledger.newest().size();
+    assert_eq!(seqs(&lines(&book)), (0..size).collect::<Vec<u64>>());
+    // Nobody else is there, and yet it does not take what it has nothing to tell to.
+    well.stop().await;
+    tokio::time::sleep(TWO_TRIES).await;
+    assert_eq!(deaf.report().state.as_str(), "standby");
+    mend(&file);
+    deaf.caught_up(&book).await;
+    assert_eq!(deaf.report().state.as_str(), "feeding");
+}
+
+#[tokio::test]
+async fn it_leaves_the_sink_also_while_the_receiver_takes_nothing() {
+    let book = TestLedger::ready().await;
+    private(book.folder.path(), "secret", SECRET);
+    let hook = Hook::start().await;
+    hook.answer(vec![(StatusCode::SERVICE_UNAVAILABLE, Vec::new()); 100]);
+    let other = book.another_server().await;
+    let deaf = Fed::of(&book, &other, &hook.sink("")).await;
+    deaf.state("retrying").await;
+    let well = Fed::start(&book, &hook.sink("")).await;
+    well.state("standby").await;
+    make_unwritable(&book.other_checkpoint_file());
+    book.send(book.request().0).await.unwrap();
+    until("the other has the sink", || well.report().next.is_some()).await;
+    deaf.state("standby").await;
+    hook.answer(Vec::new());
+    well.caught_up(&book).await;
 }
 
 /// Whoever loses the connection that holds the right feeds no more, and takes it up again.

@@ -10,6 +10,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::routing::post;
 use countersign::feed::{Feed, FeedConfig, SinkReport, Source, Standing};
+use countersign::ledger::Ledger;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -52,14 +53,20 @@ pub(super) struct Fed {
 impl Fed {
     /// Feeds a ledger's entries as a file of sinks says, which lies in the ledger's folder.
     pub(super) async fn start(book: &TestLedger, sinks: &str) -> Self {
+        Self::of(book, &book.ledger, sinks).await
+    }
+
+    /// The same by a server of the book's ledger that may be another than the book's own.
+    pub(super) async fn of(book: &TestLedger, server: &Ledger, sinks: &str) -> Self {
         let file = book.folder.path().join("feed.toml");
         std::fs::write(&file, sinks).unwrap();
         let pool = book.database.another_app().await;
         let source = Source {
-            ledger: book.ledger.id(),
-            origin: book.ledger.verifier().origin().clone(),
+            ledger: server.id(),
+            origin: server.verifier().origin().clone(),
             database: pool.clone(),
-            log: book.ledger.watch(),
+            log: server.watch(),
+            learning: server.learning(),
             clock: book.clock.clone(),
         };
         pool.close().await;

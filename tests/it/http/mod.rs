@@ -15,3 +15,4 @@ mod tls;
 mod tokens;
 mod turns;
 mod two_servers;
+mod unkept;

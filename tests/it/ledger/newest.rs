@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use countersign::ledger::{AppendError, Ledger, OpenError, Settings, StartRule, history};
 use countersign_protocol::lifecycle::CommandStatus;
@@ -10,7 +10,16 @@ use countersign_protocol::name::SECOND_US;
 
 use super::rollback::{back_up, restore};
 use crate::statements::Ask;
-use crate::support::TestLedger;
+use crate::support::{TestLedger, make_unwritable, mend};
+
+/// Longer than a server waits for room on its disk.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The next look of its own is over by then.
+const A_LOOK: Duration = Duration::from_millis(600);
+
+/// Longer as well, where nothing is to come of it.
+const WITHOUT_ROOM: Duration = Duration::from_secs(7);
 
 /// A second server on the same database, with a file of its own in a folder of its own.
 async fn beside(book: &TestLedger) -> (Ledger, PathBuf) {
@@ -147,4 +156,58 @@ async fn a_repeat_is_not_answered_with_what_cannot_be_kept() {
     let receipt = second.append(request).await.unwrap();
     assert!(receipt.repeated && receipt.seq == seq);
     assert_eq!(fs::read_to_string(file).unwrap(), receipt.checkpoint.note());
+}
+
+async fn hears_nothing(server: &Ledger) {
+    let lost = async { server.learning().lost().await };
+    tokio::time::timeout(PATIENCE, lost)
+        .await
+        .expect("it says so");
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_keep_what_others_commit_says_so_until_it_can() {
+    let book = TestLedger::ready().await;
+    let (second, file) = beside(&book).await;
+    make_unwritable(&file);
+    book.send(book.request().0).await.unwrap();
+    tokio::time::sleep(A_LOOK).await;
+    second.look().await.unwrap_err();
+    assert!(second.learning().holds(), "there may be room in a moment");
+    hears_nothing(&second).await;
+    assert!(!second.is_stopped());
+    mend(&file);
+    let mut told = second.watch();
+    let newest = told.wait_for(|told| told.note() == book.ledger.newest().note());
+    tokio::time::timeout(PATIENCE, newest)
+        .await
+        .unwrap()
+        .unwrap();
+    second.look().await.unwrap();
+    tokio::time::sleep(A_LOOK).await;
+    assert!(second.learning().holds());
+}
+
+#[tokio::test]
+async fn a_server_that_has_stopped_learns_nothing_more_and_says_so() {
+    let book = TestLedger::ready().await;
+    make_unwritable(&book.checkpoint_file());
+    let refused = book.send(book.request().0).await.unwrap_err();
+    assert!(matches!(refused, AppendError::Stopped(_)), "{refused}");
+    hears_nothing(&book.ledger).await;
+    mend(&book.checkpoint_file());
+    tokio::time::sleep(A_LOOK).await;
+    assert!(!book.ledger.learning().holds(), "until it is started anew");
+}
+
+/// All servers share it: nobody who listens here would hear more elsewhere.
+#[tokio::test]
+async fn a_database_that_is_away_sends_nobody_away() {
+    let book = TestLedger::ready().await;
+    let (second, _file) = beside(&book).await;
+    second.pool().close().await;
+    second.look().await.unwrap_err();
+    tokio::time::sleep(WITHOUT_ROOM).await;
+    assert!(second.learning().holds());
+    assert!(!second.is_stopped());
 }

@@ -8,8 +8,8 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use crate::statements::signed;
-use crate::support::TestServer;
 use crate::support::server::problem;
+use crate::support::{TestServer, make_unwritable, mend};
 
 /// Connections that promise a body and never send it, by nobody in particular.
 #[tokio::test]
@@ -58,8 +58,7 @@ async fn a_stream_ends_when_its_listeners_key_is_revoked() {
 async fn a_server_whose_ledger_has_stopped_is_not_ready() {
     let server = TestServer::start().await;
     // The file of the newest checkpoint can no longer be replaced.
-    let beside = server.book.checkpoint_file().with_extension("new");
-    std::fs::create_dir(&beside).unwrap();
+    make_unwritable(&server.book.checkpoint_file());
     let (request, _) = server.book.request();
     let refused = problem(server.submit(&request).await).await;
     assert_eq!(refused, (503, "stopped".into()));
@@ -73,15 +72,14 @@ async fn a_server_that_cannot_keep_a_checkpoint_says_so_and_not_that_the_databas
     let server = TestServer::start().await;
     let token = server.sign_in("alice").await;
     let other = server.book.another_server().await;
-    let beside = server.book.checkpoint_file().with_extension("new");
-    std::fs::create_dir(&beside).unwrap();
+    make_unwritable(&server.book.checkpoint_file());
     let (request, _) = server.book.request();
     other.append(request.clone()).await.unwrap();
     let read = server.get_as(&token, "/v1/commands").await;
     assert_eq!(problem(read).await, (503, "checkpoint_file".into()));
     let repeat = server.submit(&request).await;
     assert_eq!(problem(repeat).await, (503, "checkpoint_file".into()));
-    std::fs::remove_dir(&beside).unwrap();
+    mend(&server.book.checkpoint_file());
     let read = server.get_as(&token, "/v1/commands").await;
     assert_eq!(read.status(), 200);
 }

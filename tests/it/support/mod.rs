@@ -6,5 +6,5 @@ pub(crate) mod people;
 pub(crate) mod server;
 
 pub(crate) use cluster::{TestDatabase, database};
-pub(crate) use people::TestLedger;
+pub(crate) use people::{TestLedger, make_unwritable, mend};
 pub(crate) use server::TestServer;

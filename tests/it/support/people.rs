@@ -1,6 +1,7 @@
 //! A ledger with alice, bob and carol in it, who sign with keys held in software.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use countersign::clock::Clock;
 use countersign::keys::LedgerKeys;
@@ -92,8 +93,13 @@ impl TestLedger {
     pub(crate) async fn another_server(&self) -> Ledger {
         let pool = self.database.another_app().await;
         let mut settings = self.settings(pool, StartRule::FirstStart);
-        settings.checkpoint_file = self.folder.path().join("other-checkpoint");
+        settings.checkpoint_file = self.other_checkpoint_file();
         Ledger::open(settings).await.unwrap()
+    }
+
+    /// Of [`Self::another_server`].
+    pub(crate) fn other_checkpoint_file(&self) -> PathBuf {
+        self.folder.path().join("other-checkpoint")
     }
 
     pub(crate) fn view(&self) -> View {
@@ -425,6 +431,20 @@ impl TestLedger {
         *self.chain.lock().unwrap() = (agent_seq + 2, receipt.id);
         receipt
     }
+}
+
+/// Nothing newer can be kept in a file from now on: what is written beside it has a folder in its way.
+pub(crate) fn make_unwritable(file: &Path) {
+    fs::create_dir(beside(file)).unwrap();
+}
+
+/// The file can be written again.
+pub(crate) fn mend(file: &Path) {
+    fs::remove_dir(beside(file)).unwrap();
+}
+
+fn beside(file: &Path) -> PathBuf {
+    file.with_extension("new")
 }
 
 fn settings(folder: &Folder, pool: PgPool, clock: &Clock, start: StartRule) -> Settings {
