@@ -226,9 +226,11 @@ async fn version<P: Projection>(connection: &mut PgConnection) -> Result<Option<
 /// An empty table in the place of the one that is there, if one is.
 async fn begin_anew<P: Projection>(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     let name = P::NAME;
-    sqlx::query(AssertSqlSafe(format!("DROP TABLE IF EXISTS {name}")))
-        .execute(&mut *connection)
-        .await?;
+    sqlx::query(AssertSqlSafe(format!(
+        "DROP TABLE IF EXISTS projections.{name}"
+    )))
+    .execute(&mut *connection)
+    .await?;
     create::<P>(connection).await?;
     sqlx::query(
         "INSERT INTO cursors VALUES ($1, $2, 0)
