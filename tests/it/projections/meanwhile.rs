@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use countersign::projections::{self, Bell, Calls, Projected, ReadError};
-use countersign_protocol::api::Work;
+use countersign_protocol::api::{LiveEntry, Work};
 use reqwest::Response;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{PgPool, Postgres, Transaction};
@@ -256,4 +256,57 @@ async fn a_server_that_had_no_connection_for_a_while_goes_on_where_it_was() {
         matches!(&heard, Calls::Commands(called) if called.contains_key(&id)),
         "{heard:?}"
     );
+}
+
+/// Who follows may write the same text, and administrators may erase the blob.
+#[tokio::test]
+async fn the_texts_that_a_rebuild_finds_are_there_at_once_and_kept_from_nobody() {
+    let book = TestLedger::ready().await;
+    let (app, owner) = (&book.database.app, &book.database.owner);
+    book.authorized().await;
+    projections::rebuild(app, &book.ledger.judge())
+        .await
+        .unwrap();
+    let emptied = sqlx::query("DELETE FROM blob_texts").execute(owner).await;
+    let texts = i64::try_from(emptied.unwrap().rows_affected()).unwrap();
+    let mut follows = app.begin().await.unwrap();
+    sqlx::query("SELECT FROM projections.cursors ORDER BY name FOR UPDATE")
+        .execute(&mut *follows)
+        .await
+        .unwrap();
+    let (pool, judge) = (book.database.another_app().await, book.ledger.judge());
+    let rebuilding = tokio::spawn(async move { projections::rebuild(&pool, &judge).await });
+    book.database.until_a_lock_is_awaited().await;
+    let found: i64 = sqlx::query_scalar("SELECT count(*) FROM blob_texts")
+        .fetch_one(owner)
+        .await
+        .unwrap();
+    assert!(texts > 0);
+    assert_eq!(found, texts);
+    let blobs = sqlx::query("SELECT FROM blobs FOR UPDATE NOWAIT").execute(owner);
+    blobs.await.expect("nobody holds a blob");
+    follows.commit().await.unwrap();
+    rebuilding.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_command_that_the_lists_have_lost_is_not_taken_for_one_that_has_ended() {
+    let server = TestServer::start().await;
+    let book = &server.book;
+    let (id, _) = book.authorized().await;
+    let alice = server.sign_in("alice").await;
+    let path = format!("/v1/commands/{id}/events");
+    let mut live = server.get_as(&alice, &path).await;
+    assert_eq!(events::<LiveEntry>(&mut live, 4).await.len(), 4);
+    sqlx::query("DELETE FROM projections.commands WHERE id = $1")
+        .bind(id.as_bytes().as_slice())
+        .execute(&book.database.app)
+        .await
+        .unwrap();
+    // Of another command, so that its row is not written again.
+    book.send(book.request().0).await.unwrap();
+    let rest = tokio::time::timeout(PATIENCE, live.text()).await;
+    let rest = rest.expect("the stream ends").unwrap();
+    assert!(rest.contains("event: problem"), "{rest}");
+    assert!(rest.contains("\"behind\""), "{rest}");
 }
