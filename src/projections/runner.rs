@@ -12,6 +12,7 @@ use countersign_protocol::judgement::Judge;
 use countersign_protocol::lifecycle::{Execution, ExecutionStatus, Stage};
 use countersign_protocol::name::AgentName;
 use countersign_protocol::rights::Rights;
+use sqlx::postgres::PgRow;
 use sqlx::{Acquire as _, AssertSqlSafe, PgConnection, PgPool, Row as _};
 use tokio::sync::watch;
 
@@ -208,11 +209,10 @@ async fn lay_out(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
 
 /// Whoever follows waits from here on. Before any table is touched, and in the order in which followers take
 /// them, or each might hold what the other wants.
-async fn hold_cursors(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    sqlx::query("SELECT FROM projections.cursors ORDER BY name FOR UPDATE")
-        .execute(connection)
+async fn hold_cursors(connection: &mut PgConnection) -> Result<Vec<PgRow>, sqlx::Error> {
+    sqlx::query("SELECT name, version, next FROM projections.cursors ORDER BY name FOR UPDATE")
+        .fetch_all(connection)
         .await
-        .map(drop)
 }
 
 /// Of the table that is there; none when there is none.
@@ -253,6 +253,10 @@ impl Cursors {
         let rows = sqlx::query("SELECT name, version, next FROM projections.cursors")
             .fetch_all(connection)
             .await?;
+        Self::of(&rows, told)
+    }
+
+    fn of(rows: &[PgRow], told: u64) -> Result<Self, ProjectionError> {
         let mut cursors = Vec::new();
         every!(P => {
             let row = rows.iter().find(|row| row.try_get("name").is_ok_and(|name: &str| name == P::NAME));
@@ -425,7 +429,7 @@ pub async fn run(
 /// Commands, and the hosts that they may be others for.
 type Calls = Vec<(CommandId, Vec<AgentName>)>;
 
-/// The fold that the rows are made from; none until it is read, and when a page of it was given up halfway.
+/// The fold that the rows are made from; none until it is read, and none after a page that was given up halfway.
 struct Follower {
     /// The tables were there, and this program's.
     prepared: bool,
@@ -464,8 +468,8 @@ impl Follower {
             }
             let mut transaction = connection.begin().await?;
             use_schema(&mut transaction).await?;
-            hold_cursors(&mut transaction).await?;
-            let cursors = Cursors::read(&mut transaction, told).await?;
+            let held = hold_cursors(&mut transaction).await?;
+            let cursors = Cursors::of(&held, told)?;
             if cursors.behind() != reached {
                 // Another server was here first. What it wrote is folded without holding anybody up.
                 continue;
