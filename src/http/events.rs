@@ -21,6 +21,7 @@ use super::auth::{Caller, Person};
 use super::error::ApiError;
 use super::{commands, notes, operations, streams};
 use crate::ledger::store;
+use crate::projections::ReadError;
 
 /// How often a silent stream says that it lives, so that both sides notice a dead peer.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -250,8 +251,10 @@ impl CommandFollower {
             // It is told before the lists, which say whether that was all, have followed.
             return Ok(false);
         }
+        // It was there when the listener came: lists that do not have it do not know whether that was all.
         let item = commands::item(&self.app, &self.id).await?;
-        let ended = item.is_none_or(|item| commands::is_final(&item.status));
+        let item = item.ok_or(ReadError::Behind)?;
+        let ended = commands::is_final(&item.status);
         // Whatever was entered before that status is in the log that this server knows by now.
         Ok(ended && !self.read_page().await?)
     }

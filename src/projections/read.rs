@@ -91,7 +91,7 @@ impl Reader {
         let there = projected.wait_for(|projected| {
             projected
                 .as_ref()
-                .is_some_and(|projected| projected.size >= wanted)
+                .is_some_and(|projected| projected.in_rows() >= wanted)
         });
         match tokio::time::timeout(CATCH_UP, there).await {
             Ok(Ok(projected)) => projected.clone().ok_or(ReadError::Behind),
@@ -107,7 +107,8 @@ impl Reader {
     pub async fn rights(&self) -> Result<Arc<Rights>, ReadError> {
         let wanted = self.log.borrow().size();
         let known = self.projected.borrow().clone();
-        if let Some(Projected { size, rights }) = known {
+        // Also when the rows are gone: the rights were folded from the log.
+        if let Some(Projected { size, rights, .. }) = known {
             let stream = Stream::Rights.id();
             if size >= wanted || !store::stream_moved(&self.pool, &stream, size, wanted).await? {
                 return Ok(rights);
@@ -152,10 +153,8 @@ impl Reader {
     /// Entries that the rows contain at this moment.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.projected
-            .borrow()
-            .as_ref()
-            .map_or(0, |projected| projected.size)
+        let projected = self.projected.borrow();
+        projected.as_ref().map_or(0, Projected::in_rows)
     }
 
     /// Commands, newest first.

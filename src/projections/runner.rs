@@ -12,6 +12,7 @@ use countersign_protocol::judgement::Judge;
 use countersign_protocol::lifecycle::{Execution, ExecutionStatus, Stage};
 use countersign_protocol::name::AgentName;
 use countersign_protocol::rights::Rights;
+use sqlx::postgres::PgRow;
 use sqlx::{Acquire as _, AssertSqlSafe, PgConnection, PgPool, Row as _};
 use tokio::sync::watch;
 
@@ -27,6 +28,10 @@ use crate::ledger::store::signed;
 
 /// How long a failing follower waits before it tries again: the database is probably restarting.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// How often a follower that has nothing to do looks whether the lists are still those that it told of: for so
+/// long at most does a server answer from lists that another program has begun anew. One small query.
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
 /// Keeps two servers from creating the tables at the same time; any number that is ours alone.
 const SCHEMA_LOCK: i64 = 0x636f_756e_7465_7273;
@@ -75,22 +80,24 @@ pub enum ProjectionError {
     Replaced(&'static str),
 }
 
-/// What becomes of lists that a newer program has made.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum NewerLists {
-    /// They stay: two programs would take the tables from each other for ever.
-    Stay,
-    /// They go: a person has decided so.
-    Go,
-}
-
 /// How far the rows are, and who may do what there.
 #[derive(Debug, Clone)]
 pub struct Projected {
-    /// Entries that the rows contain.
+    /// Entries that were folded, and that the rows contain while there are any.
     pub size: u64,
     /// Keys, people, agents and policy after them.
     pub rights: Arc<Rights>,
+    /// Whether the rows are still there. Another program may have begun the lists anew: the rights, which
+    /// follow from the log, are right as before, and the rows that this told of are gone.
+    pub has_rows: bool,
+}
+
+impl Projected {
+    /// Entries that can be read in the rows.
+    #[must_use]
+    pub const fn in_rows(&self) -> u64 {
+        if self.has_rows { self.size } else { 0 }
+    }
 }
 
 /// Runs something for every projection.
@@ -143,35 +150,14 @@ pub(super) async fn create<P: Projection>(
     Ok(())
 }
 
-/// Makes sure that the tables exist in their current shape; those of an older version start anew.
-async fn prepare(connection: &mut PgConnection, newer: NewerLists) -> Result<(), ProjectionError> {
+/// Makes sure that the tables exist in their current shape; those of an older version start anew, and
+/// those of a newer one stay: two programs would take the tables from each other for ever.
+async fn prepare(connection: &mut PgConnection) -> Result<(), ProjectionError> {
     let mut transaction = connection.begin().await?;
-    sqlx::query("SELECT pg_advisory_xact_lock($1)")
-        .bind(SCHEMA_LOCK)
-        .execute(&mut *transaction)
-        .await?;
-    use_schema(&mut transaction).await?;
-    sqlx::query(
-        "CREATE TABLE IF NOT EXISTS projections.cursors (
-            name text PRIMARY KEY,
-            version integer NOT NULL,
-            next bigint NOT NULL CHECK (next >= 0)
-        )",
-    )
-    .execute(&mut *transaction)
-    .await?;
-    // No projection: nothing in the log says when a token was used.
-    sqlx::query(
-        "CREATE TABLE IF NOT EXISTS projections.token_uses (
-            token text PRIMARY KEY,
-            last_us bigint NOT NULL
-        )",
-    )
-    .execute(&mut *transaction)
-    .await?;
+    lay_out(&mut transaction).await?;
     let mut is_current = search::are_current(&mut transaction).await?;
     every!(P => match version::<P>(&mut transaction).await? {
-        Some(found) if found > P::VERSION && newer == NewerLists::Stay => {
+        Some(found) if found > P::VERSION => {
             return Err(ProjectionError::Newer {
                 name: P::NAME,
                 found,
@@ -181,13 +167,52 @@ async fn prepare(connection: &mut PgConnection, newer: NewerLists) -> Result<(),
         found => is_current &= found == Some(P::VERSION),
     });
     if !is_current {
+        hold_cursors(&mut transaction).await?;
         // What stands on a table goes before it.
         search::drop_views(&mut transaction).await?;
-        every!(P => begin::<P>(&mut transaction).await?);
+        every!(P => if version::<P>(&mut transaction).await? != Some(P::VERSION) {
+            begin_anew::<P>(&mut transaction).await?;
+        });
         search::create_views(&mut transaction).await?;
     }
     transaction.commit().await?;
     Ok(())
+}
+
+/// What the lists need to be there. Until the transaction ends nobody else begins a list.
+async fn lay_out(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("SELECT pg_advisory_xact_lock($1)")
+        .bind(SCHEMA_LOCK)
+        .execute(&mut *connection)
+        .await?;
+    use_schema(connection).await?;
+    sqlx::query(
+        "CREATE TABLE IF NOT EXISTS projections.cursors (
+            name text PRIMARY KEY,
+            version integer NOT NULL,
+            next bigint NOT NULL CHECK (next >= 0)
+        )",
+    )
+    .execute(&mut *connection)
+    .await?;
+    // No projection: nothing in the log says when a token was used.
+    sqlx::query(
+        "CREATE TABLE IF NOT EXISTS projections.token_uses (
+            token text PRIMARY KEY,
+            last_us bigint NOT NULL
+        )",
+    )
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+/// Whoever follows waits from here on. Before any table is touched, and in the order in which followers take
+/// them, or each might hold what the other wants.
+async fn hold_cursors(connection: &mut PgConnection) -> Result<Vec<PgRow>, sqlx::Error> {
+    sqlx::query("SELECT name, version, next FROM projections.cursors ORDER BY name FOR UPDATE")
+        .fetch_all(connection)
+        .await
 }
 
 /// Of the table that is there; none when there is none.
@@ -198,14 +223,14 @@ async fn version<P: Projection>(connection: &mut PgConnection) -> Result<Option<
         .await
 }
 
-async fn begin<P: Projection>(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    if version::<P>(connection).await? == Some(P::VERSION) {
-        return Ok(());
-    }
+/// An empty table in the place of the one that is there, if one is.
+async fn begin_anew<P: Projection>(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     let name = P::NAME;
-    sqlx::query(AssertSqlSafe(format!("DROP TABLE IF EXISTS {name}")))
-        .execute(&mut *connection)
-        .await?;
+    sqlx::query(AssertSqlSafe(format!(
+        "DROP TABLE IF EXISTS projections.{name}"
+    )))
+    .execute(&mut *connection)
+    .await?;
     create::<P>(connection).await?;
     sqlx::query(
         "INSERT INTO cursors VALUES ($1, $2, 0)
@@ -218,24 +243,53 @@ async fn begin<P: Projection>(connection: &mut PgConnection) -> Result<(), sqlx:
     Ok(())
 }
 
-/// How far each table is, held until the transaction ends. Others that a newer program keeps beside
-/// them are not this one's to move, and of tables in another shape it must not write a row.
-async fn own_cursors(
-    connection: &mut PgConnection,
-) -> Result<Vec<(&'static str, i64)>, ProjectionError> {
-    let rows = sqlx::query("SELECT name, version, next FROM cursors ORDER BY name FOR UPDATE")
-        .fetch_all(&mut *connection)
-        .await?;
-    let mut cursors = Vec::new();
-    every!(P => {
-        let row = rows.iter().find(|row| row.try_get("name").is_ok_and(|name: &str| name == P::NAME));
-        let row = row.ok_or(ProjectionError::Replaced(P::NAME))?;
-        if row.try_get::<i32, _>("version")? != P::VERSION {
-            return Err(ProjectionError::Replaced(P::NAME));
-        }
-        cursors.push((P::NAME, row.try_get("next")?));
-    });
-    Ok(cursors)
+/// How far each table of this program is. Others that a newer program keeps beside them are not this one's
+/// to move, and of tables in another shape it must not write a row.
+struct Cursors(Vec<(&'static str, u64)>);
+
+impl Cursors {
+    /// As they stand at this moment, when the first `told` entries are known to have been in all of them.
+    async fn read(connection: &mut PgConnection, told: u64) -> Result<Self, ProjectionError> {
+        let rows = sqlx::query("SELECT name, version, next FROM projections.cursors")
+            .fetch_all(connection)
+            .await?;
+        Self::of(&rows, told)
+    }
+
+    fn of(rows: &[PgRow], told: u64) -> Result<Self, ProjectionError> {
+        let mut cursors = Vec::new();
+        every!(P => {
+            let row = rows.iter().find(|row| row.try_get("name").is_ok_and(|name: &str| name == P::NAME));
+            let row = row.ok_or(ProjectionError::Replaced(P::NAME))?;
+            let next = u64::try_from(row.try_get::<i64, _>("next")?).unwrap_or(0);
+            if row.try_get::<i32, _>("version")? != P::VERSION || next < told {
+                return Err(ProjectionError::Replaced(P::NAME));
+            }
+            cursors.push((P::NAME, next));
+        });
+        Ok(Self(cursors))
+    }
+
+    /// Entries that all tables contain.
+    fn behind(&self) -> u64 {
+        let places = self.0.iter().map(|(_, next)| *next);
+        places.min().unwrap_or(0)
+    }
+
+    /// Where a page that begins at the last table ends: where the next one stands, for from there on both take part.
+    fn end_of_page(&self, wanted: u64) -> u64 {
+        let behind = self.behind();
+        let places = self.0.iter().map(|(_, next)| *next);
+        let ahead = places.filter(|next| *next > behind).min();
+        ahead.map_or(wanted, |next| next.min(wanted))
+    }
+
+    /// The last tables.
+    fn last(&self) -> Vec<&'static str> {
+        let behind = self.behind();
+        let last = self.0.iter().filter(|(_, next)| *next == behind);
+        last.map(|(name, _)| *name).collect()
+    }
 }
 
 /// Names without a schema mean the projections, for this transaction.
@@ -246,66 +300,89 @@ async fn use_schema(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
         .map(drop)
 }
 
-/// Builds the rows anew, beside the old ones, and then takes their place. Queries see the old ones
-/// until then; they wait only while the new ones are copied.
+/// Builds the rows anew, beside the old ones, and then takes their place. Until then servers follow and queries
+/// see the old ones; both wait only while what was entered meanwhile is folded and the new ones are copied.
 ///
 /// # Errors
 /// The database's.
 pub async fn rebuild(pool: &PgPool, judge: &Arc<dyn Judge>) -> Result<u64, ProjectionError> {
     let mut connection = pool.acquire().await?;
-    prepare(&mut connection, NewerLists::Go).await?;
+    // Whatever comes of it, its temporary tables go with its session.
+    connection.close_on_drop();
     let mut transaction = connection.begin().await?;
-    // Whoever follows waits here. In the order in which it takes them, or each might hold what the other wants.
-    sqlx::query("SELECT FROM projections.cursors ORDER BY name FOR UPDATE")
-        .execute(&mut *transaction)
-        .await?;
-    let size = build_beside(&mut transaction, judge).await?;
+    use_beside(&mut transaction).await?;
+    every!(P => create::<P>(&mut transaction).await?);
+    transaction.commit().await?;
+    let mut fold = Fold::at(&mut connection, 0, judge).await?;
+    // A transaction for each page and another for its texts: those are everybody's, so that they are searchable at
+    // once, and nobody waits who would write the same ones, or erase the blob.
+    loop {
+        let mut transaction = connection.begin().await?;
+        let Some(page) = page_beside(&mut transaction, &mut fold).await? else {
+            break;
+        };
+        transaction.commit().await?;
+        search::fill(&mut connection, &page).await?;
+        fold.drop_settled();
+    }
+    let mut transaction = connection.begin().await?;
+    lay_out(&mut transaction).await?;
+    hold_cursors(&mut transaction).await?;
+    // What was entered since the last look.
+    while let Some(page) = page_beside(&mut transaction, &mut fold).await? {
+        search::fill(&mut transaction, &page).await?;
+        fold.drop_settled();
+    }
     // From here on readers wait. Temporary tables are found last, so that the lasting ones are meant.
     sqlx::query("SET LOCAL search_path = projections, public, pg_temp")
         .execute(&mut *transaction)
         .await?;
-    sqlx::query("UPDATE cursors SET version = 0")
-        .execute(&mut *transaction)
-        .await?;
     search::drop_views(&mut transaction).await?;
-    every!(P => begin::<P>(&mut transaction).await?);
+    every!(P => begin_anew::<P>(&mut transaction).await?);
     search::create_views(&mut transaction).await?;
-    every!(P => take_over::<P>(&mut transaction).await?);
-    sqlx::query("UPDATE cursors SET next = $1")
-        .bind(signed(size))
-        .execute(&mut *transaction)
-        .await?;
+    every!(P => take_over::<P>(&mut transaction, fold.next()).await?);
     transaction.commit().await?;
-    Ok(size)
-}
-
-/// Folds the whole log into temporary tables and gives its size.
-async fn build_beside(
-    connection: &mut PgConnection,
-    judge: &Arc<dyn Judge>,
-) -> Result<u64, ProjectionError> {
-    sqlx::query("SET LOCAL search_path = pg_temp, public")
-        .execute(&mut *connection)
-        .await?;
-    every!(P => create::<P>(connection).await?);
-    let mut fold = Fold::at(connection, 0, judge).await?;
-    while let Some(page) = fold.page(connection, u64::MAX).await? {
-        every!(P => P::apply(connection, &page).await?);
-        search::fill(connection, &page).await?;
-        fold.drop_settled();
-    }
     Ok(fold.next())
 }
 
-/// Copies what was built beside into the lasting table.
-async fn take_over<P: Projection>(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+/// Names without a schema mean the tables that are built beside, for this transaction.
+async fn use_beside(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("SET LOCAL search_path = pg_temp, public")
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
+/// The next page, and its rows beside. Nothing at the end of the log.
+async fn page_beside<'a>(
+    connection: &mut PgConnection,
+    fold: &'a mut Fold,
+) -> Result<Option<Page<'a>>, ProjectionError> {
+    use_beside(connection).await?;
+    let page = fold.page(connection, u64::MAX).await?;
+    if let Some(page) = &page {
+        every!(P => P::apply(connection, page).await?);
+    }
+    Ok(page)
+}
+
+/// Copies what was built beside of so many entries into the lasting table.
+async fn take_over<P: Projection>(
+    connection: &mut PgConnection,
+    size: u64,
+) -> Result<(), sqlx::Error> {
     let name = P::NAME;
     sqlx::raw_sql(AssertSqlSafe(format!(
         "INSERT INTO projections.{name} TABLE pg_temp.{name}; DROP TABLE pg_temp.{name}"
     )))
-    .execute(connection)
-    .await
-    .map(drop)
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query("UPDATE projections.cursors SET next = $1 WHERE name = $2")
+        .bind(signed(size))
+        .bind(name)
+        .execute(connection)
+        .await
+        .map(drop)
 }
 
 /// Follows the log until the ledger is gone, telling how far it is.
@@ -316,25 +393,30 @@ pub async fn run(
     judge: Arc<dyn Judge>,
 ) {
     let mut follower = Follower {
+        prepared: false,
         fold: None,
         judge,
         bell,
         rights: None,
         calls: Vec::new(),
     };
-    let mut prepared = false;
     loop {
         let wanted = log.borrow_and_update().size();
-        match follower.follow(&pool, wanted, &mut prepared, &tell).await {
+        match follower.follow(&pool, wanted, &tell).await {
             Ok(()) => {
-                if log.changed().await.is_err() {
+                if let Ok(Err(_gone)) = tokio::time::timeout(LOOK_PAUSE, log.changed()).await {
                     return;
                 }
             }
             Err(error) => {
                 tracing::error!(%error, "projections do not follow the log; trying again");
-                follower.forget();
-                prepared = false;
+                if matches!(
+                    error,
+                    ProjectionError::Newer { .. } | ProjectionError::Replaced(_)
+                ) {
+                    follower.take_back(&tell);
+                }
+                follower.prepared = false;
                 tokio::time::sleep(RETRY_PAUSE).await;
                 if log.has_changed().is_err() {
                     return;
@@ -347,14 +429,10 @@ pub async fn run(
 /// Commands, and the hosts that they may be others for.
 type Calls = Vec<(CommandId, Vec<AgentName>)>;
 
-/// What a step came to.
-struct Step {
-    next: u64,
-    moved: bool,
-}
-
-/// The fold that the rows are made from; none until it is read.
+/// The fold that the rows are made from; none until it is read, and none after a page that was given up halfway.
 struct Follower {
+    /// The tables were there, and this program's.
+    prepared: bool,
     fold: Option<Fold>,
     judge: Arc<dyn Judge>,
     bell: Bell,
@@ -369,40 +447,49 @@ impl Follower {
         &mut self,
         pool: &PgPool,
         wanted: u64,
-        prepared: &mut bool,
         tell: &watch::Sender<Option<Projected>>,
     ) -> Result<(), ProjectionError> {
         let mut connection = pool.acquire().await?;
-        if !*prepared {
-            prepare(&mut connection, NewerLists::Stay).await?;
-            *prepared = true;
+        if !self.prepared {
+            prepare(&mut connection).await?;
+            self.prepared = true;
         }
         loop {
-            let known = tell.borrow().as_ref().map_or(0, |told| told.size);
-            if known >= wanted {
+            let told = tell.borrow().as_ref().map_or(0, Projected::in_rows);
+            // Also when nothing is new: another program may have begun the lists anew.
+            let cursors = Cursors::read(&mut connection, told).await?;
+            if told >= wanted {
                 return Ok(());
+            }
+            let reached = self.catch_up(&mut connection, &cursors, wanted).await?;
+            if reached > told {
+                self.tell(reached, tell);
+                continue;
             }
             let mut transaction = connection.begin().await?;
             use_schema(&mut transaction).await?;
-            let step = self.step_in(&mut transaction, wanted).await?;
-            transaction.commit().await?;
-            self.tell(step.next, tell);
-            if !step.moved && step.next < wanted {
-                // The cursors say that everything is done and the log says otherwise.
-                return Err(OpenError::Behind {
-                    database: step.next,
-                    file: wanted,
-                }
-                .into());
+            let held = hold_cursors(&mut transaction).await?;
+            let cursors = Cursors::of(&held, told)?;
+            if cursors.behind() != reached {
+                // Another server was here first. What it wrote is folded without holding anybody up.
+                continue;
             }
+            let next = self.step_in(&mut transaction, &cursors, wanted).await?;
+            transaction.commit().await?;
+            self.tell(next, tell);
         }
     }
 
-    /// The next page is folded from the log anew, and whoever listens asks for all that is open.
-    fn forget(&mut self) {
-        self.fold = None;
-        self.rights = None;
-        self.calls.clear();
+    /// The rows that were told of are gone. Whoever listens asks for all that is open, hears that nobody knows,
+    /// and leaves.
+    fn take_back(&self, tell: &watch::Sender<Option<Projected>>) {
+        let was_told = tell.send_if_modified(|told| {
+            told.as_mut()
+                .is_some_and(|told| std::mem::take(&mut told.has_rows))
+        });
+        if was_told {
+            self.bell.ring_all();
+        }
     }
 
     /// Tells of rows that are committed, and wakes whom they concern.
@@ -416,7 +503,11 @@ impl Follower {
             .get_or_insert_with(|| Arc::new(fold.rights().clone()));
         let rights = Arc::clone(rights);
         let told = Arc::clone(&rights);
-        tell.send_replace(Some(Projected { size, rights }));
+        tell.send_replace(Some(Projected {
+            size,
+            rights,
+            has_rows: true,
+        }));
         if touched {
             self.bell.ring_the_revoked(&told);
         }
@@ -450,79 +541,78 @@ impl Follower {
         }
     }
 
-    /// One page, in the caller's transaction. Holds the cursors from its first query on. What another
-    /// server has committed and this one has not looked at yet lies behind `wanted`, and nothing here
-    /// can prove it: whoever was woken for it would find nothing, and not be woken again.
-    async fn step_in(
+    /// Folds what the rows contain, and gives how far. Nothing is held meanwhile: all rights, and what other
+    /// servers have written while this one was paused, take longer than anybody's list may wait. What another
+    /// server has committed and this one has not looked at yet lies behind `wanted`, and nothing here can prove
+    /// it: whoever was woken for it would find nothing, and not be woken again.
+    async fn catch_up(
         &mut self,
         connection: &mut PgConnection,
+        cursors: &Cursors,
         wanted: u64,
-    ) -> Result<Step, ProjectionError> {
-        let cursors = own_cursors(connection).await?;
-        let place = |next: i64| u64::try_from(next).unwrap_or(0);
-        let behind = cursors
-            .iter()
-            .map(|(_, next)| place(*next))
-            .min()
-            .unwrap_or(0);
-        // The page ends where the next projection stands: from there on both take part.
-        let to = cursors
-            .iter()
-            .map(|(_, next)| place(*next))
-            .filter(|next| *next > behind)
-            .min()
-            .map_or(wanted, |next| next.min(wanted));
+    ) -> Result<u64, ProjectionError> {
+        let behind = cursors.behind();
         let followed = behind.min(wanted);
         let mut fold = match self.fold.take() {
             Some(fold) if fold.next() <= behind => fold,
-            // A projection starts anew.
+            // A projection starts anew, or the last page was folded and not written.
             _other => {
                 self.rights = None;
+                self.calls.clear();
                 self.bell.ring_all();
                 Fold::at(&mut *connection, followed, &self.judge).await?
             }
         };
-        // What another server has written is folded here and not written again.
         while fold.next() < followed {
             let Some(page) = fold.page(&mut *connection, followed).await? else {
-                return Err(OpenError::Behind {
-                    database: fold.next(),
-                    file: followed,
-                }
-                .into());
+                return Err(no_entries(fold.next(), followed));
             };
             Self::note(&page, &mut self.rights, &mut self.calls);
             fold.drop_settled();
         }
-        let mut moved = false;
-        if behind < wanted
-            && let Some(page) = fold.page(&mut *connection, to).await?
-        {
-            moved = true;
-            Self::note(&page, &mut self.rights, &mut self.calls);
-            every!(P => {
-                let cursor = cursors.iter().find(|(name, _)| *name == P::NAME);
-                if cursor.is_some_and(|(_, next)| place(*next) == behind) {
-                    P::apply(connection, &page).await?;
-                }
-            });
-            let runs = cursors.iter().find(|(name, _)| *name == Runs::NAME);
-            if runs.is_some_and(|(_, next)| place(*next) == behind) {
-                search::fill(connection, &page).await?;
-            }
-        }
-        let next = fold.next();
-        fold.drop_settled();
-        if moved {
-            let names: Vec<&str> = cursors.iter().map(|(name, _)| *name).collect();
-            sqlx::query("UPDATE cursors SET next = $2 WHERE next = $1 AND name = ANY($3)")
-                .bind(signed(behind))
-                .bind(signed(next))
-                .bind(names)
-                .execute(&mut *connection)
-                .await?;
-        }
+        let reached = fold.next();
         self.fold = Some(fold);
-        Ok(Step { next, moved })
+        Ok(reached)
     }
+
+    /// One page, in the caller's transaction, which holds the cursors; the fold is where they are.
+    async fn step_in(
+        &mut self,
+        connection: &mut PgConnection,
+        cursors: &Cursors,
+        wanted: u64,
+    ) -> Result<u64, ProjectionError> {
+        let behind = cursors.behind();
+        let fold = self.fold.take().filter(|fold| fold.next() == behind);
+        let mut fold = fold.ok_or_else(|| no_entries(behind, wanted))?;
+        let Some(page) = fold
+            .page(&mut *connection, cursors.end_of_page(wanted))
+            .await?
+        else {
+            // The cursors say that everything is done and the log says otherwise.
+            return Err(no_entries(behind, wanted));
+        };
+        Self::note(&page, &mut self.rights, &mut self.calls);
+        let last = cursors.last();
+        every!(P => if last.contains(&P::NAME) {
+            P::apply(connection, &page).await?;
+        });
+        if last.contains(&Runs::NAME) {
+            search::fill(connection, &page).await?;
+        }
+        fold.drop_settled();
+        let next = fold.next();
+        sqlx::query("UPDATE cursors SET next = $1 WHERE name = ANY($2)")
+            .bind(signed(next))
+            .bind(last)
+            .execute(&mut *connection)
+            .await?;
+        self.fold = Some(fold);
+        Ok(next)
+    }
+}
+
+/// There should be entries, and there are none.
+fn no_entries(database: u64, file: u64) -> ProjectionError {
+    OpenError::Behind { database, file }.into()
 }

@@ -56,7 +56,10 @@ pub(in crate::projections) async fn fill(
     if wanted.is_empty() {
         return Ok(());
     }
-    let rows = rows(connection, &wanted).await?;
+    let mut rows = rows(connection, &wanted).await?;
+    // Whoever rebuilds may write the same texts at the same moment as whoever follows: in one order, or each
+    // might wait for the other.
+    rows.sort_unstable_by(|a, b| a.digest.cmp(&b.digest));
     let sql = "INSERT INTO public.blob_texts
          SELECT decode(digest, 'hex'), text, program, program_name, args, arg_keys
          FROM jsonb_to_recordset($1::jsonb) AS given (digest text, text text, program text,

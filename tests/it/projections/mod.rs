@@ -1,6 +1,8 @@
 //! Rows follow from the log and from nothing else; two followers share the work; a rebuild and a
-//! comparison come to the same. `search.rs`: what is found in them.
+//! comparison come to the same. `meanwhile.rs`: what others have while that happens. `search.rs`: what is
+//! found in them.
 
+mod meanwhile;
 mod search;
 
 use std::time::{Duration, Instant};
