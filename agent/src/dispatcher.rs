@@ -395,12 +395,13 @@ impl Dispatcher {
                     self.refuse(permit.command(), permit.remember_until(), refusal);
                     return Ok(());
                 }
-                Err(ViewError::NoProof(error)) => {
-                    tracing::warn!(%error, "a grant waits for the witnesses' checkpoint");
+                // The note is fetched anew each time. The grant is not sent again on this connection.
+                Err(error) => {
+                    tolerate(error)?;
+                    tracing::warn!("a grant waits for the witnesses' checkpoint");
                     self.put_aside(Work::Grant(grant), PROOF_PAUSE);
                     return Ok(());
                 }
-                Err(error) => return tolerate(error),
             }
         }
         self.start(permit);
