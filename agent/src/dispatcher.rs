@@ -117,7 +117,7 @@ pub(crate) struct Dispatcher {
     pub(crate) active: HashMap<CommandId, Active>,
     cancelled: VecDeque<CommandId>,
     /// Asks the server for all that is open, with today's proofs.
-    again: Arc<Notify>,
+    pub(crate) again: Arc<Notify>,
     pub(crate) tasks: JoinSet<Ended>,
     /// Grants whose time has not come, and what waits for a proof.
     pub(crate) aside: Aside,
