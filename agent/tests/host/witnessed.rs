@@ -45,8 +45,13 @@ async fn rig_with(change: impl FnOnce(&mut Config)) -> Rig {
 impl Rig {
     /// The newest checkpoint, signed by the witness so many seconds ago.
     fn cosign(&self, ago: u64) -> Checkpoint {
+        self.cosign_at(|now| now - ago * SECOND_US)
+    }
+
+    /// The same at a time that follows from the host's.
+    fn cosign_at(&self, of: impl Fn(u64) -> u64) -> Checkpoint {
         let newest = self.fake.book().checkpoint();
-        let time = at(self.clock.now().as_micros() - ago * SECOND_US);
+        let time = at(of(self.clock.now().as_micros()));
         let line = Cosignature::sign(newest.body(), &witness().0, &key("witness"), time);
         let note = newest.with_lines([line.line()]).unwrap();
         *self.fake.wire.cosigned.lock().unwrap() = Some(note.note().to_owned());
@@ -71,8 +76,8 @@ async fn without_a_quorum_of_young_cosignatures_nothing_runs() {
     let mut rig = rig().await;
     let touch = format!("touch {}", rig.file("ran").display());
     let newest = rig.fake.book().checkpoint().note().to_owned();
-    let old = rig.cosign(610).note().to_owned();
-    for shown in [newest, old] {
+    let ahead = rig.cosign_at(|now| now + 130 * SECOND_US).note().to_owned();
+    for shown in [newest, ahead] {
         *rig.fake.wire.cosigned.lock().unwrap() = Some(shown);
         let id = rig.granted(&touch);
         let ended = rig.ended(id).await;
@@ -81,6 +86,40 @@ async fn without_a_quorum_of_young_cosignatures_nothing_runs() {
             ended.refused.map(|refused| refused.why),
             Some(RefusalReason::Grant)
         );
+    }
+    assert!(!rig.file("ran").exists());
+    rig.stop().await.unwrap();
+}
+
+/// A server that was down shows the note that it kept, until its witnesses have signed again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_waits_for_a_while_where_only_age_is_wrong_with_what_is_shown() {
+    let mut rig = rig().await;
+    rig.cosign(610);
+    let id = rig.granted(&format!("touch {}", rig.file("ran").display()));
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    rig.clock.advance(25 * SECOND_US);
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert!(!rig.execution(id).status.is_final() && !rig.file("ran").exists());
+    rig.cosign(0);
+    assert_eq!(rig.ended(id).await.status, ExecutionStatus::Completed);
+    assert_eq!(rig.fake.wire.streams.load(Ordering::SeqCst), 1);
+    rig.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_is_refused_when_what_is_shown_stays_too_old_or_its_time_ends_before() {
+    let mut rig = rig().await;
+    rig.cosign(610);
+    let touch = format!("touch {}", rig.file("ran").display());
+    for (passes, why) in [(31, RefusalReason::Grant), (2 * 3600, RefusalReason::Time)] {
+        let id = rig.granted(&touch);
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        assert!(!rig.execution(id).status.is_final());
+        rig.clock.advance(passes * SECOND_US);
+        let ended = rig.ended(id).await;
+        assert_eq!(ended.status, ExecutionStatus::Refused);
+        assert_eq!(ended.refused.map(|refused| refused.why), Some(why));
     }
     assert!(!rig.file("ran").exists());
     rig.stop().await.unwrap();
