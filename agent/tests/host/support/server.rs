@@ -48,6 +48,8 @@ pub(crate) struct Wire {
     pub(crate) refuse: Mutex<HashMap<KeyId, &'static str>>,
     /// Proofs of consistency that are asked for in vain.
     pub(crate) unproven: AtomicUsize,
+    /// So many answers to challenges are not taken.
+    pub(crate) spent: AtomicUsize,
     /// Whoever asks for such a proof waits.
     pub(crate) hang: AtomicBool,
     /// How many have waited.
@@ -84,6 +86,7 @@ impl Fake {
             lie: AtomicBool::new(false),
             refuse: Mutex::new(HashMap::new()),
             unproven: AtomicUsize::new(0),
+            spent: AtomicUsize::new(0),
             hang: AtomicBool::new(false),
             hung: AtomicUsize::new(0),
             snapshot: Mutex::new(None),
@@ -265,6 +268,13 @@ impl Wire {
         });
         if !lets_in {
             return problem(403, "unknown_key");
+        }
+        let less = |left: usize| left.checked_sub(1);
+        let spent = self
+            .spent
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
+        if spent.is_ok() {
+            return problem(403, "challenge");
         }
         ok(&SessionBody {
             token: "token".into(),
