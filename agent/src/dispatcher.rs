@@ -35,7 +35,7 @@ use crate::rules::LocalRefusal;
 use crate::snapshot::SETTING as SNAPSHOT;
 use crate::station::{AgentError, Station, tolerate};
 use crate::trust::ViewError;
-use crate::witnessed;
+use crate::witnessed::{self, Waits, Word};
 
 /// Work that was read and not yet looked at; the server holds the rest back.
 const MAX_UNREAD: usize = 4;
@@ -117,10 +117,12 @@ pub(crate) struct Dispatcher {
     pub(crate) active: HashMap<CommandId, Active>,
     cancelled: VecDeque<CommandId>,
     /// Asks the server for all that is open, with today's proofs.
-    again: Arc<Notify>,
+    pub(crate) again: Arc<Notify>,
     pub(crate) tasks: JoinSet<Ended>,
     /// Grants whose time has not come, and what waits for a proof.
     pub(crate) aside: Aside,
+    /// Grants among these for which the witnesses' word is too old.
+    old_words: Waits,
     /// When the next idle statement is due, if any is.
     idle_due: Option<Instant>,
     /// The last one; one at a time is under way.
@@ -155,6 +157,7 @@ impl Dispatcher {
             again: Arc::default(),
             tasks: JoinSet::new(),
             aside: Aside::default(),
+            old_words: Waits::default(),
             idle_due,
             idle: None,
             facts: None,
@@ -390,17 +393,25 @@ impl Dispatcher {
             let (client, view) = (&self.station.client, &self.station.view);
             let now = self.station.clock.now();
             match witnessed::demand(&policy, client, view, now).await {
-                Ok(Ok(())) => {}
-                Ok(Err(refusal)) => {
-                    self.refuse(permit.command(), permit.remember_until(), refusal);
-                    return Ok(());
-                }
-                Err(ViewError::NoProof(error)) => {
-                    tracing::warn!(%error, "a grant waits for the witnesses' checkpoint");
+                Ok(Word::Young) => self.old_words.forget(&permit.command()),
+                // Not refused for good at once: the server may have started just now.
+                Ok(Word::Old(_)) if self.old_words.may_wait(permit.command(), now) => {
+                    tracing::warn!("a grant waits for a younger word of the witnesses");
                     self.put_aside(Work::Grant(grant), PROOF_PAUSE);
                     return Ok(());
                 }
-                Err(error) => return tolerate(error),
+                Ok(Word::Old(refusal) | Word::Missing(refusal)) => {
+                    self.old_words.forget(&permit.command());
+                    self.refuse(permit.command(), permit.remember_until(), refusal);
+                    return Ok(());
+                }
+                // The note is fetched anew each time. The grant is not sent again on this connection.
+                Err(error) => {
+                    tolerate(error)?;
+                    tracing::warn!("a grant waits for the witnesses' checkpoint");
+                    self.put_aside(Work::Grant(grant), PROOF_PAUSE);
+                    return Ok(());
+                }
             }
         }
         self.start(permit);

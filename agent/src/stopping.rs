@@ -37,6 +37,8 @@ impl Dispatcher {
         if self.policy.drain.is_zero() || runs == 0 {
             return Ok(());
         }
+        // A cancel may have been under way when it was told to stop, or have waited for its proof.
+        self.again.notify_one();
         tracing::info!(
             runs,
             seconds = self.policy.drain.as_secs(),

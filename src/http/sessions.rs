@@ -28,6 +28,13 @@ use crate::keys;
 /// How long a challenge may be answered: time to touch a security key.
 const CHALLENGE_US: u64 = 60 * SECOND_US;
 
+/// How far ahead of this server's clock a challenge may have been made: another server of the ledger made it,
+/// and clocks that are kept in time differ by less.
+const AHEAD_US: u64 = 5 * SECOND_US;
+
+/// How long an answered challenge is remembered: until the latest at which it could be answered again.
+const REMEMBER_US: u64 = AHEAD_US + CHALLENGE_US;
+
 /// How long a session lasts.
 const SESSION_US: u64 = 15 * 60 * SECOND_US;
 
@@ -90,16 +97,16 @@ impl Sessions {
         let Some(made) = made.ok().and_then(Time::from_micros).filter(|_| ours) else {
             return false;
         };
-        if made > now || now.micros_since(made) > CHALLENGE_US {
+        if made.micros_since(now) > AHEAD_US || now.micros_since(made) > CHALLENGE_US {
             return false;
         }
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         if used.len() >= REMEMBERED {
-            used.retain(|_, until| *until > now);
+            used.retain(|_, until| *until >= now);
         }
         let room = used.len() < REMEMBERED;
         room && used
-            .insert(challenge, now.plus_micros(CHALLENGE_US))
+            .insert(challenge, now.plus_micros(REMEMBER_US))
             .is_none()
     }
 
@@ -246,4 +253,52 @@ fn may_sign_in(verified: &Verified, rights: &Rights, now: Time) -> bool {
         (Some(_), Some(_)) | (None, None) => false,
     };
     holder && record.is_in_force(now) && record.key == *verified.key()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW_US: u64 = 1_800_000_000 * SECOND_US;
+
+    fn at(us: u64) -> Time {
+        Time::from_micros(us).unwrap()
+    }
+
+    /// Two servers of one ledger.
+    fn servers() -> (Sessions, Sessions) {
+        (Sessions::new([1; 64]), Sessions::new([1; 64]))
+    }
+
+    #[test]
+    fn a_challenge_of_another_server_whose_clock_is_some_seconds_ahead_is_taken() {
+        let (one, other) = servers();
+        let ahead = |us| one.challenge(at(NOW_US + us));
+        assert!(other.take(ahead(1), at(NOW_US)));
+        assert!(other.take(ahead(AHEAD_US), at(NOW_US)));
+        assert!(!other.take(ahead(AHEAD_US + 1), at(NOW_US)));
+        let old = one.challenge(at(NOW_US));
+        assert!(!other.take(old, at(NOW_US + CHALLENGE_US + 1)));
+        let strange = Sessions::new([2; 64]).challenge(at(NOW_US));
+        assert!(!other.take(strange, at(NOW_US)));
+    }
+
+    #[test]
+    fn a_challenge_is_remembered_for_as_long_as_it_could_be_answered_again() {
+        let (one, other) = servers();
+        let challenge = one.challenge(at(NOW_US + AHEAD_US));
+        assert!(other.take(challenge, at(NOW_US)));
+        {
+            // So full that what is over is forgotten.
+            let mut used = other.used.lock().unwrap();
+            let more = (0_u32..).take(REMEMBERED - 1).map(|number| {
+                let mut bytes = [0; 32];
+                bytes[..4].copy_from_slice(&number.to_be_bytes());
+                (Digest::new(bytes), at(NOW_US))
+            });
+            used.extend(more);
+        }
+        let last = NOW_US + AHEAD_US + CHALLENGE_US;
+        assert!(!other.take(challenge, at(last)));
+    }
 }

@@ -212,8 +212,8 @@ impl Host {
         })
     }
 
-    /// The command that this stream cancels, if it is true and a pinned person asked for it, or the
-    /// gateway where this host says that it may.
+    /// The command that this stream cancels, if it is true and a person asked for it whom this host pins or
+    /// its snapshot lists, even one whose time is over; or the gateway where this host says that it may.
     ///
     /// # Errors
     /// The stream is not true.
@@ -225,7 +225,8 @@ impl Host {
     ) -> Result<Option<CommandId>, Unproven> {
         let stream = ProvenStream::prove(stream, checkpoint, &self.pins.ledger)?;
         let gateway = (&self.pins, self.rules.gateway_may_cancel);
-        let standing = self.standing(None, now);
+        let (rule, ledger) = (self.snapshot.as_ref(), &self.pins.ledger);
+        let standing = self.snapshots.weigh_to_stop(rule, ledger, now);
         let people = People::new(&self.signers, &standing);
         Ok(evidence::cancelled_by_known(&stream, gateway, &people, now))
     }

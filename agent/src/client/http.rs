@@ -52,6 +52,13 @@ const PATIENCE: u32 = 3;
 /// The code of a sign-in at a server that is not met where this agent was told.
 const OTHER_ORIGIN: &str = "origin";
 
+/// The code of a sign-in whose challenge the server does not take.
+const NOT_ITS_CHALLENGE: &str = "challenge";
+
+/// How often a challenge is asked for in one sign-in. One may be spent though its answer is right: the answer was
+/// lost and sent again, or another server than its own took it, whose clock is behind.
+const CHALLENGES: u32 = 3;
+
 /// Why a request has no answer that can be used.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ClientError {
@@ -258,7 +265,22 @@ impl Client {
         })
     }
 
+    /// Signs in, with another challenge where one was spent in vain.
     async fn new_session(&self) -> Result<Session, ClientError> {
+        let mut why = String::new();
+        for _challenge in 0..CHALLENGES {
+            match self.answer_challenge().await {
+                Err(ClientError::Refused(problem)) if problem.code == NOT_ITS_CHALLENGE => {
+                    why = problem.detail;
+                }
+                answer => return answer,
+            }
+        }
+        // Of the server or of the way there, and nothing about this agent: it may be mended.
+        Err(ClientError::Unreachable(why))
+    }
+
+    async fn answer_challenge(&self) -> Result<Session, ClientError> {
         let request = self.request(Method::POST, &["v1", "sessions", "challenge"])?;
         let challenge: ChallengeBody = self.answer(request).await?;
         // A challenge of another ledger would be a signature for somebody else's use.

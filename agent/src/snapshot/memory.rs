@@ -184,6 +184,24 @@ impl Snapshots {
         }
     }
 
+    /// What the host goes by for a cancel. Stopping is always safe, so the kept snapshot says who is known
+    /// however old it is; a revoked key counts for nothing all the same.
+    pub(crate) fn weigh_to_stop(
+        &self,
+        rule: Option<&SnapshotRule>,
+        ledger: &LedgerId,
+        now: Time,
+    ) -> Standing {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let signed = rule.and_then(|rule| kept.signed(rule, ledger, now).ok());
+        Standing {
+            // For this one moment.
+            snapshot: signed.map(|signed| (signed.snapshot, now)),
+            refusal: None,
+            revoked: kept.revoked.clone(),
+        }
+    }
+
     /// What is kept, also when it holds no more: the words that count, as long as enough of them do,
     /// and the keys that count for nothing.
     pub(super) fn kept(

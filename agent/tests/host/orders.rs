@@ -109,6 +109,28 @@ async fn a_persons_cancel_counts_while_the_agent_waits_to_stop() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_persons_cancel_counts_whose_proof_was_on_its_way_when_the_agent_was_told_to_stop() {
+    let mut rig = draining(Duration::from_secs(60)).await;
+    let id = rig.granted("echo on; sleep 60");
+    rig.writing(id).await;
+    // Nothing but the cancel asks for a proof after that.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    rig.cancels("bob", id);
+    let wire = &rig.fake.wire;
+    wire.hang.store(true, Ordering::SeqCst);
+    rig.fake.tell(Tell::Cancel(id));
+    rig.until("it asks", |_| wire.hung.load(Ordering::SeqCst) > 0)
+        .await;
+    let begun = Instant::now();
+    rig.shutdown.cancel();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    wire.hang.store(false, Ordering::SeqCst);
+    rig.result().await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(15), "it went on");
+    assert_eq!(rig.execution(id).status, ExecutionStatus::Cancelled);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_journal_has_the_bound_that_the_configuration_gives_it() {
     let mut managed = Managed::ready().await;
     assert_eq!(managed.outcome().await, "Completed");

@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use countersign_agent::enroll::{End, Enroll, enroll};
 use countersign_agent::orders::Orders;
 use countersign_agent::spool::FILE;
 use countersign_protocol::event::{LossForm, Stream};
@@ -177,6 +178,26 @@ async fn killed_while_every_answer_is_lost_it_still_says_each_thing_once() {
     rounds.dedup();
     assert_eq!(rounds.len(), all, "something ran twice: {ran}");
     rig.stop().await.unwrap();
+}
+
+/// The answer was lost and sent again, or another server took it whose clock is behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_challenge_that_was_spent_in_vain_is_no_word_about_the_agent() {
+    let mut rig = Rig::ready().await;
+    rig.stop().await.unwrap();
+    let options = Enroll {
+        no_wait: false,
+        timeout: Some(20),
+        json: false,
+    };
+    let spent = &rig.fake.wire.spent;
+    for answers in [2, 5] {
+        spent.store(answers, Ordering::SeqCst);
+        let orders = Orders::default();
+        let end = Box::pin(enroll(&rig.config, &options, &orders, |_| {})).await;
+        assert_eq!(end.unwrap(), End::Accepted);
+        assert_eq!(spent.load(Ordering::SeqCst), 0);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

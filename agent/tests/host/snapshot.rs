@@ -19,7 +19,7 @@ use countersign_protocol::rights::ChangeBody;
 use countersign_protocol::snapshot::Snapshot;
 
 use crate::config::{Files, least};
-use crate::support::{Book, World, newest, public, sign, signers};
+use crate::support::{Book, World, newest, public, sign, signers, stream};
 
 const HOUR_US: u64 = 3600 * SECOND_US;
 
@@ -473,6 +473,32 @@ fn an_older_snapshot_takes_no_newer_ones_place() {
     assert_eq!(refused(&world, id, Some(&older)).why, APPROVALS);
     world.host.snapshots = Arc::new(Snapshots::open(folder.path()).unwrap());
     assert_eq!(refused(&world, id, Some(&older)).why, APPROVALS);
+}
+
+#[test]
+fn whom_the_kept_snapshot_lists_may_cancel_when_its_time_is_over_and_a_revoked_key_may_not() {
+    let mut world = asking(&["alice"]);
+    let id = world.approved_true();
+    let older = signed(&mut world, &["alice", "carol"]);
+    let event = say!(person world.book, "bob", CommandCancelRequested {
+        command: id, token: None, reason: None,
+    });
+    world.book.sign_and_append("bob", &event).unwrap();
+    let cancelled = |world: &World| {
+        let (stream, checkpoint) = (stream(&world.book, id), world.book.checkpoint());
+        let cancelled = world.host.cancelled(&stream, &checkpoint, at(world.now));
+        cancelled.unwrap()
+    };
+    assert_eq!(cancelled(&world), None, "it was never shown a list");
+    let next = world.approved_true();
+    assert!(runs(&world, next, Some(&older)));
+    assert_eq!(cancelled(&world), Some(id));
+    world.now += 25 * HOUR_US;
+    assert_eq!(cancelled(&world), Some(id), "stopping is safe");
+    revoke_bob(&mut world);
+    let newer = signed(&mut world, &["alice", "carol"]);
+    let _shown = world.admit(&with(&world, next, Some(&newer)));
+    assert_eq!(cancelled(&world), None);
 }
 
 #[test]

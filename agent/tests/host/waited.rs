@@ -187,6 +187,26 @@ async fn a_cancel_waits_for_its_proof_however_much_waits_besides() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_outlived_its_snapshot_is_cancelled_by_somebody_whom_that_lists() {
+    let mut rig = Rig::new_with(|config| {
+        snapshots(config);
+        config.signers = signers(&["alice"]);
+        Orders::default()
+    })
+    .await;
+    rig.accept().await;
+    rig.listening(1).await;
+    *rig.fake.wire.snapshot.lock().unwrap() = signed(&mut rig.fake.book());
+    let id = rig.granted("echo on; sleep 60");
+    rig.writing(id).await;
+    both_clocks(&rig, GOOD_US + 2 * SECOND_US);
+    rig.cancels("bob", id);
+    rig.fake.tell(Tell::Cancel(id));
+    assert_eq!(rig.ended(id).await.status, ExecutionStatus::Cancelled);
+    rig.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_grant_for_which_there_was_no_place_is_asked_for_when_there_is_one() {
     let mut rig = Rig::ready().await;
     let all: Vec<_> = {

@@ -1,13 +1,19 @@
 //! A host that pins witnesses runs nothing that they have not lately signed.
 
 use std::fs;
+use std::io::ErrorKind;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use countersign_agent::Config;
+use countersign_agent::orders::Orders;
 use countersign_protocol::checkpoint::{Checkpoint, Origin};
 use countersign_protocol::cosignature::{Cosignature, WitnessKey};
 use countersign_protocol::event::RefusalReason;
 use countersign_protocol::lifecycle::ExecutionStatus;
 use countersign_protocol::name::SECOND_US;
 
+use crate::small_disk::SmallDisk;
 use crate::support::{at, key};
 use crate::whole::{Rig, approved};
 
@@ -19,10 +25,16 @@ fn witness() -> (Origin, WitnessKey) {
 
 /// A rig whose host asks for one witness.
 async fn rig() -> Rig {
+    rig_with(|_| {}).await
+}
+
+/// The same, with changes of its configuration.
+async fn rig_with(change: impl FnOnce(&mut Config)) -> Rig {
     let policy = format!("witness w {}\nquorum w\n", witness().1);
     let rig = Rig::new_with(|config| {
         config.witnesses = Some(policy.parse().unwrap());
-        countersign_agent::orders::Orders::default()
+        change(config);
+        Orders::default()
     })
     .await;
     rig.accept().await;
@@ -33,8 +45,13 @@ async fn rig() -> Rig {
 impl Rig {
     /// The newest checkpoint, signed by the witness so many seconds ago.
     fn cosign(&self, ago: u64) -> Checkpoint {
+        self.cosign_at(|now| now - ago * SECOND_US)
+    }
+
+    /// The same at a time that follows from the host's.
+    fn cosign_at(&self, of: impl Fn(u64) -> u64) -> Checkpoint {
         let newest = self.fake.book().checkpoint();
-        let time = at(self.clock.now().as_micros() - ago * SECOND_US);
+        let time = at(of(self.clock.now().as_micros()));
         let line = Cosignature::sign(newest.body(), &witness().0, &key("witness"), time);
         let note = newest.with_lines([line.line()]).unwrap();
         *self.fake.wire.cosigned.lock().unwrap() = Some(note.note().to_owned());
@@ -59,8 +76,8 @@ async fn without_a_quorum_of_young_cosignatures_nothing_runs() {
     let mut rig = rig().await;
     let touch = format!("touch {}", rig.file("ran").display());
     let newest = rig.fake.book().checkpoint().note().to_owned();
-    let old = rig.cosign(610).note().to_owned();
-    for shown in [newest, old] {
+    let ahead = rig.cosign_at(|now| now + 130 * SECOND_US).note().to_owned();
+    for shown in [newest, ahead] {
         *rig.fake.wire.cosigned.lock().unwrap() = Some(shown);
         let id = rig.granted(&touch);
         let ended = rig.ended(id).await;
@@ -74,15 +91,100 @@ async fn without_a_quorum_of_young_cosignatures_nothing_runs() {
     rig.stop().await.unwrap();
 }
 
+/// A server that was down shows the note that it kept, until its witnesses have signed again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_waits_for_a_while_where_only_age_is_wrong_with_what_is_shown() {
+    let mut rig = rig().await;
+    rig.cosign(610);
+    let id = rig.granted(&format!("touch {}", rig.file("ran").display()));
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    rig.clock.advance(25 * SECOND_US);
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert!(!rig.execution(id).status.is_final() && !rig.file("ran").exists());
+    rig.cosign(0);
+    assert_eq!(rig.ended(id).await.status, ExecutionStatus::Completed);
+    assert_eq!(rig.fake.wire.streams.load(Ordering::SeqCst), 1);
+    rig.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_is_refused_when_what_is_shown_stays_too_old_or_its_time_ends_before() {
+    let mut rig = rig().await;
+    rig.cosign(610);
+    let touch = format!("touch {}", rig.file("ran").display());
+    for (passes, why) in [(31, RefusalReason::Grant), (2 * 3600, RefusalReason::Time)] {
+        let id = rig.granted(&touch);
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        assert!(!rig.execution(id).status.is_final());
+        rig.clock.advance(passes * SECOND_US);
+        let ended = rig.ended(id).await;
+        assert_eq!(ended.status, ExecutionStatus::Refused);
+        assert_eq!(ended.refused.map(|refused| refused.why), Some(why));
+    }
+    assert!(!rig.file("ran").exists());
+    rig.stop().await.unwrap();
+}
+
 /// The server is not there yet with a quorum: that may pass, and approvals have their own end.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_grant_waits_while_no_cosigned_checkpoint_is_shown() {
     let mut rig = rig().await;
     let id = rig.granted(&format!("touch {}", rig.file("ran").display()));
-    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
     assert!(!rig.execution(id).status.is_final() && !rig.file("ran").exists());
     rig.cosign(0);
     assert_eq!(rig.ended(id).await.status, ExecutionStatus::Completed);
+    rig.stop().await.unwrap();
+}
+
+/// What is shown next time may be signed: the grant is not sent again on this connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_waits_while_the_note_that_is_shown_is_not_believed() {
+    let mut rig = rig().await;
+    *rig.fake.wire.cosigned.lock().unwrap() = Some("no checkpoint\n".to_owned());
+    let id = rig.granted(&format!("touch {}", rig.file("ran").display()));
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert!(!rig.execution(id).status.is_final() && !rig.file("ran").exists());
+    rig.cosign(0);
+    assert_eq!(rig.ended(id).await.status, ExecutionStatus::Completed);
+    assert_eq!(rig.fake.wire.streams.load(Ordering::SeqCst), 1);
+    rig.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_waits_while_there_is_no_room_to_remember_what_the_witnesses_signed() {
+    let mut disk = None;
+    let mut rig = rig_with(|config| {
+        fs::create_dir(&config.state).unwrap();
+        disk = SmallDisk::over(&config.state, 1024);
+    })
+    .await;
+    if disk.is_none() {
+        rig.stop().await.unwrap();
+        return;
+    }
+    // The grant's own checkpoint is remembered before the disk is full.
+    let id = rig.granted(&format!("touch {}", rig.file("ran").display()));
+    let remembered = rig.config.state.join("identity").join("checkpoint");
+    rig.until("it has seen the grant", |book| {
+        let note = fs::read_to_string(&remembered).unwrap_or_default();
+        note.lines().nth(1) == Some(book.entries.len().to_string().as_str())
+    })
+    .await;
+    let filler = rig.config.state.join("filler");
+    let filled = fs::write(&filler, vec![0; 2 << 20]).unwrap_err();
+    assert_eq!(filled.kind(), ErrorKind::StorageFull);
+    {
+        let mut book = rig.fake.book();
+        let heartbeat = book.ledger_header().heartbeat();
+        book.sign_and_append("ledger", &heartbeat).unwrap();
+    }
+    rig.cosign(0);
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert!(!rig.execution(id).status.is_final() && !rig.file("ran").exists());
+    fs::remove_file(filler).unwrap();
+    assert_eq!(rig.ended(id).await.status, ExecutionStatus::Completed);
+    assert_eq!(rig.fake.wire.streams.load(Ordering::SeqCst), 1);
     rig.stop().await.unwrap();
 }
 

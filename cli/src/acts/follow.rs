@@ -10,6 +10,7 @@ use countersign_protocol::fold::Stream;
 use countersign_protocol::hash::CommandId;
 use countersign_protocol::lifecycle::Command;
 use countersign_protocol::name::AgentName;
+use tokio::time::Instant;
 
 use super::connect::Client;
 use super::read::RightsView;
@@ -139,11 +140,9 @@ impl Client {
                     continue;
                 }
             };
-            let before = live.links.len();
+            let (before, opened) = (live.links.len(), Instant::now());
             let broken = self.drain(&path, &mut stream, &mut live, sink).await?;
-            if live.links.len() > before {
-                patience = Patience::default();
-            }
+            patience.had(live.links.len() > before, opened.elapsed());
             if !live.is_over() {
                 patience
                     .after(broken.map_or_else(ended_early, Failure::from))
@@ -257,11 +256,16 @@ impl Client {
         let mut patience = Patience::default();
         loop {
             let error: Failure = match self.events("/v1/events", Some(last)).await {
-                Ok(mut stream) => match next_notice(&mut stream).await {
-                    Ok(Some(notice)) if notice.seq > last => return Ok(()),
-                    Ok(_ended) => ended_early(),
-                    Err(error) => error,
-                },
+                Ok(mut stream) => {
+                    let opened = Instant::now();
+                    let next = next_notice(&mut stream).await;
+                    patience.had(false, opened.elapsed());
+                    match next {
+                        Ok(Some(notice)) if notice.seq > last => return Ok(()),
+                        Ok(_ended) => ended_early(),
+                        Err(error) => error,
+                    }
+                }
                 Err(error) => error.into(),
             };
             patience.after(error).await?;
@@ -302,14 +306,63 @@ impl Default for Patience {
 }
 
 impl Patience {
+    /// A stream ended that brought something, or lived longer than any wait: the server was there, as behind
+    /// a balancer that ends each connection after an hour. All tries are there again.
+    fn had(&mut self, brought: bool, lived: Duration) {
+        if brought || lived > LONGEST_WAIT {
+            *self = Self::default();
+        }
+    }
+
     /// Waits before the next try; gives the failure back when it is no use.
     async fn after(&mut self, failure: Failure) -> Result<(), Failure> {
+        tokio::time::sleep(self.next(failure)?).await;
+        Ok(())
+    }
+
+    /// How long to wait before the next try.
+    fn next(&mut self, failure: Failure) -> Result<Duration, Failure> {
         self.tries += 1;
         if failure.exit != crate::exit_code::UNREACHABLE || self.tries > RECONNECTS {
             return Err(failure);
         }
-        tokio::time::sleep(self.wait).await;
-        self.wait = (self.wait * 2).min(LONGEST_WAIT);
-        Ok(())
+        let wait = self.wait;
+        self.wait = (wait * 2).min(LONGEST_WAIT);
+        Ok(wait)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// So many streams in a row that lived so long each.
+    fn bears(streams: u32, brought: bool, lived: Duration) -> bool {
+        let mut patience = Patience::default();
+        (0..streams).all(|_| {
+            patience.had(brought, lived);
+            patience.next(ended_early()).is_ok()
+        })
+    }
+
+    #[test]
+    fn streams_that_lived_for_a_while_are_followed_by_others_for_ever() {
+        let hour = Duration::from_secs(3600);
+        assert!(bears(1000, false, hour));
+        assert!(bears(1000, true, Duration::ZERO));
+    }
+
+    #[test]
+    fn a_server_whose_streams_end_at_once_counts_as_gone() {
+        for lived in [Duration::ZERO, LONGEST_WAIT] {
+            assert!(bears(RECONNECTS, false, lived));
+            assert!(!bears(RECONNECTS + 1, false, lived));
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_not_waited_out() {
+        let refused = Failure::refused("not_permitted", "no");
+        assert!(Patience::default().next(refused).is_err());
     }
 }

@@ -19,6 +19,13 @@ use crate::{clock, entropy};
 /// A token is not used this close to its end, so that it does not end on the way.
 const MARGIN_US: u64 = 10 * SECOND_US;
 
+/// The server's word for an answer to a challenge that it does not take.
+const NOT_ITS_CHALLENGE: &str = "challenge";
+
+/// How often a challenge is answered in one sign-in; each may take a touch. One may be spent though its answer is
+/// right: that was lost and sent again, or another server than its own took it, whose clock is behind.
+const CHALLENGES: u32 = 3;
+
 /// Why no session was had.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
@@ -154,7 +161,33 @@ impl Client {
         serde_json::from_str(&text).ok()
     }
 
+    /// Signs in, with another challenge where one was spent in vain.
     async fn sign_in(&self) -> Result<Session, Failure> {
+        let mut more = 1..CHALLENGES;
+        let (answer, principal): (SessionBody, _) = loop {
+            let (body, principal) = self.answer_challenge().await?;
+            match self.http.post("/v1/sessions", &[], &body, None).await {
+                Err(ClientError::Problem(problem))
+                    if problem.code == NOT_ITS_CHALLENGE && more.next().is_some() => {}
+                answer => break (answer?, principal),
+            }
+        };
+        let session = Session {
+            server: self.http.base().to_owned(),
+            token: answer.token,
+            expires_us: answer.expires_us,
+            principal,
+        };
+        let text = serde_json::to_string(&session).map_err(|error| ClientError::Malformed {
+            path: "/v1/sessions".into(),
+            reason: error.to_string(),
+        })?;
+        self.trust.home().write(&self.session_file(), &text)?;
+        Ok(session)
+    }
+
+    /// A challenge, signed, and as whom.
+    async fn answer_challenge(&self) -> Result<(Submission, Principal), Failure> {
         let path = "/v1/sessions/challenge";
         let query = [("key_id", self.key_id.to_string())];
         let challenge: Challenge = self.http.post(path, &query, &Empty {}, None).await?;
@@ -177,20 +210,7 @@ impl Client {
             challenge: drawn,
         });
         let signed = self.signer.sign(&event).await?;
-        let body = Submission::new(signed.statement(), []);
-        let answer: SessionBody = self.http.post("/v1/sessions", &[], &body, None).await?;
-        let session = Session {
-            server: self.http.base().to_owned(),
-            token: answer.token,
-            expires_us: answer.expires_us,
-            principal,
-        };
-        let text = serde_json::to_string(&session).map_err(|error| ClientError::Malformed {
-            path: "/v1/sessions".into(),
-            reason: error.to_string(),
-        })?;
-        self.trust.home().write(&self.session_file(), &text)?;
-        Ok(session)
+        Ok((Submission::new(signed.statement(), []), principal))
     }
 
     /// Whose key this is, as far as can be known before the rights may be read.

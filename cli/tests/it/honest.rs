@@ -1,5 +1,7 @@
 //! What works when nobody lies.
 
+use std::sync::atomic::Ordering::SeqCst;
+
 use countersign_cli::acts::{ChangeStage, Found, RequestSpec, Step};
 use countersign_cli::exit_code;
 use countersign_protocol::command::Mode;
@@ -73,6 +75,31 @@ async fn a_command_goes_all_the_way_and_its_output_comes_out_exact() {
     assert_eq!(shown["executions"][0]["stderr_base64"], "/wo=");
     assert_eq!(shown["approvals"].as_array().unwrap().len(), 2);
     assert_eq!(shown["request"]["env"]["B"], "2");
+}
+
+/// An answer that was lost and sent again, or that another server took whose clock is behind.
+#[tokio::test]
+async fn a_challenge_that_was_spent_in_vain_is_followed_by_another_a_few_times() {
+    for (spent, works) in [(2, true), (3, false)] {
+        let server = Server::start(Book::ready()).await;
+        let home = tempfile::tempdir().unwrap();
+        let left = std::sync::atomic::AtomicU32::new(spent);
+        server.lies(move |path, status, body| {
+            let less = |left: u32| left.checked_sub(1);
+            if path == "/v1/sessions" && left.fetch_update(SeqCst, SeqCst, less).is_ok() {
+                *status = 403;
+                *body = json!({"type": "about:blank", "title": "", "status": 403, "code": "challenge", "detail": "used"});
+            }
+        });
+        let alice = client(&server, home.path(), "alice").await;
+        let rights = alice.rights().await;
+        assert_eq!(rights.is_ok(), works, "{spent}");
+        assert_eq!(server.inner().received.len(), 3, "each answers its own");
+        if let Err(failure) = rights {
+            let came = (failure.exit, failure.code.as_ref());
+            assert_eq!(came, (exit_code::REFUSED, "challenge"));
+        }
+    }
 }
 
 /// Scripts that approve look at this and at nothing else.

@@ -6,5 +6,5 @@ mod grants;
 mod server;
 
 pub(crate) use book::{Book, key, public};
-pub(crate) use grants::{World, grant, newest, people, sign, signers};
+pub(crate) use grants::{World, grant, newest, people, sign, signers, stream};
 pub(crate) use server::{Fake, Tell, at};

@@ -48,6 +48,12 @@ pub(crate) struct Wire {
     pub(crate) refuse: Mutex<HashMap<KeyId, &'static str>>,
     /// Proofs of consistency that are asked for in vain.
     pub(crate) unproven: AtomicUsize,
+    /// So many answers to challenges are not taken.
+    pub(crate) spent: AtomicUsize,
+    /// Whoever asks for such a proof waits.
+    pub(crate) hang: AtomicBool,
+    /// How many have waited.
+    pub(crate) hung: AtomicUsize,
     /// What comes with each grant.
     pub(crate) snapshot: Mutex<Option<SnapshotBody>>,
     /// What is shown as signed by witnesses.
@@ -80,6 +86,9 @@ impl Fake {
             lie: AtomicBool::new(false),
             refuse: Mutex::new(HashMap::new()),
             unproven: AtomicUsize::new(0),
+            spent: AtomicUsize::new(0),
+            hang: AtomicBool::new(false),
+            hung: AtomicUsize::new(0),
             snapshot: Mutex::new(None),
             cosigned: Mutex::default(),
             hang_up: Notify::new(),
@@ -142,6 +151,12 @@ impl Wire {
                     .fetch_update(Ordering::SeqCst, Ordering::SeqCst, lose);
                 if lost.is_ok() {
                     return None;
+                }
+                if self.hang.load(Ordering::SeqCst) {
+                    self.hung.fetch_add(1, Ordering::SeqCst);
+                }
+                while self.hang.load(Ordering::SeqCst) {
+                    tokio::time::sleep(std::time::Duration::from_millis(10)).await;
                 }
                 self.consistency(query)
             }
@@ -253,6 +268,13 @@ impl Wire {
         });
         if !lets_in {
             return problem(403, "unknown_key");
+        }
+        let less = |left: usize| left.checked_sub(1);
+        let spent = self
+            .spent
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
+        if spent.is_ok() {
+            return problem(403, "challenge");
         }
         ok(&SessionBody {
             token: "token".into(),

@@ -27,7 +27,7 @@ pub(super) struct Bad {
     said: String,
     hint: Option<String>,
     /// The exit code that it alone would have.
-    exit: u8,
+    pub(super) exit: u8,
 }
 
 impl Bad {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use countersign_protocol::hash::CommandId;
 use countersign_protocol::key;
+use countersign_protocol::lifecycle::Stage;
 use countersign_protocol::short;
 use countersign_protocol::target::Place;
 use futures_util::stream::{self, StreamExt as _};
@@ -356,19 +357,35 @@ fn takes_work(rights: &RightsView, host: Place) -> Result<Place, Bad> {
 /// One's own approval of one's own request is refused, and leaves nothing.
 async fn refused_alone(client: &Client, id: &CommandId) -> Result<String, Bad> {
     let view = client.fetch_command(id).await?;
-    match client.approve_own(&view).await? {
-        Answer::Refused { code } if code == OWN_REQUEST => {}
-        Answer::Refused { code } => {
-            return Err(Bad::failed(format!(
-                "your own approval of your own request was refused, but for another reason: {code}"
-            )));
-        }
-        Answer::Entered { seq } => {
-            return Err(accepted("your own approval of your own request", seq));
-        }
+    let answer = client.approve_own(&view).await?;
+    let after = client.fetch_command(id).await?;
+    let me = client.rights().await?.person(&client.key_id())?;
+    // Others may approve at this very moment: of approvals, only one's own are looked at.
+    let stands = after
+        .command
+        .approvals
+        .iter()
+        .any(|one| one.principal == me);
+    judged_alone(answer, &after.command.stage, stands)
+}
+
+/// What one's own approval came to, by the server's answer, how far the command is after it, and whether
+/// such an approval stands in the log.
+fn judged_alone(answer: Answer, stage: &Stage, stands: bool) -> Result<String, Bad> {
+    match answer {
+        Answer::Entered { seq } => Err(accepted("your own approval of your own request", seq)),
+        Answer::Refused { .. } if stands => Err(stands_all_the_same()),
+        Answer::Refused { code } if code == OWN_REQUEST => Ok(
+            "you alone get nothing to run: your approval of your own request was refused"
+                .to_owned(),
+        ),
+        Answer::Refused { code } if *stage != Stage::Requested => Err(Bad::left_out(format!(
+            "others had said yes or no before your own approval came, which was refused for that: {code}"
+        ))),
+        Answer::Refused { code } => Err(Bad::failed(format!(
+            "your own approval of your own request was refused, but for another reason: {code}"
+        ))),
     }
-    stays(client, &view).await?;
-    Ok("you alone get nothing to run: your approval of your own request was refused".to_owned())
 }
 
 async fn refused_changed(client: &Client, view: &CommandView) -> Result<String, Bad> {
@@ -387,7 +404,11 @@ async fn refused_changed(client: &Client, view: &CommandView) -> Result<String, 
             None => return Err(Bad::left_out("there is no approval to change")),
         }
     }
-    stays(client, &view).await?;
+    // The command is over, so that nobody approves it any more.
+    let after = client.fetch_command(&view.id()).await?;
+    if after.command.approvals.len() != view.command.approvals.len() {
+        return Err(stands_all_the_same());
+    }
     Ok(
         "an approval with one bit changed was refused, in its words and in its signature"
             .to_owned(),
@@ -401,17 +422,9 @@ fn accepted(what: &str, seq: u64) -> Bad {
 }
 
 /// A refused statement must leave nothing in the log.
-async fn stays(client: &Client, before: &CommandView) -> Result<(), Bad> {
-    let after = client.fetch_command(&before.id()).await?;
-    let approvals = |view: &CommandView| view.command.approvals.len();
-    if approvals(&after) == approvals(before) {
-        Ok(())
-    } else {
-        Err(
-            Bad::failed("what was refused stands in the log all the same")
-                .hint("audit the ledger: countersign verify"),
-        )
-    }
+fn stands_all_the_same() -> Bad {
+    Bad::failed("what was refused stands in the log all the same")
+        .hint("audit the ledger: countersign verify")
 }
 
 async fn proved(
@@ -439,4 +452,37 @@ async fn proved(
         "{entries} entries of {} commands, each with its signature, its right and its proof in the log of {size}",
         asked.len()
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit_code;
+
+    fn refused(code: &str) -> Answer {
+        Answer::Refused { code: code.into() }
+    }
+
+    fn exit(outcome: Result<String, Bad>) -> u8 {
+        outcome.map_or_else(|bad| bad.exit, |_| exit_code::DONE)
+    }
+
+    #[test]
+    fn ones_own_approval_must_be_refused_as_ones_own_and_leave_nothing() {
+        let waits = Stage::Requested;
+        let judged = |answer, stands| exit(judged_alone(answer, &waits, stands));
+        assert_eq!(judged(refused(OWN_REQUEST), false), exit_code::DONE);
+        assert_eq!(judged(refused(OWN_REQUEST), true), exit_code::FAILED);
+        assert_eq!(judged(refused("busy"), false), exit_code::FAILED);
+        let entered = Answer::Entered { seq: 7 };
+        assert_eq!(judged(entered, false), exit_code::FAILED);
+    }
+
+    #[test]
+    fn where_others_ended_the_wait_before_it_could_be_tried_it_is_left_out() {
+        let late = |code, stands| exit(judged_alone(refused(code), &Stage::Rejected, stands));
+        assert_eq!(late("over", false), exit_code::LEFT_OUT);
+        assert_eq!(late(OWN_REQUEST, false), exit_code::DONE);
+        assert_eq!(late("over", true), exit_code::FAILED);
+    }
 }
