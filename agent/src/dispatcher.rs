@@ -247,6 +247,11 @@ impl Dispatcher {
                         self.speak_of_idle_time();
                     }
                 }
+                // Before what waits: each look at that may ask the server, and a cancel must not stand behind it.
+                next = work.recv(), if !busy => match next {
+                    Some(next) => self.take((next, Came::Now), &orders.stop, pulse).await?,
+                    None => return Err(AgentError::Task("the listener is gone".into())),
+                },
                 () = when(self.aside.next()) => if let Some(again) = self.aside.take() {
                     self.take((again, Came::Again), &orders.stop, pulse).await?;
                     if self.aside.wants_again() {
@@ -260,10 +265,6 @@ impl Dispatcher {
                 () = when(self.idle_due) => self.speak_of_idle_time(),
                 _tick = look.tick() => self.speak_of_facts(),
                 _tick = forget.tick() => pulse.during(self.forget()).await?,
-                next = work.recv(), if !busy => match next {
-                    Some(next) => self.take((next, Came::Now), &orders.stop, pulse).await?,
-                    None => return Err(AgentError::Task("the listener is gone".into())),
-                },
             }
         }
     }
@@ -409,6 +410,8 @@ impl Dispatcher {
                 Err(error) => {
                     tolerate(error)?;
                     tracing::warn!("a grant waits for the witnesses' checkpoint");
+                    // A server that was away has not had the time in which it asks them.
+                    self.old_words.forget(&permit.command());
                     self.put_aside(Work::Grant(grant), PROOF_PAUSE);
                     return Ok(());
                 }

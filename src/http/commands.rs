@@ -24,6 +24,7 @@ use super::auth::Caller;
 use super::bodies::{Body, Parameters};
 use super::error::ApiError;
 use super::notes::{self, Purpose};
+use super::operations;
 use super::statements::preferred_wait;
 use super::streams::{self, Wanted};
 use crate::projections::Filter;
@@ -158,8 +159,8 @@ pub(super) async fn ended(
         found = look => found,
         () = tokio::time::sleep(wait) => Ok(None),
         () = app.shutdown.cancelled() => Ok(None),
-        // Another server may have it; this one would not hear of it.
-        () = learning.lost() => Ok(None),
+        // Another server may have it; this one would not hear of it, and says so.
+        () = learning.lost() => operations::learns(app).map(|()| None),
     }
 }
 

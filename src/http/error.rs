@@ -173,7 +173,7 @@ impl From<OpenError> for ApiError {
         if let OpenError::Unanswered = error {
             return Self::unavailable();
         }
-        if let OpenError::File(_) = error {
+        if let OpenError::File(_) | OpenError::Unkept = error {
             // It was logged where it was tried. Nothing is known that could not be kept.
             return Self::not_kept();
         }

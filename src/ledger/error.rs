@@ -61,6 +61,9 @@ pub enum OpenError {
     /// The database, asked by another caller whose answer this one waited for.
     #[error("the database did not answer a moment ago")]
     Unanswered,
+    /// The checkpoint file, tried by another caller whose answer this one waited for.
+    #[error("what other servers committed could not be kept a moment ago")]
+    Unkept,
     /// No genesis.
     #[error("the database holds no ledger yet; make one with `countersign init`")]
     Empty,

@@ -49,8 +49,25 @@ pub(super) struct Newest {
 #[derive(Debug, Default)]
 struct Looked {
     last: u64,
-    /// The database did not answer it.
-    unanswered: bool,
+    failed: Option<Failed>,
+}
+
+/// What kept a look from coming to an end, which all who wait for it share.
+#[derive(Debug, Clone, Copy)]
+enum Failed {
+    /// The database did not answer.
+    Unanswered,
+    /// The file could not be written.
+    Unkept,
+}
+
+impl From<Failed> for OpenError {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Unanswered => Self::Unanswered,
+            Failed::Unkept => Self::Unkept,
+        }
+    }
 }
 
 impl Newest {
@@ -118,25 +135,22 @@ impl Newest {
         let known = self.begun.load(Ordering::SeqCst);
         let mut last = self.looked.lock().await;
         if last.last > known {
-            return if last.unanswered {
-                Err(OpenError::Unanswered)
-            } else {
-                Ok(())
-            };
+            return last.failed.map_or(Ok(()), |failed| Err(failed.into()));
         }
         let this = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
         let looked = self.look_once().await;
-        let unanswered = matches!(looked, Err(OpenError::Database(_)));
-        if looked.is_ok() || unanswered {
-            *last = Looked {
-                last: this,
-                unanswered,
-            };
+        let failed = match &looked {
+            Err(OpenError::Database(_)) => Some(Failed::Unanswered),
+            Err(OpenError::File(_)) => Some(Failed::Unkept),
+            Ok(()) | Err(_) => None,
+        };
+        if looked.is_ok() || failed.is_some() {
+            *last = Looked { last: this, failed };
         }
         drop(last);
         match &looked {
             Ok(()) => self.told_unkept.store(false, Ordering::Relaxed),
-            Err(OpenError::Database(_) | OpenError::Unanswered) => {}
+            Err(OpenError::Database(_)) => {}
             Err(OpenError::File(error)) => {
                 // Five times a second until there is room again; said once.
                 if !self.told_unkept.swap(true, Ordering::Relaxed) {
@@ -177,13 +191,19 @@ impl Newest {
             // A database that is away is away for all servers, and ends no stream: nobody could go
             // anywhere. The next append says what is wrong with it, and a stop is logged above.
             match self.look().await {
-                Ok(()) => unkept = None,
-                Err(OpenError::File(_)) => {
-                    unkept.get_or_insert_with(Instant::now);
+                Ok(()) => {
+                    unkept = None;
+                    self.learns(true);
                 }
-                Err(_other) => {}
+                Err(OpenError::File(_) | OpenError::Unkept) => {
+                    let since = unkept.get_or_insert_with(Instant::now);
+                    if since.elapsed() >= UNKEPT_FOR {
+                        self.learns(false);
+                    }
+                }
+                // Nothing is known of the file meanwhile.
+                Err(_other) => unkept = None,
             }
-            self.learns(unkept.is_none_or(|since| since.elapsed() < UNKEPT_FOR));
         }
         if self.stopped.get().is_some() {
             self.learns(false);

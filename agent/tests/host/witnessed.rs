@@ -14,7 +14,7 @@ use countersign_protocol::lifecycle::ExecutionStatus;
 use countersign_protocol::name::SECOND_US;
 
 use crate::small_disk::SmallDisk;
-use crate::support::{at, key};
+use crate::support::{Tell, at, key};
 use crate::whole::{Rig, approved};
 
 fn witness() -> (Origin, WitnessKey) {
@@ -122,6 +122,44 @@ async fn a_grant_is_refused_when_what_is_shown_stays_too_old_or_its_time_ends_be
         assert_eq!(ended.refused.map(|refused| refused.why), Some(why));
     }
     assert!(!rig.file("ran").exists());
+    rig.stop().await.unwrap();
+}
+
+/// A server that was away again had no time to ask its witnesses.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_wait_for_a_younger_word_begins_anew_once_the_server_was_away() {
+    let mut rig = rig().await;
+    rig.cosign(610);
+    let id = rig.granted(&format!("touch {}", rig.file("ran").display()));
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    *rig.fake.wire.cosigned.lock().unwrap() = None;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    rig.clock.advance(31 * SECOND_US);
+    rig.cosign(610);
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert!(!rig.execution(id).status.is_final() && !rig.file("ran").exists());
+    rig.cosign(0);
+    assert_eq!(rig.ended(id).await.status, ExecutionStatus::Completed);
+    rig.stop().await.unwrap();
+}
+
+/// Ten grants that wait take longer to look at than the pause between two looks.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_does_not_stand_behind_grants_that_wait_for_the_witnesses() {
+    let mut rig = rig().await;
+    rig.cosign(0);
+    let id = rig.granted("echo on; sleep 60");
+    rig.writing(id).await;
+    rig.cosign(610);
+    rig.fake.wire.slow.store(150, Ordering::SeqCst);
+    for _grant in 0..10 {
+        rig.granted("true");
+    }
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    rig.cancels("bob", id);
+    rig.fake.tell(Tell::Cancel(id));
+    assert_eq!(rig.ended(id).await.status, ExecutionStatus::Cancelled);
+    rig.fake.wire.slow.store(0, Ordering::SeqCst);
     rig.stop().await.unwrap();
 }
 

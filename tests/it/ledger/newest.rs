@@ -200,11 +200,34 @@ async fn a_server_that_has_stopped_learns_nothing_more_and_says_so() {
     assert!(!book.ledger.learning().holds(), "until it is started anew");
 }
 
+/// A fleet that was sent away comes back at once: each call would otherwise try for itself, one after the other.
+#[tokio::test]
+async fn what_cannot_be_kept_is_tried_once_for_all_who_wait() {
+    let book = TestLedger::ready().await;
+    let (second, file) = beside(&book).await;
+    make_unwritable(&file);
+    book.send(book.request().0).await.unwrap();
+    let looks = futures_util::future::join_all((0..20).map(|_| second.look()));
+    let (mut tried, mut shared) = (0, 0);
+    for looked in looks.await {
+        match looked.unwrap_err() {
+            OpenError::File(_) => tried += 1,
+            OpenError::Unkept => shared += 1,
+            other => unreachable!("{other}"),
+        }
+    }
+    assert!(tried <= 2 && shared >= 18, "{tried} {shared}");
+}
+
 /// All servers share it: nobody who listens here would hear more elsewhere.
 #[tokio::test]
 async fn a_database_that_is_away_sends_nobody_away() {
     let book = TestLedger::ready().await;
-    let (second, _file) = beside(&book).await;
+    let (second, file) = beside(&book).await;
+    // Also where there was no room for a moment, just before: nothing is known of that meanwhile.
+    make_unwritable(&file);
+    book.send(book.request().0).await.unwrap();
+    tokio::time::sleep(A_LOOK).await;
     second.pool().close().await;
     second.look().await.unwrap_err();
     tokio::time::sleep(WITHOUT_ROOM).await;

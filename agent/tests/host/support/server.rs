@@ -1,7 +1,7 @@
 //! A server of one ledger in memory, over real sockets, that can also be away, forgetful or lying.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use countersign_protocol::api::{
@@ -56,6 +56,8 @@ pub(crate) struct Wire {
     pub(crate) hung: AtomicUsize,
     /// What comes with each grant.
     pub(crate) snapshot: Mutex<Option<SnapshotBody>>,
+    /// How many milliseconds it takes to show what is signed by witnesses.
+    pub(crate) slow: AtomicU64,
     /// What is shown as signed by witnesses.
     pub(crate) cosigned: Mutex<Option<String>>,
     /// Open streams of work end.
@@ -90,6 +92,7 @@ impl Fake {
             hang: AtomicBool::new(false),
             hung: AtomicUsize::new(0),
             snapshot: Mutex::new(None),
+            slow: AtomicU64::new(0),
             cosigned: Mutex::default(),
             hang_up: Notify::new(),
             streams: AtomicUsize::new(0),
@@ -131,13 +134,17 @@ impl Wire {
         let (path, query) = target.split_once('?').unwrap_or((&target, ""));
         let answer = match path {
             "/v1/ledger" => ok(&self.info()),
-            "/checkpoint" => match self.cosigned.lock().unwrap().clone() {
-                Some(note) => (200, note.into_bytes()),
-                None => {
+            "/checkpoint" => {
+                let slow = self.slow.load(Ordering::SeqCst);
+                tokio::time::sleep(std::time::Duration::from_millis(slow)).await;
+                let note = self.cosigned.lock().unwrap().clone();
+                if let Some(note) = note {
+                    (200, note.into_bytes())
+                } else {
                     let problem = refusal(503, "no_quorum");
                     (503, serde_json::to_vec(&problem).unwrap())
                 }
-            },
+            }
             "/v1/sessions/challenge" => ok(&ChallengeBody {
                 challenge: Digest::new([3; 32]).to_string(),
                 ledger: self.info().ledger,
