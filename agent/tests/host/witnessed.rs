@@ -239,6 +239,6 @@ async fn a_cosigned_second_history_stops_the_agent() {
     let note = second.with_lines([line.line()]).unwrap();
     *rig.fake.wire.cosigned.lock().unwrap() = Some(note.note().to_owned());
     let id = approved(&mut rig.fake.book(), &["true"]);
-    rig.fake.tell(crate::support::Tell::Grant(id));
+    rig.fake.tell(Tell::Grant(id));
     assert!(rig.result().await.is_err());
 }
