@@ -2,7 +2,7 @@
 //! both share, have led its callers to expect.
 //!
 //! In each test something is held while the one server writes on, so that the other's look at the head falls
-//! between two entries, as it does by chance once in twenty runs without that.
+//! between two entries, as it does by chance, and seldom, without that.
 
 use std::time::Duration;
 
