@@ -4,7 +4,7 @@
 //! database, and only then announced. So what anybody heard here survives a rollback of the
 //! database, and a rewritten one is noticed by whoever reads next.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -37,8 +37,6 @@ pub(super) struct Newest {
     /// Looks at the head that were begun, and the last of them that ended.
     begun: AtomicU64,
     looked: tokio::sync::Mutex<Looked>,
-    /// It was said that the file cannot be written, and no look has ended well since.
-    told_unkept: AtomicBool,
     /// Whether what others commit is still learned here.
     learns: watch::Sender<bool>,
     /// Set once the database contradicts what is known, with the reason.
@@ -86,7 +84,6 @@ impl Newest {
             announce: watch::Sender::new(Arc::new(checkpoint)),
             begun: AtomicU64::new(0),
             looked: tokio::sync::Mutex::default(),
-            told_unkept: AtomicBool::new(false),
             learns: watch::Sender::new(true),
             stopped,
         }
@@ -140,29 +137,23 @@ impl Newest {
         let this = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
         let looked = self.look_once().await;
         let failed = match &looked {
+            Ok(()) => None,
             Err(OpenError::Database(_)) => Some(Failed::Unanswered),
-            Err(OpenError::File(_)) => Some(Failed::Unkept),
-            Ok(()) | Err(_) => None,
-        };
-        if looked.is_ok() || failed.is_some() {
-            *last = Looked { last: this, failed };
-        }
-        drop(last);
-        match &looked {
-            Ok(()) => self.told_unkept.store(false, Ordering::Relaxed),
-            Err(OpenError::Database(_)) => {}
             Err(OpenError::File(error)) => {
                 // Five times a second until there is room again; said once.
-                if !self.told_unkept.swap(true, Ordering::Relaxed) {
+                if !matches!(last.failed, Some(Failed::Unkept)) {
                     tracing::warn!(%error, "what other servers committed cannot be kept");
                 }
+                Some(Failed::Unkept)
             }
             Err(error) => {
                 if self.stopped.set(error.to_string().into()).is_ok() {
                     tracing::error!(%error, "the ledger stops: the database contradicts what is known");
                 }
+                return looked;
             }
-        }
+        };
+        *last = Looked { last: this, failed };
         looked
     }
 

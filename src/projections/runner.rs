@@ -461,22 +461,23 @@ impl Follower {
             if told >= wanted {
                 return Ok(());
             }
-            let reached = self.catch_up(&mut connection, &cursors, wanted).await?;
-            if reached > told {
-                self.tell(reached, tell);
-                continue;
+            let mut reached = self.catch_up(&mut connection, &cursors, wanted).await?;
+            if reached == told {
+                let mut transaction = connection.begin().await?;
+                use_schema(&mut transaction).await?;
+                let held = hold_cursors(&mut transaction).await?;
+                let cursors = Cursors::of(&held, told)?;
+                if cursors.behind() != reached {
+                    // Another server was here first. What it wrote is folded without holding anybody up.
+                    continue;
+                }
+                reached = self.step_in(&mut transaction, &cursors, wanted).await?;
+                transaction.commit().await?;
             }
-            let mut transaction = connection.begin().await?;
-            use_schema(&mut transaction).await?;
-            let held = hold_cursors(&mut transaction).await?;
-            let cursors = Cursors::of(&held, told)?;
-            if cursors.behind() != reached {
-                // Another server was here first. What it wrote is folded without holding anybody up.
-                continue;
+            self.tell(reached, tell);
+            if reached >= wanted {
+                return Ok(());
             }
-            let next = self.step_in(&mut transaction, &cursors, wanted).await?;
-            transaction.commit().await?;
-            self.tell(next, tell);
         }
     }
 
@@ -517,15 +518,15 @@ impl Follower {
     }
 
     /// Remembers whom a page concerns.
-    fn note(page: &Page<'_>, rights: &mut Option<Arc<Rights>>, calls: &mut Calls) {
+    fn note(&mut self, page: &Page<'_>) {
         if page.rights_touched {
-            *rights = None;
+            self.rights = None;
         }
         for command in page.changed_for_all() {
             let waits = command.plan.is_some() && command.cancel.is_none();
             if matches!(command.stage, Stage::Authorized { .. }) && !waits {
                 let hosts = command.executions.keys().cloned().collect();
-                calls.push((command.id, hosts));
+                self.calls.push((command.id, hosts));
             }
         }
         // In a rollout those that have their turn now.
@@ -536,9 +537,24 @@ impl Follower {
             let parts = page.parts(command).filter(|(_, part)| has_turn(part));
             let hosts: Vec<AgentName> = parts.map(|(host, _)| host.clone()).collect();
             if !hosts.is_empty() {
-                calls.push((command.id, hosts));
+                self.calls.push((command.id, hosts));
             }
         }
+    }
+
+    /// The next page, which must be there, and whom it concerns remembered.
+    async fn page<'a>(
+        &mut self,
+        connection: &mut PgConnection,
+        fold: &'a mut Fold,
+        to: u64,
+    ) -> Result<Page<'a>, ProjectionError> {
+        let database = fold.next();
+        let page = fold.page(connection, to).await?;
+        // The cursors say that it is there, or that it is not done, and the log says otherwise.
+        let page = page.ok_or(OpenError::Behind { database, file: to })?;
+        self.note(&page);
+        Ok(page)
     }
 
     /// Folds what the rows contain, and gives how far. Nothing is held meanwhile: all rights, and what other
@@ -564,10 +580,7 @@ impl Follower {
             }
         };
         while fold.next() < followed {
-            let Some(page) = fold.page(&mut *connection, followed).await? else {
-                return Err(no_entries(fold.next(), followed));
-            };
-            Self::note(&page, &mut self.rights, &mut self.calls);
+            self.page(connection, &mut fold, followed).await?;
             fold.drop_settled();
         }
         let reached = fold.next();
@@ -584,15 +597,10 @@ impl Follower {
     ) -> Result<u64, ProjectionError> {
         let behind = cursors.behind();
         let fold = self.fold.take().filter(|fold| fold.next() == behind);
-        let mut fold = fold.ok_or_else(|| no_entries(behind, wanted))?;
-        let Some(page) = fold
-            .page(&mut *connection, cursors.end_of_page(wanted))
-            .await?
-        else {
-            // The cursors say that everything is done and the log says otherwise.
-            return Err(no_entries(behind, wanted));
-        };
-        Self::note(&page, &mut self.rights, &mut self.calls);
+        let (database, file) = (behind, wanted);
+        let mut fold = fold.ok_or(OpenError::Behind { database, file })?;
+        let to = cursors.end_of_page(wanted);
+        let page = self.page(connection, &mut fold, to).await?;
         let last = cursors.last();
         every!(P => if last.contains(&P::NAME) {
             P::apply(connection, &page).await?;
@@ -610,9 +618,4 @@ impl Follower {
         self.fold = Some(fold);
         Ok(next)
     }
-}
-
-/// There should be entries, and there are none.
-fn no_entries(database: u64, file: u64) -> ProjectionError {
-    OpenError::Behind { database, file }.into()
 }

@@ -10,6 +10,7 @@ use countersign_agent::orders::Orders;
 use countersign_protocol::checkpoint::{Checkpoint, Origin};
 use countersign_protocol::cosignature::{Cosignature, WitnessKey};
 use countersign_protocol::event::RefusalReason;
+use countersign_protocol::hash::StatementId;
 use countersign_protocol::lifecycle::ExecutionStatus;
 use countersign_protocol::name::SECOND_US;
 
@@ -43,6 +44,12 @@ async fn rig_with(change: impl FnOnce(&mut Config)) -> Rig {
 }
 
 impl Rig {
+    /// It has looked again, and what touches `ran` has neither run nor ended.
+    async fn still_waits(&self, id: StatementId) {
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        assert!(!self.execution(id).status.is_final() && !self.file("ran").exists());
+    }
+
     /// The newest checkpoint, signed by the witness so many seconds ago.
     fn cosign(&self, ago: u64) -> Checkpoint {
         self.cosign_at(|now| now - ago * SECOND_US)
@@ -99,8 +106,7 @@ async fn a_grant_waits_for_a_while_where_only_age_is_wrong_with_what_is_shown() 
     let id = rig.granted(&format!("touch {}", rig.file("ran").display()));
     tokio::time::sleep(Duration::from_millis(1500)).await;
     rig.clock.advance(25 * SECOND_US);
-    tokio::time::sleep(Duration::from_millis(1500)).await;
-    assert!(!rig.execution(id).status.is_final() && !rig.file("ran").exists());
+    rig.still_waits(id).await;
     rig.cosign(0);
     assert_eq!(rig.ended(id).await.status, ExecutionStatus::Completed);
     assert_eq!(rig.fake.wire.streams.load(Ordering::SeqCst), 1);
@@ -136,8 +142,7 @@ async fn the_wait_for_a_younger_word_begins_anew_once_the_server_was_away() {
     tokio::time::sleep(Duration::from_millis(1500)).await;
     rig.clock.advance(31 * SECOND_US);
     rig.cosign(610);
-    tokio::time::sleep(Duration::from_millis(1500)).await;
-    assert!(!rig.execution(id).status.is_final() && !rig.file("ran").exists());
+    rig.still_waits(id).await;
     rig.cosign(0);
     assert_eq!(rig.ended(id).await.status, ExecutionStatus::Completed);
     rig.stop().await.unwrap();
@@ -168,8 +173,7 @@ async fn a_cancel_does_not_stand_behind_grants_that_wait_for_the_witnesses() {
 async fn a_grant_waits_while_no_cosigned_checkpoint_is_shown() {
     let mut rig = rig().await;
     let id = rig.granted(&format!("touch {}", rig.file("ran").display()));
-    tokio::time::sleep(Duration::from_millis(1500)).await;
-    assert!(!rig.execution(id).status.is_final() && !rig.file("ran").exists());
+    rig.still_waits(id).await;
     rig.cosign(0);
     assert_eq!(rig.ended(id).await.status, ExecutionStatus::Completed);
     rig.stop().await.unwrap();
@@ -181,8 +185,7 @@ async fn a_grant_waits_while_the_note_that_is_shown_is_not_believed() {
     let mut rig = rig().await;
     *rig.fake.wire.cosigned.lock().unwrap() = Some("no checkpoint\n".to_owned());
     let id = rig.granted(&format!("touch {}", rig.file("ran").display()));
-    tokio::time::sleep(Duration::from_millis(1500)).await;
-    assert!(!rig.execution(id).status.is_final() && !rig.file("ran").exists());
+    rig.still_waits(id).await;
     rig.cosign(0);
     assert_eq!(rig.ended(id).await.status, ExecutionStatus::Completed);
     assert_eq!(rig.fake.wire.streams.load(Ordering::SeqCst), 1);

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use countersign_protocol::api::{CommandItem, ExecutionResult, Problem};
+use countersign_protocol::api::{ExecutionResult, Problem};
 use countersign_protocol::blob::Blob;
 use countersign_protocol::command::Mode;
 use countersign_protocol::event::{
@@ -210,7 +210,11 @@ impl Taken {
 fn entered(id: &CommandId, status: Option<CommandStatus>, error: &ApiError) -> Response {
     tracing::warn!(%id, code = error.0.code, "entered; how far it has come cannot be told");
     let location = [(header::LOCATION, format!("/v1/commands/{id}"))];
-    let answer = ExecAnswer::entered(id, status.unwrap_or(CommandStatus::Requested));
+    let status = status
+        .unwrap_or(CommandStatus::Requested)
+        .as_str()
+        .to_owned();
+    let answer = ExecAnswer::new(id.to_string(), status, Vec::new());
     (StatusCode::ACCEPTED, location, Json(answer)).into_response()
 }
 
@@ -314,7 +318,7 @@ async fn answer(
     let (sight, now) = access::sight(app, &caller, id).await?;
     let item = ended.unwrap_or(now);
     if !commands::is_final(&item.status) {
-        let answer = ExecAnswer::new(item, Vec::new());
+        let answer = ExecAnswer::new(item.id, item.status, Vec::new());
         return Ok((StatusCode::ACCEPTED, location, Json(answer)).into_response());
     }
     let results = if sight.output {
@@ -326,7 +330,7 @@ async fn answer(
     let timed_out = results
         .iter()
         .any(|part| part.outcome.as_deref() == Some("timed_out"));
-    let answer = ExecAnswer::new(item, results);
+    let answer = ExecAnswer::new(item.id, item.status, results);
     let problem = match answer.status.as_str() {
         _any if timed_out => Some(ApiError::new(
             StatusCode::GATEWAY_TIMEOUT,
@@ -363,27 +367,14 @@ async fn answer(
 }
 
 impl ExecAnswer {
-    fn entered(id: &CommandId, status: CommandStatus) -> Self {
-        Self {
-            command: id.to_string(),
-            status: status.as_str().to_owned(),
-            stdout: None,
-            stderr: None,
-            exit_code: None,
-            duration_ms: None,
-            truncated: false,
-            results: Vec::new(),
-        }
-    }
-
-    fn new(item: CommandItem, results: Vec<ExecutionResult>) -> Self {
+    fn new(command: String, status: String, results: Vec<ExecutionResult>) -> Self {
         let only = match results.as_slice() {
             [only] => Some(only.clone()),
             _none_or_several => None,
         };
         Self {
-            command: item.id,
-            status: item.status,
+            command,
+            status,
             stdout: only.as_ref().map(|part| part.stdout.clone()),
             stderr: only.as_ref().map(|part| part.stderr.clone()),
             exit_code: only.as_ref().and_then(|part| part.code),

@@ -6,18 +6,17 @@
 
 use std::time::Duration;
 
-use countersign::projections::{self, Bell, Projected};
+use countersign::projections::Bell;
 use countersign_protocol::api::LiveEntry;
 use countersign_protocol::hash::CommandId;
 use countersign_protocol::token::reference;
 use serde_json::json;
 use sqlx::{Postgres, Transaction};
-use tokio::sync::watch;
 
 use super::streams::{events, next_grant};
 use super::tokens::{asking_for, exec, taken};
 use crate::support::server::problem;
-use crate::support::{TestLedger, TestServer};
+use crate::support::{TestLedger, TestServer, have, hold};
 
 /// Longer than any of it takes.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -27,33 +26,6 @@ const CURSORS: &str = "SELECT FROM projections.cursors ORDER BY name FOR UPDATE"
 
 /// Nobody reads the rows of commands.
 const COMMANDS: &str = "LOCK TABLE projections.commands IN ACCESS EXCLUSIVE MODE";
-
-/// Holds something until it is committed.
-async fn hold(book: &TestLedger, what: &'static str) -> Transaction<'static, Postgres> {
-    let mut held = book.database.app.begin().await.unwrap();
-    sqlx::query(what).execute(&mut *held).await.unwrap();
-    held
-}
-
-/// The rows that follow what the book writes, as a server of its own makes them.
-struct Rows(watch::Receiver<Option<Projected>>);
-
-impl Rows {
-    async fn of(book: &TestLedger) -> Self {
-        let (tell, rows) = watch::channel(None);
-        let pool = book.database.another_app().await;
-        let (log, judge) = (book.ledger.watch(), book.ledger.judge());
-        tokio::spawn(projections::run(pool, log, (tell, Bell::default()), judge));
-        Self(rows)
-    }
-
-    /// Until they have that entry.
-    async fn have(&mut self, seq: u64) {
-        let there = |rows: &Option<Projected>| rows.as_ref().is_some_and(|rows| rows.size > seq);
-        let waited = tokio::time::timeout(PATIENCE, self.0.wait_for(there)).await;
-        waited.expect("the rows follow").unwrap();
-    }
-}
 
 /// Does what the rows' server would, were it not held up as well.
 async fn write(held: &mut Transaction<'static, Postgres>, rows: &'static str, id: CommandId) {
@@ -72,7 +44,7 @@ async fn a_host_gets_its_grant_though_the_approvals_came_one_by_one_to_another_s
         let (request, act) = book.request();
         let id = book.send(request).await.unwrap().id;
         book.send(book.approval("bob", id, &act)).await.unwrap();
-        let held = hold(book, CURSORS).await;
+        let held = hold(&book.database.app, CURSORS).await;
         server.ledger.look().await.unwrap();
         book.send(book.approval("carol", id, &act)).await.unwrap();
         held.commit().await.unwrap();
@@ -85,16 +57,16 @@ async fn a_host_gets_its_grant_though_the_approvals_came_one_by_one_to_another_s
 async fn a_host_that_comes_while_another_server_authorizes_gets_its_grant() {
     let server = TestServer::beside(TestLedger::ready().await).await;
     let book = &server.book;
-    let mut rows = Rows::of(book).await;
+    let mut rows = book.follow(book.database.another_app().await, Bell::default());
     for _round in 0..5 {
         let token = server.sign_in("web-1").await;
         let (request, act) = book.request();
         let id = book.send(request).await.unwrap().id;
         let approved = book.send(book.approval("bob", id, &act)).await.unwrap();
-        rows.have(approved.seq).await;
+        have(&mut rows, approved.seq + 1).await;
         server.ledger.look().await.unwrap();
         server.reader.caught_up().await.unwrap();
-        let mut held = hold(book, COMMANDS).await;
+        let mut held = hold(&book.database.app, COMMANDS).await;
         let mut work = server.get_as(&token, "/v1/agents/web-1/work").await;
         // It asks for its rows.
         book.database.until_a_lock_is_awaited().await;
@@ -111,7 +83,7 @@ async fn a_host_that_comes_while_another_server_authorizes_gets_its_grant() {
 async fn whoever_follows_a_command_hears_its_last_entry_before_the_stream_ends() {
     let server = TestServer::beside(TestLedger::ready().await).await;
     let book = &server.book;
-    let mut rows = Rows::of(book).await;
+    let mut rows = book.follow(book.database.another_app().await, Bell::default());
     let token = server.sign_in("alice").await;
     for _round in 0..5 {
         let (command, _) = book.authorized().await;
@@ -120,8 +92,8 @@ async fn whoever_follows_a_command_hears_its_last_entry_before_the_stream_ends()
         let before: Vec<(u64, LiveEntry)> = events(&mut live, 4).await;
         assert_eq!(before.len(), 4);
         let started = book.send(book.start(command)).await.unwrap();
-        rows.have(started.seq).await;
-        let mut held = hold(book, COMMANDS).await;
+        have(&mut rows, started.seq + 1).await;
+        let mut held = hold(&book.database.app, COMMANDS).await;
         server.ledger.look().await.unwrap();
         // It has the new entry, and asks how the command stands.
         book.database.until_a_lock_is_awaited().await;
@@ -143,7 +115,7 @@ async fn a_call_repeated_while_another_server_enters_the_first_is_not_told_that_
     let token = asking_for(&server, "alice").await;
     let asked = json!({ "command": "true", "on": ["web-1"], "execution_id": "once" });
     server.reader.caught_up().await.unwrap();
-    let held = hold(book, CURSORS).await;
+    let held = hold(&book.database.app, CURSORS).await;
     // So that who calls has to wait for the rows.
     book.join("dave").await;
     let life = async {
@@ -171,7 +143,7 @@ async fn a_call_that_is_in_the_log_is_taken_also_while_the_lists_stand_still() {
     let server = TestServer::start().await;
     let token = asking_for(&server, "alice").await;
     server.reader.caught_up().await.unwrap();
-    let held = hold(&server.book, CURSORS).await;
+    let held = hold(&server.book.database.app, CURSORS).await;
     let asked = json!({ "command": "true", "on": ["web-1"] });
     let command = taken(exec(&server, &token, &asked).await).await;
     held.commit().await.unwrap();

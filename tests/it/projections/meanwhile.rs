@@ -3,17 +3,15 @@
 
 use std::time::{Duration, Instant};
 
-use countersign::projections::{self, Bell, Calls, Projected, ReadError};
+use countersign::projections::{self, Bell, Calls, ReadError};
 use countersign_protocol::api::{LiveEntry, Work};
 use reqwest::Response;
 use sqlx::postgres::PgPoolOptions;
-use sqlx::{PgPool, Postgres, Transaction};
-use tokio::sync::watch;
 
 use super::{PATIENCE, differences, one};
 use crate::http::streams::events;
 use crate::statements::public;
-use crate::support::{TestLedger, TestServer};
+use crate::support::{TestLedger, TestServer, have, hold};
 
 /// Less than a list waits for a lock, and more than one takes that nobody holds up.
 const SOON: Duration = Duration::from_secs(5);
@@ -23,29 +21,6 @@ const TEXTS: &str = "LOCK TABLE blob_texts IN ACCESS EXCLUSIVE MODE";
 
 /// What reading the rights needs, and an approval without a text does not.
 const BLOBS: &str = "LOCK TABLE blobs IN ACCESS EXCLUSIVE MODE";
-
-/// Holds a table that belongs to the owner, until it is dropped.
-async fn hold(book: &TestLedger, table: &'static str) -> Transaction<'static, Postgres> {
-    let mut held = book.database.owner.begin().await.unwrap();
-    sqlx::query(table).execute(&mut *held).await.unwrap();
-    held
-}
-
-/// A follower of the book's log, as a further server has it.
-fn follow(book: &TestLedger, pool: PgPool, bell: Bell) -> watch::Receiver<Option<Projected>> {
-    let (tell, rows) = watch::channel(None);
-    let (log, judge) = (book.ledger.watch(), book.ledger.judge());
-    tokio::spawn(projections::run(pool, log, (tell, bell), judge));
-    rows
-}
-
-/// Until the rows have all that the book has.
-async fn have_all(rows: &mut watch::Receiver<Option<Projected>>, book: &TestLedger) {
-    let size = book.ledger.newest().size();
-    let there = |rows: &Option<Projected>| rows.as_ref().is_some_and(|rows| rows.in_rows() >= size);
-    let waited = tokio::time::timeout(PATIENCE, rows.wait_for(there)).await;
-    waited.expect("the rows follow").unwrap();
-}
 
 async fn granted(work: &mut Response) -> bool {
     let granted = tokio::time::timeout(SOON, events::<Work>(work, 1)).await;
@@ -61,7 +36,7 @@ async fn lists_follow_and_hosts_are_woken_while_the_lists_are_built_anew() {
     let (alice, web_1) = (server.sign_in("alice").await, server.sign_in("web-1").await);
     let mut work = server.get_as(&web_1, "/v1/agents/web-1/work").await;
     server.reader.caught_up().await.unwrap();
-    let held = hold(book, TEXTS).await;
+    let held = hold(&book.database.owner, TEXTS).await;
     let pool = book.database.another_app().await;
     let judge = book.ledger.judge();
     let rebuilding = tokio::spawn(async move { projections::rebuild(&pool, &judge).await });
@@ -98,7 +73,7 @@ async fn lists_of_another_version_are_there_until_those_of_a_rebuild_are() {
         .execute(app)
         .await
         .unwrap();
-    let held = hold(&book, TEXTS).await;
+    let held = hold(&book.database.owner, TEXTS).await;
     let (pool, judge) = (book.database.another_app().await, book.ledger.judge());
     let rebuilding = tokio::spawn(async move { projections::rebuild(&pool, &judge).await });
     book.database.until_a_lock_is_awaited().await;
@@ -195,7 +170,7 @@ async fn who_begins_lists_anew_holds_no_table_while_it_waits_for_who_follows() {
         .await
         .unwrap();
     let pool = book.database.another_app().await;
-    let mut rows = follow(&book, pool, Bell::default());
+    let mut rows = book.follow(pool, Bell::default());
     book.database.until_a_lock_is_awaited().await;
     for step in [
         "SET LOCAL lock_timeout = '500ms'",
@@ -205,7 +180,7 @@ async fn who_begins_lists_anew_holds_no_table_while_it_waits_for_who_follows() {
         step.expect("nobody has the table");
     }
     follows.commit().await.unwrap();
-    have_all(&mut rows, &book).await;
+    have(&mut rows, book.ledger.newest().size()).await;
 }
 
 #[tokio::test]
@@ -215,16 +190,16 @@ async fn lists_follow_while_another_server_reads_the_rights_at_its_start() {
     let (request, act) = book.request();
     let id = book.send(request).await.unwrap().id;
     server.reader.caught_up().await.unwrap();
-    let held = hold(book, BLOBS).await;
+    let held = hold(&book.database.owner, BLOBS).await;
     let pool = book.database.another_app().await;
-    let mut rows = follow(book, pool, Bell::default());
+    let mut rows = book.follow(pool, Bell::default());
     book.database.until_a_lock_is_awaited().await;
     book.send(book.approval("bob", id, &act)).await.unwrap();
     let item = tokio::time::timeout(SOON, server.reader.command(&id)).await;
     let item = item.expect("nobody waits for who starts").unwrap();
     assert_eq!(item.unwrap().approvals, Some(1));
     drop(held);
-    have_all(&mut rows, book).await;
+    have(&mut rows, book.ledger.newest().size()).await;
 }
 
 /// Everybody who listens asked the database for all that is open, and all rights were read again.
@@ -238,8 +213,8 @@ async fn a_server_that_had_no_connection_for_a_while_goes_on_where_it_was() {
         .await
         .unwrap();
     let bell = Bell::default();
-    let mut rows = follow(&book, pool.clone(), bell.clone());
-    have_all(&mut rows, &book).await;
+    let mut rows = book.follow(pool.clone(), bell.clone());
+    have(&mut rows, book.ledger.newest().size()).await;
     let ear = bell.listen("web-1".parse().unwrap(), public("web-1").key_id());
     let taken = loop {
         if let Ok(connection) = pool.acquire().await {
@@ -250,7 +225,7 @@ async fn a_server_that_had_no_connection_for_a_while_goes_on_where_it_was() {
     // For some tries that come to nothing.
     tokio::time::sleep(Duration::from_secs(2)).await;
     drop(taken);
-    have_all(&mut rows, &book).await;
+    have(&mut rows, book.ledger.newest().size()).await;
     let heard = tokio::time::timeout(SOON, ear.heard()).await.unwrap();
     assert!(
         matches!(&heard, Calls::Commands(called) if called.contains_key(&id)),

@@ -7,7 +7,7 @@ mod search;
 
 use std::time::{Duration, Instant};
 
-use countersign::projections::{self, Difference, Filter};
+use countersign::projections::{self, Bell, Difference, Filter};
 use countersign_protocol::name::SECOND_US;
 use countersign_protocol::permission::Permission;
 use countersign_protocol::policy::Policy;
@@ -16,7 +16,7 @@ use sqlx::Row as _;
 
 use crate::cedar;
 use crate::support::logged::Logged;
-use crate::support::{TestLedger, TestServer};
+use crate::support::{TestLedger, TestServer, have};
 
 /// Longer than a follower takes to try again a few times.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -296,17 +296,9 @@ async fn a_projection_of_another_version_is_built_anew() {
         .await
         .unwrap();
     // A server that starts.
-    let (tell, mut projected) = tokio::sync::watch::channel(None);
-    tokio::spawn(projections::run(
-        app.clone(),
-        server.book.ledger.watch(),
-        (tell, projections::Bell::default()),
-        server.book.ledger.judge(),
-    ));
+    let mut rows = server.book.follow(app.clone(), Bell::default());
     let size = server.book.ledger.newest().size();
-    let there =
-        |step: &Option<projections::Projected>| step.as_ref().is_some_and(|step| step.size >= size);
-    projected.wait_for(there).await.unwrap();
+    have(&mut rows, size).await;
     let rows = sqlx::query("SELECT count(*) AS n FROM projections.executions")
         .fetch_one(app)
         .await
@@ -371,13 +363,7 @@ async fn lists_that_a_newer_program_made_are_neither_written_nor_dropped() {
     let before = version_of_executions(&server).await;
     // One that follows, and one that starts.
     server.book.authorized().await;
-    let (tell, _projected) = tokio::sync::watch::channel(None);
-    tokio::spawn(projections::run(
-        app.clone(),
-        server.book.ledger.watch(),
-        (tell, projections::Bell::default()),
-        server.book.ledger.judge(),
-    ));
+    let _rows = server.book.follow(app.clone(), Bell::default());
     let begun = Instant::now();
     while logged.text().matches("a newer program has made").count() < 4 {
         assert!(begun.elapsed() < PATIENCE, "{}", logged.text());

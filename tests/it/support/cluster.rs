@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use countersign::dev::{Cluster, Durability, Options, Role};
 use sqlx::postgres::PgPoolOptions;
-use sqlx::{AssertSqlSafe, Executor as _, PgPool};
+use sqlx::{AssertSqlSafe, Executor as _, PgPool, Postgres, Transaction};
 use tokio::sync::OnceCell;
 
 use crate::folder::{self, Folder};
@@ -58,6 +58,13 @@ async fn cluster() -> &'static Cluster {
             cluster
         })
         .await
+}
+
+/// Holds what a statement locks, until it is dropped or committed.
+pub(crate) async fn hold(pool: &PgPool, what: &'static str) -> Transaction<'static, Postgres> {
+    let mut held = pool.begin().await.unwrap();
+    sqlx::query(what).execute(&mut *held).await.unwrap();
+    held
 }
 
 pub(crate) async fn pool(url: &str) -> PgPool {

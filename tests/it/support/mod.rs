@@ -5,6 +5,6 @@ pub(crate) mod logged;
 pub(crate) mod people;
 pub(crate) mod server;
 
-pub(crate) use cluster::{TestDatabase, database};
-pub(crate) use people::{TestLedger, make_unwritable, mend};
+pub(crate) use cluster::{TestDatabase, database, hold};
+pub(crate) use people::{TestLedger, have, make_unwritable, mend};
 pub(crate) use server::TestServer;

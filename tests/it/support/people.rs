@@ -2,12 +2,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use countersign::clock::Clock;
 use countersign::keys::LedgerKeys;
 use countersign::ledger::{
     AppendError, Ledger, OpenError, Receipt, Settings, StartRule, Submission,
 };
+use countersign::projections::{self, Bell, Projected};
 use countersign_protocol::blob::BlobRef;
 use countersign_protocol::command::Act;
 use countersign_protocol::event::{
@@ -21,6 +23,7 @@ use countersign_protocol::rights::ChangeBody;
 use countersign_protocol::statement::Statement;
 use sha2::{Digest as _, Sha256};
 use sqlx::PgPool;
+use tokio::sync::watch;
 
 use super::{TestDatabase, database};
 use crate::folder::Folder;
@@ -100,6 +103,14 @@ impl TestLedger {
     /// Of [`Self::another_server`].
     pub(crate) fn other_checkpoint_file(&self) -> PathBuf {
         self.folder.path().join("other-checkpoint")
+    }
+
+    /// Rows that follow what it writes, as a server beside makes them.
+    pub(crate) fn follow(&self, pool: PgPool, bell: Bell) -> Rows {
+        let (tell, rows) = watch::channel(None);
+        let (log, judge) = (self.ledger.watch(), self.ledger.judge());
+        tokio::spawn(projections::run(pool, log, (tell, bell), judge));
+        rows
     }
 
     pub(crate) fn view(&self) -> View {
@@ -436,6 +447,19 @@ impl TestLedger {
 /// Nothing newer can be kept in a file from now on: what is written beside it has a folder in its way.
 pub(crate) fn make_unwritable(file: &Path) {
     fs::create_dir(beside(file)).unwrap();
+}
+
+/// Longer than rows take to follow.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How far a follower is.
+pub(crate) type Rows = watch::Receiver<Option<Projected>>;
+
+/// Until the rows have so many entries.
+pub(crate) async fn have(rows: &mut Rows, size: u64) {
+    let there = |rows: &Option<Projected>| rows.as_ref().is_some_and(|rows| rows.in_rows() >= size);
+    let waited = tokio::time::timeout(PATIENCE, rows.wait_for(there)).await;
+    waited.expect("the rows follow").unwrap();
 }
 
 /// The file can be written again.
